@@ -1,0 +1,20 @@
+//! BF16: the upper half of an IEEE single, little-endian: 1 sign, 8 exponent and 7 mantissa bits.
+
+use crate::format::{Format, Spec};
+
+pub(crate) mod scalar;
+
+const LEN: usize = 1;
+pub(crate) const BYTES: usize = 2;
+
+pub(crate) static SPEC: Spec = Spec {
+    format: Format::BF16,
+    name: "BF16",
+    id: 30,
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: scalar::decode,
+    encode: None,
+    avx2: None,
+    avx512: None,
+};

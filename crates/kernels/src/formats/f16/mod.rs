@@ -1,0 +1,22 @@
+//! F16: IEEE half precision, little-endian: 1 sign, 5 exponent and 10 mantissa bits.
+//!
+//! Its largest number is 65504: activations of R1 exceed it, weights do not.
+
+use crate::format::{Format, Spec};
+
+pub(crate) mod scalar;
+
+const LEN: usize = 1;
+pub(crate) const BYTES: usize = 2;
+
+pub(crate) static SPEC: Spec = Spec {
+    format: Format::F16,
+    name: "F16",
+    id: 1,
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: scalar::decode,
+    encode: None,
+    avx2: None,
+    avx512: None,
+};

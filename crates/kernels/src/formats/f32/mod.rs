@@ -1,0 +1,20 @@
+//! F32: IEEE single precision, little-endian, not quantized. Norms and the router are written so.
+
+use crate::format::{Format, Spec};
+
+pub(crate) mod scalar;
+
+const LEN: usize = 1;
+pub(crate) const BYTES: usize = 4;
+
+pub(crate) static SPEC: Spec = Spec {
+    format: Format::F32,
+    name: "F32",
+    id: 0,
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: scalar::decode,
+    encode: None,
+    avx2: None,
+    avx512: None,
+};

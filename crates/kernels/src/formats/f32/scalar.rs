@@ -1,0 +1,11 @@
+//! The scalar twin of F32.
+
+use super::BYTES;
+use crate::formats::u32_at;
+
+/// Copies.
+pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
+    for (bytes, w) in bytes.chunks_exact(BYTES).zip(out) {
+        *w = f32::from_bits(u32_at(bytes, 0));
+    }
+}

@@ -1,0 +1,31 @@
+//! IQ4_NL: 32 weights in 18 bytes, 4.5 bits a weight.
+//!
+//! ```text
+//! byte    0        2                 18
+//!         | d: f16 | codes, 16 B     |
+//! ```
+//! `weight = d·LEVELS[code]`, code 0..15: the levels lie closer together near zero, as weights do.
+//! Byte `i` of the codes holds weight `i` in its low nibble and weight `i + 16` in its high nibble.
+
+use crate::format::{Format, Spec};
+
+pub(crate) mod scalar;
+
+const LEN: usize = 32;
+pub(crate) const BYTES: usize = 18;
+
+/// What the sixteen codes stand for, here and in IQ4_XS; fixed by the format.
+pub(crate) const LEVELS: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+pub(crate) static SPEC: Spec = Spec {
+    format: Format::IQ4_NL,
+    name: "IQ4_NL",
+    id: 20,
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: scalar::decode,
+    encode: None,
+    avx2: None,
+    avx512: None,
+};

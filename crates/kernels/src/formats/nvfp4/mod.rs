@@ -1,0 +1,40 @@
+//! NVFP4: 64 weights in 36 bytes, 4.5 bits a weight.
+//!
+//! ```text
+//! byte    0              4                             36
+//!         | scales, 4 B  | codes, 32 B: 4 runs of 8 B  |
+//! ```
+//! Four groups of 16 weights: `weight = UE4M3(scale)·E2M1(code)`. A scale is an unsigned float of 4
+//! exponent bits (bias 7) and 3 mantissa bits, so at most 448; files that need a wider range have one
+//! more factor for the whole tensor beside it. Codes are those of MXFP4.
+//! Byte `i` of run `g` holds weight `i` of the group in its low nibble and weight `i + 8` in its high
+//! nibble.
+
+use crate::format::{Format, Spec};
+
+pub(crate) mod scalar;
+
+const LEN: usize = 64;
+pub(crate) const BYTES: usize = 36;
+
+/// Half the value of a UE4M3, as codes are doubled; the code for NaN counts as zero.
+pub(crate) fn half_scale(scale: u8) -> f32 {
+    let (exponent, mantissa) = (scale >> 3 & 15, f32::from(scale & 7));
+    match (scale, exponent) {
+        (0x7f, _) => 0.0,
+        (_, 0) => mantissa * 2f32.powi(-10),
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(i32::from(exponent) - 8),
+    }
+}
+
+pub(crate) static SPEC: Spec = Spec {
+    format: Format::NVFP4,
+    name: "NVFP4",
+    id: 40,
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: scalar::decode,
+    encode: None,
+    avx2: None,
+    avx512: None,
+};

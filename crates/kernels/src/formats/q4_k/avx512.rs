@@ -1,0 +1,88 @@
+//! Q4_K on AVX-512.
+//!
+//! The four runs of 32 bytes are split into first and second halves, so that low and high nibbles
+//! each give two registers with the same scales:
+//! ```text
+//! lanes          0-3      4-7      8-11     12-15
+//! register 0, 1  group 0  group 2  group 4  group 6     low nibbles, first and second half
+//! register 2, 3  group 1  group 3  group 5  group 7     high nibbles
+//! ```
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_mul_ps, _mm256_set1_ps,
+    _mm512_and_si512, _mm512_castps256_ps512, _mm512_loadu_si512, _mm512_permutexvar_ps,
+    _mm512_set1_epi8, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_i64x2,
+    _mm512_srli_epi16, _mm_cvtsi64_si128,
+};
+
+use super::BYTES;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512, f16_pair};
+
+/// Q4_K's codes.
+pub(super) struct Q4K;
+
+/// The order of registers drawn above; shared with Q5_K.
+pub(crate) const ORDER: Order = Order { quads: quads(), chain: 2 };
+
+const fn quads() -> [u8; 64] {
+    let mut quads = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        let (register, lane) = (i / 16, i % 16);
+        quads[i] = (lane / 4 * 16 + register * 4 + lane % 4) as u8;
+        i += 1;
+    }
+    quads
+}
+
+// SAFETY: reads 16 bytes of header and 128 bytes of codes.
+unsafe impl Codes512 for Q4K {
+    const BYTES: usize = BYTES;
+    const ORDER: &'static Order = &ORDER;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the block's 144 bytes.
+        let (first, second) = unsafe {
+            (_mm512_loadu_si512(at.add(16).cast()), _mm512_loadu_si512(at.add(80).cast()))
+        };
+        let halves = [
+            _mm512_shuffle_i64x2::<0b10_00_10_00>(first, second),
+            _mm512_shuffle_i64x2::<0b11_01_11_01>(first, second),
+        ];
+        let nibble = _mm512_set1_epi8(15);
+        let low = halves.map(|h| _mm512_and_si512(h, nibble));
+        let high = halves.map(|h| _mm512_and_si512(_mm512_srli_epi16::<4>(h), nibble));
+        // SAFETY: as this function's.
+        let (scale, min) = unsafe { scales(at) };
+        Unpacked512 { codes: [low[0], low[1], high[0], high[1]], scale, min }
+    }
+}
+
+/// Scales for the two streams of [`ORDER`], and minima; shared with Q5_K.
+///
+/// # Safety
+/// 16 bytes at `at` are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+pub(crate) unsafe fn scales(at: *const u8) -> ([__m512; 4], __m512) {
+    // SAFETY: the header is 16 bytes.
+    let ([d, m], [a, b, c]) =
+        unsafe { (f16_pair(at), at.add(4).cast::<[u32; 3]>().read_unaligned()) };
+    let six = 0x3f3f_3f3f;
+    let scales = u64::from(a & six) | u64::from(c & 0x0f0f_0f0f | a >> 2 & 0x3030_3030) << 32;
+    let minima = u64::from(b & six) | u64::from(c >> 4 & 0x0f0f_0f0f | b >> 2 & 0x3030_3030) << 32;
+    let floats = |bytes: u64, factor: f32| {
+        let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed()));
+        _mm512_castps256_ps512(_mm256_mul_ps(_mm256_cvtepi32_ps(wide), _mm256_set1_ps(factor)))
+    };
+    let scale = floats(scales, d);
+    let zero = _mm512_setzero_ps();
+    let lanes = |table: __m512i, from: __m512| _mm512_permutexvar_ps(table, from);
+    let even = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+    let odd = _mm512_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7);
+    let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    ([lanes(even, scale), lanes(odd, scale), zero, zero], lanes(twice, floats(minima, -m)))
+}

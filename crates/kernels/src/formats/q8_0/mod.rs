@@ -1,0 +1,26 @@
+//! Q8_0: 32 weights in 34 bytes, 8.5 bits a weight.
+//!
+//! ```text
+//! byte    0        2                          34
+//!         | d: f16 | codes, 32 signed bytes   |
+//! ```
+//! `weight = d·code`.
+
+use crate::format::{Format, Spec};
+
+pub(crate) mod scalar;
+
+const LEN: usize = 32;
+pub(crate) const BYTES: usize = 34;
+
+pub(crate) static SPEC: Spec = Spec {
+    format: Format::Q8_0,
+    name: "Q8_0",
+    id: 8,
+    block_len: LEN,
+    block_bytes: BYTES,
+    decode: scalar::decode,
+    encode: None,
+    avx2: None,
+    avx512: None,
+};

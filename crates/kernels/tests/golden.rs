@@ -1,0 +1,69 @@
+//! Every decoder against the reference decoder's values, bit for bit, and every encoder against the
+//! reference encoder's error.
+//!
+//! `fixtures/quants.safetensors` holds 12 rows of 512 weights (normal, tiny, huge, constant, skewed,
+//! heavy-tailed, zero, with an outlier, a ramp, ...) as `source`, and per format the reference
+//! encoder's `NAME.bytes` and the reference decoder's `NAME.values` of them.
+
+use cachalot_kernels::Format;
+
+const ROWS: usize = 12;
+const COLS: usize = 512;
+
+/// The bytes of one tensor of the fixture; `None` if there is none of that name.
+fn tensor(name: &str) -> Option<&'static [u8]> {
+    static FILE: &[u8] = include_bytes!("fixtures/quants.safetensors");
+    let (len, rest) = FILE.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(len.try_into().unwrap()) as usize);
+    // The header is JSON without blanks: {"NAME":{...,"data_offsets":[BEGIN,END]},...}
+    let header = std::str::from_utf8(header).unwrap();
+    let (_, entry) = header.split_once(&format!("\"{name}\":{{"))?;
+    let (_, offsets) = entry.split_once("\"data_offsets\":[").unwrap();
+    let (begin, rest) = offsets.split_once(',').unwrap();
+    let (end, _) = rest.split_once(']').unwrap();
+    Some(&data[begin.parse().unwrap()..end.parse().unwrap()])
+}
+
+/// A tensor of `ROWS * COLS` f32.
+fn values(name: &str) -> Option<Vec<f32>> {
+    let bytes = tensor(name)?;
+    assert_eq!(bytes.len(), ROWS * COLS * 4, "{name}");
+    Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+}
+
+fn source() -> Vec<f32> {
+    values("source").unwrap()
+}
+
+/// The reference's encoding of `source` and its values; F32 is its own.
+fn reference(format: Format) -> (&'static [u8], Vec<f32>) {
+    let bytes = match format {
+        Format::F32 => tensor("source"),
+        _ => tensor(&format!("{format}.bytes")),
+    };
+    let values = match format {
+        Format::F32 => Some(source()),
+        _ => values(&format!("{format}.values")),
+    };
+    (bytes.unwrap_or_else(|| panic!("no {format}")), values.unwrap())
+}
+
+#[test]
+fn decoders_equal_the_reference_bit_for_bit() {
+    for format in Format::all() {
+        let (bytes, expected) = reference(format);
+        let mut decoded = vec![f32::NAN; ROWS * COLS];
+        let row_bytes = format.row_bytes(COLS).unwrap();
+        assert_eq!(bytes.len(), ROWS * row_bytes, "{format}");
+        for (bytes, out) in bytes.chunks_exact(row_bytes).zip(decoded.chunks_exact_mut(COLS)) {
+            format.decode(bytes, out);
+        }
+        for (i, (is, should)) in decoded.iter().zip(&expected).enumerate() {
+            let (row, column) = (i / COLS, i % COLS);
+            assert!(
+                is.to_bits() == should.to_bits(),
+                "{format}, row {row}, column {column}: {is} instead of {should}"
+            );
+        }
+    }
+}
