@@ -1,0 +1,195 @@
+//! Models split into several files, `NAME-00001-of-00009.gguf` and so on: found, checked, joined.
+//!
+//! Every part is a GGUF with `split.no`, `split.count` and `split.tensors.count`; the metadata that
+//! matter stand in the first. Parts of different downloads are easily mixed in one folder, and a model
+//! of mixed parts talks nonsense without any error, so whatever can betray that is checked.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::value::Optional;
+use crate::{Error, Gguf, Metadata, TensorInfo};
+
+const SPLIT_NO: &str = "split.no";
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_TENSORS: &str = "split.tensors.count";
+
+/// A file name of the form `STEM-NUMBER-of-COUNT.gguf`, both numbers of five digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartName {
+    /// What stands before the numbers.
+    pub stem: String,
+    /// Which part, from 1.
+    pub number: u32,
+    /// Of how many.
+    pub count: u32,
+}
+
+impl PartName {
+    /// Takes a file name apart; `None` if it is not that of a part.
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (rest, count) = file_name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let (number, count) = (five_digits(number)?, five_digits(count)?);
+        let part = Self { stem: stem.to_owned(), number, count };
+        (1..=count).contains(&number).then_some(part)
+    }
+
+    /// The file name of part `number`, from 1.
+    pub fn file_name(&self, number: u32) -> String {
+        format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count)
+    }
+}
+
+fn five_digits(text: &str) -> Option<u32> {
+    let digits = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+/// The paths of all parts, in order, from the path of any one; just that path for an unsplit file.
+pub fn part_paths(path: &Path) -> Vec<PathBuf> {
+    match path.file_name().and_then(|name| PartName::parse(name.to_str()?)) {
+        Some(part) => (1..=part.count).map(|n| path.with_file_name(part.file_name(n))).collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+/// A model: one file, or all parts of a split one, joined into one description.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Set {
+    /// The first part's metadata.
+    pub metadata: Metadata,
+    /// Every tensor with the index of its part, part by part in file order.
+    pub tensors: Vec<PartTensor>,
+    /// The parts, in order.
+    pub parts: Vec<Part>,
+}
+
+/// A tensor and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartTensor {
+    /// Index into [`Set::parts`].
+    pub part: usize,
+    /// The tensor; its offset counts from the beginning of that part.
+    pub info: TensorInfo,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes before its tensors.
+    pub data_offset: u64,
+    /// Bytes to whose multiples its tensors are aligned.
+    pub alignment: u64,
+}
+
+impl Set {
+    /// Describes the model that `path` belongs to: a whole file, or any part of a split one.
+    ///
+    /// # Errors
+    /// [`Error::MissingPart`], [`Error::ForeignPart`], [`Error::PartName`], or what is wrong with a
+    /// part; each names the file.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let paths = part_paths(path);
+        let count = paths.len() as u32;
+        let mut parts = Vec::with_capacity(paths.len());
+        for path in paths {
+            if count > 1 && !path.exists() {
+                return Err(Error::MissingPart { path, count });
+            }
+            let gguf = Gguf::open(&path)?;
+            parts.push((path, gguf));
+        }
+        Self::merge(parts)
+    }
+
+    /// Joins parsed parts, given in order.
+    ///
+    /// # Errors
+    /// [`Error::ForeignPart`] or [`Error::PartName`] if the parts are not those of one model.
+    ///
+    /// # Panics
+    /// If `parts` is empty.
+    pub fn merge(parts: Vec<(PathBuf, Gguf)>) -> Result<Self, Error> {
+        assert!(!parts.is_empty(), "a model has at least one part");
+        check_numbers(&parts)?;
+        check_metadata(&parts)?;
+        check_tensors(&parts)?;
+        let metadata = parts[0].1.metadata.clone();
+        let mut set = Self { metadata, tensors: Vec::new(), parts: Vec::new() };
+        for (part, (path, gguf)) in parts.into_iter().enumerate() {
+            let Gguf { tensors, data_offset, alignment, .. } = gguf;
+            set.tensors.extend(tensors.into_iter().map(|info| PartTensor { part, info }));
+            set.parts.push(Part { path, data_offset, alignment });
+        }
+        Ok(set)
+    }
+
+    /// The tensor of this name, with its part.
+    pub fn tensor(&self, name: &str) -> Option<&PartTensor> {
+        self.tensors.iter().find(|tensor| tensor.info.name == name)
+    }
+}
+
+fn foreign(path: &Path, reason: String) -> Error {
+    Error::ForeignPart { path: path.to_owned(), reason }
+}
+
+/// Each part must say that it is the one that its place among the parts makes it.
+fn check_numbers(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
+    let whole = parts.len() as u64;
+    for (index, (path, gguf)) in parts.iter().enumerate() {
+        let no = gguf.metadata.u64(SPLIT_NO).optional()?;
+        let count = gguf.metadata.u64(SPLIT_COUNT).optional()?.unwrap_or(1);
+        if whole == 1 && count > 1 {
+            let number = no.unwrap_or(0).saturating_add(1);
+            return Err(Error::PartName { path: path.clone(), number, count });
+        }
+        if whole > 1 && count != whole {
+            let said = format!("it says `{SPLIT_COUNT}` {count}, its name {whole}");
+            return Err(foreign(path, said));
+        }
+        if whole > 1 && no != Some(index as u64) {
+            let no = no.map_or("none".to_owned(), |no| no.to_string());
+            let said =
+                format!("it says `{SPLIT_NO}` {no} (counted from 0), its name {}", index + 1);
+            return Err(foreign(path, said));
+        }
+    }
+    Ok(())
+}
+
+/// What a later part repeats of the first part's metadata must be the same.
+fn check_metadata(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
+    let first = &parts[0].1.metadata;
+    for (path, gguf) in &parts[1..] {
+        for (key, value) in gguf.metadata.iter().filter(|(key, _)| *key != SPLIT_NO) {
+            if first.get(key).is_some_and(|expected| expected != value) {
+                return Err(foreign(path, format!("its `{key}` differs from the first part's")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No tensor twice, and as many as the parts say.
+fn check_tensors(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
+    let mut seen: HashMap<&str, &Path> = HashMap::new();
+    for (path, gguf) in parts {
+        for tensor in &gguf.tensors {
+            if let Some(other) = seen.insert(&tensor.name, path) {
+                let reason = format!("tensor `{}` is also in {}", tensor.name, other.display());
+                return Err(foreign(path, reason));
+            }
+        }
+    }
+    let Some(expected) = parts[0].1.metadata.u64(SPLIT_TENSORS).optional()? else { return Ok(()) };
+    if parts.len() > 1 && expected != seen.len() as u64 {
+        let reason =
+            format!("the set should have {expected} tensors, its parts have {}", seen.len());
+        return Err(foreign(&parts[0].0, reason));
+    }
+    Ok(())
+}
