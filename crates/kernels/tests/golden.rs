@@ -67,3 +67,39 @@ fn decoders_equal_the_reference_bit_for_bit() {
         }
     }
 }
+
+fn encode(format: Format, weights: &[f32]) -> Vec<f32> {
+    let mut bytes = vec![0xaa; format.row_bytes(weights.len()).unwrap()];
+    assert!(format.encode(weights, &mut bytes), "{format} has no encoder");
+    let mut decoded = vec![f32::NAN; weights.len()];
+    format.decode(&bytes, &mut decoded);
+    decoded
+}
+
+/// Root of the mean square of the differences.
+fn rmse(a: &[f32], b: &[f32]) -> f64 {
+    let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
+    (squares.sum::<f64>() / a.len() as f64).sqrt()
+}
+
+#[test]
+fn encoders_err_no_more_than_the_reference() {
+    let source = source();
+    println!("format       ours  reference  ratio  geometric mean of the rows' ratios");
+    for format in Format::all() {
+        let (ours, theirs) = (encode(format, &source), reference(format).1);
+        let (ours_rmse, theirs_rmse) = (rmse(&ours, &source), rmse(&theirs, &source));
+        // The rows' magnitudes differ by 10^6; so that the small ones count, also compare row by row.
+        let rows = ours.chunks(COLS).zip(theirs.chunks(COLS)).zip(source.chunks(COLS));
+        let ratios: Vec<f64> = rows
+            .map(|((ours, theirs), source)| (rmse(ours, source), rmse(theirs, source)))
+            .filter(|&(_, theirs)| theirs > 0.0)
+            .map(|(ours, theirs)| (ours / theirs).max(0.01))
+            .collect();
+        let mean = (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp();
+        let ratio = ours_rmse / theirs_rmse;
+        println!("{format:<8} {ours_rmse:>8.5} {theirs_rmse:>10.5} {ratio:>6.3} {mean:>7.3} {ratios:.2?}");
+        assert!(!(ratio > 1.02), "{format}: RMSE {ours_rmse} instead of {theirs_rmse}");
+        assert!(!(mean > 1.02), "{format}: relative to the reference, rows err by {ratios:.3?}");
+    }
+}

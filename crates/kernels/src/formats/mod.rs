@@ -28,8 +28,11 @@ pub(crate) mod q8_0;
 pub(crate) mod tq1_0;
 pub(crate) mod tq2_0;
 
+mod affine;
 mod bytes;
 mod grid;
+mod grid_search;
+mod search;
 
 // They live in a module of their own because here `f32` and `f16` are the formats.
 pub(crate) use bytes::{f16_at, u16_at, u32_at};

@@ -4,6 +4,9 @@
 
 use crate::format::{Format, Spec};
 
+mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod scalar;
 
 const LEN: usize = 1;
@@ -16,7 +19,7 @@ pub(crate) static SPEC: Spec = Spec {
     block_len: LEN,
     block_bytes: BYTES,
     decode: scalar::decode,
-    encode: None,
-    avx2: None,
-    avx512: None,
+    encode: Some(quantize::encode),
+    floats512: Some(crate::isa::avx512::float_gemv::<avx512::F16>),
+    ..Spec::BASE
 };

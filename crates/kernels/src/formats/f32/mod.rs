@@ -2,6 +2,9 @@
 
 use crate::format::{Format, Spec};
 
+mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod scalar;
 
 const LEN: usize = 1;
@@ -14,7 +17,7 @@ pub(crate) static SPEC: Spec = Spec {
     block_len: LEN,
     block_bytes: BYTES,
     decode: scalar::decode,
-    encode: None,
-    avx2: None,
-    avx512: None,
+    encode: Some(quantize::encode),
+    floats512: Some(crate::isa::avx512::float_gemv::<avx512::F32>),
+    ..Spec::BASE
 };

@@ -13,6 +13,7 @@
 
 use crate::format::{Format, Spec};
 
+mod quantize;
 pub(crate) mod scalar;
 pub(crate) mod tables;
 
@@ -26,7 +27,6 @@ pub(crate) static SPEC: Spec = Spec {
     block_len: LEN,
     block_bytes: BYTES,
     decode: scalar::decode,
-    encode: None,
-    avx2: None,
-    avx512: None,
+    encode: Some(quantize::encode),
+    ..Spec::BASE
 };

@@ -11,6 +11,7 @@
 
 use crate::format::{Format, Spec};
 
+pub(crate) mod quantize;
 pub(crate) mod scalar;
 
 const LEN: usize = 32;
@@ -31,7 +32,6 @@ pub(crate) static SPEC: Spec = Spec {
     block_len: LEN,
     block_bytes: BYTES,
     decode: scalar::decode,
-    encode: None,
-    avx2: None,
-    avx512: None,
+    encode: Some(quantize::encode),
+    ..Spec::BASE
 };

@@ -9,10 +9,10 @@
 //! ```
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_mul_ps, _mm256_set1_ps,
-    _mm512_and_si512, _mm512_castps256_ps512, _mm512_loadu_si512, _mm512_permutexvar_ps,
-    _mm512_set1_epi8, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_i64x2,
-    _mm512_srli_epi16, _mm_cvtsi64_si128,
+    __m512, __m512i, _mm_cvtsi64_si128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_mul_ps,
+    _mm256_set1_ps, _mm512_and_si512, _mm512_castps256_ps512, _mm512_loadu_si512,
+    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_setr_epi32, _mm512_setzero_ps,
+    _mm512_shuffle_i64x2, _mm512_srli_epi16,
 };
 
 use super::BYTES;

@@ -19,6 +19,7 @@ use crate::format::{Format, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod quantize;
 pub(crate) mod scalar;
 
 const LEN: usize = 256;
@@ -31,7 +32,7 @@ pub(crate) static SPEC: Spec = Spec {
     block_len: LEN,
     block_bytes: BYTES,
     decode: scalar::decode,
-    encode: None,
-    avx2: None,
+    encode: Some(quantize::encode),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q4K>()),
+    ..Spec::BASE
 };

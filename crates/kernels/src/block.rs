@@ -1,0 +1,286 @@
+//! Some rows of one matrix times some inputs: the unit of work of a task, and the choice of path.
+
+use crate::buffer::Aligned;
+use crate::cpu::Tier;
+use crate::inputs::{BLOCK, Inputs};
+use crate::isa::{Blocks, Column, FloatGemv, Kernels512, Rows};
+use crate::matrix::Matrix;
+use crate::ops;
+use crate::pool::Scratch;
+use crate::product::Cpu;
+
+/// Columns up to which a matrix is read in place, without unpacking it first.
+const FEW: usize = 4;
+/// Rows of a task with few columns.
+const FEW_ROWS: usize = 64;
+/// Most rows of a task with many columns.
+const MANY_ROWS: usize = 256;
+/// Blocks of 256 weights that are unpacked at a time: with `MANY_ROWS` rows, 1 MiB of bf16.
+const PANEL_BLOCKS: usize = 8;
+
+/// Which of the inputs take part.
+#[derive(Clone, Copy, Debug)]
+pub enum Columns<'a> {
+    /// `len` inputs from `start` on.
+    Range {
+        /// The first.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// These, in this order.
+    List(&'a [u32]),
+}
+
+impl Columns<'_> {
+    /// The single input `index`.
+    pub fn one(index: usize) -> Self {
+        Self::Range { start: index, len: 1 }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Range { len, .. } => *len,
+            Self::List(list) => list.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn get(&self, i: usize) -> usize {
+        match self {
+            Self::Range { start, .. } => start + i,
+            Self::List(list) => list[i] as usize,
+        }
+    }
+}
+
+/// Some rows of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowRange {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}
+
+/// How a matrix meets its inputs.
+#[derive(Clone, Copy)]
+enum Path {
+    /// Scalar twin: decoded rows, f32 inputs.
+    Decoded,
+    /// f32 inputs with weights that are floats.
+    #[cfg(target_arch = "x86_64")]
+    Floats512(FloatGemv),
+    /// Quantized inputs, weights in place.
+    #[cfg(target_arch = "x86_64")]
+    Gemv512(&'static Kernels512),
+    /// bf16 tiles.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(&'static Kernels512),
+}
+
+fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
+    let spec = matrix.format().spec();
+    #[cfg(target_arch = "x86_64")]
+    if tier.has_avx512() {
+        if let Some(gemv) = spec.floats512 {
+            return Path::Floats512(gemv);
+        }
+        if let Some(kernels) = &spec.avx512 {
+            let tiles = columns > FEW && tier.has_amx();
+            return if tiles { Path::Tiles(kernels) } else { Path::Gemv512(kernels) };
+        }
+    }
+    let _ = (tier, spec, columns);
+    Path::Decoded
+}
+
+/// Derives from the inputs what the product of `matrix` with `columns` will read.
+///
+/// # Panics
+/// If shapes do not agree or a column does not exist.
+pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, columns: Columns<'_>) {
+    assert_eq!(matrix.cols(), inputs.cols(), "{} matrix and inputs", matrix.format());
+    let rows = inputs.rows();
+    let exist = match columns {
+        Columns::Range { start, len } => start <= rows && len <= rows - start,
+        Columns::List(list) => list.iter().all(|&c| (c as usize) < rows),
+    };
+    assert!(exist, "{columns:?} of {rows} inputs");
+    match path(cpu.tier(), matrix, columns.len()) {
+        Path::Decoded => {}
+        #[cfg(target_arch = "x86_64")]
+        Path::Floats512(_) => {}
+        #[cfg(target_arch = "x86_64")]
+        Path::Gemv512(kernels) => inputs.quantize(cpu.pool(), kernels.order),
+        #[cfg(target_arch = "x86_64")]
+        Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
+    }
+}
+
+/// Rows of one task, so that every thread has some and none waits long for the last.
+pub(crate) fn run_rows(cpu: &Cpu, rows: usize, columns: usize) -> usize {
+    if columns <= FEW {
+        return FEW_ROWS;
+    }
+    let share = rows.div_ceil(cpu.pool().threads() * 4);
+    share.next_multiple_of(32).clamp(32, MANY_ROWS)
+}
+
+/// Rows `run` of `matrix` times `columns`: `[columns, run.len]`, in the worker's own memory.
+pub(crate) fn compute<'s>(
+    tier: Tier,
+    matrix: &Matrix<'_>,
+    run: RowRange,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &'s mut Scratch,
+) -> &'s [f32] {
+    let rows = matrix.slice(run.start, run.len);
+    let n = columns.len() * run.len;
+    match path(tier, matrix, columns.len()) {
+        Path::Decoded => decoded(&rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Floats512(gemv) => floats(gemv, &rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Gemv512(kernels) => few(kernels, &rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Tiles(kernels) => many(kernels, &rows, inputs, columns, scratch),
+    }
+    let values = &mut scratch.values[..n];
+    if matrix.scale() != 1.0 {
+        values.iter_mut().for_each(|v| *v *= matrix.scale());
+    }
+    values
+}
+
+/// The scalar twin: every row decoded once, then f32 dot products.
+fn decoded(matrix: &Matrix<'_>, inputs: &Inputs, columns: Columns<'_>, scratch: &mut Scratch) {
+    let row = scratch.row.resize(matrix.cols());
+    let values = scratch.values.resize(columns.len() * matrix.rows());
+    for r in 0..matrix.rows() {
+        matrix.format().decode(matrix.slice(r, 1).bytes(), row);
+        for c in 0..columns.len() {
+            values[c * matrix.rows() + r] = ops::dot(row, inputs.row(columns.get(c)));
+        }
+    }
+}
+
+fn rows_of(matrix: &Matrix<'_>) -> Rows {
+    let stride = matrix.bytes().len().checked_div(matrix.rows()).unwrap_or(0);
+    Rows { start: matrix.bytes().as_ptr(), stride, count: matrix.rows() }
+}
+
+fn blocks_of(matrix: &Matrix<'_>) -> Blocks {
+    let whole = matrix.cols() / BLOCK;
+    let format = matrix.format();
+    let tail = matrix.cols() % BLOCK / format.block_len() * format.block_bytes();
+    Blocks { whole, tail }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn floats(
+    gemv: FloatGemv,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    let values = scratch.values.resize(columns.len() * matrix.rows());
+    for c in (0..columns.len()).step_by(FEW) {
+        let n = FEW.min(columns.len() - c);
+        let mut group = [inputs.row(columns.get(c)); FEW];
+        for (i, column) in group.iter_mut().enumerate().take(n) {
+            *column = inputs.row(columns.get(c + i));
+        }
+        let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
+        // SAFETY: the path was chosen for a tier with AVX-512; columns are as long as rows
+        // (`prepare`), and `out` has `n` columns of `rows`.
+        unsafe { gemv(rows_of(matrix), matrix.cols(), &group[..n], out.as_mut_ptr()) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn few(
+    kernels: &Kernels512,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    let values = scratch.values.resize(columns.len() * matrix.rows());
+    for c in (0..columns.len()).step_by(FEW) {
+        let n = FEW.min(columns.len() - c);
+        let mut group: [Column; FEW] = [inputs.column(kernels.order, columns.get(c)); FEW];
+        for (i, column) in group.iter_mut().enumerate().take(n) {
+            *column = inputs.column(kernels.order, columns.get(c + i));
+        }
+        let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
+        // SAFETY: as in `floats`; the columns have the matrix's blocks.
+        unsafe {
+            (kernels.gemv)(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr());
+        }
+    }
+}
+
+/// Unpacks the rows piece by piece and multiplies each piece with all columns.
+#[cfg(target_arch = "x86_64")]
+fn many(
+    kernels: &Kernels512,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    use crate::isa::amx::{STEP, TILE, TileInputs, product};
+
+    let (n, blocks) = (columns.len(), blocks_of(matrix));
+    let width = blocks.count() * BLOCK;
+    let padded_rows = matrix.rows().next_multiple_of(TILE);
+    let padded_columns = n.next_multiple_of(TILE);
+    let sums = scratch.sums.resize(padded_columns * padded_rows);
+    sums.fill(0.0);
+    let all = inputs.half(kernels.order);
+    // Columns 0.. lie there ready; others are brought together.
+    let high = match columns {
+        Columns::Range { start: 0, .. } => all,
+        _ => gather(all, width, columns, &mut scratch.gathered),
+    };
+    assert!(high.len() >= padded_columns * width, "columns come in tiles of {TILE}");
+    for from in (0..blocks.count()).step_by(PANEL_BLOCKS) {
+        let range = from..blocks.count().min(from + PANEL_BLOCKS);
+        let steps = range.len() * BLOCK / STEP;
+        let panel = scratch.panel.resize(padded_rows * range.len() * BLOCK);
+        let tile_inputs = TileInputs { first: high[from * BLOCK..].as_ptr(), stride: width };
+        let shape = (padded_rows / TILE, padded_columns / TILE, steps);
+        // SAFETY: the path was chosen for a tier with AMX; panel, inputs and sums have the padded
+        // shapes, by the lines above.
+        unsafe {
+            (kernels.tiles)(rows_of(matrix), blocks, range, panel.as_mut_ptr());
+            product(panel.as_ptr(), tile_inputs, shape, sums.as_mut_ptr(), padded_rows);
+        }
+    }
+    let values = scratch.values.resize(n * matrix.rows());
+    for (out, sums) in values.chunks_exact_mut(matrix.rows()).zip(sums.chunks_exact(padded_rows)) {
+        out.copy_from_slice(&sums[..matrix.rows()]);
+    }
+}
+
+/// Copies the chosen rows of `all` (each `width` long) one after the other, padded to whole tiles.
+#[cfg(target_arch = "x86_64")]
+fn gather<'s>(
+    all: &[u16],
+    width: usize,
+    columns: Columns<'_>,
+    gathered: &'s mut Aligned<u16>,
+) -> &'s [u16] {
+    let rows = columns.len().next_multiple_of(crate::isa::amx::TILE);
+    let gathered = gathered.resize(rows * width);
+    for (c, row) in gathered.chunks_exact_mut(width).take(columns.len()).enumerate() {
+        row.copy_from_slice(&all[columns.get(c) * width..][..width]);
+    }
+    gathered
+}

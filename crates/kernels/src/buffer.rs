@@ -1,0 +1,91 @@
+//! Buffers whose first element lies on a cache line, for vector loads.
+
+/// A growable buffer of plain numbers, aligned to 64 bytes; new elements are zero.
+#[derive(Debug, Default)]
+pub(crate) struct Aligned<T> {
+    lines: Vec<Line>,
+    len: usize,
+    kind: std::marker::PhantomData<T>,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Numbers for which every bit pattern, zero included, is a value.
+///
+/// # Safety
+/// Only for types without padding or invalid bit patterns, of alignment at most 64.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: integers and floats have no invalid bit patterns.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for i16 {}
+// SAFETY: as above.
+unsafe impl Plain for f32 {}
+
+impl<T: Plain> Aligned<T> {
+    /// An empty buffer.
+    pub(crate) const fn new() -> Self {
+        Self { lines: Vec::new(), len: 0, kind: std::marker::PhantomData }
+    }
+
+    /// Makes room for exactly `len` elements, keeping what fits; never gives memory back.
+    pub(crate) fn resize(&mut self, len: usize) -> &mut [T] {
+        let lines = (len * size_of::<T>()).div_ceil(64);
+        if lines > self.lines.len() {
+            self.lines.resize(lines, Line([0; 64]));
+        }
+        self.len = len;
+        self
+    }
+}
+
+impl<T: Plain> std::ops::Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `resize` keeps at least `len` elements initialized, and `T` is `Plain`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> std::ops::DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// A mutable slice that several workers write, each its own elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    life: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through `slice`, whose caller promises disjoint ranges.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), life: std::marker::PhantomData }
+    }
+
+    /// Elements `at..at + len`.
+    ///
+    /// # Safety
+    /// No two slices that live at the same time may overlap.
+    pub(crate) unsafe fn slice(&self, at: usize, len: usize) -> &'a mut [T] {
+        assert!(at <= self.len && len <= self.len - at, "{at}+{len} of {}", self.len);
+        // SAFETY: in bounds by the line above; disjoint by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}

@@ -1,0 +1,12 @@
+//! The encoder of F16: IEEE rounding.
+
+use half::f16;
+
+use super::BYTES;
+
+/// Rounds to nearest, ties to even; what lies beyond the range becomes infinite.
+pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
+    for (&w, bytes) in weights.iter().zip(bytes.chunks_exact_mut(BYTES)) {
+        bytes.copy_from_slice(&f16::from_f32(w).to_le_bytes());
+    }
+}

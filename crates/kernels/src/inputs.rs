@@ -1,0 +1,329 @@
+//! Vectors to multiply, in the forms that the kernels take.
+//!
+//! The caller fills f32 rows; each form is derived once, when the first product asks for it, and
+//! shared by all products with the same rows (the query and the latent projection; gate and up of
+//! all experts):
+//!
+//! - [`Plane`]: 16-bit integers with one scale for 32 inputs, as two bytes, for few columns;
+//! - [`Half`]: bf16, for tiles.
+//!
+//! Scales and sums are f32: in f16 they overflow on R1.
+
+use crate::buffer::{Aligned, Shared};
+use crate::isa::{Column, Order};
+use crate::pool::Pool;
+
+/// Largest magnitude of a quantized input: the high byte stays within ±127.
+const LARGEST: f32 = 127.0 * 256.0;
+/// Inputs that share a scale.
+const GROUP: usize = 32;
+/// Inputs in a block of every form.
+pub(crate) const BLOCK: usize = 256;
+
+/// Rows of f32 inputs `[rows, cols]` and what was derived from them.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    rows: usize,
+    cols: usize,
+    floats: Aligned<f32>, // [rows, cols]
+    planes: Vec<Plane>,
+    halves: Vec<Half>,
+}
+
+/// Quantized inputs in one order; see [`Column`] for the fields.
+#[derive(Debug)]
+struct Plane {
+    order: &'static Order,
+    fresh: bool,
+    high: Aligned<i8>,    // [rows, blocks, 256]
+    low: Aligned<i8>,     // [rows, blocks, 256]
+    scale: Aligned<f32>,  // [rows, blocks, streams, 16]
+    sums: Aligned<f32>,   // [rows, blocks, 16]
+}
+
+/// Inputs as bf16 in one order.
+#[derive(Debug)]
+struct Half {
+    order: &'static Order,
+    fresh: bool,
+    numbers: Aligned<u16>, // [rows to a multiple of 16, blocks, 256]
+}
+
+impl Inputs {
+    /// No inputs yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Room for `rows` x `cols` inputs, to be filled by the caller; what was there is forgotten.
+    pub fn reset(&mut self, rows: usize, cols: usize) -> &mut [f32] {
+        (self.rows, self.cols) = (rows, cols);
+        self.planes.iter_mut().for_each(|plane| plane.fresh = false);
+        self.halves.iter_mut().for_each(|half| half.fresh = false);
+        self.floats.resize(rows * cols)
+    }
+
+    /// Vectors.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in each.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The vector `row`, `[cols]`.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.floats[row * self.cols..][..self.cols]
+    }
+
+    fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// Derives the quantized form in this order, unless it is there.
+    pub(crate) fn quantize(&mut self, pool: &Pool, order: &'static Order) {
+        let index = self.planes.iter().position(|p| std::ptr::eq(p.order, order));
+        let index = index.unwrap_or_else(|| {
+            self.planes.push(Plane::new(order));
+            self.planes.len() - 1
+        });
+        let (blocks, streams) = (self.blocks(), order.streams());
+        let plane = &mut self.planes[index];
+        if std::mem::replace(&mut plane.fresh, true) {
+            return;
+        }
+        let high = Shared::new(plane.high.resize(self.rows * blocks * BLOCK));
+        let low = Shared::new(plane.low.resize(self.rows * blocks * BLOCK));
+        let scale = Shared::new(plane.scale.resize(self.rows * blocks * streams * 16));
+        let sums = Shared::new(plane.sums.resize(self.rows * blocks * 16));
+        let (floats, cols) = (&self.floats, self.cols);
+        let one_row = |row: usize| {
+            // SAFETY: each row is quantized by one task, into its own part of each array.
+            let (high, low, scale, sums) = unsafe {
+                (
+                    high.slice(row * blocks * BLOCK, blocks * BLOCK),
+                    low.slice(row * blocks * BLOCK, blocks * BLOCK),
+                    scale.slice(row * blocks * streams * 16, blocks * streams * 16),
+                    sums.slice(row * blocks * 16, blocks * 16),
+                )
+            };
+            let floats = floats[row * cols..][..cols].chunks(BLOCK);
+            for (b, floats) in floats.enumerate() {
+                let out = Quantized {
+                    high: &mut high[b * BLOCK..][..BLOCK],
+                    low: &mut low[b * BLOCK..][..BLOCK],
+                    scale: &mut scale[b * streams * 16..][..streams * 16],
+                    sums: &mut sums[b * 16..][..16],
+                };
+                quantize(floats, order, out);
+            }
+        };
+        each_row(pool, self.rows, &one_row);
+    }
+
+    /// Derives the bf16 form in this order, unless it is there.
+    pub(crate) fn halve(&mut self, pool: &Pool, order: &'static Order) {
+        let index = self.halves.iter().position(|h| std::ptr::eq(h.order, order));
+        let index = index.unwrap_or_else(|| {
+            self.halves.push(Half { order, fresh: false, numbers: Aligned::new() });
+            self.halves.len() - 1
+        });
+        let width = self.blocks() * BLOCK;
+        let half = &mut self.halves[index];
+        if std::mem::replace(&mut half.fresh, true) {
+            return;
+        }
+        let numbers = Shared::new(half.numbers.resize(self.rows.next_multiple_of(16) * width));
+        let (floats, cols) = (&self.floats, self.cols);
+        let one_row = |row: usize| {
+            // SAFETY: each row is written by one task.
+            let numbers = unsafe { numbers.slice(row * width, width) };
+            let floats = floats[row * cols..][..cols].chunks(BLOCK);
+            for (floats, numbers) in floats.zip(numbers.chunks_exact_mut(BLOCK)) {
+                halve(floats, order, numbers);
+            }
+        };
+        each_row(pool, self.rows, &one_row);
+    }
+
+    /// The quantized row in this order; [`Inputs::quantize`] came before.
+    pub(crate) fn column(&self, order: &'static Order, row: usize) -> Column {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        let plane = self.planes.iter().find(|p| std::ptr::eq(p.order, order) && p.fresh);
+        let Some(plane) = plane else { unreachable!("quantized before it is multiplied") };
+        let blocks = self.blocks();
+        Column {
+            high: plane.high[row * blocks * BLOCK..].as_ptr(),
+            low: plane.low[row * blocks * BLOCK..].as_ptr(),
+            scale: plane.scale[row * blocks * order.streams() * 16..].as_ptr(),
+            sums: plane.sums[row * blocks * 16..].as_ptr(),
+        }
+    }
+
+    /// All rows as bf16 in this order, `[rows to a multiple of 16, blocks * 256]`;
+    /// [`Inputs::halve`] came before.
+    pub(crate) fn half(&self, order: &'static Order) -> &[u16] {
+        let half = self.halves.iter().find(|h| std::ptr::eq(h.order, order) && h.fresh);
+        let Some(half) = half else { unreachable!("halved before it is multiplied") };
+        &half.numbers
+    }
+}
+
+impl Plane {
+    const fn new(order: &'static Order) -> Self {
+        Self {
+            order,
+            fresh: false,
+            high: Aligned::new(),
+            low: Aligned::new(),
+            scale: Aligned::new(),
+            sums: Aligned::new(),
+        }
+    }
+}
+
+/// One row is not worth a join.
+fn each_row(pool: &Pool, rows: usize, task: &(dyn Fn(usize) + Sync)) {
+    if rows < 4 {
+        (0..rows).for_each(task);
+    } else {
+        pool.run(rows.div_ceil(4), &|_, i| (i * 4..rows.min(i * 4 + 4)).for_each(task));
+    }
+}
+
+/// Where one block of 256 quantized inputs goes.
+struct Quantized<'a> {
+    high: &'a mut [i8],
+    low: &'a mut [i8],
+    scale: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+fn quantize(floats: &[f32], order: &Order, out: Quantized<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(floats: &[f32], order: &Order, out: Quantized<'_>) {
+            quantize_block(floats, order, out);
+        }
+        // SAFETY: AVX2 was detected.
+        return unsafe { wide(floats, order, out) };
+    }
+    quantize_block(floats, order, out);
+}
+
+/// Quantizes up to 256 inputs; missing ones count as zero.
+#[inline(always)]
+fn quantize_block(floats: &[f32], order: &Order, out: Quantized<'_>) {
+    let mut padded = [0.0f32; BLOCK];
+    padded[..floats.len()].copy_from_slice(floats);
+    let mut integers = [0i32; BLOCK];
+    let mut scales = [0.0f32; BLOCK / GROUP];
+    for g in 0..BLOCK / GROUP {
+        let group = &padded[g * GROUP..][..GROUP];
+        let largest = group.iter().fold(0.0f32, |a, &x| a.max(x.abs()));
+        let scale = largest / LARGEST;
+        // Inputs too small for a normal scale are zero next to anything that matters.
+        if scale < f32::MIN_POSITIVE {
+            continue;
+        }
+        scales[g] = scale;
+        let inverse = 1.0 / scale;
+        for (i, &x) in integers[g * GROUP..][..GROUP].iter_mut().zip(group) {
+            // Adding 1.5·2^23 rounds to the nearest integer and leaves it in the low bits.
+            *i = (x * inverse + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).cast_signed();
+        }
+    }
+    for (s, (sum, group)) in out.sums.iter_mut().zip(integers.chunks_exact(16)).enumerate() {
+        *sum = scales[s / 2] * group.iter().sum::<i32>() as f32;
+    }
+    let mut high = [0i8; BLOCK];
+    let mut low = [0i8; BLOCK];
+    for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
+        *high = (i + 128 >> 8) as i8;
+        *low = i as i8;
+    }
+    for (position, &quad) in order.quads.iter().enumerate() {
+        let (to, from) = (position * 4, usize::from(quad) * 4);
+        out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
+        out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
+    }
+    for (lane, scale) in out.scale.iter_mut().enumerate() {
+        let quad = order.quads[lane / 16 * order.chain * 16 + lane % 16];
+        *scale = scales[usize::from(quad) / 8];
+    }
+}
+
+fn halve(floats: &[f32], order: &Order, out: &mut [u16]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(floats: &[f32], order: &Order, out: &mut [u16]) {
+            halve_block(floats, order, out);
+        }
+        // SAFETY: AVX2 was detected.
+        return unsafe { wide(floats, order, out) };
+    }
+    halve_block(floats, order, out);
+}
+
+#[inline(always)]
+fn halve_block(floats: &[f32], order: &Order, out: &mut [u16]) {
+    let mut numbers = [0u16; BLOCK];
+    for (n, &x) in numbers.iter_mut().zip(floats) {
+        // To nearest, ties to even; inputs are finite or the model is lost anyway.
+        let bits = x.to_bits();
+        *n = (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16;
+    }
+    for (position, &quad) in order.quads.iter().enumerate() {
+        let (to, from) = (position * 4, usize::from(quad) * 4);
+        out[to..to + 4].copy_from_slice(&numbers[from..from + 4]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_quantized_row_is_the_row_to_15_bits(
+            row in prop::collection::vec(-1e3f32..1e3, 1..600),
+            exponent in -30i32..30,
+        ) {
+            let row: Vec<f32> = row.iter().map(|x| x * 2f32.powi(exponent)).collect();
+            let mut inputs = Inputs::new();
+            inputs.reset(1, row.len()).copy_from_slice(&row);
+            inputs.quantize(&Pool::new(1), &Order::NATURAL);
+            let plane = &inputs.planes[0];
+            for (i, group) in row.chunks(GROUP).enumerate() {
+                let largest = group.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                let mut sum = 0.0;
+                for (j, &x) in group.iter().enumerate() {
+                    let at = i * GROUP + j;
+                    let q = i32::from(plane.high[at]) * 256 + i32::from(plane.low[at]);
+                    let y = plane.scale[at / 4] * q as f32;
+                    sum += y;
+                    prop_assert!((x - y).abs() <= largest / 60_000.0, "{x} became {y}");
+                }
+                let sums = plane.sums[i * 2] + plane.sums[i * 2 + 1];
+                prop_assert!((sum - sums).abs() <= largest * 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn changed_rows_are_quantized_anew() {
+        let (mut inputs, pool) = (Inputs::new(), Pool::new(1));
+        for value in [1.0, -2.0] {
+            inputs.reset(1, 32).fill(value);
+            inputs.quantize(&pool, &Order::NATURAL);
+            inputs.halve(&pool, &Order::NATURAL);
+            assert_eq!(inputs.planes[0].sums[0], 16.0 * value);
+            assert_eq!(u32::from(inputs.half(&Order::NATURAL)[31]) << 16, f32::to_bits(value));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The AVX-512 driver: products of few columns, straight from the file's layout.
+//!
+//! A format's [`Codes512`] turns 256 weights into four registers of unsigned bytes with scales and
+//! minima: `weight = scale · code + min`. One `vpdpbusd` then multiplies 64 codes with 64 inputs;
+//! inputs have 16 bits as two bytes, so that quantizing them costs no accuracy to speak of and the
+//! unpacking, which is the larger part, is paid once. Registers that share their scales are summed
+//! as integers first ([`Order::chain`]).
+
+use std::arch::x86_64::{
+    __m512, __m512i, _MM_HINT_T0, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32,
+    _mm_movehdup_ps, _mm_prefetch, _mm512_add_ps, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+};
+
+use super::{Blocks, Column, Kernels512, Order, Rows, amx};
+
+/// Bytes ahead of the reader that are asked for early; the hardware's own prefetch stops at pages.
+const AHEAD: usize = 4096;
+
+/// 256 weights, unpacked: `weight = scale · code + min`.
+#[derive(Clone, Copy)]
+pub(crate) struct Unpacked512 {
+    /// Unsigned codes in the format's order.
+    pub(crate) codes: [__m512i; 4],
+    /// Scales by lane; only the first [`Order::streams`] count.
+    pub(crate) scale: [__m512; 4],
+    /// Minima by group of 16 weights, in natural order.
+    pub(crate) min: __m512,
+}
+
+/// How 256 weights of a format come out of their bytes.
+///
+/// # Safety
+/// `unpack` must not read outside `at..at + BYTES`.
+pub(crate) unsafe trait Codes512 {
+    /// Bytes of 256 weights.
+    const BYTES: usize;
+    /// The order of the codes.
+    const ORDER: &'static Order;
+
+    /// Unpacks the 256 weights at `at`.
+    ///
+    /// # Safety
+    /// `BYTES` bytes at `at` are readable; the CPU has this tier's instructions.
+    unsafe fn unpack(at: *const u8) -> Unpacked512;
+}
+
+/// The kernels of a format, for its `SPEC`.
+pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
+    Kernels512 { order: F::ORDER, gemv: gemv::<F>, tiles: amx::tiles::<F> }
+}
+
+/// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.
+///
+/// # Safety
+/// As for [`Kernels512::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
+/// `blocks` says.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
+    for r in 0..rows.count {
+        // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
+        // length that each arm asks for.
+        unsafe {
+            let row = rows.start.add(r * rows.stride);
+            let out = out.add(r);
+            match columns {
+                [a] => dot::<F, 1>(row, blocks, [a], out, rows.count),
+                [a, b] => dot::<F, 2>(row, blocks, [a, b], out, rows.count),
+                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], out, rows.count),
+                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], out, rows.count),
+                _ => unreachable!("1 to 4 columns"),
+            }
+        }
+    }
+}
+
+/// One row with `C` columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+unsafe fn dot<F: Codes512, const C: usize>(
+    row: *const u8,
+    blocks: Blocks,
+    columns: [&Column; C],
+    out: *mut f32,
+    stride: usize,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; C];
+    for b in 0..blocks.whole {
+        // SAFETY: block `b` of the row and of every column is in bounds; a prefetch may point
+        // anywhere.
+        unsafe {
+            let at = row.add(b * F::BYTES);
+            let mut line = 0;
+            while line < F::BYTES {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast());
+                line += 64;
+            }
+            add_block::<F, C>(&F::unpack(at), b, columns, &mut sums);
+        }
+    }
+    if blocks.tail > 0 {
+        let mut padded = [0u8; 1024];
+        // SAFETY: the tail is inside the row; `padded` is longer than any block and zero bytes
+        // past the tail meet inputs that are zero.
+        unsafe {
+            let tail = row.add(blocks.whole * F::BYTES);
+            tail.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
+            let unpacked = F::unpack(padded.as_ptr());
+            add_block::<F, C>(&unpacked, blocks.whole, columns, &mut sums);
+        }
+    }
+    for (c, [products, minima]) in sums.into_iter().enumerate() {
+        // SAFETY: `out` has `C` columns of `stride` elements from here on.
+        unsafe { *out.add(c * stride) = _mm512_reduce_add_ps(_mm512_add_ps(products, minima)) };
+    }
+}
+
+/// Adds the products of one block of 256 weights with `C` columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+unsafe fn add_block<F: Codes512, const C: usize>(
+    weights: &Unpacked512,
+    block: usize,
+    columns: [&Column; C],
+    sums: &mut [[__m512; 2]; C],
+) {
+    let streams = F::ORDER.streams();
+    for (column, [products, minima]) in columns.into_iter().zip(sums) {
+        // SAFETY: every array of a column has this block, by the contract of `gemv`.
+        unsafe {
+            let high = column.high.add(block * 256);
+            let low = column.low.add(block * 256);
+            let scale = column.scale.add(block * streams * 16);
+            for s in 0..streams {
+                let mut t = _mm512_setzero_si512();
+                for i in s * F::ORDER.chain..(s + 1) * F::ORDER.chain {
+                    t = _mm512_dpbusd_epi32(
+                        t,
+                        weights.codes[i],
+                        _mm512_loadu_si512(high.add(i * 64).cast()),
+                    );
+                }
+                t = _mm512_slli_epi32::<8>(t);
+                for i in s * F::ORDER.chain..(s + 1) * F::ORDER.chain {
+                    t = _mm512_dpbusd_epi32(
+                        t,
+                        weights.codes[i],
+                        _mm512_loadu_si512(low.add(i * 64).cast()),
+                    );
+                }
+                let scale = _mm512_mul_ps(weights.scale[s], _mm512_loadu_ps(scale.add(s * 16)));
+                *products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), scale, *products);
+            }
+            let inputs = _mm512_loadu_ps(column.sums.add(block * 16));
+            *minima = _mm512_fmadd_ps(weights.min, inputs, *minima);
+        }
+    }
+}
+
+/// The two f16 at `at`, as f32.
+///
+/// # Safety
+/// 4 bytes at `at` are readable; the CPU has F16C.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,f16c")]
+pub(crate) unsafe fn f16_pair(at: *const u8) -> [f32; 2] {
+    // SAFETY: 4 bytes by contract.
+    let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(unsafe { at.cast::<i32>().read_unaligned() }));
+    [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
+}
+
+/// Weights that are floats, sixteen at a time.
+///
+/// # Safety
+/// `sixteen` must not read outside `at..at + 16 * BYTES`.
+pub(crate) unsafe trait Floats512 {
+    /// Bytes of one weight.
+    const BYTES: usize;
+
+    /// The 16 weights at `at`.
+    ///
+    /// # Safety
+    /// They are readable; the CPU has this tier's instructions.
+    unsafe fn sixteen(at: *const u8) -> __m512;
+}
+
+/// Products of rows of floats with 1 to 4 columns.
+///
+/// # Safety
+/// As for [`super::FloatGemv`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) unsafe fn float_gemv<F: Floats512>(
+    rows: Rows,
+    cols: usize,
+    columns: &[&[f32]],
+    out: *mut f32,
+) {
+    for r in 0..rows.count {
+        // SAFETY: rows and outputs are in bounds by this function's contract.
+        unsafe {
+            let row = rows.start.add(r * rows.stride);
+            let mut sums = [[_mm512_setzero_ps(); 2]; 4];
+            let mut i = 0;
+            while i + 32 <= cols {
+                let first = F::sixteen(row.add(i * F::BYTES));
+                let second = F::sixteen(row.add((i + 16) * F::BYTES));
+                for (column, sums) in columns.iter().zip(&mut sums) {
+                    let x = column.as_ptr().add(i);
+                    sums[0] = _mm512_fmadd_ps(first, _mm512_loadu_ps(x), sums[0]);
+                    sums[1] = _mm512_fmadd_ps(second, _mm512_loadu_ps(x.add(16)), sums[1]);
+                }
+                i += 32;
+            }
+            let rest = cols - i;
+            let mut weights = [0u8; 128];
+            row.add(i * F::BYTES).copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
+            for (c, (column, mut sums)) in columns.iter().zip(sums).enumerate() {
+                let mut inputs = [0.0f32; 32];
+                inputs[..rest].copy_from_slice(&column[i..]);
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    let w = F::sixteen(weights.as_ptr().add(half * 16 * F::BYTES));
+                    *sum = _mm512_fmadd_ps(w, _mm512_loadu_ps(inputs.as_ptr().add(half * 16)), *sum);
+                }
+                *out.add(c * rows.count + r) =
+                    _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the kernels of one CPU tier share: the drivers that walk rows and columns.
+//!
+//! A format says only how 256 weights come out of its bytes (`formats/*/avx2.rs`,
+//! `formats/*/avx512.rs`); the drivers here do the rest, once for all formats.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
+/// The order in which a kernel takes the inputs: for each group of 4 weights, in the order in which
+/// the kernel's registers and lanes hold them, its place among the 64 such groups of 256 weights.
+///
+/// Formats scatter their weights over their bytes. Bringing the codes back into order would cost
+/// shuffles for every row; arranging the inputs once per vector costs nothing.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// `quads[register * 16 + lane]` = index of the group of 4 weights there.
+    pub(crate) quads: [u8; 64],
+    /// Registers that share one scale per lane: 1, 2 or 4. Within such a run of registers, all
+    /// groups of one lane belong to the same 32 weights.
+    pub(crate) chain: usize,
+}
+
+impl Order {
+    /// Weights as they lie in the row.
+    pub(crate) const NATURAL: Self = Self { quads: natural(), chain: 1 };
+
+    /// Vectors of scales per 256 weights.
+    pub(crate) const fn streams(&self) -> usize {
+        4 / self.chain
+    }
+}
+
+const fn natural() -> [u8; 64] {
+    let mut quads = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        quads[i] = i as u8;
+        i += 1;
+    }
+    quads
+}
+
+/// One vector of inputs, quantized and arranged for kernels of one [`Order`]; see
+/// [`crate::inputs`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    /// High bytes `[blocks, 256]`, in order.
+    pub(crate) high: *const i8,
+    /// Low bytes `[blocks, 256]`, in order.
+    pub(crate) low: *const i8,
+    /// Scales by lane `[blocks, streams, 16]`: input = scale · (256·high + low).
+    pub(crate) scale: *const f32,
+    /// Sums of 16 neighbouring inputs `[blocks, 16]`.
+    pub(crate) sums: *const f32,
+}
+
+/// Rows of one matrix for the drivers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    /// First byte of the first row.
+    pub(crate) start: *const u8,
+    /// Bytes from row to row.
+    pub(crate) stride: usize,
+    /// How many.
+    pub(crate) count: usize,
+}
+
+/// The AVX2 kernels of one format.
+pub(crate) struct Kernels256 {}
+
+
+/// The AVX-512 kernels of one format.
+///
+/// All are unsafe: the CPU must have the tier's instructions, and rows, columns and outputs must be
+/// as long as the arguments say.
+pub(crate) struct Kernels512 {
+    /// The order its codes come out in.
+    pub(crate) order: &'static Order,
+    /// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 columns.
+    pub(crate) gemv: unsafe fn(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32),
+    /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
+    pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
+}
+
+/// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 columns of `cols` f32 inputs and
+/// weights that are floats.
+///
+/// Unsafe as [`Kernels512`].
+pub(crate) type FloatGemv =
+    unsafe fn(rows: Rows, cols: usize, columns: &[&[f32]], out: *mut f32);
+
+/// How a row divides into runs of 256 weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
+    /// Complete runs.
+    pub(crate) whole: usize,
+    /// Bytes of the incomplete last run; 0 if there is none.
+    pub(crate) tail: usize,
+}
+
+impl Blocks {
+    /// Runs in all.
+    pub(crate) fn count(self) -> usize {
+        self.whole + usize::from(self.tail > 0)
+    }
+}
+
+/// Some of the blocks of each row.
+pub(crate) type BlockRange = std::ops::Range<usize>;

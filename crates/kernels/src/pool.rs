@@ -1,0 +1,257 @@
+//! Persistent workers: fork, work, join, some hundred thousand times a second.
+//!
+//! A decode step is some hundred short parallel regions, so a region must cost about a microsecond.
+//! Workers spin briefly for the next one, then park; the caller works too. Tasks are handed out by
+//! one counter, so a slow core takes fewer. Who computes a task never changes what is computed:
+//! every task writes its own outputs in a fixed order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::buffer::Aligned;
+
+/// Rounds of `pause` a worker spins before it parks: about 0.1 ms.
+const SPINS: u32 = 2000;
+
+/// What each worker owns: memory that survives from task to task.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// A decoded row.
+    pub(crate) row: Aligned<f32>,
+    /// Products, as [`crate::block::compute`] returns them.
+    pub(crate) values: Aligned<f32>,
+    /// Products kept while others are computed.
+    pub(crate) kept: Aligned<f32>,
+    /// Sums of tiles.
+    pub(crate) sums: Aligned<f32>,
+    /// Unpacked weights.
+    pub(crate) panel: Aligned<u16>,
+    /// Inputs brought together for one matrix.
+    pub(crate) gathered: Aligned<u16>,
+}
+
+type Task<'a> = dyn Fn(&mut Scratch, usize) + Sync + 'a;
+
+/// A fixed set of worker threads.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<State>,
+    workers: Vec<JoinHandle<()>>,
+    caller: Mutex<Scratch>,
+    joins: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Number of the current region; workers wait for it to change.
+    epoch: AtomicU64,
+    region: Mutex<Option<Region>>,
+    next: AtomicUsize,
+    /// Workers that have not finished the current region.
+    running: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    parked: Vec<AtomicBool>,
+}
+
+/// The current region: a borrowed task whose life is guarded by `Pool::run`.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    task: *const Task<'static>,
+    count: usize,
+}
+
+// SAFETY: the task is `Sync`, and `Pool::run` keeps it alive until all workers are done with it.
+unsafe impl Send for Region {}
+
+impl Pool {
+    /// A pool of `threads` threads in all, the caller's included; at least one.
+    pub fn new(threads: usize) -> Self {
+        let others = threads.max(1) - 1;
+        let shared = Arc::new(State {
+            epoch: AtomicU64::new(0),
+            region: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: (0..others).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let workers = (0..others)
+            .map_while(|index| {
+                let shared = Arc::clone(&shared);
+                let name = format!("worker-{index}");
+                thread::Builder::new().name(name).spawn(move || shared.work(index)).ok()
+            })
+            .collect();
+        Self { shared, workers, caller: Mutex::default(), joins: AtomicU64::new(0) }
+    }
+
+    /// Threads that work, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Parallel regions run so far.
+    pub fn joins(&self) -> u64 {
+        self.joins.load(Ordering::Relaxed)
+    }
+
+    /// Runs `task(scratch, i)` for every `i` in `0..count` and returns when all are done.
+    ///
+    /// # Panics
+    /// If a task panics. Must not be called from within a task.
+    pub(crate) fn run(&self, count: usize, task: &Task<'_>) {
+        let mut scratch = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
+        self.joins.fetch_add(1, Ordering::Relaxed);
+        if self.workers.is_empty() || count <= 1 {
+            (0..count).for_each(|i| task(&mut scratch, i));
+            return;
+        }
+        let state = &*self.shared;
+        // SAFETY: only the lifetime changes; `run` does not return before every worker has
+        // counted itself out of this region, after which none touches the task again.
+        let task_forever = unsafe {
+            std::mem::transmute::<*const Task<'_>, *const Task<'static>>(std::ptr::from_ref(task))
+        };
+        *state.region.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Region { task: task_forever, count });
+        state.next.store(0, Ordering::Relaxed);
+        state.running.store(self.workers.len(), Ordering::Relaxed);
+        state.epoch.fetch_add(1, Ordering::SeqCst);
+        for (worker, parked) in self.workers.iter().zip(&state.parked) {
+            if parked.load(Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+        let mine = catch_unwind(AssertUnwindSafe(|| state.take_tasks(task, count, &mut scratch)));
+        let mut spins = 0;
+        while state.running.load(Ordering::Acquire) != 0 {
+            wait_a_little(&mut spins);
+        }
+        if let Err(panic) = mine {
+            resume_unwind(panic);
+        }
+        assert!(!state.panicked.swap(false, Ordering::Relaxed), "a worker's task panicked");
+    }
+}
+
+impl State {
+    fn work(&self, index: usize) {
+        let mut scratch = Scratch::default();
+        let mut seen = 0;
+        loop {
+            self.wait_for_region(index, seen);
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            seen = self.epoch.load(Ordering::SeqCst);
+            let region = *self.region.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Region { task, count }) = region {
+                // SAFETY: `Pool::run` waits for `running` to reach zero, which this worker has
+                // not counted down yet, so the task is alive.
+                let task = unsafe { &*task };
+                let run = || self.take_tasks(task, count, &mut scratch);
+                if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
+            }
+            self.running.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    fn take_tasks(&self, task: &Task<'_>, count: usize, scratch: &mut Scratch) {
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                return;
+            }
+            task(scratch, i);
+        }
+    }
+
+    fn wait_for_region(&self, index: usize, seen: u64) {
+        let mut spins = 0;
+        while self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+                continue;
+            }
+            self.parked[index].store(true, Ordering::SeqCst);
+            // The epoch is read again after the flag is up: a region begun in between is not missed,
+            // because its caller then sees the flag and unparks.
+            if self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            self.parked[index].store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+fn wait_a_little(spins: &mut u32) {
+    if *spins < SPINS {
+        *spins += 1;
+        std::hint::spin_loop();
+    } else {
+        thread::yield_now();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker catches its tasks' panics, so joining cannot fail.
+            drop(worker.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_exactly_once_in_every_region() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads);
+            for round in 0..300 {
+                let counts: Vec<_> = (0..round % 37).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(counts.len(), &|_, i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+            }
+            assert_eq!(pool.joins(), 300);
+        }
+    }
+
+    #[test]
+    fn a_parked_pool_wakes_up() {
+        let pool = Pool::new(3);
+        for _ in 0..3 {
+            thread::sleep(std::time::Duration::from_millis(30));
+            let sum = AtomicUsize::new(0);
+            pool.run(100, &|_, i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2);
+        let run = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|_, i| assert!(i != 5))));
+        assert!(run.is_err());
+        let ran = AtomicUsize::new(0);
+        pool.run(8, &|_, _| {
+            ran.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), 8);
+    }
+}
