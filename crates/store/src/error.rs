@@ -1,0 +1,41 @@
+//! What can go wrong between a path and its weights; every message names the path and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// Why a model's weights cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the messages say what the variants and their fields are
+pub enum Error {
+    #[error("{}: there is no such file", path.display())]
+    NotFound { path: PathBuf },
+    #[error("{}: this is a folder; name a .gguf file in it", path.display())]
+    Directory { path: PathBuf },
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{}: missing: the model is split into {count} files, and all must lie in one folder",
+        path.display()
+    )]
+    MissingPart { path: PathBuf, count: usize },
+    #[error("{}: {source}", path.display())]
+    Gguf { path: PathBuf, source: cachalot_gguf::Error },
+    #[error(transparent)]
+    Set(#[from] cachalot_gguf::Error),
+    #[error(
+        "{}: no memory for its {size} bytes ({source}): leave it mapped, or take a smaller \
+         quantization",
+        path.display()
+    )]
+    Memory { path: PathBuf, size: u64, source: std::io::Error },
+    #[error("{}: the file became shorter while it was read: is something writing it?", path.display())]
+    Shrunk { path: PathBuf },
+    #[error("loading was stopped")]
+    Stopped,
+}
+
+impl Error {
+    pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> Self {
+        Self::Unreadable { path: path.to_owned(), source }
+    }
+}

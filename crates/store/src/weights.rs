@@ -1,0 +1,182 @@
+//! A model's tensors, whatever number of files they come in.
+//!
+//! Each part is mapped and described from its mapping, so that description and bytes are those of
+//! one and the same file; only then, and only if asked, is it read into memory.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cachalot_gguf::split::{self, Set};
+use cachalot_gguf::{Gguf, Metadata, TensorInfo};
+
+use crate::region::Region;
+use crate::{Bytes, Error, resident};
+
+/// Where a model's bytes shall be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// In the page cache, read when first touched, shared with other processes and given back under
+    /// pressure. Files must not be overwritten or truncated while they are in use: the process would
+    /// compute with other weights, or end with SIGBUS.
+    #[default]
+    Mapped,
+    /// In memory of our own, read before [`Weights::open`] returns.
+    Resident,
+}
+
+/// One tensor.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Name, type, shape and place in its file.
+    pub info: TensorInfo,
+    /// Index of its file in [`Weights::files`].
+    pub file: usize,
+    /// Its bytes, as they lie in the file.
+    pub bytes: Bytes,
+}
+
+/// The metadata and tensors of a model.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    metadata: Metadata,
+    tensors: Vec<Tensor>,
+    index: HashMap<String, usize>,
+    files: Vec<PathBuf>,
+}
+
+impl Weights {
+    /// Opens a GGUF file, or all parts of a split one from the path of any part.
+    ///
+    /// Mapped, this reads the headers only.
+    ///
+    /// # Errors
+    /// If a file is missing, unreadable or no part of one valid model, or memory is short.
+    pub fn open(path: impl AsRef<Path>, placement: Placement) -> Result<Self, Error> {
+        Self::open_with(path, placement, &mut |_, _| true)
+    }
+
+    /// As [`Weights::open`]; while files are read into memory, `progress` gets the bytes read and
+    /// their total, and stops the loading by returning `false`.
+    ///
+    /// # Errors
+    /// As [`Weights::open`], and [`Error::Stopped`].
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        placement: Placement,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Self, Error> {
+        let paths = split::part_paths(path.as_ref());
+        let mut files = Vec::with_capacity(paths.len());
+        let mut regions = Vec::with_capacity(paths.len());
+        let mut described = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let file = open_file(path, paths.len())?;
+            let region = Region::map(&file).map_err(|e| Error::unreadable(path, e))?;
+            let gguf = describe(path, &region)?;
+            files.push(file);
+            regions.push(Arc::new(region));
+            described.push((path.clone(), gguf));
+        }
+        let set = Set::merge(described)?;
+        if placement == Placement::Resident {
+            let total = regions.iter().map(|region| region.len() as u64).sum();
+            let mut before = 0;
+            for ((path, file), region) in paths.iter().zip(&files).zip(&mut regions) {
+                let len = region.len() as u64;
+                let read = resident::read(path, file, &mut |done| progress(before + done, total))?;
+                if (read.len() as u64) < len {
+                    return Err(Error::Shrunk { path: path.clone() });
+                }
+                *region = Arc::new(read);
+                before += len;
+            }
+        }
+        Ok(Self::new(set, &regions))
+    }
+
+    /// The weights of a model that is part of the program, or was built in memory.
+    ///
+    /// # Errors
+    /// If the bytes are not a valid GGUF.
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
+        Self::from_region(Region::Static(bytes))
+    }
+
+    /// As [`Weights::from_static`], for bytes that were computed.
+    ///
+    /// # Errors
+    /// If the bytes are not a valid GGUF.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::from_region(Region::Owned(bytes))
+    }
+
+    fn from_region(region: Region) -> Result<Self, Error> {
+        let path = PathBuf::from("(embedded)");
+        let gguf = describe(&path, &region)?;
+        let set = Set::merge(vec![(path, gguf)])?;
+        Ok(Self::new(set, &[Arc::new(region)]))
+    }
+
+    fn new(set: Set, regions: &[Arc<Region>]) -> Self {
+        let tensors: Vec<_> = set
+            .tensors
+            .into_iter()
+            .map(|tensor| {
+                // Parsing has checked the range against the length of this very region.
+                let range = tensor.info.offset as usize..tensor.info.end() as usize;
+                let bytes = Bytes::new(&regions[tensor.part], range);
+                Tensor { info: tensor.info, file: tensor.part, bytes }
+            })
+            .collect();
+        let index = tensors.iter().enumerate().map(|(i, t)| (t.info.name.clone(), i)).collect();
+        let files = set.parts.into_iter().map(|part| part.path).collect();
+        Self { metadata: set.metadata, tensors, index, files }
+    }
+
+    /// The key-value pairs of the file (of the first part of a split one).
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&at| &self.tensors[at])
+    }
+
+    /// All tensors, part by part in the order of the files.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The files, in order of their parts.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Bytes of all tensors.
+    pub fn size(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.info.size).sum()
+    }
+}
+
+fn open_file(path: &Path, parts: usize) -> Result<File, Error> {
+    let file = File::open(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound if parts > 1 => {
+            Error::MissingPart { path: path.to_owned(), count: parts }
+        }
+        std::io::ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
+        _ => Error::unreadable(path, source),
+    })?;
+    let metadata = file.metadata().map_err(|source| Error::unreadable(path, source))?;
+    if metadata.is_dir() {
+        return Err(Error::Directory { path: path.to_owned() });
+    }
+    Ok(file)
+}
+
+fn describe(path: &Path, region: &Region) -> Result<Gguf, Error> {
+    Gguf::parse(region, region.len() as u64)
+        .map_err(|source| Error::Gguf { path: path.to_owned(), source })
+}
