@@ -50,7 +50,9 @@ impl Moments {
         }
         let error = uu - 2.0 * (scale * uq + offset * u)
             + (scale * scale * qq + 2.0 * scale * offset * q + n * offset * offset);
-        Fit { scale, offset, error: if scale > 0.0 { error } else { f32::INFINITY } }
+        // What remains below one part in a million is rounding: nothing to prefer a fit for.
+        let error = if scale > 0.0 { error.max(1e-6 * uu) } else { f32::INFINITY };
+        Fit { scale, offset, error }
     }
 }
 

@@ -33,6 +33,8 @@ mod bytes;
 mod grid;
 mod grid_search;
 mod search;
+#[cfg(test)]
+mod tests;
 
 // They live in a module of their own because here `f32` and `f16` are the formats.
 pub(crate) use bytes::{f16_at, u16_at, u32_at};

@@ -53,9 +53,11 @@ pub(crate) fn peak(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |peak: f32, &x| if x.abs() > peak.abs() { x } else { peak })
 }
 
-/// Levels around `level` to which a search may map the largest weight: `steps` to either side.
+/// Levels around `level` to which a search may map the largest weight: `level` itself, so that it
+/// wins among equals, and `steps` to either side.
 pub(crate) fn around(level: f32, steps: i16, step: f32) -> impl Iterator<Item = f32> + Clone {
-    (-steps..=steps).map(move |k| level + step * f32::from(k))
+    let sides = (1..=steps).flat_map(|k| [k, -k]);
+    std::iter::once(0).chain(sides).map(move |k| level + step * f32::from(k))
 }
 
 /// Sums, over weights and the levels `nearest` to `weight·inverse`, of weight·level and level².
@@ -124,35 +126,52 @@ impl<const GROUPS: usize> Scales<GROUPS> {
     pub(crate) fn search(
         x: &[f32],
         (low, high): (f32, f32),
-        spans: impl Iterator<Item = f32> + Clone,
+        spans: &(impl Iterator<Item = f32> + Clone),
         nearest: impl Fn(f32) -> f32 + Copy,
     ) -> Self {
         let len = x.len() / GROUPS;
         let fits: [f32; GROUPS] =
             std::array::from_fn(|g| fit(&x[g * len..][..len], spans.clone(), nearest));
-        let mut best = Self { d: f16::ZERO, s: [0; GROUPS] };
-        let mut d = f16_scale(peak(&fits) / low);
-        let mut least = f32::INFINITY;
-        // The second round has the d that is best for the first round's codes.
-        for _ in 0..2 {
-            let mut scales = Self { d, s: [0; GROUPS] };
-            let (mut total, mut dq, mut qq) = (0.0, 0.0, 0.0);
-            for (g, x) in x.chunks_exact(len).enumerate() {
-                let middle = round(fits[g] * inverse(d.to_f32()), low, high);
-                let tried = [middle, middle - 1.0, middle + 1.0].map(|s| s.max(low).min(high));
-                let (s, e) = least_of(tried, |s| error(x, d.to_f32() * s, nearest));
-                let moments = moments(x, inverse(d.to_f32() * s), nearest);
-                (dq, qq) = (dq + s * moments.0, qq + s * s * moments.1);
-                scales.s[g] = s as i8;
-                total += e;
-            }
-            if total < least {
-                (best, least) = (scales, total);
-            }
-            d = f16_scale(dq * inverse(qq));
-        }
-        best
+        let peak = peak(&fits);
+        // Groups whose scales are equal but for their signs need a range that is symmetric.
+        let first = Self::assign(x, f16_scale(peak / low), (low, high), &fits, nearest);
+        let symmetric = Self::assign(x, f16_scale(-peak / high), (low, high), &fits, nearest);
+        let best = if symmetric.error < first.error { symmetric } else { first };
+        let refined = Self::assign(x, best.best_d, (low, high), &fits, nearest);
+        if refined.error < best.error { refined.scales } else { best.scales }
     }
+
+    /// The scales that are best with a given `d`: those nearest to the `fits`, or neighbours.
+    fn assign(
+        x: &[f32],
+        d: f16,
+        (low, high): (f32, f32),
+        fits: &[f32; GROUPS],
+        nearest: impl Fn(f32) -> f32 + Copy,
+    ) -> Assigned<Self> {
+        let mut scales = Self { d, s: [0; GROUPS] };
+        let (mut total, mut xq, mut qq) = (0.0, 0.0, 0.0);
+        let d = d.to_f32();
+        for (g, x) in x.chunks_exact(x.len() / GROUPS).enumerate() {
+            let s = round(fits[g] * inverse(d), low, high);
+            let tried = [s, (s - 1.0).max(low), (s + 1.0).min(high)];
+            let (s, e) = least_of(tried, |s| error(x, d * s, nearest));
+            let moments = moments(x, inverse(d * s), nearest);
+            (xq, qq) = (xq + s * moments.0, qq + s * s * moments.1);
+            scales.s[g] = s as i8;
+            total += e;
+        }
+        Assigned { scales, error: total, best_d: f16_scale(xq * inverse(qq)) }
+    }
+}
+
+/// Scales for a given `d`.
+struct Assigned<S> {
+    scales: S,
+    /// The squared error.
+    error: f32,
+    /// The `d` that is best for the codes that these scales give.
+    best_d: f16,
 }
 
 /// The candidate with the least error, and that error.

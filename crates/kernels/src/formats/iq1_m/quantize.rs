@@ -12,7 +12,6 @@ pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
 }
 
 fn block(books: &[Codebook<8>], x: &[f32; LEN], block: &mut [u8; BYTES]) {
-
     let steps = Steps { first: 1.0, each: 2.0, last: 7.0 };
     let Choice { d, s, entries, .. } = choose(books, steps, 16, x);
     for (i, entry) in entries.iter().enumerate() {
@@ -29,8 +28,7 @@ fn block(books: &[Codebook<8>], x: &[f32; LEN], block: &mut [u8; BYTES]) {
 
 /// The grid with all weights shifted up, then the grid with all weights shifted down.
 fn both_shifts() -> Codebook<8> {
-    let shifted = |shift: f32| {
-        GRID.iter().map(move |e| e.to_le_bytes().map(|v| f32::from(v as i8) + shift))
-    };
+    let shifted =
+        |shift: f32| GRID.iter().map(move |e| e.to_le_bytes().map(|v| f32::from(v as i8) + shift));
     Codebook::new(shifted(SHIFT).chain(shifted(-SHIFT)))
 }

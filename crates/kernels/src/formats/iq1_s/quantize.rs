@@ -12,7 +12,6 @@ pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
 }
 
 fn block(books: &[Codebook<8>], x: &[f32; LEN], block: &mut [u8; BYTES]) {
-
     let steps = Steps { first: 1.0, each: 2.0, last: 7.0 };
     let Choice { d, s, book, entries } = choose(books, steps, 32, x);
     block[..2].copy_from_slice(&d.to_le_bytes());

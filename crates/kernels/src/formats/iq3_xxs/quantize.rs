@@ -12,7 +12,6 @@ pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
 }
 
 fn block(books: &[Codebook<4>], x: &[f32; LEN], block: &mut [u8; BYTES]) {
-
     let (magnitudes, signs) = split_signs(x, true);
     let steps = Steps { first: 0.25, each: 0.5, last: 15.0 };
     let Choice { d, s, entries, .. } = choose(books, steps, 32, &magnitudes);

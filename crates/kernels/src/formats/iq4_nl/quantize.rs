@@ -19,11 +19,20 @@ fn block(x: &[f32; LEN], block: &mut [u8; BYTES]) {
 
 /// The code of the level nearest to `v`: the number of midpoints between levels that `v` exceeds.
 pub(crate) fn code(v: f32) -> u8 {
-    let middles = LEVELS.windows(2).map(|pair| 0.5 * (f32::from(pair[0]) + f32::from(pair[1])));
-    middles.map(|middle| u8::from(v > middle)).sum()
+    MIDDLES.iter().map(|&middle| u8::from(v > middle)).sum()
 }
 
 /// The level nearest to `v`.
 pub(crate) fn nearest(v: f32) -> f32 {
     f32::from(LEVELS[usize::from(code(v))])
 }
+
+const MIDDLES: [f32; 15] = {
+    let mut middles = [0.0; 15];
+    let mut i = 0;
+    while i < 15 {
+        middles[i] = 0.5 * (LEVELS[i] as f32 + LEVELS[i + 1] as f32);
+        i += 1;
+    }
+    middles
+};

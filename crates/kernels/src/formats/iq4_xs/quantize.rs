@@ -10,7 +10,7 @@ pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
 }
 
 fn block(x: &[f32; LEN], block: &mut [u8; BYTES]) {
-    let scales = Scales::<8>::search(x, (-32.0, 31.0), around(-127.0, 9, 2.0), nearest);
+    let scales = Scales::<8>::search(x, (-32.0, 31.0), &around(-127.0, 9, 2.0), nearest);
     block[..2].copy_from_slice(&scales.d.to_le_bytes());
     for (g, x) in x.chunks_exact(32).enumerate() {
         let s = (scales.s[g] + 32) as u8;

@@ -10,7 +10,7 @@ pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
 
 fn block(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     let nearest = |v| round(v, -4.0, 3.0);
-    let scales = Scales::<16>::search(x, (-32.0, 31.0), around(-4.0, 9, 0.1), nearest);
+    let scales = Scales::<16>::search(x, (-32.0, 31.0), &around(-4.0, 9, 0.1), nearest);
     block[108..110].copy_from_slice(&scales.d.to_le_bytes());
     for (g, x) in x.chunks_exact(16).enumerate() {
         let s = (scales.s[g] + 32) as u8;

@@ -10,7 +10,7 @@ pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
 
 fn block(x: &[f32; LEN], block: &mut [u8; BYTES]) {
     let nearest = |v| round(v, -32.0, 31.0);
-    let scales = Scales::<16>::search(x, (-128.0, 127.0), around(-32.0, 9, 0.1), nearest);
+    let scales = Scales::<16>::search(x, (-128.0, 127.0), &around(-32.0, 9, 0.1), nearest);
     block[208..210].copy_from_slice(&scales.d.to_le_bytes());
     for (g, x) in x.chunks_exact(16).enumerate() {
         block[192 + g] = scales.s[g] as u8;

@@ -13,7 +13,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
             for t in 0..trits {
                 for (&byte, w) in block[part.clone()].iter().zip(&mut out) {
                     let rest = byte.wrapping_mul(3u8.pow(t));
-                    let trit = (u16::from(rest) * 3 >> 8) as u8;
+                    let trit = ((u16::from(rest) * 3) >> 8) as u8;
                     *w = d * (f32::from(trit) - 1.0);
                 }
             }
