@@ -1,1 +1,114 @@
-//! Placeholder.
+//! The forward pass: tokens to hidden states to logits.
+//!
+//! A [`Model`] is an embedding, some [`Stage`]s and a head. There are two seams, and only two, where
+//! other hardware comes in: a [`Stage`] computes some of the layers wherever it likes, and
+//! [`Experts`] hold the weights that do not fit. Everything is checked when weights are bound, so the
+//! forward pass itself cannot fail; after the first token it allocates nothing either.
+//!
+//! Text, sampling and HTTP are other crates' affairs.
+#![forbid(unsafe_code)]
+
+mod arch;
+mod bind;
+mod error;
+mod kv;
+mod model;
+mod picks;
+pub mod reference;
+mod rope;
+mod scratch;
+
+use std::any::Any;
+use std::ops::Range;
+
+use cachalot_kernels::{Cpu, Inputs, Matrix};
+
+pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups, Scaling};
+pub use arch::deepseek2::resident::Resident;
+pub use error::Error;
+pub use kv::{KvCache, KvType};
+pub use model::{Logits, Model, ModelOptions};
+pub use picks::{Group, Picks};
+
+/// What a [`Stage`] remembers of one sequence: made by [`Stage::cache`], understood by that stage
+/// alone, freed by being dropped.
+pub type StageCache = Box<dyn Any + Send>;
+
+/// Layers `i..j` of a model, computed wherever the implementation likes: here, on a GPU, on another
+/// machine.
+pub trait Stage: Send {
+    /// The layers, counted from the model's first.
+    fn layers(&self) -> Range<usize>;
+
+    /// Room for the keys and values of one sequence of up to `capacity` tokens in these layers.
+    ///
+    /// # Errors
+    /// If there is no memory for it, or rows of this model cannot be stored in this type.
+    fn cache(&self, capacity: usize, kind: KvType) -> Result<StageCache, Error>;
+
+    /// Bytes that [`Stage::cache`] takes for each token.
+    fn cache_bytes(&self, kind: KvType) -> usize;
+
+    /// Takes the hidden rows `[tokens, hidden]` of consecutive tokens through the layers, in place.
+    /// The first token stands at position `past`; the cache holds the positions before it and gets
+    /// those of the batch, in place of whatever was stored there.
+    ///
+    /// `go_on` is called after every layer; once it returns `false` the stage returns `false` at its
+    /// earliest convenience, leaving `hidden` and the cache's new rows unfinished.
+    ///
+    /// # Panics
+    /// If the cache was made by another stage or has no room for the batch.
+    fn forward(
+        &mut self,
+        cache: &mut StageCache,
+        past: usize,
+        hidden: &mut [f32],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> bool;
+}
+
+/// Where the routed experts of some layers are: all in memory, in a cache over NVMe, on other ranks.
+///
+/// The router's choice is told as early as possible, so that whatever must be fetched arrives while
+/// the shared expert is computed.
+pub trait Experts: Send {
+    /// The router of `layer` has chosen; [`Experts::apply`] follows with the same picks.
+    fn request(&mut self, layer: usize, picks: &Picks);
+
+    /// Adds to each row of `out` `[tokens, hidden]` the weighted outputs of the experts picked for
+    /// the row of `x` `[tokens, hidden]`, and the output of the `shared` expert with weight 1.
+    ///
+    /// `shared` stands here, rather than before, because with everything at hand it belongs in the
+    /// same two work lists as the others, while a streaming implementation computes it first, as its
+    /// reads run. Experts are added in ascending order, the shared one last, whatever came in first.
+    fn apply(
+        &mut self,
+        cpu: &Cpu,
+        layer: usize,
+        x: &mut Inputs,
+        picks: &Picks,
+        shared: Option<Mlp<'_>>,
+        out: &mut [f32],
+    );
+
+    /// The experts that `layer` will probably ask for, guessed before its turn. Demand comes first.
+    fn hint(&mut self, layer: usize, guesses: &Picks) {
+        let _ = (layer, guesses);
+    }
+
+    /// Whether guesses are worth computing.
+    fn wants_hints(&self) -> bool {
+        false
+    }
+}
+
+/// A gated feed-forward network: `down · (silu(gate · x) * (up · x))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mlp<'a> {
+    /// `[width, hidden]`.
+    pub gate: Matrix<'a>,
+    /// `[width, hidden]`.
+    pub up: Matrix<'a>,
+    /// `[hidden, width]`.
+    pub down: Matrix<'a>,
+}

@@ -1,0 +1,366 @@
+//! The sizes and switches of a `deepseek2` file: R1, V3, V3.1, Kimi-K2, V2, V2-Lite.
+//!
+//! Converters of two years disagree about which keys to write. What a file leaves out is supplied
+//! from what the family's members have in common, and where R1 and V3 must be told from the others,
+//! their shape tells: names are anybody's to choose.
+
+use cachalot_gguf::{Metadata, Optional};
+use cachalot_store::Weights;
+
+use crate::Error;
+
+/// Sizes of a model; `[rows, cols]` of its matrices follow from them.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// `general.name`, or nothing.
+    pub name: String,
+    /// Layers, without those that only predict further tokens.
+    pub layers: usize,
+    /// Width of the hidden state.
+    pub hidden: usize,
+    /// Tokens that the model was made for.
+    pub context: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Rank of the query projection; `None` if it is one full matrix.
+    pub q_rank: Option<usize>,
+    /// Numbers of the latent that a layer caches per token (`kv_lora_rank`).
+    pub latent: usize,
+    /// Part of a head's key that is not rotated.
+    pub nope: usize,
+    /// Rotated part, shared by all heads.
+    pub rope: usize,
+    /// A head's value.
+    pub value: usize,
+    /// Leading layers without experts.
+    pub dense_layers: usize,
+    /// Width of their feed-forward network.
+    pub dense_width: usize,
+    /// The other layers' experts; `None` if there are no such layers.
+    pub experts: Option<ExpertConfig>,
+    /// Added to the mean square in norms.
+    pub epsilon: f32,
+    /// Base of the rotations' frequencies.
+    pub rope_base: f32,
+    /// Stretching of the context by other frequencies.
+    pub scaling: Scaling,
+    /// Factor on `q · k` before softmax.
+    pub attention_scale: f32,
+}
+
+/// Experts of a layer, and how they are chosen.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ExpertConfig {
+    /// Routed experts.
+    pub count: usize,
+    /// How many of them a token gets.
+    pub used: usize,
+    /// Shared experts, stored as one of their joint width.
+    pub shared: usize,
+    /// Width of each expert.
+    pub width: usize,
+    /// Groups within which experts are chosen.
+    pub groups: Option<Groups>,
+    /// From the router's products to scores.
+    pub gate: Gate,
+    /// Whether the weights of a token's experts are made to sum to one.
+    pub normalize: bool,
+    /// Factor on the weights.
+    pub scale: f32,
+}
+
+/// Experts are chosen from the best groups only, `used` of `count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// Groups, of equal size.
+    pub count: usize,
+    /// Groups to choose from.
+    pub used: usize,
+}
+
+/// How the router scores experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Over all experts (V2).
+    Softmax,
+    /// Each for itself (V3, R1, Kimi-K2).
+    Sigmoid,
+}
+
+/// Change of the rotations' frequencies for contexts longer than trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)] // the names are those of the paper and of the keys
+pub enum Scaling {
+    /// None.
+    None,
+    /// All frequencies divided by a factor.
+    Linear { factor: f32 },
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071).
+    Yarn {
+        factor: f32,
+        original_context: usize,
+        beta_fast: f32,
+        beta_slow: f32,
+        /// 0.1 · `mscale_all_dim`.
+        log_multiplier: f32,
+    },
+}
+
+/// What a caller may ask for in place of what the file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpertGroups {
+    /// As the file says; the reference's 8 groups, 4 used, for files of R1's or V3's shape that
+    /// say nothing.
+    #[default]
+    Auto,
+    /// No groups, as runtimes do that ignore them.
+    Off,
+    /// These.
+    Of(Groups),
+}
+
+impl Config {
+    /// Reads and checks the keys of a file.
+    ///
+    /// # Errors
+    /// If a key is missing, or a value impossible or contrary to another; the key is named.
+    pub(crate) fn new(
+        weights: &Weights,
+        groups: ExpertGroups,
+        active: Option<usize>,
+    ) -> Result<Self, Error> {
+        let keys = Keys { metadata: weights.metadata() };
+        let hidden = keys.size("embedding_length")?;
+        let latent = keys.size("attention.kv_lora_rank")?;
+        let rope = keys.size("rope.dimension_count")?;
+        keys.check("rope.dimension_count", rope, "an even number", rope % 2 == 0)?;
+        let (key_name, key, value) = keys.head()?;
+        keys.check(key_name, key, "more than rope.dimension_count", key > rope)?;
+        let layers = keys.layers()?;
+        let dense_layers = keys.optional_size("leading_dense_block_count")?.unwrap_or(0);
+        let experts = match keys.optional_size("expert_count")? {
+            Some(count) if count > 0 && dense_layers < layers => {
+                Some(keys.experts(weights, count, dense_layers)?)
+            }
+            _ if active.is_some() => return Err(Error::NoExperts),
+            _ => None,
+        };
+        let is_v3 = experts.as_ref().is_some_and(|experts| is_v3(hidden, experts));
+        let scaling = keys.scaling(is_v3)?;
+        let mut config = Self {
+            name: weights.metadata().str("general.name").unwrap_or_default().to_owned(),
+            layers,
+            hidden,
+            context: keys.size("context_length")?,
+            heads: keys.size("attention.head_count")?,
+            q_rank: keys.optional_size("attention.q_lora_rank")?.filter(|&rank| rank > 0),
+            latent,
+            nope: key - rope,
+            rope,
+            value,
+            dense_layers: if experts.is_some() { dense_layers } else { layers },
+            dense_width: if dense_layers > 0 || experts.is_none() {
+                keys.size("feed_forward_length")?
+            } else {
+                0
+            },
+            experts,
+            epsilon: keys.metadata.arch_f32("attention.layer_norm_rms_epsilon")?,
+            rope_base: keys.float("rope.freq_base", 10_000.0)?,
+            scaling,
+            attention_scale: attention_scale(key, &scaling),
+        };
+        if let Some(experts) = &mut config.experts {
+            experts.choose_active(active)?;
+            experts.choose_groups(groups, is_v3)?;
+        }
+        Ok(config)
+    }
+
+    /// Numbers of a row of the cache.
+    pub(crate) fn cache_width(&self) -> usize {
+        self.latent + self.rope
+    }
+}
+
+/// `m² / sqrt(key)`, `m = 0.1 · mscale_all_dim · ln(factor) + 1`, at every position (DeepSeek-V3's
+/// `inference/model.py`). The magnitude of YaRN's own cosines is 1, as `mscale = mscale_all_dim`.
+fn attention_scale(key: usize, scaling: &Scaling) -> f32 {
+    let m = match *scaling {
+        Scaling::Yarn { factor, log_multiplier, .. } => 1.0 + log_multiplier * factor.ln(),
+        _ => 1.0,
+    };
+    m * m / (key as f32).sqrt()
+}
+
+/// DeepSeek-V3 and R1: the only models of this width with so many experts.
+fn is_v3(hidden: usize, experts: &ExpertConfig) -> bool {
+    hidden == 7168 && experts.count == 256 && experts.gate == Gate::Sigmoid
+}
+
+impl ExpertConfig {
+    fn choose_active(&mut self, active: Option<usize>) -> Result<(), Error> {
+        let asked = active.unwrap_or(self.used);
+        if !(1..=self.count).contains(&asked) {
+            return Err(Error::ActiveExperts { asked, count: self.count });
+        }
+        self.used = asked;
+        Ok(())
+    }
+
+    fn choose_groups(&mut self, asked: ExpertGroups, is_v3: bool) -> Result<(), Error> {
+        let groups = match asked {
+            ExpertGroups::Off => None,
+            ExpertGroups::Of(groups) => Some(groups),
+            ExpertGroups::Auto if self.groups.is_none() && is_v3 => {
+                Some(Groups { count: 8, used: 4 })
+            }
+            ExpertGroups::Auto => self.groups,
+        };
+        // One group, or all of them, is no choice.
+        self.groups = groups.filter(|groups| groups.count != 1 && groups.used != groups.count);
+        let Some(Groups { count, used }) = self.groups else { return Ok(()) };
+        let equal = count > 0 && self.count.is_multiple_of(count);
+        if !equal || !(1..=count).contains(&used) || used * (self.count / count) < self.used {
+            let (experts, active) = (self.count, self.used);
+            return Err(Error::ExpertGroups { groups: count, used, count: experts, active });
+        }
+        Ok(())
+    }
+}
+
+/// Typed access to the architecture's keys.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    metadata: &'a Metadata,
+}
+
+impl Keys<'_> {
+    /// No size of a model comes near this; products of two never overflow.
+    const SIZE_MAX: u64 = 1 << 28;
+
+    /// A size, not zero.
+    fn size(&self, key: &str) -> Result<usize, Error> {
+        let size = self.metadata.arch_u64(key)?;
+        self.check(key, size, "a size from 1 to 2^28", (1..=Self::SIZE_MAX).contains(&size))?;
+        Ok(size as usize)
+    }
+
+    /// A size that may be zero or missing.
+    fn optional_size(&self, key: &str) -> Result<Option<usize>, Error> {
+        let Some(size) = self.metadata.arch_u64(key).optional()? else { return Ok(None) };
+        self.check(key, size, "a size up to 2^28", size <= Self::SIZE_MAX)?;
+        Ok(Some(size as usize))
+    }
+
+    fn float(&self, key: &str, default: f32) -> Result<f32, Error> {
+        let float = self.metadata.arch_f32(key).optional()?.unwrap_or(default);
+        self.check(key, float, "a finite number", float.is_finite())?;
+        Ok(float)
+    }
+
+    fn check(
+        &self,
+        key: &str,
+        found: impl ToString,
+        expected: &str,
+        holds: bool,
+    ) -> Result<(), Error> {
+        if holds {
+            return Ok(());
+        }
+        let (expected, found) = (expected.to_owned(), found.to_string());
+        Err(Error::Key { key: self.metadata.arch_key(key)?, expected, found })
+    }
+
+    /// Blocks that lead from token to next token; those that predict further ones come after them.
+    fn layers(&self) -> Result<usize, Error> {
+        let blocks = self.size("block_count")?;
+        let more = self.optional_size("nextn_predict_layers")?.unwrap_or(0);
+        self.check("nextn_predict_layers", more, "less than block_count", more < blocks)?;
+        Ok(blocks - more)
+    }
+
+    /// Key and value length of one head. Files in the layout of 2025 give those of the absorbed form
+    /// in the old keys, and the real ones in keys with `_mla`.
+    fn head(&self) -> Result<(&'static str, usize, usize), Error> {
+        let key = self.optional_size("attention.key_length_mla")?.unwrap_or(0);
+        let value = self.optional_size("attention.value_length_mla")?.unwrap_or(0);
+        if key > 0 && value > 0 {
+            return Ok(("attention.key_length_mla", key, value));
+        }
+        let key = self.size("attention.key_length")?;
+        Ok(("attention.key_length", key, self.size("attention.value_length")?))
+    }
+
+    fn experts(
+        &self,
+        weights: &Weights,
+        count: usize,
+        first: usize,
+    ) -> Result<ExpertConfig, Error> {
+        let has_bias = super::router::bias_name(first, |name| weights.tensor(name).is_some());
+        let gate = match self.optional_size("expert_gating_func")?.unwrap_or(0) {
+            // Before the key existed, only V2 had a softmax and only V3 a bias.
+            0 if has_bias.is_some() => Gate::Sigmoid,
+            0 | 1 => Gate::Softmax,
+            2 => Gate::Sigmoid,
+            other => {
+                let expected = "1 (softmax) or 2 (sigmoid)".to_owned();
+                let key = self.metadata.arch_key("expert_gating_func")?;
+                return Err(Error::Key { key, expected, found: other.to_string() });
+            }
+        };
+        let normalize = self.metadata.arch_bool("expert_weights_norm").optional()?;
+        let scale = self.float("expert_weights_scale", 1.0)?;
+        let groups = match self.optional_size("expert_group_count")? {
+            Some(count) if count > 1 => {
+                Some(Groups { count, used: self.size("expert_group_used_count")? })
+            }
+            _ => None,
+        };
+        Ok(ExpertConfig {
+            count,
+            used: self.size("expert_used_count")?,
+            shared: self.optional_size("expert_shared_count")?.unwrap_or(0),
+            width: self.size("expert_feed_forward_length")?,
+            groups,
+            gate,
+            normalize: normalize.unwrap_or(gate == Gate::Sigmoid),
+            // Zero is how some converters write "none".
+            scale: if scale == 0.0 { 1.0 } else { scale },
+        })
+    }
+
+    fn scaling(&self, is_v3: bool) -> Result<Scaling, Error> {
+        let kind = self.metadata.arch_str("rope.scaling.type").optional()?.unwrap_or("none");
+        if kind == "none" {
+            return Ok(Scaling::None);
+        }
+        let factor = self.metadata.arch_f32("rope.scaling.factor")?;
+        let fits = factor.is_finite() && factor >= 1.0;
+        self.check("rope.scaling.factor", factor, "a factor from 1 on", fits)?;
+        match kind {
+            "linear" => Ok(Scaling::Linear { factor }),
+            "yarn" => Ok(Scaling::Yarn {
+                factor,
+                original_context: self.size("rope.scaling.original_context_length")?,
+                beta_fast: self.float("rope.scaling.yarn_beta_fast", 32.0)?,
+                beta_slow: self.float("rope.scaling.yarn_beta_slow", 1.0)?,
+                // The first converters left it out; without it R1's attention is too flat.
+                log_multiplier: self
+                    .float("rope.scaling.yarn_log_multiplier", if is_v3 { 0.1 } else { 0.0 })?,
+            }),
+            other => {
+                let expected = "none, linear or yarn".to_owned();
+                let key = self.metadata.arch_key("rope.scaling.type")?;
+                Err(Error::Key { key, expected, found: other.to_owned() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

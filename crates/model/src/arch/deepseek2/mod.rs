@@ -1,0 +1,198 @@
+//! DeepSeek-V2 and what came of it: V3, R1, V3.1, Kimi-K2 (GGUF architecture `deepseek2`).
+//!
+//! A layer: norm, latent attention, add; norm, feed-forward network or mixture of experts, add. In
+//! decoding a layer of experts is ten parallel regions: two projections down, one up, keys into
+//! queries, attention and its merge, values, output, router, gate and up, down.
+
+pub(crate) mod config;
+mod dense;
+mod mla;
+mod moe;
+pub(crate) mod resident;
+mod router;
+mod weights;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cachalot_kernels::{Cpu, Inputs, ops};
+use cachalot_store::Weights;
+
+use self::config::Config;
+use self::dense::{Dense, MlpScratch};
+use self::mla::{Mla, MlaScratch};
+use self::moe::{Moe, MoeScratch};
+use self::resident::Resident;
+use self::router::Router;
+use super::Parts;
+use crate::bind::Binder;
+use crate::kv::LatentRows;
+use crate::rope::Rope;
+use crate::{Error, Experts, KvType, ModelOptions, Stage, StageCache};
+
+/// The name in files.
+pub(crate) const ARCH: &str = "deepseek2";
+
+/// Binds a whole model to this machine.
+pub(crate) fn load(
+    weights: &Weights,
+    cpu: &Arc<Cpu>,
+    options: &ModelOptions,
+    experts: Option<Box<dyn Experts>>,
+) -> Result<Parts, Error> {
+    let config = Config::new(weights, options.expert_groups, options.experts)?;
+    let binder = Binder::new(weights, ARCH);
+    let (_, vocabulary) = binder.shape("token_embd.weight")?;
+    let embedding = binder.matrix("token_embd.weight", vocabulary, config.hidden)?;
+    let head = if binder.has("output.weight") { "output.weight" } else { "token_embd.weight" };
+    let layers = 0..config.layers;
+    let experts = match experts {
+        Some(experts) => experts,
+        None => Box::new(Resident::bind(weights, &config, layers.clone())?),
+    };
+    let stage = Local::bind(binder, cpu, &config, layers, experts, options.expanded_from)?;
+    Ok(Parts {
+        norm: binder.vector("output_norm.weight", config.hidden)?,
+        head: binder.matrix(head, vocabulary, config.hidden)?,
+        embedding,
+        stages: vec![Box::new(stage)],
+        config,
+    })
+}
+
+/// Layers computed by this machine's processor.
+struct Local {
+    cpu: Arc<Cpu>,
+    config: Config,
+    first: usize,
+    layers: Vec<Layer>,
+    experts: Box<dyn Experts>,
+    rope: Rope,
+    expanded_from: usize,
+    mla: MlaScratch,
+    x: Inputs, // [tokens, hidden]
+    mlp: MlpScratch,
+    moe: MoeScratch,
+}
+
+struct Layer {
+    attention: Mla,
+    norm: Vec<f32>, // [hidden]
+    network: Network,
+}
+
+enum Network {
+    Dense(Dense),
+    Experts(Moe),
+}
+
+impl Layer {
+    fn bind(binder: Binder<'_>, cpu: &Cpu, layer: usize, config: &Config) -> Result<Self, Error> {
+        let attention = Mla::bind(binder, cpu, layer, config)?;
+        let norm = binder.vector(&format!("blk.{layer}.ffn_norm.weight"), config.hidden)?;
+        let network = if layer < config.dense_layers {
+            Network::Dense(Dense::bind(binder, (layer, ""), config.hidden, config.dense_width)?)
+        } else {
+            Network::Experts(Moe::bind(binder, layer, config)?)
+        };
+        Ok(Self { attention, norm, network })
+    }
+
+    /// What guesses the layer's experts: norm and router.
+    fn guess(&self) -> Option<(&[f32], &Router)> {
+        match &self.network {
+            Network::Experts(moe) => Some((&self.norm, &moe.router)),
+            Network::Dense(_) => None,
+        }
+    }
+}
+
+impl Local {
+    fn bind(
+        binder: Binder<'_>,
+        cpu: &Arc<Cpu>,
+        config: &Config,
+        layers: Range<usize>,
+        experts: Box<dyn Experts>,
+        expanded_from: usize,
+    ) -> Result<Self, Error> {
+        let first = layers.start;
+        let layers = layers.map(|layer| Layer::bind(binder, cpu, layer, config));
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+            cpu: Arc::clone(cpu),
+            rope: Rope::new(config.rope, config.rope_base, &config.scaling),
+            config: config.clone(),
+            first,
+            experts,
+            expanded_from,
+            mla: MlaScratch::default(),
+            x: Inputs::new(),
+            mlp: MlpScratch::default(),
+            moe: MoeScratch::default(),
+        })
+    }
+
+    /// One layer, by its place in this stage.
+    fn layer(&mut self, index: usize, rows: &mut LatentRows, expand: bool, hidden: &mut [f32]) {
+        let (cpu, config) = (&*self.cpu, &self.config);
+        let layer = &self.layers[index];
+        layer.attention.forward(cpu, config, (rows, index), expand, &mut self.mla, hidden);
+        norm_rows(hidden, &layer.norm, config.epsilon, &mut self.x);
+        match &layer.network {
+            Network::Dense(dense) => {
+                dense::add(cpu, dense.mlp(), &mut self.x, &mut self.mlp, hidden);
+            }
+            Network::Experts(moe) => {
+                let next = self.layers.get(index + 1).and_then(Layer::guess);
+                let next = next.map(|(norm, router)| (norm, config.epsilon, router));
+                let (number, experts) = (self.first + index, &mut *self.experts);
+                moe.forward(cpu, number, &mut self.x, next, experts, &mut self.moe, hidden);
+            }
+        }
+    }
+}
+
+impl Stage for Local {
+    fn layers(&self) -> Range<usize> {
+        self.first..self.first + self.layers.len()
+    }
+
+    fn cache(&self, capacity: usize, kind: KvType) -> Result<StageCache, Error> {
+        let row = (self.config.cache_width(), self.config.latent);
+        Ok(Box::new(LatentRows::new(kind, self.layers.len(), row, capacity)?))
+    }
+
+    fn cache_bytes(&self, kind: KvType) -> usize {
+        let row_bytes = kind.format().row_bytes(self.config.cache_width());
+        row_bytes.unwrap_or(0) * self.layers.len()
+    }
+
+    fn forward(
+        &mut self,
+        cache: &mut StageCache,
+        past: usize,
+        hidden: &mut [f32],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        let Some(rows) = cache.downcast_mut::<LatentRows>() else {
+            panic!("the cache was made by another stage")
+        };
+        let tokens = hidden.len() / self.config.hidden;
+        self.mla.begin(&self.config, &self.rope, past, tokens);
+        let expand = tokens >= self.expanded_from;
+        (0..self.layers.len()).all(|index| {
+            self.layer(index, rows, expand, hidden);
+            go_on()
+        })
+    }
+}
+
+/// Normalizes the rows of `x` `[rows, weight.len()]` into `out`.
+pub(crate) fn norm_rows(x: &[f32], weight: &[f32], epsilon: f32, out: &mut Inputs) {
+    let width = weight.len();
+    let out = out.reset(x.len() / width, width);
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        ops::rms_norm(x, weight, epsilon, out);
+    }
+}

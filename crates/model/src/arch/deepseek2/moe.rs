@@ -1,0 +1,67 @@
+//! A layer's mixture of experts: router, routed experts, shared expert.
+
+use cachalot_kernels::{Cpu, Inputs};
+
+use super::config::Config;
+use super::dense::Dense;
+use super::norm_rows;
+use super::router::{Router, RouterScratch};
+use crate::bind::Binder;
+use crate::{Error, Experts, Picks};
+
+/// Tokens up to which the next layer's experts are guessed: more want nearly all of them.
+const GUESS_TOKENS_MAX: usize = 4;
+
+/// Router and shared expert of one layer; the routed ones are in an [`Experts`].
+#[derive(Debug)]
+pub(crate) struct Moe {
+    pub(crate) router: Router,
+    shared: Option<Dense>,
+}
+
+/// What a layer of experts works with.
+#[derive(Debug, Default)]
+pub(crate) struct MoeScratch {
+    router: RouterScratch,
+    picks: Picks,
+    guess_x: Inputs, // [tokens, hidden]
+    guesses: Picks,
+}
+
+impl Moe {
+    pub(crate) fn bind(binder: Binder<'_>, layer: usize, config: &Config) -> Result<Self, Error> {
+        let Some(experts) = &config.experts else { return Err(Error::NoExperts) };
+        let router = Router::bind(binder, layer, config.hidden, experts)?;
+        let width = experts.width * experts.shared;
+        let shared = (width > 0)
+            .then(|| Dense::bind(binder, (layer, "_shexp"), config.hidden, width))
+            .transpose()?;
+        Ok(Self { router, shared })
+    }
+
+    /// Adds to `hidden` `[tokens, hidden]` what the experts make of `x`, the same rows normalized.
+    /// `next` are the next layer's norm and router, to guess with.
+    pub(crate) fn forward(
+        &self,
+        cpu: &Cpu,
+        layer: usize,
+        x: &mut Inputs,
+        next: Option<(&[f32], f32, &Router)>,
+        experts: &mut dyn Experts,
+        scratch: &mut MoeScratch,
+        hidden: &mut [f32],
+    ) {
+        self.router.choose(cpu, x, &mut scratch.router, &mut scratch.picks);
+        experts.request(layer, &scratch.picks);
+        if let Some((norm, epsilon, router)) = next
+            && experts.wants_hints()
+            && x.rows() <= GUESS_TOKENS_MAX
+        {
+            norm_rows(hidden, norm, epsilon, &mut scratch.guess_x);
+            router.choose(cpu, &mut scratch.guess_x, &mut scratch.router, &mut scratch.guesses);
+            experts.hint(layer + 1, &scratch.guesses);
+        }
+        let shared = self.shared.as_ref().map(Dense::mlp);
+        experts.apply(cpu, layer, x, &scratch.picks, shared, hidden);
+    }
+}

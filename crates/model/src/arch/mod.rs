@@ -1,0 +1,46 @@
+//! Architectures, by the name that files give them: one folder and one line each.
+
+pub(crate) mod deepseek2;
+
+use std::sync::Arc;
+
+use cachalot_kernels::Cpu;
+use cachalot_store::Weights;
+
+use crate::bind::Weight;
+use crate::{Config, Error, Experts, ModelOptions, Stage};
+
+/// A loaded model in parts.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) embedding: Weight, // [vocabulary, hidden]
+    pub(crate) stages: Vec<Box<dyn Stage>>,
+    pub(crate) norm: Vec<f32>, // [hidden]
+    pub(crate) head: Weight,   // [vocabulary, hidden]
+}
+
+type Loader =
+    fn(&Weights, &Arc<Cpu>, &ModelOptions, Option<Box<dyn Experts>>) -> Result<Parts, Error>;
+
+const ARCHITECTURES: [(&str, Loader); 1] = [("deepseek2", deepseek2::load)];
+
+/// The loader for the file's architecture.
+pub(crate) fn loader(weights: &Weights) -> Result<Loader, Error> {
+    let metadata = weights.metadata();
+    let arch = metadata.arch()?;
+    if let Some((_, loader)) = ARCHITECTURES.iter().find(|(name, _)| *name == arch) {
+        return Ok(*loader);
+    }
+    let supported = ARCHITECTURES.map(|(name, _)| name).join(", ");
+    let name = metadata.str("general.name").unwrap_or_default();
+    if matches!(arch, "qwen2" | "qwen3" | "llama") && is_r1(name) {
+        return Err(Error::Distilled { name: name.to_owned(), arch: arch.to_owned(), supported });
+    }
+    Err(Error::Architecture { found: arch.to_owned(), supported })
+}
+
+/// `DeepSeek R1 Distill Qwen 7B`, `DeepSeek-R1-0528-Qwen3-8B` and the like.
+fn is_r1(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.contains("deepseek") && name.contains("r1")
+}

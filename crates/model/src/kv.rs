@@ -1,0 +1,175 @@
+//! The cache of latents: what attention remembers of a sequence.
+//!
+//! A layer keeps one row per token, `[latent | rotated shared key]`, for all heads together: 576
+//! numbers on R1 where full keys and values would be 40,960. Memory is asked for whole, and as zeros,
+//! so that pages of a context that is never filled are never touched.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cachalot_kernels::Format;
+use cachalot_kernels::attention::Latent;
+
+use crate::{Error, StageCache};
+
+/// How the cache stores its numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// 4 bytes a number: for comparisons.
+    F32,
+    /// 2 bytes a number.
+    #[default]
+    F16,
+    /// 34 bytes for 32 numbers.
+    Q8_0,
+}
+
+impl KvType {
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::F16 => Format::F16,
+            Self::Q8_0 => Format::Q8_0,
+        }
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        })
+    }
+}
+
+impl FromStr for KvType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::F32, Self::F16, Self::Q8_0]
+            .into_iter()
+            .find(|kind| kind.to_string() == name)
+            .ok_or_else(|| format!("no cache type `{name}`: use f32, f16 or q8_0"))
+    }
+}
+
+/// The memory of one sequence in all layers. Made by [`crate::Model::cache`].
+pub struct KvCache {
+    pub(crate) parts: Vec<StageCache>,
+    pub(crate) len: usize,
+    pub(crate) capacity: usize,
+    pub(crate) bytes_per_token: usize,
+}
+
+impl KvCache {
+    /// Tokens remembered.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that can be remembered.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of one token in all layers.
+    pub fn bytes_per_token(&self) -> usize {
+        self.bytes_per_token
+    }
+
+    /// Forgets all tokens from position `len` on; a longer `len` changes nothing.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl fmt::Debug for KvCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KvCache({} of {} tokens)", self.len, self.capacity)
+    }
+}
+
+/// The rows of some layers, in this machine's memory.
+pub(crate) struct LatentRows {
+    format: Format,
+    width: usize,
+    values: usize,
+    row_bytes: usize,
+    layers: Vec<Vec<u8>>, // per layer: [capacity, row_bytes]
+}
+
+impl LatentRows {
+    /// Zeroed rows of `width` numbers, the first `values` of them the latent.
+    pub(crate) fn new(
+        kind: KvType,
+        layers: usize,
+        (width, values): (usize, usize),
+        capacity: usize,
+    ) -> Result<Self, Error> {
+        let format = kind.format();
+        let row_bytes = format.row_bytes(width).ok_or(Error::CacheType { width, kind })?;
+        let bytes = row_bytes.saturating_mul(capacity);
+        let total = bytes.saturating_mul(layers);
+        // `vec![0; n]` gets untouched pages but aborts when refused, so the question is asked first.
+        let refused = |_| Error::CacheMemory { capacity, bytes: total };
+        Vec::<u8>::new().try_reserve_exact(total).map_err(refused)?;
+        let layers = (0..layers).map(|_| vec![0; bytes]).collect();
+        Ok(Self { format, width, values, row_bytes, layers })
+    }
+
+    /// Stores one row `[width]` of a layer.
+    pub(crate) fn store(&mut self, layer: usize, position: usize, row: &[f32]) {
+        let bytes = &mut self.layers[layer][position * self.row_bytes..][..self.row_bytes];
+        let encoded = self.format.encode(row, bytes);
+        debug_assert!(encoded, "{} can be written", self.format);
+    }
+
+    /// The first `len` rows of a layer.
+    pub(crate) fn rows(&self, layer: usize, len: usize) -> Latent<'_> {
+        let bytes = &self.layers[layer][..len * self.row_bytes];
+        Latent { format: self.format, bytes, width: self.width, values: self.values }
+    }
+
+    /// Decodes one row into `out` `[width]`.
+    pub(crate) fn load(&self, layer: usize, position: usize, out: &mut [f32]) {
+        let bytes = &self.layers[layer][position * self.row_bytes..][..self.row_bytes];
+        self.format.decode(bytes, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_the_type_stores_them() {
+        let row: Vec<f32> = (0..96).map(|i| (i as f32 - 40.0) / 7.0).collect();
+        for (kind, error) in [(KvType::F32, 0.0), (KvType::F16, 4e-3), (KvType::Q8_0, 0.04)] {
+            let mut rows = LatentRows::new(kind, 2, (96, 64), 5).unwrap();
+            rows.store(1, 4, &row);
+            let mut out = vec![0.0; 96];
+            rows.load(1, 4, &mut out);
+            assert!(row.iter().zip(&out).all(|(a, b)| (a - b).abs() <= error), "{kind}");
+            rows.load(1, 3, &mut out);
+            assert!(out.iter().all(|&x| x == 0.0), "{kind}");
+            assert_eq!(rows.rows(1, 3).bytes.len(), 3 * kind.format().row_bytes(96).unwrap());
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+    }
+
+    #[test]
+    fn impossible_caches_are_refused() {
+        let error = |kind, capacity| LatentRows::new(kind, 61, (48, 32), capacity).err();
+        let text = error(KvType::Q8_0, 1).unwrap().to_string();
+        assert_eq!(text, "rows of 48 numbers cannot be stored as q8_0: take f16 for the cache");
+        assert!(matches!(error(KvType::F16, usize::MAX), Some(Error::CacheMemory { .. })));
+        assert!(matches!(error(KvType::F16, 1 << 50), Some(Error::CacheMemory { .. })));
+    }
+}

@@ -1,0 +1,1 @@
+//! The model computed slowly and plainly, for tests.
