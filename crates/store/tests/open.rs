@@ -1,5 +1,7 @@
 //! Opening models: whole, split, mapped, resident, embedded, and everything that goes wrong.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use std::fs;
 use std::path::Path;
 

@@ -93,9 +93,9 @@ impl KeysValues {
         if let Some(both) = &self.both {
             return both.matrix();
         }
-        let head = (self.keys(0), self.values(0));
-        let (latent, nope, value) = (head.0.rows(), head.0.cols(), head.1.rows());
-        let format = derived_format(cpu, latent);
+        let (keys, values) = (self.keys(0), self.values(0));
+        let (latent, nope, value) = (keys.rows(), keys.cols(), values.rows());
+        let format = derived_format(cpu, &[keys.format(), values.format()], latent);
         let row_bytes = row_bytes(format, latent);
         let head_bytes = (nope + value) * row_bytes;
         derived.resize(self.heads * head_bytes, 0);
@@ -112,7 +112,7 @@ impl KeysValues {
 /// The key halves of `attn_kv_b`, transposed.
 fn transposed_keys(cpu: &Cpu, both: &Weight, heads: usize, nope: usize) -> Weight {
     let latent = both.cols();
-    let format = derived_format(cpu, nope);
+    let format = derived_format(cpu, &[both.get(0).format()], nope);
     let head_bytes = latent * row_bytes(format, nope);
     let mut bytes = vec![0; heads * head_bytes];
     each_head(cpu, &mut bytes, head_bytes, &|h, out| {
@@ -122,10 +122,17 @@ fn transposed_keys(cpu: &Cpu, both: &Weight, heads: usize, nope: usize) -> Weigh
         .unwrap_or_else(|error| unreachable!("made to this shape: {error}"))
 }
 
-/// Q8_0 is close to any weights and quick to multiply with; the specification wants no rounding.
-fn derived_format(cpu: &Cpu, cols: usize) -> Format {
+/// The specification wants no rounding, and floats keep theirs; Q8_0 is close to all other weights,
+/// and quick to multiply with.
+fn derived_format(cpu: &Cpu, sources: &[Format], cols: usize) -> Format {
+    let are_floats = sources.iter().all(|source| source.block_len() == 1);
+    let is_one = sources.iter().all(|source| *source == sources[0]);
     let fits = cols.is_multiple_of(Format::Q8_0.block_len());
-    if fits && !cpu.tier().is_scalar() { Format::Q8_0 } else { Format::F32 }
+    match (are_floats, is_one) {
+        (true, true) => sources[0],
+        (false, _) if fits && !cpu.tier().is_scalar() => Format::Q8_0,
+        _ => Format::F32,
+    }
 }
 
 fn row_bytes(format: Format, cols: usize) -> usize {
