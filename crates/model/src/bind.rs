@@ -48,6 +48,26 @@ impl<'a> Binder<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<Weight, Error> {
+        self.bind(name, (count, rows, cols), 1)
+    }
+
+    /// As [`Binder::stack`]; each of the matrices may have a scale of its own.
+    pub(crate) fn experts(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Weight, Error> {
+        self.bind(name, (count, rows, cols), count)
+    }
+
+    fn bind(
+        &self,
+        name: &str,
+        (count, rows, cols): (usize, usize, usize),
+        scales_max: usize,
+    ) -> Result<Weight, Error> {
         let tensor = self.tensor(name)?;
         let info = &tensor.info;
         if info.cols() != cols as u64 || info.rows() != (rows * count) as u64 {
@@ -56,7 +76,7 @@ impl<'a> Binder<'a> {
             return Err(shape(tensor, expected));
         }
         let format = format(tensor)?;
-        let scales = self.scales(name, count)?;
+        let scales = self.scales(name, scales_max)?;
         Weight::new(format, (count, rows, cols), tensor.bytes.clone(), scales)
             .map_err(|source| Error::Matrix { tensor: name.to_owned(), source })
     }
@@ -84,12 +104,12 @@ impl<'a> Binder<'a> {
     }
 
     /// NVFP4 tensors come with a factor for the whole, or one for each expert.
-    fn scales(&self, name: &str, count: usize) -> Result<Vec<f32>, Error> {
+    fn scales(&self, name: &str, max: usize) -> Result<Vec<f32>, Error> {
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let names = [format!("{stem}.scale"), format!("{name}.scale")];
         let Some(name) = names.iter().find(|name| self.has(name)) else { return Ok(Vec::new()) };
         let one = self.tensor(name)?.info.elements() == 1;
-        self.vector(name, if one { 1 } else { count })
+        self.vector(name, if one { 1 } else { max })
     }
 }
 

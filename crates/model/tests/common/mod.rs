@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cachalot_kernels::{Cpu, Tier};
+use cachalot_gguf::write::Writer;
+use cachalot_gguf::{TensorInfo, TensorType, Value};
+use cachalot_kernels::{Cpu, Format, Tier};
 use cachalot_model::{KvType, Logits, Model, ModelOptions};
 use cachalot_store::{Placement, Weights};
 
@@ -112,4 +114,62 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
 
 fn top(numbers: &[f64]) -> usize {
     (0..numbers.len()).max_by(|&a, &b| numbers[a].total_cmp(&numbers[b])).unwrap()
+}
+
+/// A GGUF taken apart, to be changed and put together again.
+#[derive(Clone)]
+pub struct File {
+    pub keys: Vec<(String, Value)>,
+    pub tensors: Vec<(TensorInfo, Vec<u8>)>,
+}
+
+impl File {
+    pub fn of(weights: &Weights) -> Self {
+        let keys = weights.metadata().iter().map(|(k, v)| (k.to_owned(), v.clone())).collect();
+        let tensors = weights.tensors().iter().map(|t| (t.info.clone(), t.bytes.to_vec()));
+        Self { keys, tensors: tensors.collect() }
+    }
+
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.remove_key(key);
+        self.keys.push((key.to_owned(), value.into()));
+    }
+
+    pub fn remove_key(&mut self, key: &str) {
+        self.keys.retain(|(k, _)| k != key);
+    }
+
+    /// The numbers of a tensor.
+    pub fn numbers(&self, name: &str) -> Vec<f32> {
+        let (info, bytes) = self.tensors.iter().find(|(info, _)| info.name == name).unwrap();
+        let mut numbers = vec![0.0; info.elements() as usize];
+        Format::from_id(info.ty.id()).unwrap().decode(bytes, &mut numbers);
+        numbers
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.tensors.retain(|(info, _)| info.name != name);
+    }
+
+    /// Puts an F32 tensor in place of whatever has this name.
+    pub fn put(&mut self, name: &str, shape: &[u64], numbers: &[f32]) {
+        self.remove(name);
+        let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensors.push((TensorInfo::new(name, TensorType::F32, shape).unwrap(), bytes));
+    }
+
+    pub fn weights(&self) -> Weights {
+        let mut writer = Writer::default();
+        for (key, value) in &self.keys {
+            writer.metadata.insert(key, value.clone());
+        }
+        for (info, _) in &self.tensors {
+            writer.tensor(&info.name, info.ty, &info.shape).unwrap();
+        }
+        let mut data = writer.start(Vec::new()).unwrap();
+        for (_, bytes) in &self.tensors {
+            data.append(bytes).unwrap();
+        }
+        Weights::from_bytes(data.finish().unwrap()).unwrap()
+    }
 }

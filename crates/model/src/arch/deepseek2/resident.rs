@@ -48,12 +48,12 @@ impl Layer {
         let name = |part: &str| format!("blk.{layer}.ffn_{part}_exps.weight");
         let merged = name("gate_up");
         let gate_up = if binder.has(&merged) {
-            GateAndUp::Merged(binder.stack(&merged, count, 2 * width, hidden)?)
+            GateAndUp::Merged(binder.experts(&merged, count, 2 * width, hidden)?)
         } else {
-            let part = |part| binder.stack(&name(part), count, width, hidden);
+            let part = |part| binder.experts(&name(part), count, width, hidden);
             GateAndUp::Apart(part("gate")?, part("up")?)
         };
-        let down = binder.stack(&name("down"), count, hidden, width)?;
+        let down = binder.experts(&name("down"), count, hidden, width)?;
         Ok(Some(Self { gate_up, down }))
     }
 

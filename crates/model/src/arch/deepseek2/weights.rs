@@ -9,11 +9,13 @@
 //! | `attn_k_b` | `[latent, nope]` per head | keys | |
 //! | `attn_v_b` | `[value, latent]` per head | values | |
 //!
-//! Files have the first, the other two, or all three. Transposed keys are needed for every token, so
-//! they are derived at load, as Q8_0 (or exactly, in f32, when the scalar tier asks for the
-//! specification). A missing `attn_kv_b` is needed for long prompts only, and for R1 it would take
-//! a gigabyte: it is derived layer by layer as prompts pass. With all threads that takes some
-//! hundredths of the arithmetic of the 128 tokens or more that it is derived for.
+//! Files have the first, the other two, or all three. What is lacking is derived, exactly in f32 when
+//! the scalar tier asks for the specification, and otherwise:
+//!
+//! - transposed keys at load, as Q8_0, because every token reads them;
+//! - `attn_kv_b` layer by layer as long prompts pass, as F16: kept, it would take two gigabytes for
+//!   R1. With all threads that is some hundredths of the work on the 128 tokens or more that it is
+//!   derived for. (As Q8_0 it would double the distance of a Q4_K file from its exact logits.)
 
 use std::thread;
 
@@ -95,7 +97,7 @@ impl KeysValues {
         }
         let (keys, values) = (self.keys(0), self.values(0));
         let (latent, nope, value) = (keys.rows(), keys.cols(), values.rows());
-        let format = derived_format(cpu, &[keys.format(), values.format()], latent);
+        let format = derived_format(cpu, &[keys.format(), values.format()], Format::F16, latent);
         let row_bytes = row_bytes(format, latent);
         let head_bytes = (nope + value) * row_bytes;
         derived.resize(self.heads * head_bytes, 0);
@@ -112,7 +114,7 @@ impl KeysValues {
 /// The key halves of `attn_kv_b`, transposed.
 fn transposed_keys(cpu: &Cpu, both: &Weight, heads: usize, nope: usize) -> Weight {
     let latent = both.cols();
-    let format = derived_format(cpu, &[both.get(0).format()], nope);
+    let format = derived_format(cpu, &[both.get(0).format()], Format::Q8_0, nope);
     let head_bytes = latent * row_bytes(format, nope);
     let mut bytes = vec![0; heads * head_bytes];
     each_head(cpu, &mut bytes, head_bytes, &|h, out| {
@@ -122,16 +124,16 @@ fn transposed_keys(cpu: &Cpu, both: &Weight, heads: usize, nope: usize) -> Weigh
         .unwrap_or_else(|error| unreachable!("made to this shape: {error}"))
 }
 
-/// The specification wants no rounding, and floats keep theirs; Q8_0 is close to all other weights,
-/// and quick to multiply with.
-fn derived_format(cpu: &Cpu, sources: &[Format], cols: usize) -> Format {
-    let are_floats = sources.iter().all(|source| source.block_len() == 1);
-    let is_one = sources.iter().all(|source| *source == sources[0]);
-    let fits = cols.is_multiple_of(Format::Q8_0.block_len());
-    match (are_floats, is_one) {
-        (true, true) => sources[0],
-        (false, _) if fits && !cpu.tier().is_scalar() => Format::Q8_0,
-        _ => Format::F32,
+/// The format of rows of `cols` numbers derived from `sources`: floats stay what they are, anything
+/// else becomes `close`, unless the specification wants no rounding.
+fn derived_format(cpu: &Cpu, sources: &[Format], close: Format, cols: usize) -> Format {
+    let is_one_float = sources.iter().all(|s| *s == sources[0] && s.block_len() == 1);
+    if is_one_float {
+        sources[0]
+    } else if cpu.tier().is_scalar() || close.row_bytes(cols).is_none() {
+        Format::F32
+    } else {
+        close
     }
 }
 
