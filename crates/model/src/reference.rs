@@ -162,7 +162,8 @@ impl Oracle<'_> {
             None => (part("gate_exps"), part("up_exps")),
         };
         let down = part("down_exps");
-        for (expert, weight) in choose(experts, bias.as_deref(), multiply(&part("gate_inp"), x)) {
+        let logits = multiply(&part("gate_inp"), x);
+        for (expert, weight) in choose(experts, bias.as_deref(), &logits) {
             let range = expert * size..(expert + 1) * size;
             let y = mlp(&gate[range.clone()], &up[range.clone()], &down[range], x);
             add(&mut sum, weight, &y);
@@ -172,9 +173,9 @@ impl Oracle<'_> {
 }
 
 /// A token's experts and their weights.
-fn choose(config: &ExpertConfig, bias: Option<&[f32]>, logits: Vec<f64>) -> Vec<(usize, f64)> {
+fn choose(config: &ExpertConfig, bias: Option<&[f32]>, logits: &[f64]) -> Vec<(usize, f64)> {
     let scores = match config.gate {
-        Gate::Softmax => softmax(&logits),
+        Gate::Softmax => softmax(logits),
         Gate::Sigmoid => logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect(),
     };
     let choice: Vec<f64> = match bias {

@@ -264,7 +264,7 @@ impl Keys<'_> {
     fn check(
         &self,
         key: &str,
-        found: impl ToString,
+        found: impl Copy + ToString,
         expected: &str,
         holds: bool,
     ) -> Result<(), Error> {

@@ -21,9 +21,8 @@ use cachalot_store::Weights;
 use self::config::Config;
 use self::dense::{Dense, MlpScratch};
 use self::mla::{Mla, MlaScratch};
-use self::moe::{Moe, MoeScratch};
+use self::moe::{Guesser, Moe, MoeScratch};
 use self::resident::Resident;
-use self::router::Router;
 use super::Parts;
 use crate::bind::Binder;
 use crate::kv::LatentRows;
@@ -98,10 +97,11 @@ impl Layer {
         Ok(Self { attention, norm, network })
     }
 
-    /// What guesses the layer's experts: norm and router.
-    fn guess(&self) -> Option<(&[f32], &Router)> {
+    fn guesser(&self, epsilon: f32) -> Option<Guesser<'_>> {
         match &self.network {
-            Network::Experts(moe) => Some((&self.norm, &moe.router)),
+            Network::Experts(moe) => {
+                Some(Guesser { norm: &self.norm, epsilon, router: &moe.router })
+            }
             Network::Dense(_) => None,
         }
     }
@@ -144,10 +144,10 @@ impl Local {
                 dense::add(cpu, dense.mlp(), &mut self.x, &mut self.mlp, hidden);
             }
             Network::Experts(moe) => {
-                let next = self.layers.get(index + 1).and_then(Layer::guess);
-                let next = next.map(|(norm, router)| (norm, config.epsilon, router));
-                let (number, experts) = (self.first + index, &mut *self.experts);
-                moe.forward(cpu, number, &mut self.x, next, experts, &mut self.moe, hidden);
+                let next = self.layers.get(index + 1);
+                let next = next.and_then(|layer| layer.guesser(config.epsilon));
+                let at = (self.first + index, next);
+                moe.forward(cpu, at, &mut self.x, &mut *self.experts, &mut self.moe, hidden);
             }
         }
     }

@@ -19,6 +19,14 @@ pub(crate) struct Moe {
     shared: Option<Dense>,
 }
 
+/// What guesses a layer's experts before its turn.
+#[derive(Clone, Copy)]
+pub(crate) struct Guesser<'a> {
+    pub(crate) norm: &'a [f32], // [hidden]
+    pub(crate) epsilon: f32,
+    pub(crate) router: &'a Router,
+}
+
 /// What a layer of experts works with.
 #[derive(Debug, Default)]
 pub(crate) struct MoeScratch {
@@ -40,20 +48,19 @@ impl Moe {
     }
 
     /// Adds to `hidden` `[tokens, hidden]` what the experts make of `x`, the same rows normalized.
-    /// `next` are the next layer's norm and router, to guess with.
+    /// `next` guesses the next layer's experts.
     pub(crate) fn forward(
         &self,
         cpu: &Cpu,
-        layer: usize,
+        (layer, next): (usize, Option<Guesser<'_>>),
         x: &mut Inputs,
-        next: Option<(&[f32], f32, &Router)>,
         experts: &mut dyn Experts,
         scratch: &mut MoeScratch,
         hidden: &mut [f32],
     ) {
         self.router.choose(cpu, x, &mut scratch.router, &mut scratch.picks);
         experts.request(layer, &scratch.picks);
-        if let Some((norm, epsilon, router)) = next
+        if let Some(Guesser { norm, epsilon, router }) = next
             && experts.wants_hints()
             && x.rows() <= GUESS_TOKENS_MAX
         {
