@@ -3,13 +3,15 @@
 //! One line per type, because that is all that a reader of files needs: what the bits inside a block
 //! mean is known only to the kernels. Types that no kernel here computes with are listed too, so that
 //! any file can be described.
-//! Sizes: ggml's `type_traits` and, from id 133, those of `ik_llama.cpp`, some of which put a scale before each row.
+//! Sizes: ggml's `type_traits` and, from id 133, those of `ik_llama.cpp`, some of which put a scale
+//! before each row.
 
 use std::fmt;
 
-/// A storage type of tensors: blocks of [`block_len`](Self::block_len) weights in [`block_bytes`](Self::block_bytes) bytes.
+/// A storage type of tensors: blocks of [`block_len`](Self::block_len) weights in
+/// [`block_bytes`](Self::block_bytes) bytes.
 ///
-/// Only known types exist, so a `TensorType` always has a size. The constants can be used as patterns.
+/// Only known types exist, so a `TensorType` always has a size. The constants can be patterns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TensorType {
     id: u32,
@@ -25,7 +27,11 @@ macro_rules! tensor_types {
         #[allow(missing_docs)] // each constant is the type that its name says
         impl TensorType {
             $(pub const $name: Self = Self {
-                id: $id, name: stringify!($name), block_len: $len, block_bytes: $bytes, row_header: $header,
+                id: $id,
+                name: stringify!($name),
+                block_len: $len,
+                block_bytes: $bytes,
+                row_header: $header,
             };)*
 
             /// Every known type, by ascending id.
@@ -150,7 +156,8 @@ impl TensorType {
         u64::from(self.row_header)
     }
 
-    /// Bytes of a row of `cols` weights; `None` if that is no whole number of blocks, or more than a `u64` holds.
+    /// Bytes of a row of `cols` weights; `None` if that is no whole number of blocks, or more than a
+    /// `u64` holds.
     pub fn row_bytes(self, cols: u64) -> Option<u64> {
         if !cols.is_multiple_of(self.block_len()) {
             return None;

@@ -1,0 +1,83 @@
+//! `cachalot show`: what a file is and what it demands, from its header alone.
+//!
+//! The verdict comes first, because most who ask want to know one thing: is this the real R1? Any
+//! GGUF is described, whether it runs here or not, and a model of 700 GB as fast as one of 1 MB.
+
+mod json;
+mod page;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use cachalot_gguf::split::{Set, part_paths};
+use cachalot_kernels::Format;
+use cachalot_plan::{Demand, Identity, identity};
+
+/// What `cachalot show` takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// A .gguf file; of a split model, any part
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List every tensor with its type, shape, place and size
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
+
+/// Describes the model that `args.file` belongs to.
+pub(crate) fn run(args: &ShowArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let shown = Shown::open(&args.file)?;
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &json::object(&shown, args.tensors))?;
+        writeln!(out)?;
+    } else {
+        out.write_all(page::text(&shown, args.tensors).as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// A model as its headers describe it.
+struct Shown {
+    set: Set,
+    /// Bytes of all its files.
+    size: u64,
+    demand: Demand,
+    identity: Identity,
+}
+
+impl Shown {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let set = Set::open(path)?;
+        let mut size = 0;
+        for path in part_paths(path) {
+            size += fs::metadata(&path).with_context(|| path.display().to_string())?.len();
+        }
+        Ok(Self::new(set, size))
+    }
+
+    fn new(set: Set, size: u64) -> Self {
+        let demand = Demand::of(&set.metadata, set.tensors.iter().map(|tensor| &tensor.info));
+        let identity = identity::identify(&set.metadata, &demand, &file_name(&set.parts[0].path));
+        Self { set, size, demand, identity }
+    }
+
+    /// Types of tensors that no kernel here computes with.
+    fn types_without_kernel(&self) -> Vec<&'static str> {
+        let types = self.demand.types.iter().map(|(ty, _)| *ty);
+        types.filter(|ty| Format::from_id(ty.id()).is_none()).map(|ty| ty.name()).collect()
+    }
+
+    /// Whether cachalot runs it.
+    fn runs(&self) -> bool {
+        self.identity.runs && self.types_without_kernel().is_empty()
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
