@@ -5,6 +5,20 @@
 //! [`Experts`] hold the weights that do not fit. Everything is checked when weights are bound, so the
 //! forward pass itself cannot fail; after the first token it allocates nothing either.
 //!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use cachalot_kernels::{Cpu, Tier};
+//! # use cachalot_model::{KvType, Logits, Model, ModelOptions};
+//! # use cachalot_store::{Placement, Weights};
+//! let weights = Weights::open("model.gguf", Placement::Mapped)?;
+//! let cpu = Arc::new(Cpu::new(8, Tier::detect()));
+//! let mut model = Model::load(&weights, &cpu, &ModelOptions::default())?;
+//! let mut cache = model.cache(4096, KvType::F16)?;
+//! let logits = model.forward(&mut cache, &[0, 671, 6102], Logits::Last, &mut |_| true)?;
+//! let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Text, sampling and HTTP are other crates' affairs.
 #![forbid(unsafe_code)]
 

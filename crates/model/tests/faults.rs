@@ -3,10 +3,11 @@
 
 mod common;
 
-use cachalot_gguf::{TensorInfo, TensorType};
+use cachalot_gguf::{TensorInfo, TensorType, Value};
 use cachalot_kernels::Tier;
-use cachalot_model::{Model, ModelOptions};
+use cachalot_model::{KvType, Logits, Model, ModelOptions};
 use common::File;
+use proptest::prelude::*;
 
 fn error(change: impl FnOnce(&mut File)) -> String {
     let mut file = File::of(&common::open("nano-iq-mix.gguf"));
@@ -103,4 +104,39 @@ fn too_many_active_experts_are_refused() {
         error.to_string(),
         "17 active experts per token were asked for; this model has 1 to 16"
     );
+}
+
+/// A value that a key might have, of the type that it has or of another.
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        (0u32..20).prop_map(Value::from),
+        any::<u32>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f32>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        Just(Value::from("none")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_change_of_keys_gives_an_error_or_a_model_that_works(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 1..3),
+    ) {
+        let mut file = File::of(&common::open("nano-iq-mix.gguf"));
+        let keys: Vec<String> = file.keys.iter().map(|(key, _)| key.clone()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| key.starts_with("deepseek2.")).collect();
+        for (index, value) in changes {
+            file.set(keys[index.index(keys.len())], value);
+        }
+        let cpu = common::cpu(1, Tier::SCALAR);
+        let Ok(mut model) = Model::load(&file.weights(), &cpu, &ModelOptions::default()) else {
+            return Ok(());
+        };
+        let mut cache = model.cache(2, KvType::F16).unwrap();
+        let logits = model.forward(&mut cache, &[1, 2], Logits::Last, &mut |_| true).unwrap();
+        prop_assert_eq!(logits.len(), 640);
+    }
 }

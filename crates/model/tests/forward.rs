@@ -100,7 +100,7 @@ fn the_last_logits_are_the_last_of_all() {
     cache.truncate(0);
     let last = model.forward(&mut cache, &tokens, Logits::Last, &mut |_| true).unwrap();
     let distance = common::distance(&all[19 * VOCABULARY..], last, VOCABULARY);
-    assert!(distance.kl_mean < 1e-4, "{distance:?}");
+    assert!(distance.kl_mean < 1e-3, "{distance:?}");
     let none = model.forward(&mut cache, &tokens[..3], Logits::None, &mut |_| true).unwrap();
     assert!(none.is_empty());
     assert_eq!(cache.len(), 23);
@@ -201,4 +201,12 @@ fn a_layer_of_experts_takes_at_most_twelve_joins() {
     forward(&mut model, &mut cache, &[5]);
     let joins = cpu.pool().joins() - before;
     assert!(joins <= 3 * 12 + 1, "{joins} joins for three layers and the head");
+}
+
+#[test]
+fn a_model_can_move_to_another_thread() {
+    let mut model = load(&ModelOptions::default());
+    let mut cache = model.cache(1, KvType::F16).unwrap();
+    let logits = std::thread::spawn(move || forward(&mut model, &mut cache, &[5]));
+    assert_eq!(logits.join().unwrap().len(), VOCABULARY);
 }

@@ -167,8 +167,8 @@ impl Config {
                 0
             },
             experts,
-            epsilon: keys.metadata.arch_f32("attention.layer_norm_rms_epsilon")?,
-            rope_base: keys.float("rope.freq_base", 10_000.0)?,
+            epsilon: keys.epsilon()?,
+            rope_base: keys.rope_base()?,
             scaling,
             attention_scale: attention_scale(key, &scaling),
         };
@@ -293,6 +293,19 @@ impl Keys<'_> {
         }
         let key = self.size("attention.key_length")?;
         Ok(("attention.key_length", key, self.size("attention.value_length")?))
+    }
+
+    fn epsilon(&self) -> Result<f32, Error> {
+        let key = "attention.layer_norm_rms_epsilon";
+        let epsilon = self.metadata.arch_f32(key)?;
+        self.check(key, epsilon, "a number from 0 to 1", (0.0..=1.0).contains(&epsilon))?;
+        Ok(epsilon)
+    }
+
+    fn rope_base(&self) -> Result<f32, Error> {
+        let base = self.float("rope.freq_base", 10_000.0)?;
+        self.check("rope.freq_base", base, "a number above 1", base > 1.0)?;
+        Ok(base)
     }
 
     fn experts(
