@@ -1,0 +1,36 @@
+//! What can be wrong with a file's tokenizer or chat template, said so that a person can act on it.
+
+/// Why a vocabulary cannot be built, a text not be encoded, or a conversation not be rendered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the messages say what the variants and their fields are
+pub enum Error {
+    #[error(transparent)]
+    Metadata(#[from] cachalot_gguf::Error),
+    #[error(
+        "tokenizer.ggml.model is `{model}`: only `gpt2` (byte-level BPE), which the DeepSeek family \
+         uses, is supported"
+    )]
+    Model { model: String },
+    #[error("tokenizer.ggml.pre is `{pre}`, which is unknown here. Known are: {known}")]
+    PreTokenizer { pre: String, known: String },
+    #[error("tokenizer.ggml.{key}: {fault}. The file is damaged or was converted wrongly")]
+    Table { key: &'static str, fault: String },
+    #[error("the text could not be split into words: {0}")]
+    Split(#[from] Box<fancy_regex::Error>),
+    #[error("the words could not be encoded: {0}")]
+    Encode(String),
+
+    #[error("the chat template is not used: {0}")]
+    TemplateTooLarge(String),
+    #[error("the chat template is faulty: {0}")]
+    TemplateSyntax(String),
+    #[error("the chat template failed on this conversation: {0}")]
+    TemplateRender(String),
+    /// The template itself called `raise_exception`: the conversation, not the file, is at fault.
+    #[error("the chat template refuses this conversation: {0}")]
+    Refused(String),
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,382 @@
+//! The vocabulary of a model: text to tokens and tokens to bytes, from the tables in its GGUF.
+//!
+//! The merging is Hugging Face's `tokenizers`, whose results define what is right. Around it we cut the
+//! text ourselves: that avoids the alignment bookkeeping that only training and highlighting need, reports
+//! a failing regular expression instead of skipping the rest of the text, and lets a caller say whether
+//! special tokens in the text count as such.
+
+use crate::byte_level;
+use crate::error::{Error, Result};
+use crate::pretokenizer::PreTokenizer;
+use aho_corasick::{AhoCorasick, MatchKind};
+use cachalot_gguf::{Metadata, Optional as _};
+use tokenizers::Model as _;
+use tokenizers::models::bpe::{BPE, Merges, Vocab as TextToId};
+
+/// The keys of a GGUF from which a vocabulary is built: `tokenizer.ggml.*` and the chat template.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VocabParts<'a> {
+    /// `model`: must be `gpt2`.
+    pub model: &'a str,
+    /// `pre`: the name of the pre-tokenizer.
+    pub pre: &'a str,
+    /// `tokens`: by id, normal ones in the byte-level alphabet.
+    pub tokens: &'a [String],
+    /// `token_type`: by id, or empty if all are normal.
+    pub token_types: &'a [i32],
+    /// `merges`: pairs separated by a space, the most urgent first.
+    pub merges: &'a [String],
+    /// `bos_token_id`: begins every prompt.
+    pub bos: Option<u32>,
+    /// `eos_token_id`: ends an answer.
+    pub eos: Option<u32>,
+    /// `eot_token_id`: ends a turn, where a model makes that difference.
+    pub eot: Option<u32>,
+    /// `padding_token_id`.
+    pub pad: Option<u32>,
+    /// `add_bos_token`: whether prompts begin with the token `bos` (no, if the file is silent).
+    pub add_bos: bool,
+    /// `tokenizer.chat_template`.
+    pub chat_template: Option<&'a str>,
+}
+
+impl<'a> VocabParts<'a> {
+    /// Finds the parts in a file's metadata.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] if a table is missing or of the wrong type.
+    pub fn from_metadata(metadata: &'a Metadata) -> Result<Self> {
+        let id = |key| -> Result<Option<u32>> {
+            let id = metadata.u64(key).optional()?;
+            // An id that is no u32 is no token's either; `Vocab::new` says so.
+            Ok(id.map(|id| u32::try_from(id).unwrap_or(u32::MAX)))
+        };
+        Ok(Self {
+            model: metadata.str("tokenizer.ggml.model")?,
+            pre: metadata.str("tokenizer.ggml.pre").optional()?.unwrap_or("default"),
+            tokens: metadata.strings("tokenizer.ggml.tokens")?,
+            token_types: metadata.i32s("tokenizer.ggml.token_type").optional()?.unwrap_or(&[]),
+            merges: metadata.strings("tokenizer.ggml.merges")?,
+            bos: id("tokenizer.ggml.bos_token_id")?,
+            eos: id("tokenizer.ggml.eos_token_id")?,
+            eot: id("tokenizer.ggml.eot_token_id")?,
+            pad: id("tokenizer.ggml.padding_token_id")?,
+            add_bos: metadata.bool("tokenizer.ggml.add_bos_token").optional()?.unwrap_or(false),
+            chat_template: metadata.str("tokenizer.chat_template").optional()?,
+        })
+    }
+}
+
+/// What `token_type` says of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Text, reached by merging.
+    Normal,
+    /// Stands for itself in text where special tokens are parsed: types 2, 3 and 4.
+    Special,
+    /// Fills the table up; stands for nothing.
+    Unused,
+}
+
+impl Kind {
+    fn of(token_type: i32) -> Self {
+        match token_type {
+            2..=4 => Self::Special, // unknown, control, user-defined
+            5 => Self::Unused,
+            _ => Self::Normal,
+        }
+    }
+}
+
+/// Tokens that end an answer, under the names that models of the `deepseek2` family give them. Files do
+/// not always name them all by their keys.
+const ENDS: [&str; 6] =
+    ["<｜end▁of▁sentence｜>", "<|EOT|>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[EOT]"];
+
+/// Text <-> tokens.
+pub struct Vocab {
+    pretokenizer: PreTokenizer,
+    bpe: BPE,
+    specials: AhoCorasick,
+    /// Token of each pattern of `specials`.
+    special_ids: Vec<u32>,
+    /// The bytes of all tokens, one after another.
+    bytes: Vec<u8>,
+    /// Where each token's bytes end in `bytes`.
+    byte_ends: Vec<usize>, // [len]
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    /// Every token that ends an answer, ascending.
+    end_ids: Vec<u32>,
+    add_bos: bool,
+    chat_template: Option<String>,
+}
+
+impl Vocab {
+    /// Builds the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Model`] or [`Error::PreTokenizer`] for kinds that are not supported, [`Error::Table`] for
+    /// tables that contradict each other or cannot encode every text.
+    pub fn new(parts: &VocabParts<'_>) -> Result<Self> {
+        if parts.model != "gpt2" {
+            return Err(Error::Model { model: parts.model.to_owned() });
+        }
+        let pretokenizer = PreTokenizer::named(parts.pre)?;
+        let kinds = kinds(parts)?;
+        let of_kind = |wanted| {
+            let tokens = (0..).zip(parts.tokens).zip(&kinds);
+            tokens.filter(move |(_, kind)| **kind == wanted).map(|(token, _)| token)
+        };
+
+        let specials = of_kind(Kind::Special).filter(|(_, text)| !text.is_empty());
+        let (special_ids, texts): (Vec<u32>, Vec<&String>) = specials.unzip();
+        let named =
+            special_ids.iter().zip(&texts).filter(|(_, text)| ENDS.contains(&text.as_str()));
+        let mut end_ids: Vec<u32> =
+            named.map(|(id, _)| *id).chain(parts.eos).chain(parts.eot).collect();
+        end_ids.sort_unstable();
+        end_ids.dedup();
+
+        let (bytes, byte_ends) = bytes(parts.tokens, &kinds);
+        Ok(Self {
+            bpe: bpe(of_kind(Kind::Normal), parts.merges, pretokenizer.whole_words)?,
+            pretokenizer,
+            specials: AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(texts)
+                .map_err(|error| fault("tokens", error.to_string()))?,
+            special_ids,
+            bytes,
+            byte_ends,
+            bos: parts.bos,
+            eos: parts.eos,
+            pad: parts.pad,
+            end_ids,
+            add_bos: parts.add_bos && parts.bos.is_some(),
+            chat_template: parts.chat_template.map(str::to_owned),
+        })
+    }
+
+    /// The tokens of a text, without a BOS of our own. With `parse_special`, the text of a special token
+    /// (`<｜User｜>`, `<think>`) becomes that token; without, it is ordinary text like any other, also
+    /// for tokens that a file calls user-defined: what a stranger wrote cannot then open a turn.
+    ///
+    /// # Errors
+    /// [`Error::Split`] if a regular expression gives up, which no known text makes it do.
+    pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        let mut from = 0;
+        if parse_special {
+            for found in self.specials.find_iter(text) {
+                self.encode_ordinary(&text[from..found.start()], &mut ids)?;
+                ids.push(self.special_ids[found.pattern()]);
+                from = found.end();
+            }
+        }
+        self.encode_ordinary(&text[from..], &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The tokens of a rendered prompt, special ones parsed, with exactly one BOS if the file asks for
+    /// one, whether or not the template wrote it (or wrote it twice).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text, true)?;
+        if let Some(bos) = self.bos {
+            let written = ids.iter().take_while(|id| **id == bos).count();
+            if written > 1 {
+                ids.drain(1..written);
+            } else if written == 0 && self.add_bos {
+                ids.insert(0, bos);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn encode_ordinary(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let mut word = String::new();
+        for piece in self.pretokenizer.split(text)? {
+            word.clear();
+            word.extend(piece.bytes().map(byte_level::char_of));
+            let tokens =
+                self.bpe.tokenize(&word).map_err(|error| Error::Encode(error.to_string()))?;
+            ids.extend(tokens.into_iter().map(|token| token.id));
+        }
+        Ok(())
+    }
+
+    /// The text of tokens; bytes that are no UTF-8 become U+FFFD. For tokens that arrive one at a time
+    /// use [`token_bytes`](Self::token_bytes) and [`Utf8Stream`](crate::Utf8Stream).
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.token_bytes(*id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The exact bytes of one token: often not whole characters. Special tokens give their own text;
+    /// tokens that only fill the table, and ids beyond it, give nothing.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        let Some(end) = self.byte_ends.get(id) else { return &[] };
+        let start = if id == 0 { 0 } else { self.byte_ends[id - 1] };
+        &self.bytes[start..*end]
+    }
+
+    /// The token with this text: a special token's own, or a normal one's decoded.
+    pub fn id_of(&self, text: &str) -> Option<u32> {
+        let special = self.specials.find(text).filter(|found| found.len() == text.len());
+        special.map(|found| self.special_ids[found.pattern()]).or_else(|| {
+            self.bpe.token_to_id(&text.bytes().map(byte_level::char_of).collect::<String>())
+        })
+    }
+
+    /// Number of tokens, used or not: the width of the logits that belong to this vocabulary.
+    pub fn len(&self) -> usize {
+        self.byte_ends.len()
+    }
+
+    /// Whether there are no tokens (never, once built).
+    pub fn is_empty(&self) -> bool {
+        self.byte_ends.is_empty()
+    }
+
+    /// The token that begins a prompt.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends an answer, by the file's key; see also [`is_end`](Self::is_end).
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The padding token.
+    pub fn pad(&self) -> Option<u32> {
+        self.pad
+    }
+
+    /// Whether this token ends an answer: by a key of the file or by a well-known name.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.end_ids.contains(&id)
+    }
+
+    /// Whether [`encode_prompt`](Self::encode_prompt) adds the token `bos`.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// The file's chat template, for [`ChatTemplate::new`](crate::ChatTemplate::new).
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// The text of one token, lossily: `bos` and `eos` as a chat template needs them.
+    pub fn token_text(&self, id: Option<u32>) -> String {
+        id.map(|id| self.decode(&[id])).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Vocab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vocab").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+fn fault(key: &'static str, fault: String) -> Error {
+    Error::Table { key, fault }
+}
+
+/// The kind of each token, once the sizes of the tables and the special ids are known to agree.
+fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
+    let len = parts.tokens.len();
+    if u32::try_from(len).is_err() || len == 0 {
+        return Err(fault("tokens", format!("{len} tokens")));
+    }
+    let mut kinds = match parts.token_types.len() {
+        0 => vec![Kind::Normal; len],
+        types if types == len => parts.token_types.iter().copied().map(Kind::of).collect(),
+        types => return Err(fault("token_type", format!("{types} types for {len} tokens"))),
+    };
+    for (key, id) in [
+        ("bos_token_id", parts.bos),
+        ("eos_token_id", parts.eos),
+        ("eot_token_id", parts.eot),
+        ("padding_token_id", parts.pad),
+    ] {
+        let Some(id) = id else { continue };
+        match kinds.get_mut(id as usize) {
+            None => return Err(fault(key, format!("{id}, but there are {len} tokens"))),
+            // Padding may be any token: files without one name an ordinary one.
+            Some(_) if key == "padding_token_id" => {}
+            Some(kind) => *kind = Kind::Special,
+        }
+    }
+    Ok(kinds)
+}
+
+/// The bytes of all tokens, and where each one's end.
+fn bytes(tokens: &[String], kinds: &[Kind]) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = Vec::with_capacity(tokens.iter().map(String::len).sum());
+    let mut ends = Vec::with_capacity(tokens.len());
+    for (token, kind) in tokens.iter().zip(kinds) {
+        match kind {
+            Kind::Unused => {}
+            Kind::Special => bytes.extend_from_slice(token.as_bytes()),
+            Kind::Normal => {
+                let start = bytes.len();
+                let mut foreign = false;
+                bytes.extend(token.chars().map_while(|char| {
+                    let byte = byte_level::byte_of(char);
+                    foreign |= byte.is_none();
+                    byte
+                }));
+                if foreign {
+                    // Not written in the alphabet, so never the result of merging: its text is its own.
+                    bytes.truncate(start);
+                    bytes.extend_from_slice(token.as_bytes());
+                }
+            }
+        }
+        ends.push(bytes.len());
+    }
+    (bytes, ends)
+}
+
+/// The merging, with everything checked first that the library takes on trust.
+fn bpe<'a>(
+    tokens: impl Iterator<Item = (u32, &'a String)>,
+    merges: &[String],
+    whole_words: bool,
+) -> Result<BPE> {
+    let mut vocab = TextToId::with_capacity(tokens.size_hint().1.unwrap_or(0));
+    let mut longest = 0;
+    for (id, text) in tokens {
+        longest = longest.max(text.len());
+        vocab.entry(text.clone()).or_insert(id);
+    }
+    // The bytes that occur in UTF-8: a word with one that has no token would lose it silently.
+    let mut occurring = (0..=0xBF).chain(0xC2..=0xF4).map(|byte| (byte, byte_level::char_of(byte)));
+    if let Some((byte, _)) = occurring.find(|(_, char)| !vocab.contains_key(&char.to_string())) {
+        return Err(fault("tokens", format!("no token stands for the byte {byte:#04x}")));
+    }
+    let pair = |(rank, merge): (usize, &String)| {
+        let pair =
+            merge.split_once(' ').filter(|(left, right)| left.len() + right.len() <= longest);
+        let (left, right) = pair.ok_or_else(|| {
+            fault(
+                "merges",
+                format!("number {rank}, `{merge}`, does not join two tokens to a third"),
+            )
+        })?;
+        Ok((left.to_owned(), right.to_owned()))
+    };
+    let merges = merges.iter().enumerate().map(pair).collect::<Result<Merges>>()?;
+    BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .ignore_merges(whole_words)
+        .build()
+        .map_err(|error| fault("merges", error.to_string()))
+}
