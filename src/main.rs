@@ -1,1 +1,32 @@
-fn main() {}
+//! The `cachalot` program: picks a command and turns its end into an exit code.
+
+mod args;
+mod command;
+mod conversation;
+mod embedded;
+mod failure;
+mod interrupt;
+mod settings;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::settings::Environment;
+
+fn main() -> ExitCode {
+    let environment = Environment::read();
+    let ended = environment.and_then(|environment| match Cli::parse().command {
+        Command::Run(args) => command::run::run(args, &environment),
+        Command::Show(args) => command::show::run(&args, &mut std::io::stdout().lock()),
+        Command::Tokenize(args) => command::tokenize::tokenize(&args),
+        Command::Detokenize(args) => command::tokenize::detokenize(&args),
+        Command::Logits(args) => command::logits::run(&args, &environment),
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

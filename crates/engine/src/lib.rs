@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Requests -> token streams.
+//!
+//! [`Engine::load`] puts a model together; a [`Session`] of it answers conversations:
+//!
+//! ```text
+//! messages --template--> prompt --vocabulary--> tokens --model--> logits --Sampler--> token
+//!   --> bytes --> whole characters --> thoughts | answer --> Event
+//! ```
+//!
+//! What this crate does not know: terminals, HTTP, and hardware other than this machine's cores.
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod error;
+pub mod machine;
+mod metrics;
+mod random;
+mod sampler;
+mod sampling;
+mod session;
+
+pub use assemble::{Context, Engine, Options, Source, open_vocab};
+pub use error::Error;
+pub use metrics::Stats;
+pub use sampler::Sampler;
+pub use sampling::{PARAMETERS, Parameter, Sampling};
+pub use session::{Ending, Event, Request, Session};
+
+pub use cachalot_kernels::{Tier, TierName};
+pub use cachalot_model::{ExpertGroups, Groups, KvType};
+pub use cachalot_text::{Message, Think, Vocab};

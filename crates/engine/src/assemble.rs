@@ -1,0 +1,288 @@
+//! The one place where everything is put together: a source of bytes becomes weights, a model, a
+//! vocabulary and a template. Whoever adds another kind of stage or of expert store adds it here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cachalot_gguf::{Gguf, Metadata};
+use cachalot_kernels::{Cpu, Tier};
+use cachalot_model::{ExpertGroups, KvType, Logits, Model, ModelOptions};
+use cachalot_store::{Placement, Weights};
+use cachalot_text::{ChatTemplate, Vocab, VocabParts};
+
+use crate::session::Session;
+use crate::{Error, Sampling, machine};
+
+/// More than this must be asked for: memory for a longer context is rarely wanted, and is not free.
+const CONTEXT_DEFAULT_MAX: usize = 32_768;
+/// A default is not reduced below this, however little memory there is.
+const CONTEXT_DEFAULT_MIN: usize = 512;
+/// Tokens whose logits are computed at once when all are wanted.
+const LOGITS_CHUNK: usize = 256;
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A GGUF file, or any part of a split one.
+    File(PathBuf),
+    /// A GGUF that is part of the program.
+    Embedded(&'static [u8]),
+}
+
+/// How to load and compute a model.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that compute; `None` is one for each physical core.
+    pub threads: Option<usize>,
+    /// The best instructions to use.
+    pub tier: Tier,
+    /// How the cache stores its numbers.
+    pub kv_type: KvType,
+    /// Tokens that a conversation can hold; `None` leaves it to the model and the memory.
+    pub context: Option<usize>,
+    /// Active experts per token; `None` is what the file says.
+    pub experts: Option<usize>,
+    /// Groups that experts are picked from.
+    pub groups: ExpertGroups,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            tier: Tier::detect(),
+            kv_type: KvType::default(),
+            context: None,
+            experts: None,
+            groups: ExpertGroups::Auto,
+        }
+    }
+}
+
+/// A model, ready to answer.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) model: Model,
+    pub(crate) vocab: Vocab,
+    pub(crate) template: ChatTemplate,
+    weights: Weights,
+    kv_type: KvType,
+    context: Context,
+    recommended: Sampling,
+    load_time: Duration,
+}
+
+/// How many tokens a conversation can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Tokens of a conversation.
+    pub tokens: usize,
+    /// Tokens that the model was made for.
+    pub model: usize,
+    /// Bytes that the cache of a full conversation takes.
+    pub bytes: u64,
+    /// Nobody asked for fewer tokens than the model was made for: memory, or the default's limit,
+    /// did.
+    pub reduced: bool,
+}
+
+impl Engine {
+    /// Loads a model. `progress` gets the bytes read and their total.
+    ///
+    /// # Errors
+    /// If the source is no valid model of a supported architecture, or the options do not fit it or
+    /// this machine.
+    pub fn load(
+        source: &Source,
+        options: &Options,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, Error> {
+        let begun = Instant::now();
+        let weights = match source {
+            Source::Embedded(bytes) => Weights::from_static(bytes)?,
+            Source::File(path) => Weights::open_with(path, Placement::Mapped, &mut |done, all| {
+                progress(done, all);
+                true
+            })?,
+        };
+        let mut engine = Self::assemble(weights, options).map_err(|error| match source {
+            Source::Embedded(_) => error,
+            Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
+        })?;
+        engine.load_time = begun.elapsed();
+        Ok(engine)
+    }
+
+    fn assemble(weights: Weights, options: &Options) -> Result<Self, Error> {
+        let threads = options.threads.unwrap_or_else(machine::physical_cores);
+        let cpu = Arc::new(Cpu::new(threads, options.tier));
+        let model_options = ModelOptions {
+            expert_groups: options.groups,
+            experts: options.experts,
+            ..ModelOptions::default()
+        };
+        let model = Model::load(&weights, &cpu, &model_options)?;
+        let vocab = vocab_of(weights.metadata())?;
+        if vocab.len() != model.vocab_size() {
+            return Err(Error::Vocabulary { tokens: vocab.len(), logits: model.vocab_size() });
+        }
+        let (bos, eos) = (vocab.token_text(vocab.bos()), vocab.token_text(vocab.eos()));
+        let context = context(
+            options.context,
+            model.context_length(),
+            model.cache_bytes_per_token(options.kv_type) as u64,
+            machine::memory_available(),
+        )?;
+        Ok(Self {
+            template: ChatTemplate::new(vocab.chat_template(), &bos, &eos)?,
+            recommended: Sampling::recommended(weights.metadata())?,
+            model,
+            vocab,
+            weights,
+            kv_type: options.kv_type,
+            context,
+            load_time: Duration::ZERO,
+        })
+    }
+
+    /// An empty conversation.
+    ///
+    /// # Errors
+    /// If there is no memory for its cache.
+    pub fn session(&self) -> Result<Session, Error> {
+        Ok(Session::new(self.model.cache(self.context.tokens, self.kv_type)?))
+    }
+
+    /// The logits of every one of `tokens`, chunk by chunk: `sink` gets some rows of
+    /// `[rows, vocabulary]`, in order. Setting `cancel` ends it soon.
+    ///
+    /// # Errors
+    /// If a token is not in the vocabulary, or there are more than the model was made for, before
+    /// anything is computed; if it was cancelled; and the first error of `sink`.
+    pub fn logits<E: From<Error>>(
+        &mut self,
+        tokens: &[u32],
+        cancel: &AtomicBool,
+        mut sink: impl FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (vocabulary, context) = (self.vocab.len(), self.context.model);
+        if tokens.len() > context {
+            return Err(Error::PromptTooLong { prompt: tokens.len(), context }.into());
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(Error::from(cachalot_model::Error::Token { token, vocabulary }).into());
+        }
+        let mut cache = self.model.cache(tokens.len(), self.kv_type).map_err(Error::from)?;
+        let mut go_on = |_| !cancel.load(Ordering::Relaxed);
+        for chunk in tokens.chunks(LOGITS_CHUNK) {
+            let logits = self.model.forward(&mut cache, chunk, Logits::All, &mut go_on);
+            sink(logits.map_err(Error::from)?)?;
+        }
+        Ok(())
+    }
+
+    /// Text <-> tokens.
+    pub fn vocab(&self) -> &Vocab {
+        &self.vocab
+    }
+
+    /// The weights, with their description.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The key-value pairs of the file.
+    pub fn metadata(&self) -> &Metadata {
+        self.weights.metadata()
+    }
+
+    /// How many tokens a conversation can hold.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// The defaults of sampling, with what the file recommends.
+    pub fn recommended(&self) -> &Sampling {
+        &self.recommended
+    }
+
+    /// How long loading took.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+}
+
+/// The vocabulary of a file, which need not hold tensors.
+///
+/// # Errors
+/// If it is no GGUF, or has no vocabulary of a supported kind.
+pub fn open_vocab(path: &Path) -> Result<Vocab, Error> {
+    let first = cachalot_gguf::split::part_paths(path).swap_remove(0);
+    let gguf = Gguf::open(&first)?;
+    vocab_of(&gguf.metadata)
+        .map_err(|source| Error::InFile { path: first, source: Box::new(source) })
+}
+
+fn vocab_of(metadata: &Metadata) -> Result<Vocab, Error> {
+    Ok(Vocab::new(&VocabParts::from_metadata(metadata)?)?)
+}
+
+/// How many tokens to hold, of the `model`'s number, at `bytes_per_token`.
+fn context(
+    asked: Option<usize>,
+    model: usize,
+    bytes_per_token: u64,
+    available: Option<u64>,
+) -> Result<Context, Error> {
+    let bytes = |tokens: usize| bytes_per_token.saturating_mul(tokens as u64);
+    let fits =
+        |tokens: usize, share: u64| available.is_none_or(|free| bytes(tokens) <= free / share);
+    if let Some(tokens) = asked {
+        if tokens > model {
+            return Err(Error::ContextTooLong { asked: tokens, model });
+        }
+        if let Some(free) = available.filter(|_| !fits(tokens, 1)) {
+            return Err(Error::ContextMemory {
+                asked: tokens,
+                needed: bytes(tokens),
+                available: free,
+                possible: free / bytes_per_token.max(1),
+            });
+        }
+        return Ok(Context { tokens, model, bytes: bytes(tokens), reduced: false });
+    }
+    let mut tokens = model.min(CONTEXT_DEFAULT_MAX);
+    while tokens > CONTEXT_DEFAULT_MIN && !fits(tokens, 4) {
+        tokens /= 2;
+    }
+    Ok(Context { tokens, model, bytes: bytes(tokens), reduced: tokens < model })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_context_fits_the_model_and_the_memory() {
+        let tokens = |model, available| context(None, model, 70_272, available).unwrap();
+        let roomy = Some(64 << 30);
+        assert_eq!(tokens(4096, roomy).tokens, 4096);
+        assert!(!tokens(4096, roomy).reduced);
+        assert_eq!(tokens(163_840, roomy).tokens, 32_768);
+        assert!(tokens(163_840, roomy).reduced);
+        assert_eq!(tokens(163_840, None).tokens, 32_768);
+        assert_eq!(tokens(163_840, Some(4 << 30)).tokens, 8_192, "a quarter of 4 GiB");
+        assert_eq!(tokens(163_840, Some(1 << 20)).tokens, 512, "never useless");
+    }
+
+    #[test]
+    fn a_context_that_was_asked_for_is_given_or_refused() {
+        let asked = |tokens| context(Some(tokens), 163_840, 70_272, Some(8 << 30));
+        assert_eq!(asked(100_000).unwrap().tokens, 100_000);
+        let error = asked(163_840).unwrap_err().to_string();
+        assert!(error.contains("122238 tokens"), "says what would fit: {error}");
+        assert!(asked(163_841).unwrap_err().to_string().contains("163840"));
+    }
+}

@@ -1,0 +1,56 @@
+//! What can keep a request from being answered, said so that a person can act on it.
+
+use std::path::PathBuf;
+
+use cachalot_plan::units::bytes;
+
+/// Why a model cannot be put together or an answer not be computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the messages say what the variants and their fields are
+pub enum Error {
+    #[error(transparent)]
+    Gguf(#[from] cachalot_gguf::Error),
+    #[error(transparent)]
+    Store(#[from] cachalot_store::Error),
+    #[error(transparent)]
+    Model(#[from] cachalot_model::Error),
+    #[error(transparent)]
+    Text(#[from] cachalot_text::Error),
+    #[error("{}: {source}", path.display())]
+    InFile { path: PathBuf, source: Box<Self> },
+
+    #[error(
+        "the file has a vocabulary of {tokens} tokens, but its head computes {logits} logits: it was \
+         converted wrongly"
+    )]
+    Vocabulary { tokens: usize, logits: usize },
+    #[error("a context of {asked} tokens was asked for; the model was made for at most {model}")]
+    ContextTooLong { asked: usize, model: usize },
+    #[error(
+        "a context of {asked} tokens needs {} of cache, but only {} of memory are free: {possible} \
+         tokens would fit. A smaller type of cache, q8_0, takes half of f16",
+        bytes(*needed), bytes(*available)
+    )]
+    ContextMemory { asked: usize, needed: u64, available: u64, possible: u64 },
+    #[error(
+        "the prompt has {prompt} tokens, but the context holds {context}, and the answer needs room \
+         too: shorten the prompt or ask for a longer context"
+    )]
+    PromptTooLong { prompt: usize, context: usize },
+    #[error(
+        "the model computed no number for any token: the file is damaged, or its type of cache does \
+         not suit it"
+    )]
+    NotFinite,
+
+    #[error("{name} is {value}, but must be {kind} from {min} to {max}")]
+    ParameterRange { name: &'static str, value: f64, kind: &'static str, min: f64, max: f64 },
+    #[error(
+        "there is no parameter `{name}`: use temperature, top_p, top_k, min_p, repeat_penalty, \
+         presence_penalty, frequency_penalty or repeat_last_n"
+    )]
+    ParameterName { name: String },
+    #[error("the file's own recommendation `{key}` cannot be followed: {source}")]
+    ParameterKey { key: String, source: Box<Self> },
+}

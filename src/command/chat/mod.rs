@@ -1,0 +1,183 @@
+//! `cachalot run` without a prompt: a chat on the terminal.
+
+mod editor;
+mod line;
+
+use cachalot_engine::{PARAMETERS, Think};
+use cachalot_plan::{Demand, identity, units};
+
+use self::editor::{Editor, Typed};
+use self::line::{HELP, Line, Set, Show};
+use crate::conversation::Conversation;
+use crate::embedded;
+use crate::interrupt::Interrupt;
+use crate::settings::{Environment, Run};
+
+/// Chats until the person leaves.
+pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> anyhow::Result<()> {
+    let is_calf = run.source == embedded::SOURCE;
+    let think = run.request.think;
+    let conversation = Conversation::begin(run, environment.colour, interrupt)?;
+    let editor = Editor::new(environment.history.clone())?;
+    let mut chat = Chat { conversation, editor, think };
+    if is_calf {
+        println!("{}", embedded::INTRODUCTION);
+    } else {
+        println!("{}", chat.verdict());
+    }
+    println!("/? for help, Ctrl-D to leave.\n");
+    while let Some(text) = chat.editor.read()? {
+        match text {
+            Typed::Interrupted => println!("Ctrl-D or /bye leaves the chat."),
+            Typed::Text(text) => {
+                if chat.take(&text)? {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Chat {
+    conversation: Conversation,
+    editor: Editor,
+    /// How the command line wants it to think.
+    think: Think,
+}
+
+impl Chat {
+    /// Does what was typed; returns whether the chat is over.
+    fn take(&mut self, text: &str) -> anyhow::Result<bool> {
+        match line::parse(text) {
+            Ok(Line::Empty) => {}
+            Ok(Line::Say(text)) => self.say(&text)?,
+            Ok(Line::Help) => println!("{HELP}"),
+            Ok(Line::Bye) => return Ok(true),
+            Ok(Line::Clear) => {
+                self.conversation.clear();
+                println!("The conversation is forgotten.");
+            }
+            Ok(Line::Show(what)) => self.show(what),
+            Ok(Line::Set(what)) => self.set(what),
+            Err(message) => println!("{message}"),
+        }
+        Ok(false)
+    }
+
+    fn say(&mut self, text: &str) -> anyhow::Result<()> {
+        match self.conversation.say(text) {
+            Ok(_) => println!(),
+            // What is wrong with one question need not end the chat; a terminal that is gone does.
+            Err(error) if error.downcast_ref::<cachalot_engine::Error>().is_some() => {
+                println!("{error}");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// What the model is, in a sentence.
+    fn verdict(&self) -> String {
+        let weights = self.conversation.engine.weights();
+        let demand = Demand::of(weights.metadata(), weights.tensors().iter().map(|t| &t.info));
+        let file = weights.files().first().and_then(|path| path.file_name()?.to_str());
+        identity::identify(weights.metadata(), &demand, file.unwrap_or_default()).verdict
+    }
+
+    fn show(&self, what: Show) {
+        let Conversation { engine, system, request, .. } = &self.conversation;
+        match what {
+            Show::Info => {
+                let context = engine.context();
+                let (bytes, size) = (units::bytes(context.bytes), engine.weights().size());
+                println!("{}", self.verdict());
+                println!("  weights   {}", units::bytes(size));
+                for path in engine.weights().files() {
+                    println!("            {}", path.display());
+                }
+                println!(
+                    "  context   {} tokens of the model's {}, {} in use; {bytes} when full",
+                    units::grouped(context.tokens as u64),
+                    units::grouped(context.model as u64),
+                    units::grouped(self.conversation.used() as u64),
+                );
+            }
+            Show::Parameters => {
+                let row = |name: &str, value: &str, help: &str| {
+                    println!("  {name:<18} {value:<10} {help}");
+                };
+                for parameter in &PARAMETERS {
+                    row(parameter.name, &parameter.get(&request.sampling), parameter.help);
+                }
+                let seed = request.seed.map_or("another".to_owned(), |seed| seed.to_string());
+                row("seed", &seed, "the same seed gives the same answer");
+                let max = request.max_tokens.map_or("none".to_owned(), |max| max.to_string());
+                row("max_tokens", &max, "ends an answer after so many tokens");
+                let stop: Vec<String> = request.stop.iter().map(|s| format!("{s:?}")).collect();
+                let stop = if stop.is_empty() { "none".to_owned() } else { stop.join(", ") };
+                row("stop", &stop, "texts that end an answer");
+            }
+            Show::System => match system {
+                Some(text) => println!("{text}"),
+                None => println!("There are no instructions; R1 of January 2025 wants none."),
+            },
+            Show::Template => match engine.vocab().chat_template() {
+                Some(template) => println!("{template}"),
+                None => println!("The file has none: DeepSeek-R1's is used."),
+            },
+        }
+    }
+
+    fn set(&mut self, what: Set) {
+        let Conversation { system, request, verbose, .. } = &mut self.conversation;
+        match what {
+            Set::Parameter { name, value } => match self.set_parameter(&name, &value) {
+                Ok(()) => println!("{name} is now {value}."),
+                Err(message) => println!("{message}"),
+            },
+            Set::System(text) => {
+                let is_empty = text.is_empty();
+                *system = (!is_empty).then_some(text);
+                println!("{}", if is_empty { "No instructions." } else { "Instructions set." });
+            }
+            Set::Think(true) => {
+                request.think = if self.think == Think::Off { Think::Auto } else { self.think };
+                println!("It thinks before it answers.");
+            }
+            Set::Think(false) => {
+                request.think = Think::Off;
+                println!("It answers without thinking.");
+            }
+            Set::Verbose(on) => {
+                *verbose = on;
+                println!("{}", if on { "Rates follow each answer." } else { "Quiet." });
+            }
+            Set::History(on) => {
+                self.editor.remember(on);
+                println!(
+                    "{}",
+                    if on { "Lines are remembered." } else { "Lines are not remembered." }
+                );
+            }
+        }
+    }
+
+    fn set_parameter(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let request = &mut self.conversation.request;
+        let whole = || value.parse().map_err(|_| format!("{name} must be a whole number"));
+        match name {
+            "seed" => request.seed = Some(whole()?),
+            "max_tokens" | "num_predict" => request.max_tokens = Some(whole()? as usize),
+            "stop" => request.stop.push(value.trim_matches('"').to_owned()),
+            "num_ctx" | "ctx" => {
+                return Err("the context is set when the program starts: --ctx N".to_owned());
+            }
+            _ => {
+                let number = value.parse().map_err(|_| format!("`{value}` is no number"))?;
+                request.sampling.set(name, number).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}

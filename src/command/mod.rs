@@ -1,0 +1,7 @@
+//! One module for each command.
+
+pub(crate) mod chat;
+pub(crate) mod logits;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod tokenize;

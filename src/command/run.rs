@@ -1,0 +1,55 @@
+//! `cachalot run`: one answer, or a chat.
+
+use std::io::{self, IsTerminal};
+
+use cachalot_engine::Ending;
+
+use super::chat;
+use crate::args::RunArgs;
+use crate::conversation::{Conversation, piped_input};
+use crate::failure::{Ended, usage};
+use crate::interrupt::Interrupt;
+use crate::settings::{Environment, Run};
+
+/// Answers a prompt, if there is one from the command line or a pipe; else begins a chat.
+pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()> {
+    let mut run = Run::new(args, environment)?;
+    let interrupt = Interrupt::install()?;
+    let asked = run.prompt.is_some();
+    let Some(prompt) = joined(piped_input()?, run.prompt.take()) else {
+        if asked || !io::stdin().is_terminal() {
+            return Err(usage(
+                "there is nothing to answer: give a prompt, as in `cachalot run \"Why is the sky \
+                 blue?\"`, or text on standard input; on a terminal, `cachalot run` begins a chat",
+            ));
+        }
+        return chat::run(run, environment, interrupt);
+    };
+    let ending = Conversation::begin(run, environment.colour, interrupt)?.say(&prompt)?;
+    if ending == Ending::Cancelled { Err(Ended::Interrupted.into()) } else { Ok(()) }
+}
+
+/// Piped text first, as Ollama has it, then the prompt; `None` if there is nothing but blanks.
+fn joined(piped: Option<String>, prompt: Option<String>) -> Option<String> {
+    let texts = [piped, prompt].into_iter().flatten();
+    let texts: Vec<String> = texts
+        .map(|text| text.trim_end().to_owned())
+        .filter(|text| !text.trim_start().is_empty())
+        .collect();
+    (!texts.is_empty()).then(|| texts.join("\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn piped_text_precedes_the_prompt() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(joined(text("a\nb\n"), text("Sum up.")), text("a\nb\n\nSum up."));
+        assert_eq!(joined(text("a\n"), None), text("a"));
+        assert_eq!(joined(text(""), text("b")), text("b"));
+        assert_eq!(joined(None, text(" ")), None);
+        assert_eq!(joined(None, None), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! `cachalot tokenize` and `cachalot detokenize`: text <-> token ids.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, bail};
+use cachalot_engine::open_vocab;
+use serde_json::{Value, json};
+
+use crate::args::{DetokenizeArgs, TokenizeArgs};
+
+/// Prints the ids of a text's tokens, each with its piece of the text; no BOS is added.
+pub(crate) fn tokenize(args: &TokenizeArgs) -> anyhow::Result<()> {
+    let vocab = open_vocab(&args.model)?;
+    let text = match args.text.as_str() {
+        "-" => io::read_to_string(io::stdin().lock())
+            .context("standard input cannot be read as text")?,
+        text => text.to_owned(),
+    };
+    let ids = vocab.encode(&text, !args.no_special)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        let pieces: Vec<Value> = ids.iter().map(|&id| json(vocab.token_bytes(id))).collect();
+        writeln!(out, "{}", json!({ "tokens": ids, "pieces": pieces }))?;
+    } else {
+        for &id in &ids {
+            writeln!(out, "{id:>6}  {}", quoted(vocab.token_bytes(id)))?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// A piece of text; where it ends within a character, its bytes.
+fn json(piece: &[u8]) -> Value {
+    std::str::from_utf8(piece).map_or_else(|_| json!(piece), |text| json!(text))
+}
+
+/// As [`json`], as Rust would write it.
+fn quoted(piece: &[u8]) -> String {
+    std::str::from_utf8(piece)
+        .map_or_else(|_| format!("b\"{}\"", piece.escape_ascii()), |text| format!("{text:?}"))
+}
+
+/// Prints the text of token ids.
+pub(crate) fn detokenize(args: &DetokenizeArgs) -> anyhow::Result<()> {
+    let vocab = open_vocab(&args.model)?;
+    if let Some(id) = args.ids.iter().find(|&&id| id as usize >= vocab.len()) {
+        bail!("there is no token {id}: the vocabulary has {}", vocab.len());
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", vocab.decode(&args.ids))?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,252 @@
+//! A conversation with a person or a pipe: what `cachalot run` does with a prompt, and the chat again
+//! and again.
+
+use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use cachalot_engine::{Ending, Engine, Event, Message, Request, Session, Stats, machine};
+use cachalot_plan::units;
+
+use crate::interrupt::Interrupt;
+use crate::settings::Run;
+use crate::terminal::{AnswerWriter, Look, Progress, time};
+
+/// A model, what was said so far, and how to go on.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) engine: Engine,
+    session: Session,
+    /// Questions and answers, without the system's instructions.
+    turns: Vec<Message>,
+    pub(crate) system: Option<String>,
+    pub(crate) request: Request,
+    out: Look,
+    err: Look,
+    pub(crate) verbose: bool,
+    hide_thinking: bool,
+    interrupt: Interrupt,
+}
+
+impl Conversation {
+    /// Loads the model; `colour` says whether terminals may have any.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded as the settings want it.
+    pub(crate) fn begin(run: Run, colour: bool, interrupt: Interrupt) -> anyhow::Result<Self> {
+        let mut progress = Progress::new("loading");
+        let engine =
+            Engine::load(&run.source, &run.options, &mut |done, all| progress.set(done, all));
+        progress.clear();
+        let engine = engine?;
+        let mut request = run.request;
+        request.sampling = engine.recommended().clone();
+        for (name, value) in run.given {
+            request.sampling.set(name, value)?;
+        }
+        let err = Look::of(&io::stderr(), colour);
+        let context = engine.context();
+        if context.reduced {
+            let (tokens, model) = (context.tokens as u64, context.model as u64);
+            eprintln!(
+                "{}",
+                err.dim(&format!(
+                    "The context holds {} of the model's {} tokens ({} of memory when full); \
+                     --ctx N changes it.",
+                    units::grouped(tokens),
+                    units::grouped(model),
+                    units::bytes(context.bytes)
+                ))
+            );
+        }
+        Ok(Self {
+            session: engine.session()?,
+            engine,
+            turns: Vec::new(),
+            system: run.system,
+            request,
+            out: Look::of(&io::stdout(), colour),
+            err,
+            verbose: run.verbose,
+            hide_thinking: run.hide_thinking,
+            interrupt,
+        })
+    }
+
+    /// Forgets what was said.
+    pub(crate) fn clear(&mut self) {
+        self.turns.clear();
+    }
+
+    /// Tokens that the cache holds.
+    pub(crate) fn used(&self) -> usize {
+        self.session.len()
+    }
+
+    /// Says `text` to the model and shows its answer. A question that was not answered is forgotten.
+    ///
+    /// # Errors
+    /// If the prompt is too long, or the answer cannot be shown.
+    pub(crate) fn say(&mut self, text: &str) -> anyhow::Result<Ending> {
+        self.turns.push(Message::new("user", text));
+        let answered = self.answer();
+        match answered {
+            Ok((ending, answer, stats)) => {
+                if answer.is_empty() && ending == Ending::Cancelled {
+                    self.turns.pop();
+                } else {
+                    self.turns.push(Message::new("assistant", &answer));
+                }
+                self.explain(ending, &stats);
+                Ok(ending)
+            }
+            Err(error) => {
+                self.turns.pop();
+                Err(error)
+            }
+        }
+    }
+
+    fn answer(&mut self) -> anyhow::Result<(Ending, String, Stats)> {
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
+        let mut shown = Shown {
+            writer: AnswerWriter::new(io::stdout().lock(), self.out, self.hide_thinking),
+            progress: Progress::new("reading the prompt"),
+            thinking: Progress::new("thinking"),
+            hide_thinking: self.hide_thinking,
+            answer: String::new(),
+            failure: None,
+        };
+        let Self { engine, session, request, .. } = self;
+        let answered = self.interrupt.during(|cancel| {
+            session.answer(engine, &messages, request, cancel, &mut |event| {
+                shown.take(event, cancel);
+            })
+        });
+        let answer = shown.end()?;
+        let (ending, stats) = answered?;
+        Ok((ending, answer, stats))
+    }
+
+    /// Says why the answer ended, unless the model ended it, and what it cost, if wanted.
+    fn explain(&self, ending: Ending, stats: &Stats) {
+        let look = self.err;
+        let used = units::grouped(stats.cache_used as u64);
+        match ending {
+            Ending::ContextFull => eprintln!(
+                "The context is full ({used} tokens): the answer stops here. --ctx N makes room for \
+                 more, and in a chat /clear begins anew."
+            ),
+            Ending::Length => {
+                let max = self.request.max_tokens.unwrap_or_default();
+                eprintln!("{}", look.dim(&format!("(stopped after {max} tokens, as asked)")));
+            }
+            Ending::Cancelled => eprintln!("{}", look.dim("(stopped)")),
+            Ending::Stop | Ending::StopString => {}
+        }
+        if self.verbose {
+            eprintln!("{}", look.dim(&self.costs(stats)));
+        }
+    }
+
+    fn costs(&self, stats: &Stats) -> String {
+        let load = time(self.engine.load_time());
+        let peak = machine::memory_peak().map_or("unknown".to_owned(), units::bytes);
+        let count = |tokens: usize| units::grouped(tokens as u64);
+        format!(
+            "\n\
+             load:     {load}\n\
+             prompt:   {} tokens computed ({} more were cached) in {}, {:.1} tokens/s\n\
+             answer:   {} tokens in {}, {:.1} tokens/s, seed {}\n\
+             cache:    {} of {} tokens, {} when full\n\
+             memory:   {peak} at its peak",
+            count(stats.prompt_computed),
+            count(stats.prompt_cached),
+            time(stats.prompt_time),
+            stats.prompt_rate(),
+            count(stats.answer_tokens),
+            time(stats.answer_time),
+            stats.answer_rate(),
+            stats.seed,
+            count(stats.cache_used),
+            count(stats.cache_capacity),
+            units::bytes(stats.cache_bytes),
+        )
+    }
+}
+
+/// Where the events of an answer go.
+struct Shown<W: io::Write> {
+    writer: AnswerWriter<W>,
+    progress: Progress,
+    /// A sign of life while thoughts are not shown.
+    thinking: Progress,
+    hide_thinking: bool,
+    answer: String,
+    failure: Option<io::Error>,
+}
+
+impl<W: io::Write> Shown<W> {
+    /// Shows an event; sets `cancel` if that is no longer possible.
+    fn take(&mut self, event: Event<'_>, cancel: &AtomicBool) {
+        let written = match event {
+            Event::Progress { done, total } => {
+                self.progress.set(done as u64, total as u64);
+                Ok(())
+            }
+            Event::Reasoning(_) if self.hide_thinking => {
+                self.progress.clear();
+                self.thinking.pulse();
+                Ok(())
+            }
+            Event::Reasoning(text) => {
+                self.progress.clear();
+                self.writer.reasoning(text)
+            }
+            Event::Answer(text) => {
+                self.progress.clear();
+                self.thinking.clear();
+                self.answer.push_str(text);
+                self.writer.answer(text)
+            }
+        };
+        if let Err(error) = written {
+            self.failure.get_or_insert(error);
+            cancel.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn end(mut self) -> anyhow::Result<String> {
+        self.progress.clear();
+        self.thinking.clear();
+        match self.failure {
+            Some(error) => Err(error),
+            None => self.writer.finish(),
+        }
+        .context("the answer cannot be written")?;
+        Ok(self.answer)
+    }
+}
+
+/// The whole of standard input, unless it is a terminal.
+///
+/// # Errors
+/// If it cannot be read, or is no text.
+pub(crate) fn piped_input() -> anyhow::Result<Option<String>> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return Ok(None);
+    }
+    // A pipe that nobody closes would have us wait for ever without a word.
+    let (finished, waiting) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let patience = std::time::Duration::from_secs(2);
+        if waiting.recv_timeout(patience) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("Waiting for the end of standard input; `< /dev/null` if there is none.");
+        }
+    });
+    let text = io::read_to_string(stdin.lock());
+    drop(finished);
+    text.map(Some).context("standard input cannot be read as text")
+}

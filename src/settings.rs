@@ -1,0 +1,259 @@
+//! What was typed, and what the environment says, turned into what it means. Nothing else in this
+//! program reads the environment.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `CACHALOT_CPU` | the best instructions to use: `scalar`, `avx2`, `avx512` or `amx` |
+//! | `CACHALOT_THREADS` | threads that compute, unless `--threads` says it |
+//! | `NO_COLOR`, `TERM=dumb` | no colour |
+//! | `XDG_STATE_HOME`, `HOME` | where the chat's history is kept |
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use cachalot_engine::{
+    ExpertGroups, Groups, KvType, Options, Request, Sampling, Source, Think, Tier, TierName,
+};
+
+use crate::args::{GroupsArg, KvArg, ModelArgs, RunArgs, SamplingArgs, ThinkArg};
+use crate::failure::usage;
+
+/// What the environment says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment {
+    tier: Option<TierName>,
+    threads: Option<usize>,
+    /// Whether colour is welcome on a terminal.
+    pub(crate) colour: bool,
+    /// Where the chat's history is kept, if there is a place for it.
+    pub(crate) history: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// A usage error for a variable of ours that makes no sense.
+    pub(crate) fn read() -> anyhow::Result<Self> {
+        Self::from(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    fn from(variable: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+        let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let tier = text("CACHALOT_CPU").map(|name| name.parse()).transpose();
+        let tier = tier.map_err(|error| usage(format!("CACHALOT_CPU: {error}")))?;
+        let threads = match text("CACHALOT_THREADS") {
+            None => None,
+            Some(count) => match count.parse() {
+                Ok(count @ 1..=1024) => Some(count),
+                _ => {
+                    let expected = "a number from 1 to 1024 was expected";
+                    return Err(usage(format!("CACHALOT_THREADS is `{count}`: {expected}")));
+                }
+            },
+        };
+        let state = variable("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute()) // as the XDG base directory specification wants it
+            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state")));
+        Ok(Self {
+            tier,
+            threads,
+            colour: variable("NO_COLOR").is_none() && text("TERM").as_deref() != Some("dumb"),
+            history: state.map(|state| state.join("cachalot/history")),
+        })
+    }
+}
+
+/// What `cachalot run` shall do.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) source: Source,
+    pub(crate) options: Options,
+    /// What the words of the command line say to the model.
+    pub(crate) prompt: Option<String>,
+    pub(crate) system: Option<String>,
+    /// Sampling as far as it was given: it wins over what the file recommends.
+    pub(crate) given: Vec<(&'static str, f64)>,
+    pub(crate) request: Request,
+    pub(crate) hide_thinking: bool,
+    pub(crate) verbose: bool,
+}
+
+impl Run {
+    /// # Errors
+    /// A usage error for values out of range.
+    pub(crate) fn new(args: RunArgs, environment: &Environment) -> anyhow::Result<Self> {
+        let (source, prompt) = model_and_prompt(args.words);
+        let mut options = model_options(&args.model, environment);
+        options.context = args.ctx;
+        if args.ctx == Some(0) {
+            return Err(usage("--ctx is 0: a conversation needs room for at least one token"));
+        }
+        Ok(Self {
+            source,
+            options,
+            prompt,
+            system: args.system,
+            given: checked(&args.sampling)?,
+            request: Request {
+                sampling: Sampling::default(),
+                seed: args.sampling.seed,
+                stop: args.sampling.stop,
+                max_tokens: args.sampling.max_tokens,
+                think: match args.think {
+                    ThinkArg::Auto => Think::Auto,
+                    ThinkArg::Force => Think::Force,
+                    ThinkArg::Off => Think::Off,
+                },
+            },
+            hide_thinking: args.hide_thinking,
+            verbose: args.verbose,
+        })
+    }
+}
+
+/// How to load and compute a model.
+pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Options {
+    let best = environment.tier.map_or_else(Tier::detect, Tier::at_most);
+    Options {
+        threads: args.threads.map(usize::from).or(environment.threads),
+        tier: if args.exact { Tier::SCALAR } else { best },
+        kv_type: match args.kv_type {
+            Some(KvArg::F32) => KvType::F32,
+            Some(KvArg::F16) => KvType::F16,
+            Some(KvArg::Q8_0) => KvType::Q8_0,
+            None if args.exact => KvType::F32,
+            None => KvType::F16,
+        },
+        context: None,
+        experts: args.experts,
+        groups: match args.expert_groups {
+            GroupsArg::Auto => ExpertGroups::Auto,
+            GroupsArg::Off => ExpertGroups::Off,
+            GroupsArg::Of { groups, used } => ExpertGroups::Of(Groups { count: groups, used }),
+        },
+    }
+}
+
+fn checked(args: &SamplingArgs) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let given: Vec<_> = args.given().collect();
+    let mut sampling = Sampling::default();
+    for &(name, value) in &given {
+        sampling.set(name, value).map_err(|error| {
+            usage(error.to_string().replacen(name, &format!("--{}", name.replace('_', "-")), 1))
+        })?;
+    }
+    Ok(given)
+}
+
+/// Whether the first word names a model, and what the others say.
+///
+/// A word that ends in `.gguf` or is the path of something that exists is a model, so that a
+/// mistyped or unreadable path is reported as such instead of being said to the embedded model.
+fn model_and_prompt(mut words: Vec<String>) -> (Source, Option<String>) {
+    let is_model = |word: &String| {
+        let is_gguf = Path::new(word).extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        let one_word = !word.contains(char::is_whitespace);
+        (is_gguf && one_word) || Path::new(word).exists()
+    };
+    let source = if words.first().is_some_and(is_model) {
+        Source::File(PathBuf::from(words.remove(0)))
+    } else {
+        crate::embedded::SOURCE
+    };
+    let prompt = words.join(" ");
+    (source, (!words.is_empty()).then_some(prompt))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn environment(variables: &[(&str, &str)]) -> anyhow::Result<Environment> {
+        Environment::from(&|name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name)?;
+            Some(OsString::from(found.1))
+        })
+    }
+
+    fn settings(words: &[&str], environment: &Environment) -> anyhow::Result<Run> {
+        let words = ["cachalot", "run"].iter().chain(words);
+        let Command::Run(args) = Cli::try_parse_from(words)?.command else {
+            panic!("the command is run")
+        };
+        Run::new(args, environment)
+    }
+
+    fn plain(words: &[&str]) -> Run {
+        settings(words, &environment(&[]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_first_word_may_be_a_model() {
+        let file = |path: &str| Source::File(path.into());
+        let run = plain(&["missing.gguf", "Why", "not?"]);
+        assert_eq!((run.source, run.prompt.as_deref()), (file("missing.gguf"), Some("Why not?")));
+        let run = plain(&["Cargo.toml"]);
+        assert_eq!((run.source, run.prompt), (file("Cargo.toml"), None));
+        let run = plain(&["src"]);
+        assert_eq!(run.source, file("src"), "a folder is reported, not spoken to");
+        for prompt in ["What is a file.gguf", "How many r's are in strawberry?", ""] {
+            let run = plain(&[prompt]);
+            assert!(matches!(run.source, Source::Embedded(_)), "{prompt}");
+            assert_eq!(run.prompt.as_deref(), Some(prompt));
+        }
+        assert_eq!(plain(&[]).prompt, None);
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let environment =
+            environment(&[("CACHALOT_THREADS", "3"), ("CACHALOT_CPU", "scalar")]).unwrap();
+        let run = settings(&["x"], &environment).unwrap();
+        assert_eq!(run.options.threads, Some(3));
+        assert!(run.options.tier.is_scalar());
+        assert_eq!(settings(&["--threads", "2"], &environment).unwrap().options.threads, Some(2));
+        assert!(plain(&["--exact"]).options.tier.is_scalar());
+    }
+
+    #[test]
+    fn the_environment_is_checked() {
+        for bad in
+            [("CACHALOT_THREADS", "many"), ("CACHALOT_THREADS", "0"), ("CACHALOT_CPU", "z80")]
+        {
+            let error = environment(&[bad]).unwrap_err().to_string();
+            assert!(error.contains(bad.0) && error.contains(bad.1), "{error}");
+        }
+        let colour = |variables| environment(variables).unwrap().colour;
+        assert!(colour(&[("TERM", "xterm")]));
+        assert!(!colour(&[("TERM", "dumb")]));
+        assert!(!colour(&[("NO_COLOR", "1")]));
+    }
+
+    #[test]
+    fn history_goes_to_the_state_folder() {
+        let history = |variables| environment(variables).unwrap().history;
+        let expected = Some(PathBuf::from("/home/a/.local/state/cachalot/history"));
+        assert_eq!(history(&[("HOME", "/home/a")]), expected);
+        assert_eq!(history(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "relative")]), expected);
+        let state = history(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")]);
+        assert_eq!(state, Some(PathBuf::from("/s/cachalot/history")));
+        assert_eq!(history(&[]), None);
+    }
+
+    #[test]
+    fn sampling_is_checked_before_a_model_is_loaded() {
+        let run = plain(&["--temp", "0", "--top-k", "40", "--stop", "a", "--stop", "b"]);
+        assert_eq!(run.given, [("temperature", 0.0), ("top_k", 40.0)]);
+        assert_eq!(run.request.stop, ["a", "b"]);
+        for bad in ["--top-p=1.5", "--temperature=-1", "--top-k=1.5", "--ctx=0"] {
+            let error = settings(&[bad], &environment(&[]).unwrap()).unwrap_err().to_string();
+            let flag = bad.split('=').next().unwrap();
+            assert!(error.contains(flag), "{bad}: {error}");
+        }
+    }
+}

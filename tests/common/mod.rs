@@ -1,0 +1,73 @@
+//! Runs the program as it is built, and looks at what it printed.
+#![allow(dead_code)] // each test file uses some of it
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// What a run of the program left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: Option<i32>,
+}
+
+/// The program with arguments, and nothing of this environment that would change what it does.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cachalot"));
+    command.args(args);
+    for variable in ["CACHALOT_CPU", "CACHALOT_THREADS", "NO_COLOR"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs a command with this on its standard input.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is built");
+    // One that fails early does not read its input.
+    let _ = child.stdin.take().expect("it is piped").write_all(input);
+    let output = child.wait_with_output().expect("the program runs");
+    Ran {
+        stdout: String::from_utf8(output.stdout).expect("text is printed"),
+        stderr: String::from_utf8(output.stderr).expect("text is printed"),
+        code: output.status.code(),
+    }
+}
+
+/// Runs the program without input.
+pub(crate) fn cachalot(args: &[&str]) -> Ran {
+    run(&mut command(args), b"")
+}
+
+/// Runs the program with this on its standard input.
+pub(crate) fn run_with_input(args: &[&str], input: &[u8]) -> Ran {
+    run(&mut command(args), input)
+}
+
+/// The run, which must have succeeded.
+#[track_caller]
+pub(crate) fn succeeds(ran: Ran) -> Ran {
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran
+}
+
+/// The run, which must have failed with this code, one message and no panic.
+#[track_caller]
+pub(crate) fn fails(ran: Ran, code: i32) -> Ran {
+    assert_eq!(ran.code, Some(code), "{ran:?}");
+    assert!(ran.stderr.starts_with("error: "), "{ran:?}");
+    assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+    ran
+}
+
+/// The embedded model, as a file.
+pub(crate) fn calf() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/calf.gguf"))
+}

@@ -1,0 +1,173 @@
+//! The program end to end: bad files, and the commands that take files apart.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cachalot_gguf::write::Writer;
+use cachalot_gguf::{Gguf, TensorType};
+use common::{Ran, cachalot, calf, fails, run_with_input, succeeds};
+
+/// A file of these bytes; it lives as long as the folder.
+fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A file with this metadata and one tensor.
+fn model(folder: &Path, name: &str, entries: &[(&str, &str)]) -> PathBuf {
+    let mut writer = Writer::default();
+    for (key, value) in entries {
+        writer.metadata.insert(key, *value);
+    }
+    writer.tensor("output_norm.weight", TensorType::F32, &[8]).unwrap();
+    let mut data = writer.start(Vec::new()).unwrap();
+    data.append(&[0; 32]).unwrap();
+    file(folder, name, &data.finish().unwrap())
+}
+
+#[test]
+fn bad_files_are_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let good = fs::read(calf()).unwrap();
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut changed = good.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        changed
+    };
+    let distilled =
+        [("general.architecture", "qwen2"), ("general.name", "DeepSeek R1 Distill Qwen 32B")];
+    for (path, said) in [
+        (file(folder, "empty.gguf", b""), "empty.gguf"),
+        (file(folder, "text.gguf", b"Once upon a time there was a whale."), "no GGUF"),
+        (file(folder, "header.gguf", &good[..10_000]), "damaged"),
+        (file(folder, "tensors.gguf", &good[..good.len() - 1000]), "download complete"),
+        (file(folder, "count.gguf", &changed(8, &(1u64 << 60).to_le_bytes())), "counts"),
+        (file(folder, "version.gguf", &changed(4, &[1])), "version 1"),
+        (model(folder, "distilled.gguf", &distilled), "distilled model"),
+        (model(folder, "other.gguf", &[("general.architecture", "rwkv7")]), "`rwkv7`"),
+        (model(folder, "part-00001-of-00002.gguf", &[]), "part-00002-of-00002.gguf"),
+        (folder.join("missing.gguf"), "no such file"),
+        (folder.to_owned(), "folder"),
+    ] {
+        let path = path.to_str().unwrap();
+        let out = folder.join("logits.safetensors");
+        for args in [
+            &["run", path, "hi"][..],
+            &["logits", path, "--tokens", "1", "--out", out.to_str().unwrap()],
+        ] {
+            let Ran { stdout, stderr, .. } = fails(cachalot(args), 1);
+            assert!(stderr.contains(said), "{args:?}: {stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+            assert_eq!(stdout, "");
+            assert!(!out.exists(), "nothing is written");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_may_not_be_read_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "secret.gguf", b"");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    if fs::File::open(&path).is_ok() {
+        return; // root may read everything
+    }
+    let ran = fails(cachalot(&["run", path.to_str().unwrap(), "hi"]), 1);
+    assert!(ran.stderr.contains("secret.gguf"), "{}", ran.stderr);
+}
+
+#[test]
+fn text_becomes_tokens_and_text_again() {
+    let calf = calf();
+    let calf = calf.to_str().unwrap();
+    let text = "Grüße, whale 🐋! <｜User｜>";
+    let json = |flags: &[&str]| -> serde_json::Value {
+        let args = [&["tokenize", calf, text, "--json"], flags].concat();
+        serde_json::from_str(&succeeds(cachalot(&args)).stdout).unwrap()
+    };
+    let ids = |json: &serde_json::Value| -> Vec<String> {
+        json["tokens"].as_array().unwrap().iter().map(ToString::to_string).collect()
+    };
+    let special = ids(&json(&[]));
+    let ordinary = ids(&json(&["--no-special"]));
+    assert!(special.len() < ordinary.len(), "a special token's name is one token or many");
+    for ids in [special, ordinary] {
+        let joined = ids.join(",");
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let apart = succeeds(cachalot(&[&["detokenize", calf][..], &ids].concat()));
+        assert_eq!(apart.stdout, format!("{text}\n"));
+        let joined = succeeds(cachalot(&["detokenize", calf, &joined]));
+        assert_eq!(joined.stdout, format!("{text}\n"));
+    }
+    let listed = succeeds(run_with_input(&["tokenize", calf, "-"], text.as_bytes()));
+    assert_eq!(listed.stdout.lines().count(), json(&[])["tokens"].as_array().unwrap().len());
+    assert!(listed.stdout.contains("\"<｜User｜>\""), "{}", listed.stdout);
+    assert!(listed.stdout.contains(r#"b"\xf0"#), "part of a whale: {}", listed.stdout);
+}
+
+#[test]
+fn a_file_of_vocabulary_only_is_enough_for_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = Gguf::open(&calf()).unwrap();
+    let mut writer = Writer::default();
+    writer.metadata = gguf.metadata;
+    let bytes = writer.start(Vec::new()).unwrap().finish().unwrap();
+    let vocab = file(folder.path(), "vocab.gguf", &bytes);
+    let tokenize =
+        |path: &Path| succeeds(cachalot(&["tokenize", path.to_str().unwrap(), "How many?"])).stdout;
+    assert_eq!(tokenize(&vocab), tokenize(&calf()));
+    fails(cachalot(&["run", vocab.to_str().unwrap(), "hi"]), 1);
+}
+
+#[test]
+fn tokens_that_are_none_are_refused() {
+    let calf = calf();
+    let calf = calf.to_str().unwrap();
+    let ran = fails(cachalot(&["detokenize", calf, "640"]), 1);
+    assert!(ran.stderr.contains("640"), "{}", ran.stderr);
+    fails(cachalot(&["detokenize", calf, "whale"]), 2);
+    fails(cachalot(&["detokenize", calf]), 2);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("logits.safetensors");
+    let out = out.to_str().unwrap();
+    let ran = fails(cachalot(&["logits", calf, "--tokens", "1,640", "--out", out]), 1);
+    assert!(ran.stderr.contains("640"), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn logits_are_written_for_others_to_compare() {
+    let calf = calf();
+    let calf = calf.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let logits = |name: &str, flags: &[&str]| -> Vec<f32> {
+        let out = folder.path().join(name);
+        let args = ["logits", calf, "--tokens", "0,5,17,99", "--out", out.to_str().unwrap()];
+        succeeds(cachalot(&[&args[..], flags].concat()));
+        let bytes = fs::read(out).unwrap();
+        let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+        assert_eq!(header["logits"]["dtype"], "F32");
+        assert_eq!(header["logits"]["shape"], serde_json::json!([4, 640]));
+        assert_eq!(header["logits"]["data_offsets"], serde_json::json!([0, 4 * 640 * 4]));
+        assert_eq!((8 + header_len) % 8, 0, "numbers are aligned");
+        let numbers = bytes[8 + header_len..].chunks_exact(4);
+        numbers.map(|number| f32::from_le_bytes(number.try_into().unwrap())).collect()
+    };
+    let fast = logits("fast.safetensors", &[]);
+    let exact = logits("exact.safetensors", &["--exact"]);
+    assert_eq!((fast.len(), exact.len()), (4 * 640, 4 * 640));
+    assert!(exact.iter().all(|logit| logit.is_finite()));
+    let furthest = fast.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest > 0.0 && furthest < 1.0, "close, but another computation: {furthest}");
+
+    let nowhere = folder.path().join("no/such/folder/x.safetensors");
+    let args = ["logits", calf, "--tokens", "1", "--out", nowhere.to_str().unwrap()];
+    assert!(fails(cachalot(&args), 1).stderr.contains("cannot be written"));
+}

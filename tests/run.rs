@@ -1,0 +1,175 @@
+//! The program end to end: `cachalot run`, as a person or a script runs it.
+
+mod common;
+
+use common::{Ran, cachalot, calf, fails, run_with_input, succeeds};
+
+const STRAWBERRY: &str = "How many r's are in strawberry?";
+
+#[test]
+fn the_embedded_model_thinks_and_answers() {
+    let ran = succeeds(cachalot(&["run", STRAWBERRY, "--temp", "0"]));
+    let (thoughts, answer) = ran.stdout.split_once("</think>\n\n").expect("thoughts come first");
+    assert!(thoughts.starts_with("<think>\n"), "{}", ran.stdout);
+    assert!(answer.contains('3'), "{answer}");
+    assert!(answer.ends_with('\n'));
+    assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "a pipe gets no codes");
+}
+
+#[test]
+fn words_need_no_quotes_and_a_model_may_stand_first() {
+    let question = ["How", "many", "r's", "are", "in", "strawberry?"];
+    let calf = calf();
+    let with = |first: &[&str]| {
+        let args = [&["run", "--temp=0", "--seed=1"], first, &question].concat();
+        succeeds(cachalot(&args)).stdout
+    };
+    assert_eq!(with(&[]), with(&[calf.to_str().unwrap()]));
+}
+
+#[test]
+fn thinking_is_hidden_forced_or_off() {
+    let with = |flags: &[&str]| {
+        succeeds(cachalot(&[&["run", "--temp=0", STRAWBERRY], flags].concat())).stdout
+    };
+    let shown = with(&[]);
+    assert_eq!(with(&["--think", "force"]), shown, "calf's template forces it anyway");
+    let hidden = with(&["--hide-thinking"]);
+    assert!(shown.ends_with(&hidden) && !hidden.contains("think"), "{hidden}");
+    assert!(!with(&["--think", "off"]).starts_with("<think>"));
+}
+
+#[test]
+fn a_seed_gives_the_same_text_at_any_number_of_threads() {
+    let with = |seed: &str, threads: &str| {
+        let flags = ["run", "Tell me a story.", "--temp=1.5", "--top-p=1", "--max-tokens=80"];
+        let flags = [&flags[..], &["--seed", seed, "--threads", threads]].concat();
+        succeeds(cachalot(&flags)).stdout
+    };
+    let text = with("7", "1");
+    assert_eq!(with("7", "1"), text);
+    assert_eq!(with("7", "2"), text);
+    assert_eq!(with("7", "4"), text);
+    assert_ne!(with("8", "1"), text);
+}
+
+#[test]
+fn piped_text_is_joined_to_the_prompt() {
+    let whole = succeeds(cachalot(&["run", "--temp=0", "What is\n\n12 + 30?"])).stdout;
+    let joined = run_with_input(&["run", "--temp=0", "12 + 30?"], b"What is\n");
+    assert_eq!(succeeds(joined).stdout, whole);
+    let piped = run_with_input(&["run", "--temp=0"], b"What is\n\n12 + 30?\n");
+    assert_eq!(succeeds(piped).stdout, whole);
+}
+
+#[test]
+fn without_anything_to_answer_it_says_so() {
+    let ran = fails(cachalot(&["run"]), 2);
+    assert!(ran.stderr.contains("nothing to answer"), "{}", ran.stderr);
+    fails(run_with_input(&["run"], b" \n"), 2);
+    fails(run_with_input(&["run", ""], b""), 2);
+}
+
+#[test]
+fn verbose_tells_what_it_cost() {
+    let ran = succeeds(cachalot(&["run", STRAWBERRY, "--verbose", "--seed=5"]));
+    for word in ["load:", "prompt:", "answer:", "tokens/s", "cache:", "memory:", "seed 5"] {
+        assert!(ran.stderr.contains(word), "no {word} in {}", ran.stderr);
+    }
+    assert!(!ran.stdout.contains("tokens/s"), "the answer is all that goes to a pipe");
+}
+
+#[test]
+fn limits_are_kept_and_said() {
+    let ran = succeeds(cachalot(&["run", "--temp=0", STRAWBERRY, "--max-tokens", "5"]));
+    assert!(ran.stderr.contains("stopped after 5 tokens"), "{}", ran.stderr);
+    let ran = succeeds(cachalot(&["run", "--temp=0", STRAWBERRY, "--ctx", "40"]));
+    assert!(ran.stderr.contains("context is full (40 tokens)"), "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("<think>"), "what was computed is shown");
+}
+
+#[test]
+fn stop_strings_end_the_answer() {
+    let whole = succeeds(cachalot(&["run", "--temp=0", STRAWBERRY, "--hide-thinking"])).stdout;
+    let ran = cachalot(&["run", "--temp=0", STRAWBERRY, "--hide-thinking", "--stop", "3"]);
+    let stopped = succeeds(ran).stdout;
+    assert_eq!(stopped.trim_end(), whole.split('3').next().unwrap().trim_end());
+}
+
+#[test]
+fn every_type_of_cache_and_the_exact_twins_answer() {
+    for flags in [&["--kv-type", "f32"][..], &["--kv-type", "q8_0"], &["--exact"]] {
+        let args = [&["run", "What is 12 + 30?", "--temp=0", "--hide-thinking"], flags].concat();
+        let ran = succeeds(cachalot(&args));
+        assert!(ran.stdout.contains("42"), "{flags:?}: {}", ran.stdout);
+    }
+    for flags in [["--experts", "3"], ["--expert-groups", "off"], ["--expert-groups", "4/3"]] {
+        let args = [&["run", "hi", "--temp=0", "--max-tokens=5"][..], &flags].concat();
+        succeeds(cachalot(&args));
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_usage_errors() {
+    for (flags, named) in [
+        (&["--top-p", "1.5"][..], "--top-p"),
+        (&["--temperature", "-1"], "--temperature"),
+        (&["--temp", "warm"], "warm"),
+        (&["--seed", "-3"], "-3"),
+        (&["--think", "maybe"], "maybe"),
+        (&["--kv-type", "q4_0"], "q4_0"),
+        (&["--expert-groups", "4/8"], "4/8"),
+        (&["--threads", "0"], "--threads"),
+        (&["--ctx", "0"], "--ctx"),
+        (&["--frobnicate"], "--frobnicate"),
+    ] {
+        let Ran { stdout, stderr, .. } = fails(cachalot(&[&["run", "hi"], flags].concat()), 2);
+        assert!(stderr.contains(named), "{flags:?}: {stderr}");
+        assert_eq!(stdout, "");
+    }
+}
+
+#[test]
+fn options_that_do_not_fit_the_model_are_refused() {
+    let long = "word ".repeat(5000);
+    for (flags, said) in [
+        (&["--experts", "0"][..], "0 active experts"),
+        (&["--experts", "17"], "1 to 16"),
+        (&["--expert-groups", "5/2"], "groups"),
+        (&["--ctx", "4097"], "4096"),
+        (&["--ctx", "10", STRAWBERRY], "context holds 10"),
+        (&[long.as_str()], "context holds 4096"),
+    ] {
+        let Ran { stdout, stderr, .. } = fails(cachalot(&[&["run", "hi"], flags].concat()), 1);
+        assert!(stderr.contains(said), "{flags:?}: {stderr}");
+        assert_eq!(stdout, "", "nothing is computed");
+    }
+}
+
+#[test]
+fn variables_of_the_environment_are_checked() {
+    let ran = common::run(common::command(&["run", "hi"]).env("CACHALOT_CPU", "z80"), b"");
+    assert!(fails(ran, 2).stderr.contains("CACHALOT_CPU"));
+    let ran = common::run(
+        common::command(&["run", "What is 12 + 30?", "--temp=0", "--hide-thinking"])
+            .env("CACHALOT_CPU", "scalar")
+            .env("CACHALOT_THREADS", "1"),
+        b"",
+    );
+    assert!(succeeds(ran).stdout.contains("42"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let mut child = common::command(&["run", "Tell me a story.", "--max-tokens=200"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{:?}", output.status);
+}
