@@ -152,7 +152,8 @@ impl Progress {
             // A faulty template would be a fault of ours; the plain bar is good enough then.
             let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {eta:>4}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            self.bar = Some(bar.with_style(style));
+            let bar = bar.with_style(style).with_position(done).with_elapsed(self.begun.elapsed());
+            self.bar = Some(bar);
         }
         if let Some(bar) = &self.bar {
             bar.set_length(total);

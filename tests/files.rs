@@ -1,4 +1,5 @@
 //! The program end to end: bad files, and the commands that take files apart.
+#![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;
 
@@ -68,13 +69,47 @@ fn bad_files_are_refused_with_a_reason() {
     }
 }
 
+/// calf, with other metadata.
+fn calf_with(folder: &Path, key: &str, value: u32) -> PathBuf {
+    let (gguf, bytes) = (Gguf::open(&calf()).unwrap(), fs::read(calf()).unwrap());
+    let mut writer = Writer::default();
+    writer.metadata = gguf.metadata;
+    writer.metadata.insert(key, value);
+    for tensor in &gguf.tensors {
+        writer.tensor(&tensor.name, tensor.ty, &tensor.shape).unwrap();
+    }
+    let mut data = writer.start(Vec::new()).unwrap();
+    for tensor in &gguf.tensors {
+        data.append(&bytes[tensor.offset as usize..tensor.end() as usize]).unwrap();
+    }
+    file(folder, "calf.gguf", &data.finish().unwrap())
+}
+
+#[test]
+fn a_context_is_reduced_with_a_word_or_refused_with_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = calf_with(folder.path(), "deepseek2.context_length", 1 << 28);
+    let run = ["run", long.to_str().unwrap(), "--temp=0", "What is 12 + 30?"];
+    let ran = succeeds(cachalot(&run));
+    assert!(ran.stdout.contains("= 42"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("of the model's 268,435,456 tokens"), "{}", ran.stderr);
+    if cachalot_engine::machine::memory_available().is_none_or(|free| free > 400 << 30) {
+        return; // nothing is too much for this machine
+    }
+    let ran = fails(cachalot(&[&run[..], &["--ctx=268435456", "--kv-type=f32"]].concat()), 1);
+    for word in ["GiB", "would fit", "q8_0"] {
+        assert!(ran.stderr.contains(word), "no `{word}` in {}", ran.stderr);
+    }
+    assert_eq!(ran.stdout, "");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_file_that_may_not_be_read_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "secret.gguf", b"");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&path).is_ok() {
         return; // root may read everything
     }

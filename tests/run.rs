@@ -1,4 +1,5 @@
 //! The program end to end: `cachalot run`, as a person or a script runs it.
+#![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;
 
@@ -172,4 +173,25 @@ fn a_reader_that_leaves_ends_it_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success(), "{:?}", output.status);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_it_with_its_own_exit_code() {
+    let mut child = common::command(&["run", "--exact", "--threads=1", "--temp=0"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // More blanks than a pipe holds: once they are written, the program is reading, and ready.
+    let mut input = "12 + 30 = 42, ".repeat(250);
+    input.push_str(&" ".repeat(200_000));
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success(), "it was still running");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("error"), "{output:?}");
 }

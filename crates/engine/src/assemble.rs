@@ -13,6 +13,7 @@ use cachalot_store::{Placement, Weights};
 use cachalot_text::{ChatTemplate, Vocab, VocabParts};
 
 use crate::session::Session;
+use crate::warm::warm;
 use crate::{Error, Sampling, machine};
 
 /// More than this must be asked for: memory for a longer context is rarely wanted, and is not free.
@@ -102,15 +103,17 @@ impl Engine {
         let begun = Instant::now();
         let weights = match source {
             Source::Embedded(bytes) => Weights::from_static(bytes)?,
-            Source::File(path) => Weights::open_with(path, Placement::Mapped, &mut |done, all| {
-                progress(done, all);
-                true
-            })?,
+            Source::File(path) => Weights::open(path, Placement::Mapped)?,
         };
         let mut engine = Self::assemble(weights, options).map_err(|error| match source {
             Source::Embedded(_) => error,
             Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
         })?;
+        if let Source::File(_) = source {
+            // Last, so that nobody waits for a file only to learn that it is of no use.
+            let room = machine::memory_available().unwrap_or(u64::MAX);
+            warm(engine.weights.files(), room.saturating_sub(engine.context.bytes), progress);
+        }
         engine.load_time = begun.elapsed();
         Ok(engine)
     }

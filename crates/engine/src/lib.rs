@@ -18,6 +18,7 @@ mod random;
 mod sampler;
 mod sampling;
 mod session;
+mod warm;
 
 pub use assemble::{Context, Engine, Options, Source, open_vocab};
 pub use error::Error;

@@ -150,11 +150,7 @@ fn set(rest: &str) -> Result<Set, String> {
 /// Whether more lines must follow: a `"""` is open.
 pub(super) fn goes_on(text: &str) -> bool {
     let text = text.trim_start();
-    let quoted = if text.starts_with("/set system") {
-        text["/set system".len()..].trim_start()
-    } else {
-        text
-    };
+    let quoted = text.strip_prefix("/set system").map_or(text, str::trim_start);
     quoted.strip_prefix(QUOTES).is_some_and(|rest| !rest.contains(QUOTES))
 }
 
