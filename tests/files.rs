@@ -157,7 +157,8 @@ fn a_file_of_vocabulary_only_is_enough_for_tokens() {
     let tokenize =
         |path: &Path| succeeds(cachalot(&["tokenize", path.to_str().unwrap(), "How many?"])).stdout;
     assert_eq!(tokenize(&vocab), tokenize(&calf()));
-    fails(cachalot(&["run", vocab.to_str().unwrap(), "hi"]), 1);
+    let ran = fails(cachalot(&["run", vocab.to_str().unwrap(), "hi"]), 1);
+    assert!(ran.stderr.contains("no weights"), "{}", ran.stderr);
 }
 
 #[test]

@@ -119,6 +119,9 @@ impl Engine {
     }
 
     fn assemble(weights: Weights, options: &Options) -> Result<Self, Error> {
+        if weights.tensors().is_empty() {
+            return Err(Error::NoWeights);
+        }
         let threads = options.threads.unwrap_or_else(machine::physical_cores);
         let cpu = Arc::new(Cpu::new(threads, options.tier));
         let model_options = ModelOptions {

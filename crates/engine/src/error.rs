@@ -25,6 +25,8 @@ pub enum Error {
          converted wrongly"
     )]
     Vocabulary { tokens: usize, logits: usize },
+    #[error("the file holds no weights, only a description or a vocabulary: it cannot answer")]
+    NoWeights,
     #[error("a context of {asked} tokens was asked for; the model was made for at most {model}")]
     ContextTooLong { asked: usize, model: usize },
     #[error(
