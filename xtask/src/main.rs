@@ -1,1 +1,47 @@
-fn main() {}
+//! Chores of the repository, as `cargo xtask NAME`. Without dependencies: they build in a second.
+#![forbid(unsafe_code)]
+
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask NAME
+
+  tidy   check the rules of style that a program can check; CONTRIBUTING.md gives their reasons";
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("tidy") => run_tidy(),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_tidy() -> ExitCode {
+    let findings = match tidy::check(&root()) {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("error: the repository cannot be read: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    match findings.len() {
+        0 => ExitCode::SUCCESS,
+        count => {
+            eprintln!("tidy: {count} to put right");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
