@@ -74,7 +74,7 @@ fn check(format: Format, tier: Tier, (rows, cols, n): (usize, usize, usize), byt
             let (sum, magnitude) = expected(&row, &x[c * cols..][..cols]);
             let error = (f64::from(out[c * rows + r]) - sum).abs();
             assert!(
-                error <= magnitude * bound + 1e-38,
+                error <= magnitude * bound + 1e-30,
                 "{format} {tier} [{rows} x {cols}] row {r} column {c} of {n}: {} for {sum}, \
                  off by {:.2e} of the magnitude",
                 out[c * rows + r],
@@ -131,13 +131,22 @@ fn lists_gather_scatter_and_fuse_as_said() {
             let mut hidden = vec![0.0; (picks.len() + 2) * rows];
             let list = [
                 crate::GateUp { gate: matrix(0), up: matrix(1), columns },
-                crate::GateUp { gate: matrix(2), up: matrix(3), columns: Columns::Range { start: 5, len: 2 } },
+                crate::GateUp {
+                    gate: matrix(2),
+                    up: matrix(3),
+                    columns: Columns::Range { start: 5, len: 2 },
+                },
             ];
             cpu.gate_up(&mut inputs, &list, &mut hidden);
             let mut out = vec![1.0; 3 * rows];
             let (targets, weights) = ([2, 0, 0, 1, 2, 1, 0], [0.5, 1.0, -1.0, 2.0, 3.0, 0.0, 1.0]);
             let list = [
-                crate::Weighted { matrix: matrix(1), columns, targets: &targets, weights: &weights },
+                crate::Weighted {
+                    matrix: matrix(1),
+                    columns,
+                    targets: &targets,
+                    weights: &weights,
+                },
                 crate::Weighted {
                     matrix: matrix(2),
                     columns: Columns::one(9),

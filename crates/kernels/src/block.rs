@@ -3,7 +3,9 @@
 use crate::buffer::Aligned;
 use crate::cpu::Tier;
 use crate::inputs::{BLOCK, Inputs};
-use crate::isa::{Blocks, Column, FloatGemv, Kernels512, Rows};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::avx2;
+use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels512, Order, Rows};
 use crate::matrix::Matrix;
 use crate::ops;
 use crate::pool::Scratch;
@@ -73,10 +75,10 @@ enum Path {
     Decoded,
     /// f32 inputs with weights that are floats.
     #[cfg(target_arch = "x86_64")]
-    Floats512(FloatGemv),
-    /// Quantized inputs, weights in place.
+    Floats(FloatGemv),
+    /// Quantized inputs in this order, weights in place.
     #[cfg(target_arch = "x86_64")]
-    Gemv512(&'static Kernels512),
+    Gemv(Gemv, &'static Order),
     /// bf16 tiles.
     #[cfg(target_arch = "x86_64")]
     Tiles(&'static Kernels512),
@@ -87,11 +89,21 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx512() {
         if let Some(gemv) = spec.floats512 {
-            return Path::Floats512(gemv);
+            return Path::Floats(gemv);
         }
         if let Some(kernels) = &spec.avx512 {
             let tiles = columns > FEW && tier.has_amx();
-            return if tiles { Path::Tiles(kernels) } else { Path::Gemv512(kernels) };
+            let few = Path::Gemv(kernels.gemv, kernels.order);
+            return if tiles { Path::Tiles(kernels) } else { few };
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if tier.has_avx2() {
+        if let Some(gemv) = spec.floats256 {
+            return Path::Floats(gemv);
+        }
+        if let Some(kernels) = &spec.avx2 {
+            return Path::Gemv(kernels.gemv, &avx2::ORDER);
         }
     }
     let _ = (tier, spec, columns);
@@ -113,9 +125,9 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
     match path(cpu.tier(), matrix, columns.len()) {
         Path::Decoded => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Floats512(_) => {}
+        Path::Floats(_) => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv512(kernels) => inputs.quantize(cpu.pool(), kernels.order),
+        Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
     }
@@ -144,9 +156,9 @@ pub(crate) fn compute<'s>(
     match path(tier, matrix, columns.len()) {
         Path::Decoded => decoded(&rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Floats512(gemv) => floats(gemv, &rows, inputs, columns, scratch),
+        Path::Floats(gemv) => floats(gemv, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv512(kernels) => few(kernels, &rows, inputs, columns, scratch),
+        Path::Gemv(gemv, order) => few(gemv, order, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => many(kernels, &rows, inputs, columns, scratch),
     }
@@ -197,7 +209,7 @@ fn floats(
             *column = inputs.row(columns.get(c + i));
         }
         let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
-        // SAFETY: the path was chosen for a tier with AVX-512; columns are as long as rows
+        // SAFETY: the path was chosen for the tier of its kernel; columns are as long as rows
         // (`prepare`), and `out` has `n` columns of `rows`.
         unsafe { gemv(rows_of(matrix), matrix.cols(), &group[..n], out.as_mut_ptr()) };
     }
@@ -205,7 +217,8 @@ fn floats(
 
 #[cfg(target_arch = "x86_64")]
 fn few(
-    kernels: &Kernels512,
+    gemv: Gemv,
+    order: &'static Order,
     matrix: &Matrix<'_>,
     inputs: &Inputs,
     columns: Columns<'_>,
@@ -214,15 +227,13 @@ fn few(
     let values = scratch.values.resize(columns.len() * matrix.rows());
     for c in (0..columns.len()).step_by(FEW) {
         let n = FEW.min(columns.len() - c);
-        let mut group: [Column; FEW] = [inputs.column(kernels.order, columns.get(c)); FEW];
+        let mut group: [Column; FEW] = [inputs.column(order, columns.get(c)); FEW];
         for (i, column) in group.iter_mut().enumerate().take(n) {
-            *column = inputs.column(kernels.order, columns.get(c + i));
+            *column = inputs.column(order, columns.get(c + i));
         }
         let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
         // SAFETY: as in `floats`; the columns have the matrix's blocks.
-        unsafe {
-            (kernels.gemv)(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr());
-        }
+        unsafe { gemv(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr()) };
     }
 }
 

@@ -127,10 +127,12 @@ mod amx {
     /// Asks Linux once for the right to use tiles; whether it was given.
     pub(super) fn enable() -> bool {
         static ENABLED: OnceLock<bool> = OnceLock::new();
-        *ENABLED.get_or_init(|| cfg!(target_os = "linux")
+        *ENABLED.get_or_init(|| {
+            cfg!(target_os = "linux")
                 && is_x86_feature_detected!("avx512bf16")
                 && has_tiles()
-                 && request())
+                && request()
+        })
     }
 
     /// CPUID leaf 7: EDX bit 22 AMX-BF16, bit 24 AMX-TILE (Intel SDM, volume 2, CPUID).

@@ -71,6 +71,9 @@ pub(crate) static FORMATS: [&Spec; 26] = [
     &formats::nvfp4::SPEC,
 ];
 
+/// f32 weights to whole blocks.
+pub(crate) type Encode = fn(&[f32], &mut [u8]);
+
 /// What a format's folder tells the rest of the crate.
 pub(crate) struct Spec {
     /// The format this describes.
@@ -86,9 +89,11 @@ pub(crate) struct Spec {
     /// The scalar twin: whole blocks to f32, the specification of the format.
     pub(crate) decode: fn(&[u8], &mut [f32]),
     /// f32 to whole blocks; `None` where nobody needs to write the format.
-    pub(crate) encode: Option<fn(&[f32], &mut [u8])>,
+    pub(crate) encode: Option<Encode>,
     /// AVX2 kernels; `None` falls back to the scalar twin.
     pub(crate) avx2: Option<Kernels256>,
+    /// AVX2 kernels of a format whose weights are floats.
+    pub(crate) floats256: Option<FloatGemv>,
     /// AVX-512 kernels; `None` falls back to AVX2.
     pub(crate) avx512: Option<Kernels512>,
     /// AVX-512 kernels of a format whose weights are floats.
@@ -106,6 +111,7 @@ impl Spec {
         decode: |_, _| {},
         encode: None,
         avx2: None,
+        floats256: None,
         avx512: None,
         floats512: None,
     };

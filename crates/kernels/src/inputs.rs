@@ -17,6 +17,8 @@ use crate::pool::Pool;
 const LARGEST: f32 = 127.0 * 256.0;
 /// Inputs that share a scale.
 const GROUP: usize = 32;
+/// Numbers that take about as long to convert as some joins.
+const WORTH_A_JOIN: usize = 32 * 1024;
 /// Inputs in a block of every form.
 pub(crate) const BLOCK: usize = 256;
 
@@ -35,10 +37,10 @@ pub struct Inputs {
 struct Plane {
     order: &'static Order,
     fresh: bool,
-    high: Aligned<i8>,    // [rows, blocks, 256]
-    low: Aligned<i8>,     // [rows, blocks, 256]
-    scale: Aligned<f32>,  // [rows, blocks, streams, 16]
-    sums: Aligned<f32>,   // [rows, blocks, 16]
+    high: Aligned<i8>,   // [rows, blocks, 256]
+    low: Aligned<i8>,    // [rows, blocks, 256]
+    scale: Aligned<f32>, // [rows, blocks, streams, 16]
+    sums: Aligned<f32>,  // [rows, blocks, 16]
 }
 
 /// Inputs as bf16 in one order.
@@ -111,16 +113,16 @@ impl Inputs {
             };
             let floats = floats[row * cols..][..cols].chunks(BLOCK);
             for (b, floats) in floats.enumerate() {
-                let out = Quantized {
+                let mut out = Quantized {
                     high: &mut high[b * BLOCK..][..BLOCK],
                     low: &mut low[b * BLOCK..][..BLOCK],
                     scale: &mut scale[b * streams * 16..][..streams * 16],
                     sums: &mut sums[b * 16..][..16],
                 };
-                quantize(floats, order, out);
+                quantize(floats, order, &mut out);
             }
         };
-        each_row(pool, self.rows, &one_row);
+        each_row(pool, (self.rows, self.cols), &one_row);
     }
 
     /// Derives the bf16 form in this order, unless it is there.
@@ -145,7 +147,7 @@ impl Inputs {
                 halve(floats, order, numbers);
             }
         };
-        each_row(pool, self.rows, &one_row);
+        each_row(pool, (self.rows, self.cols), &one_row);
     }
 
     /// The quantized row in this order; [`Inputs::quantize`] came before.
@@ -184,9 +186,9 @@ impl Plane {
     }
 }
 
-/// One row is not worth a join.
-fn each_row(pool: &Pool, rows: usize, task: &(dyn Fn(usize) + Sync)) {
-    if rows < 4 {
+/// Calls `task` for every row of `cols` numbers; few numbers are not worth a join.
+fn each_row(pool: &Pool, (rows, cols): (usize, usize), task: &(dyn Fn(usize) + Sync)) {
+    if rows * cols < WORTH_A_JOIN {
         (0..rows).for_each(task);
     } else {
         pool.run(rows.div_ceil(4), &|_, i| (i * 4..rows.min(i * 4 + 4)).for_each(task));
@@ -201,11 +203,11 @@ struct Quantized<'a> {
     sums: &'a mut [f32],
 }
 
-fn quantize(floats: &[f32], order: &Order, out: Quantized<'_>) {
+fn quantize(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
-        fn wide(floats: &[f32], order: &Order, out: Quantized<'_>) {
+        fn wide(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
             quantize_block(floats, order, out);
         }
         // SAFETY: AVX2 was detected.
@@ -216,7 +218,7 @@ fn quantize(floats: &[f32], order: &Order, out: Quantized<'_>) {
 
 /// Quantizes up to 256 inputs; missing ones count as zero.
 #[inline(always)]
-fn quantize_block(floats: &[f32], order: &Order, out: Quantized<'_>) {
+fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
     let mut padded = [0.0f32; BLOCK];
     padded[..floats.len()].copy_from_slice(floats);
     let mut integers = [0i32; BLOCK];
@@ -242,7 +244,7 @@ fn quantize_block(floats: &[f32], order: &Order, out: Quantized<'_>) {
     let mut high = [0i8; BLOCK];
     let mut low = [0i8; BLOCK];
     for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
-        *high = (i + 128 >> 8) as i8;
+        *high = ((i + 128) >> 8) as i8;
         *low = i as i8;
     }
     for (position, &quad) in order.quads.iter().enumerate() {

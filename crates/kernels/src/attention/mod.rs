@@ -41,6 +41,17 @@ pub struct Latent<'a> {
     pub values: usize,
 }
 
+/// What queries have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries {
+    /// Heads of each token.
+    pub heads: usize,
+    /// Cache rows before the first token: token `t` stands at position `past + t`.
+    pub past: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+}
+
 /// Sizes of one head in the expanded form.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpandedShape {
@@ -92,10 +103,8 @@ impl Attention {
         &mut self,
         cpu: &Cpu,
         q: &[f32],
-        heads: usize,
+        Queries { heads, past, scale }: Queries,
         cache: Latent<'_>,
-        past: usize,
-        scale: f32,
         out: &mut [f32],
     ) {
         let rows = q.len() / cache.width;
@@ -136,7 +145,7 @@ impl Attention {
                     let visible = (past + token + 1).saturating_sub(start).min(n);
                     let q = &q[(first_row + r) * cache.width..][..cache.width];
                     let keys = Visible { count: visible, stride: cache.width, rows: tile };
-                    online::absorbed_row(cpu.tier(), q, keys, scale, scores, state.row(r));
+                    online::absorbed_row(cpu.tier(), q, keys, scale, scores, &mut state.row(r));
                 }
             }
         });
@@ -157,7 +166,8 @@ impl Attention {
                 let mut sum = 0.0;
                 for run in 0..runs {
                     let at = run * rows + row;
-                    let weight = if max(run) == f32::NEG_INFINITY { 0.0 } else { (max(run) - top).exp() };
+                    let weight =
+                        if max(run) == f32::NEG_INFINITY { 0.0 } else { (max(run) - top).exp() };
                     sum += weight * self.sums[at];
                     let part = &self.outputs[at * values..][..values];
                     out.iter_mut().zip(part).for_each(|(o, p)| *o += weight * p);
@@ -193,11 +203,12 @@ impl Attention {
         q: &[f32],
         (kv, k_rope): (&[f32], &[f32]),
         shape: ExpandedShape,
-        (first, past): (usize, usize),
-        scale: f32,
+        first: usize,
+        Queries { heads, past, scale }: Queries,
     ) {
         let ExpandedShape { nope, rope, value } = shape;
-        let (tokens, heads) = (self.tokens, self.heads);
+        let tokens = self.tokens;
+        assert_eq!(heads, self.heads, "heads");
         let (wide, key) = (nope + value, nope + rope);
         let n = k_rope.len() / rope;
         assert_eq!(q.len(), tokens * heads * key, "queries");
@@ -231,7 +242,7 @@ impl Attention {
                 };
                 let keys = Visible { count, stride: key, rows: keys };
                 let q = &q[at * key..][..key];
-                online::expanded_row(cpu.tier(), q, keys, values, scale, scores, state.row(0));
+                online::expanded_row(cpu.tier(), q, keys, values, scale, scores, &mut state.row(0));
             }
         });
     }

@@ -49,7 +49,7 @@ pub(super) fn absorbed_row(
     keys: Visible<'_>,
     scale: f32,
     scores: &mut [f32],
-    row: Row<'_>,
+    row: &mut Row<'_>,
 ) {
     wide(tier, || {
         add(q, keys, (keys.rows, keys.stride), scale, scores, row, tier.is_scalar());
@@ -64,7 +64,7 @@ pub(super) fn expanded_row(
     values: &[f32],
     scale: f32,
     scores: &mut [f32],
-    row: Row<'_>,
+    row: &mut Row<'_>,
 ) {
     let stride = row.output.len();
     wide(tier, || add(q, keys, (values, stride), scale, scores, row, tier.is_scalar()));
@@ -77,7 +77,7 @@ fn add(
     (values, stride): (&[f32], usize),
     scale: f32,
     scores: &mut [f32],
-    row: Row<'_>,
+    row: &mut Row<'_>,
     exact: bool,
 ) {
     let n = keys.count;
@@ -108,8 +108,7 @@ fn add(
             *o += p[0] * v[0][i] + p[1] * v[1][i] + (p[2] * v[2][i] + p[3] * v[3][i]);
         }
     }
-    for j in fours..n {
-        let (p, v) = (scores[j], value(j));
-        row.output.iter_mut().zip(v).for_each(|(o, v)| *o += p * v);
+    for (j, p) in scores.iter().enumerate().skip(fours) {
+        row.output.iter_mut().zip(value(j)).for_each(|(o, v)| *o += p * v);
     }
 }

@@ -52,7 +52,8 @@ fn absorbed_is_the_formula_at_every_tier_thread_count_and_length() {
             let run = |threads| {
                 let mut out = vec![0.0; tokens * heads * values];
                 let cpu = Cpu::new(threads, tier);
-                Attention::new().absorbed(&cpu, &q, heads, cache, past, scale, &mut out);
+                let queries = Queries { heads, past, scale };
+                Attention::new().absorbed(&cpu, &q, queries, cache, &mut out);
                 out
             };
             let out = run(1);
@@ -83,7 +84,7 @@ fn expanded_in_chunks_is_the_formula() {
             let n = 13.min(len - first);
             let kv = &kv[first * heads * wide..][..n * heads * wide];
             let k_rope = &k_rope[first * shape.rope..][..n * shape.rope];
-            attention.chunk(&cpu, &q, (kv, k_rope), shape, (first, past), scale);
+            attention.chunk(&cpu, &q, (kv, k_rope), shape, first, Queries { heads, past, scale });
         }
         let mut out = vec![0.0; tokens * heads * shape.value];
         attention.finish(&cpu, &mut out);

@@ -30,7 +30,7 @@ pub(crate) mod tq2_0;
 
 mod affine;
 mod bytes;
-mod grid;
+pub(crate) mod grid;
 mod grid_search;
 mod search;
 #[cfg(test)]

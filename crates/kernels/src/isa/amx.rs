@@ -15,7 +15,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m128i, __m512, __m512i, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    __m128i, __m512, __m512bh, __m512i, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
     _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_permutex2var_epi64,
     _mm512_permutexvar_ps, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_unpackhi_epi32,
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
@@ -38,9 +38,7 @@ const STEPS: usize = 256 / STEP;
 /// # Safety
 /// The CPU has AVX-512 with BF16; `rows` are as `blocks` says; `panel` has room for
 /// `rows.count` rounded up to 16, times `range.len() * 256` numbers.
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")]
 pub(crate) unsafe fn tiles<F: Codes512>(
     rows: Rows,
     blocks: Blocks,
@@ -82,9 +80,7 @@ struct Tiles([u16; STEPS * TILE_LEN]);
 
 /// Writes 256 unpacked weights as row `r` of eight tiles.
 #[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")]
 unsafe fn bf16<F: Codes512>(weights: &Unpacked512, r: usize, tiles: &mut Tiles) {
     let codes: [[__m128i; 4]; 4] =
         // SAFETY: a register is four quarters; all bit patterns are values.
@@ -93,9 +89,8 @@ unsafe fn bf16<F: Codes512>(weights: &Unpacked512, r: usize, tiles: &mut Tiles) 
         let scale = weights.scale[i / F::ORDER.chain];
         let quarter = |q: usize| -> __m512 {
             // SAFETY: the tables have 16 entries each.
-            let (lane, group) = unsafe {
-                (load(&Expand::<F>::LANE[q]), load(&Expand::<F>::GROUP[i * 4 + q]))
-            };
+            let (lane, group) =
+                unsafe { (load(&Expand::<F>::LANE[q]), load(&Expand::<F>::GROUP[i * 4 + q])) };
             let code = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(quarters[q]));
             let min = _mm512_permutexvar_ps(group, weights.min);
             _mm512_fmadd_ps(code, _mm512_permutexvar_ps(lane, scale), min)
@@ -105,7 +100,10 @@ unsafe fn bf16<F: Codes512>(weights: &Unpacked512, r: usize, tiles: &mut Tiles) 
             let to = &mut tiles.0[(i * 2 + half) * TILE_LEN + r * STEP..][..STEP];
             // SAFETY: 32 numbers are 64 bytes; all bit patterns are values.
             unsafe {
-                _mm512_storeu_si512(to.as_mut_ptr().cast(), std::mem::transmute(pair));
+                _mm512_storeu_si512(
+                    to.as_mut_ptr().cast(),
+                    std::mem::transmute::<__m512bh, __m512i>(pair),
+                );
             }
         }
     }
@@ -284,7 +282,12 @@ unsafe fn store_sums(tiles: [*mut f32; 4], stride: usize) {
 /// # Safety
 /// `columns` have 16 rows of `steps * 32` numbers, `stride` apart; `weights` have `steps` tiles.
 #[inline]
-unsafe fn multiply(columns: [*const u16; 2], stride: usize, weights: [*const u16; 2], steps: usize) {
+unsafe fn multiply(
+    columns: [*const u16; 2],
+    stride: usize,
+    weights: [*const u16; 2],
+    steps: usize,
+) {
     for step in 0..steps {
         // SAFETY: reads tile `step` of each operand; tile registers belong to this module.
         unsafe {
@@ -313,8 +316,13 @@ struct Config {
 
 impl Config {
     fn new() -> Self {
-        let mut config =
-            Self { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
+        let mut config = Self {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            bytes_per_row: [0; 16],
+            rows: [0; 16],
+        };
         config.bytes_per_row[..8].fill(64);
         config.rows[..8].fill(16);
         config

@@ -7,8 +7,7 @@
 //! as integers first ([`Order::chain`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32,
-    _mm_movehdup_ps, _mm_prefetch, _mm512_add_ps, _mm512_cvtepi32_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_cvtepi32_ps,
     _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
     _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
 };
@@ -158,18 +157,6 @@ unsafe fn add_block<F: Codes512, const C: usize>(
     }
 }
 
-/// The two f16 at `at`, as f32.
-///
-/// # Safety
-/// 4 bytes at `at` are readable; the CPU has F16C.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,f16c")]
-pub(crate) unsafe fn f16_pair(at: *const u8) -> [f32; 2] {
-    // SAFETY: 4 bytes by contract.
-    let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(unsafe { at.cast::<i32>().read_unaligned() }));
-    [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
-}
-
 /// Weights that are floats, sixteen at a time.
 ///
 /// # Safety
@@ -220,7 +207,8 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
                 inputs[..rest].copy_from_slice(&column[i..]);
                 for (half, sum) in sums.iter_mut().enumerate() {
                     let w = F::sixteen(weights.as_ptr().add(half * 16 * F::BYTES));
-                    *sum = _mm512_fmadd_ps(w, _mm512_loadu_ps(inputs.as_ptr().add(half * 16)), *sum);
+                    *sum =
+                        _mm512_fmadd_ps(w, _mm512_loadu_ps(inputs.as_ptr().add(half * 16)), *sum);
                 }
                 *out.add(c * rows.count + r) =
                     _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));

@@ -6,7 +6,11 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod moves512;
 
 /// The order in which a kernel takes the inputs: for each group of 4 weights, in the order in which
 /// the kernel's registers and lanes hold them, its place among the 64 such groups of 256 weights.
@@ -67,9 +71,13 @@ pub(crate) struct Rows {
     pub(crate) count: usize,
 }
 
-/// The AVX2 kernels of one format.
-pub(crate) struct Kernels256 {}
-
+/// The AVX2 kernels of one format; all take their inputs in the tier's one order.
+///
+/// Unsafe as [`Kernels512`].
+pub(crate) struct Kernels256 {
+    /// As [`Kernels512::gemv`].
+    pub(crate) gemv: Gemv,
+}
 
 /// The AVX-512 kernels of one format.
 ///
@@ -78,18 +86,22 @@ pub(crate) struct Kernels256 {}
 pub(crate) struct Kernels512 {
     /// The order its codes come out in.
     pub(crate) order: &'static Order,
-    /// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 columns.
-    pub(crate) gemv: unsafe fn(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32),
+    /// Products of few columns.
+    pub(crate) gemv: Gemv,
     /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
 }
+
+/// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 quantized columns.
+///
+/// Unsafe as [`Kernels512`].
+pub(crate) type Gemv = unsafe fn(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32);
 
 /// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 columns of `cols` f32 inputs and
 /// weights that are floats.
 ///
 /// Unsafe as [`Kernels512`].
-pub(crate) type FloatGemv =
-    unsafe fn(rows: Rows, cols: usize, columns: &[&[f32]], out: *mut f32);
+pub(crate) type FloatGemv = unsafe fn(rows: Rows, cols: usize, columns: &[&[f32]], out: *mut f32);
 
 /// How a row divides into runs of 256 weights.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@
 use crate::cpu::Tier;
 
 /// `a · b` in f32, summed in sixteen lanes.
+#[inline(always)] // it takes the width of whoever calls it
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     let (mut a16, mut b16) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -66,15 +67,16 @@ pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.3, 88.3);
     let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
     let n = shifted - 12_582_912.0;
-    let r = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, x));
-    let p = r.mul_add(1.0 / 5040.0, 1.0 / 720.0);
-    let p = r.mul_add(p, 1.0 / 120.0);
-    let p = r.mul_add(p, 1.0 / 24.0);
-    let p = r.mul_add(p, 1.0 / 6.0);
-    let p = r.mul_add(p, 0.5);
-    let p = r.mul_add(p, 1.0);
-    let p = r.mul_add(p, 1.0);
-    p * f32::from_bits((shifted.to_bits().wrapping_sub(0x4B40_0000) as i32 + 127 << 23) as u32)
+    // Plain products and sums: `mul_add` is a call wherever the instruction is not enabled.
+    let r = x - n * 0.693_145_75 - n * 1.428_606_8e-6;
+    let p = r * (1.0 / 5040.0) + 1.0 / 720.0;
+    let p = r * p + 1.0 / 120.0;
+    let p = r * p + 1.0 / 24.0;
+    let p = r * p + 1.0 / 6.0;
+    let p = r * p + 0.5;
+    let p = r * p + 1.0;
+    let p = r * p + 1.0;
+    p * f32::from_bits(((shifted.to_bits().wrapping_sub(0x4B40_0000) as i32 + 127) << 23) as u32)
 }
 
 /// Runs a loop compiled with the tier's registers.

@@ -2,9 +2,11 @@
 
 use crate::format::{Format, Spec};
 
-mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod quantize;
 pub(crate) mod scalar;
 
 const LEN: usize = 1;
@@ -18,6 +20,7 @@ pub(crate) static SPEC: Spec = Spec {
     block_bytes: BYTES,
     decode: scalar::decode,
     encode: Some(quantize::encode),
+    floats256: Some(crate::isa::avx2::float_gemv::<avx2::F32>),
     floats512: Some(crate::isa::avx512::float_gemv::<avx512::F32>),
     ..Spec::BASE
 };

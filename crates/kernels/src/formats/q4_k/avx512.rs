@@ -17,7 +17,8 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512, f16_pair};
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::f16_pair;
 
 /// Q4_K's codes.
 pub(super) struct Q4K;

@@ -18,7 +18,9 @@
 use crate::format::{Format, Spec};
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod quantize;
 pub(crate) mod scalar;
 
@@ -33,6 +35,7 @@ pub(crate) static SPEC: Spec = Spec {
     block_bytes: BYTES,
     decode: scalar::decode,
     encode: Some(quantize::encode),
+    avx2: Some(crate::isa::avx2::kernels::<avx2::Q4K>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q4K>()),
     ..Spec::BASE
 };

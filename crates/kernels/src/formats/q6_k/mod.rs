@@ -12,6 +12,10 @@
 
 use crate::format::{Format, Spec};
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod quantize;
 pub(crate) mod scalar;
 
@@ -26,5 +30,7 @@ pub(crate) static SPEC: Spec = Spec {
     block_bytes: BYTES,
     decode: scalar::decode,
     encode: Some(quantize::encode),
+    avx2: Some(crate::isa::avx2::kernels::<avx2::Q6K>()),
+    avx512: Some(crate::isa::avx512::kernels::<avx512::Q6K>()),
     ..Spec::BASE
 };

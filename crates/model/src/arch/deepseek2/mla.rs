@@ -5,7 +5,7 @@
 //! batches expand latents to keys and values of every head, a run of the cache at a time, which is a
 //! third of the arithmetic per pair of tokens. Both read the cache as it is stored.
 
-use cachalot_kernels::attention::{Attention, ExpandedShape};
+use cachalot_kernels::attention::{Attention, ExpandedShape, Queries};
 use cachalot_kernels::{Columns, Cpu, Inputs, Product, Weighted, ops};
 
 use super::config::Config;
@@ -207,8 +207,8 @@ impl Mla {
 
         let cache = cache.rows(layer, s.past + tokens);
         let latents = s.latents.reset(rows, latent);
-        let scale = config.attention_scale;
-        s.attention.absorbed(cpu, queries, heads, cache, s.past, scale, latents);
+        let shape = Queries { heads, past: s.past, scale: config.attention_scale };
+        s.attention.absorbed(cpu, queries, shape, cache, latents);
 
         products = emptied(products);
         products.extend((0..heads).map(|h| Product {
@@ -252,8 +252,8 @@ impl Mla {
             let kv = grown(&mut s.kv, n * heads * (nope + value));
             let columns = Columns::Range { start: 0, len: n };
             cpu.multiply(&mut s.latents, &[Product { matrix, columns }], kv);
-            let scale = config.attention_scale;
-            s.attention.chunk(cpu, q, (kv, k_rope), shape, (first, s.past), scale);
+            let queries = Queries { heads, past: s.past, scale: config.attention_scale };
+            s.attention.chunk(cpu, q, (kv, k_rope), shape, first, queries);
         }
         s.attention.finish(cpu, s.values.reset(tokens, heads * value));
     }

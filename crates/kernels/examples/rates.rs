@@ -1,0 +1,61 @@
+//! Rates of every format and tier on this machine, for whoever writes kernels:
+//! `cargo run --release -p cachalot-kernels --example rates [FORMAT] [COLUMNS...]`.
+//!
+//! Prints, per format, tier and number of columns, the bytes of weights read per second and the
+//! multiplications per second, best of several rounds over matrices too large for the caches.
+
+use std::time::Instant;
+
+use cachalot_kernels::{Columns, Cpu, Format, Inputs, Matrix, Product, Tier};
+
+const COLS: usize = 7168;
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let wanted = args.next().unwrap_or_default();
+    let columns: Vec<usize> = args.filter_map(|a| a.parse().ok()).collect();
+    let columns = if columns.is_empty() { vec![1, 4, 16, 512] } else { columns };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for format in Format::all().filter(|f| wanted.is_empty() || f.name() == wanted) {
+        for tier in Tier::available().skip(1) {
+            for &n in &columns {
+                rate(format, &Cpu::new(threads, tier), n);
+            }
+        }
+    }
+}
+
+fn rate(format: Format, cpu: &Cpu, n: usize) {
+    let Some(row_bytes) = format.row_bytes(COLS) else { return };
+    let target = if n == 1 { 400 << 20 } else { 20 << 20 };
+    let rows = (target / row_bytes).next_multiple_of(64);
+    let mut x = 1u32;
+    let mut bytes = vec![0u8; rows * row_bytes];
+    for b in &mut bytes {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *b = (x >> 24) as u8;
+    }
+    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes) else { return };
+    let mut inputs = Inputs::new();
+    inputs.reset(n, COLS).iter_mut().enumerate().for_each(|(i, v)| *v = (i % 13) as f32 - 6.0);
+    let mut out = vec![0.0; rows * n];
+    let columns = Columns::Range { start: 0, len: n };
+    let mut best = f64::INFINITY;
+    let start = Instant::now();
+    for _ in 0..6 {
+        let t = Instant::now();
+        cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
+        best = best.min(t.elapsed().as_secs_f64());
+        if start.elapsed().as_secs() > 3 {
+            break;
+        }
+    }
+    let (bytes, products) = (bytes.len() as f64, (rows * COLS * n) as f64);
+    println!(
+        "{:8} {:7} {n:4} columns  {:7.2} GB/s  {:8.1} G products/s",
+        format.name(),
+        cpu.tier().to_string(),
+        bytes / best / 1e9,
+        products / best / 1e9
+    );
+}

@@ -1,0 +1,73 @@
+//! IQ1_M on AVX-512.
+
+use std::arch::x86_64::{
+    __m256i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
+    _mm256_and_si256, _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_or_si256,
+    _mm256_set1_epi32, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_test_epi32_mask,
+    _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi128_si512,
+    _mm512_cvtepi32_ps, _mm512_mask_blend_epi64, _mm512_mul_ps, _mm512_permutexvar_epi16,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_slli_epi16,
+    _mm512_srlv_epi32,
+};
+
+use super::BYTES;
+use crate::formats::iq1_s::{SHIFT, tables::GRID};
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{look_up, two_streams, vectors};
+
+/// IQ1_M's codes.
+pub(super) struct Iq1M;
+
+/// Registers 0 and 1 hold the first 16 weights of each group of 32, 2 and 3 the others.
+const ORDER: Order = vectors(2);
+
+// SAFETY: reads 32 bytes of indices, 16 of high nibbles and 8 of scales.
+unsafe impl Codes512 for Iq1M {
+    const BYTES: usize = BYTES;
+    const ORDER: &'static Order = &ORDER;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the block's 56 bytes.
+        let (low, high, scales) = unsafe {
+            (
+                _mm256_loadu_si256(at.cast()),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(32).cast())),
+                at.add(48).cast::<u64>().read_unaligned(),
+            )
+        };
+        let d =
+            scales >> 12 & 0xF | scales >> 24 & 0xF0 | scales >> 36 & 0xF00 | scales >> 48 & 0xF000;
+        let d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(d as i32)));
+        let (byte, three) = (_mm256_set1_epi32(255), _mm256_set1_epi32(0x700));
+        let vector = |low: __m256i, high: __m256i| {
+            let index = _mm256_or_si256(_mm256_and_si256(low, byte), _mm256_and_si256(high, three));
+            // SAFETY: 11 bits index 2048 vectors.
+            let v = unsafe { look_up(&GRID, index) };
+            // 8·v + 9 ± 1: minus where bit 11 is set.
+            let eight = _mm512_and_si512(_mm512_slli_epi16::<3>(v), _mm512_set1_epi8(-8));
+            let minus = _mm256_test_epi32_mask(high, _mm256_set1_epi32(0x800));
+            let shift = _mm512_mask_blend_epi64(minus, _mm512_set1_epi8(10), _mm512_set1_epi8(8));
+            _mm512_add_epi8(eight, shift)
+        };
+        let codes = [
+            vector(low, _mm256_slli_epi32::<8>(high)),
+            vector(_mm256_srli_epi32::<8>(low), _mm256_slli_epi32::<4>(high)),
+            vector(_mm256_srli_epi32::<16>(low), high),
+            vector(_mm256_srli_epi32::<24>(low), _mm256_srli_epi32::<4>(high)),
+        ];
+        // Three bits for each group of 16, four to a word of 16.
+        let words = _mm512_permutexvar_epi16(
+            _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+            _mm512_castsi128_si512(_mm_cvtsi64_si128(scales.cast_signed())),
+        );
+        let shifts = _mm512_setr_epi32(0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9);
+        let s = _mm512_and_si512(_mm512_srlv_epi32(words, shifts), _mm512_set1_epi32(7));
+        let s = _mm512_add_epi32(_mm512_add_epi32(s, s), _mm512_set1_epi32(1));
+        let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(d * SHIFT));
+        let min = _mm512_mul_ps(scale, _mm512_set1_ps(-9.0));
+        Unpacked512 { codes, scale: two_streams(scale), min }
+    }
+}

@@ -1,0 +1,60 @@
+//! IQ2_S on AVX-512.
+
+use std::arch::x86_64::{
+    __m256i, _mm_loadl_epi64, _mm256_and_si256, _mm256_cvtepu8_epi32, _mm256_loadu_si256,
+    _mm256_or_si256, _mm256_set1_epi32, _mm256_slli_epi32, _mm256_srli_epi32,
+    _mm512_cvtepu32_epi64, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_ps,
+};
+
+use super::BYTES;
+use super::tables::GRID;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{
+    around_128, f16_one, look_up, nibble_scales, transpose_signs, two_streams, vectors,
+};
+
+/// IQ2_S's codes.
+pub(super) struct Iq2S;
+
+/// Registers 0 and 1 hold the first 16 weights of each group of 32, 2 and 3 the others.
+const ORDER: Order = vectors(2);
+
+// SAFETY: reads the factor, 32 bytes of indices, 32 of signs, 8 of high bits and 8 of scales.
+unsafe impl Codes512 for Iq2S {
+    const BYTES: usize = BYTES;
+    const ORDER: &'static Order = &ORDER;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the block's 82 bytes.
+        let (d, low, signs, high) = unsafe {
+            (
+                f16_one(at),
+                _mm256_loadu_si256(at.add(2).cast()),
+                _mm256_loadu_si256(at.add(34).cast()),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(at.add(66).cast())),
+            )
+        };
+        // SAFETY: the tier has the instructions.
+        let signs = unsafe { transpose_signs(_mm512_cvtepu32_epi64(signs)) };
+        let (byte, two) = (_mm256_set1_epi32(255), _mm256_set1_epi32(0x300));
+        let vector = |low: __m256i, high: __m256i, w: usize| {
+            let index = _mm256_or_si256(_mm256_and_si256(low, byte), _mm256_and_si256(high, two));
+            // SAFETY: 10 bits index 1024 vectors.
+            around_128(unsafe { look_up(&GRID, index) }, signs[w])
+        };
+        let codes = [
+            vector(low, _mm256_slli_epi32::<8>(high), 0),
+            vector(_mm256_srli_epi32::<8>(low), _mm256_slli_epi32::<6>(high), 1),
+            vector(_mm256_srli_epi32::<16>(low), _mm256_slli_epi32::<4>(high), 2),
+            vector(_mm256_srli_epi32::<24>(low), _mm256_slli_epi32::<2>(high), 3),
+        ];
+        // SAFETY: the last 8 bytes of the block.
+        let s = unsafe { nibble_scales(at.add(74)) };
+        let scale = _mm512_fmadd_ps(s, _mm512_set1_ps(d * 0.25), _mm512_set1_ps(d * 0.125));
+        let min = _mm512_mul_ps(scale, _mm512_set1_ps(-128.0));
+        Unpacked512 { codes, scale: two_streams(scale), min }
+    }
+}

@@ -1,0 +1,54 @@
+//! IQ2_XS on AVX-512.
+
+use std::arch::x86_64::{
+    __m512i, _mm256_and_si256, _mm256_set1_epi32, _mm512_cvtepi64_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_multishift_epi64_epi8, _mm512_set1_epi64,
+    _mm512_set1_ps, _mm512_srli_epi64,
+};
+
+use super::BYTES;
+use super::tables::GRID;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{
+    around_128, f16_one, look_up, nibble_scales, signs_by_register, two_streams, vectors,
+};
+
+/// IQ2_XS's codes.
+pub(super) struct Iq2Xs;
+
+/// Registers 0 and 1 hold the first 16 weights of each group of 32, 2 and 3 the others.
+const ORDER: Order = vectors(2);
+
+// SAFETY: reads the factor, 64 bytes of vectors and 8 of scales.
+unsafe impl Codes512 for Iq2Xs {
+    const BYTES: usize = BYTES;
+    const ORDER: &'static Order = &ORDER;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the block's 74 bytes.
+        let (d, groups) = unsafe { (f16_one(at), _mm512_loadu_si512(at.add(2).cast())) };
+        let fields = _mm512_set1_epi64(0x0000_0000_3929_1909);
+        // SAFETY: the tier has the instructions.
+        let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, groups)) };
+        let mask = _mm256_set1_epi32(511);
+        let vector = |index: __m512i, w: usize| {
+            let index = _mm256_and_si256(_mm512_cvtepi64_epi32(index), mask);
+            // SAFETY: 9 bits index 512 vectors.
+            around_128(unsafe { look_up(&GRID, index) }, signs[w])
+        };
+        let codes = [
+            vector(groups, 0),
+            vector(_mm512_srli_epi64::<16>(groups), 1),
+            vector(_mm512_srli_epi64::<32>(groups), 2),
+            vector(_mm512_srli_epi64::<48>(groups), 3),
+        ];
+        // SAFETY: the last 8 bytes of the block.
+        let s = unsafe { nibble_scales(at.add(66)) };
+        let scale = _mm512_fmadd_ps(s, _mm512_set1_ps(d * 0.25), _mm512_set1_ps(d * 0.125));
+        let min = _mm512_mul_ps(scale, _mm512_set1_ps(-128.0));
+        Unpacked512 { codes, scale: two_streams(scale), min }
+    }
+}

@@ -1,0 +1,38 @@
+//! IQ4_NL on AVX-512.
+
+use std::arch::x86_64::{_mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_ps, _mm512_shuffle_epi8};
+
+use super::BYTES;
+use super::LEVELS;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{by_lane, f16_strided, levels_512, nibbles, twice};
+
+/// IQ4_NL's codes.
+pub(super) struct Iq4Nl;
+
+/// The levels, offset by 128.
+pub(crate) static TABLE: [u8; 64] = levels_512(&LEVELS);
+
+// SAFETY: reads eight blocks of scale and 16 bytes of codes.
+unsafe impl Codes512 for Iq4Nl {
+    const BYTES: usize = 8 * BYTES;
+    const ORDER: &'static Order = &Order::NATURAL;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the eight blocks; the table has 64 bytes.
+        let (d, levels) = unsafe {
+            (f16_strided::<{ BYTES as i32 }>(at), _mm512_loadu_si512(TABLE.as_ptr().cast()))
+        };
+        let d = twice(d);
+        // SAFETY: as above.
+        let block = |b: usize| unsafe { at.add(b * BYTES + 2) };
+        let codes = [0, 2, 4, 6].map(|b| {
+            // SAFETY: as above.
+            _mm512_shuffle_epi8(levels, unsafe { nibbles(block(b), block(b + 1)) })
+        });
+        Unpacked512 { codes, scale: by_lane(d), min: _mm512_mul_ps(d, _mm512_set1_ps(-128.0)) }
+    }
+}

@@ -1,0 +1,32 @@
+//! Q4_0 on AVX2: eight blocks, transposed.
+
+use std::arch::x86_64::{_mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_si256};
+
+use super::BYTES;
+use crate::isa::avx2::lanes::{by_32, eight_f16, nibbles, twice};
+use crate::isa::avx2::{Codes256, Unpacked256};
+
+/// Q4_0's codes.
+pub(super) struct Q40;
+
+// SAFETY: reads 8 blocks; codes have 4 bits.
+unsafe impl Codes256 for Q40 {
+    const BYTES: usize = 8 * BYTES;
+    const LARGEST: u8 = 15;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn unpack(at: *const u8) -> Unpacked256 {
+        // SAFETY: inside the 8 blocks.
+        let (codes, d) = unsafe {
+            let codes = nibbles(at.add(2), BYTES);
+            (codes, eight_f16(at, BYTES))
+        };
+        Unpacked256 {
+            codes,
+            signs: [_mm256_setzero_si256(); 8],
+            scale: by_32(d),
+            min: twice(_mm256_mul_ps(d, _mm256_set1_ps(-8.0))),
+        }
+    }
+}

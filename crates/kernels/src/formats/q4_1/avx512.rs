@@ -1,0 +1,29 @@
+//! Q4_1 on AVX-512.
+
+use super::BYTES;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+
+/// Q4_1's codes.
+pub(super) struct Q41;
+
+// SAFETY: reads eight blocks of scale, minimum and 16 bytes of codes.
+unsafe impl Codes512 for Q41 {
+    const BYTES: usize = 8 * BYTES;
+    const ORDER: &'static Order = &Order::NATURAL;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the eight blocks.
+        let (d, m) = unsafe {
+            (f16_strided::<{ BYTES as i32 }>(at), f16_strided::<{ BYTES as i32 }>(at.add(2)))
+        };
+        // SAFETY: as above.
+        let block = |b: usize| unsafe { at.add(b * BYTES + 4) };
+        // SAFETY: as above.
+        let codes = [0, 2, 4, 6].map(|b| unsafe { nibbles(block(b), block(b + 1)) });
+        Unpacked512 { codes, scale: by_lane(twice(d)), min: twice(m) }
+    }
+}

@@ -1,0 +1,36 @@
+//! Q5_0 on AVX-512.
+
+use std::arch::x86_64::{_mm512_mask_add_epi8, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps};
+
+use super::BYTES;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+
+/// Q5_0's codes.
+pub(super) struct Q50;
+
+// SAFETY: reads eight blocks of scale, 4 bytes of fifth bits and 16 bytes of codes.
+unsafe impl Codes512 for Q50 {
+    const BYTES: usize = 8 * BYTES;
+    const ORDER: &'static Order = &Order::NATURAL;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the eight blocks.
+        let d = unsafe { f16_strided::<{ BYTES as i32 }>(at) };
+        let codes = [0, 2, 4, 6].map(|b| {
+            // SAFETY: as above.
+            unsafe {
+                let (first, second) = (at.add(b * BYTES + 2), at.add((b + 1) * BYTES + 2));
+                let fifth = |block: *const u8| u64::from(block.cast::<u32>().read_unaligned());
+                let low = nibbles(first.add(4), second.add(4));
+                let bits = fifth(first) | fifth(second) << 32;
+                _mm512_mask_add_epi8(low, bits, low, _mm512_set1_epi8(16))
+            }
+        });
+        let d = twice(d);
+        Unpacked512 { codes, scale: by_lane(d), min: _mm512_mul_ps(d, _mm512_set1_ps(-16.0)) }
+    }
+}

@@ -1,0 +1,37 @@
+//! Q5_1 on AVX-512.
+
+use std::arch::x86_64::{_mm512_mask_add_epi8, _mm512_set1_epi8};
+
+use super::BYTES;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+
+/// Q5_1's codes.
+pub(super) struct Q51;
+
+// SAFETY: reads eight blocks of scale, minimum, 4 bytes of fifth bits and 16 bytes of codes.
+unsafe impl Codes512 for Q51 {
+    const BYTES: usize = 8 * BYTES;
+    const ORDER: &'static Order = &Order::NATURAL;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the eight blocks.
+        let (d, m) = unsafe {
+            (f16_strided::<{ BYTES as i32 }>(at), f16_strided::<{ BYTES as i32 }>(at.add(2)))
+        };
+        let codes = [0, 2, 4, 6].map(|b| {
+            // SAFETY: as above.
+            unsafe {
+                let (first, second) = (at.add(b * BYTES + 4), at.add((b + 1) * BYTES + 4));
+                let fifth = |block: *const u8| u64::from(block.cast::<u32>().read_unaligned());
+                let low = nibbles(first.add(4), second.add(4));
+                let bits = fifth(first) | fifth(second) << 32;
+                _mm512_mask_add_epi8(low, bits, low, _mm512_set1_epi8(16))
+            }
+        });
+        Unpacked512 { codes, scale: by_lane(twice(d)), min: twice(m) }
+    }
+}

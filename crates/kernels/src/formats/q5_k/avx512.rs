@@ -1,0 +1,60 @@
+//! Q5_K on AVX-512.
+//!
+//! The order of registers is Q4_K's.
+
+use std::arch::x86_64::{
+    __m512i, _mm_loadu_si128, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_loadu_si512,
+    _mm512_mask_add_epi8, _mm512_set1_epi8, _mm512_setr_epi64, _mm512_shuffle_i64x2,
+    _mm512_slli_epi64, _mm512_srli_epi16, _mm512_test_epi8_mask,
+};
+
+use super::BYTES;
+use crate::formats::q4_k::avx512::{ORDER, scales};
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+
+/// Q5_K's codes.
+pub(super) struct Q5K;
+
+/// Bit 0 of every byte.
+const B0: i64 = 0x0101_0101_0101_0101;
+
+// SAFETY: reads 16 bytes of header, 32 of fifth bits and 128 of codes.
+unsafe impl Codes512 for Q5K {
+    const BYTES: usize = BYTES;
+    const ORDER: &'static Order = &ORDER;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the block's 176 bytes.
+        let (first, second, fifth) = unsafe {
+            (
+                _mm512_loadu_si512(at.add(48).cast()),
+                _mm512_loadu_si512(at.add(112).cast()),
+                [16, 32].map(|o| _mm512_broadcast_i32x4(_mm_loadu_si128(at.add(o).cast()))),
+            )
+        };
+        let halves = [
+            _mm512_shuffle_i64x2::<0b10_00_10_00>(first, second),
+            _mm512_shuffle_i64x2::<0b11_01_11_01>(first, second),
+        ];
+        // Run `r` lies in 128-bit lane `r`: bits 2r and 2r + 1 of the fifth bits are its two groups'.
+        let even = _mm512_setr_epi64(B0, B0, B0 << 2, B0 << 2, B0 << 4, B0 << 4, B0 << 6, B0 << 6);
+        let odd = _mm512_slli_epi64::<1>(even);
+        let (nibble, sixteen) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));
+        let code = |nibbles: __m512i, half: usize, bit: __m512i| {
+            let low = _mm512_and_si512(nibbles, nibble);
+            _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(fifth[half], bit), low, sixteen)
+        };
+        let codes = [
+            code(halves[0], 0, even),
+            code(halves[1], 1, even),
+            code(_mm512_srli_epi16::<4>(halves[0]), 0, odd),
+            code(_mm512_srli_epi16::<4>(halves[1]), 1, odd),
+        ];
+        // SAFETY: as this function's.
+        let (scale, min) = unsafe { scales(at) };
+        Unpacked512 { codes, scale, min }
+    }
+}

@@ -1,0 +1,36 @@
+//! Q8_0 on AVX-512.
+
+use std::arch::x86_64::{
+    _mm256_loadu_si256, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_xor_si512,
+};
+
+use super::BYTES;
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::{by_lane, f16_strided, join, twice};
+
+/// Q8_0's codes.
+pub(super) struct Q80;
+
+// SAFETY: reads eight blocks of scale and 32 codes.
+unsafe impl Codes512 for Q80 {
+    const BYTES: usize = 8 * BYTES;
+    const ORDER: &'static Order = &Order::NATURAL;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the eight blocks.
+        let (d, halves) = unsafe {
+            (f16_strided::<{ BYTES as i32 }>(at), |b: usize| {
+                _mm256_loadu_si256(at.add(b * BYTES + 2).cast())
+            })
+        };
+        let d = twice(d);
+        let offset = _mm512_set1_epi8(-128);
+        // SAFETY: as above.
+        let codes = [0, 2, 4, 6].map(|b| _mm512_xor_si512(join(halves(b), halves(b + 1)), offset));
+        let min = _mm512_mul_ps(d, _mm512_set1_ps(-128.0));
+        Unpacked512 { codes, scale: by_lane(d), min }
+    }
+}

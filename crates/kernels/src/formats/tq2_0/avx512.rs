@@ -1,0 +1,28 @@
+//! TQ2_0 on AVX-512.
+
+use std::arch::x86_64::{_mm512_and_si512, _mm512_set1_epi8, _mm512_set1_ps};
+
+use super::BYTES;
+use crate::formats::q2_k::avx512::{ORDER, spread};
+use crate::isa::Order;
+use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::moves512::f16_one;
+
+/// TQ2_0's codes.
+pub(super) struct Tq20;
+
+// SAFETY: reads 64 bytes of codes and the factor.
+unsafe impl Codes512 for Tq20 {
+    const BYTES: usize = BYTES;
+    const ORDER: &'static Order = &ORDER;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+        // SAFETY: inside the block's 66 bytes.
+        let (codes, d) = unsafe { (spread(at), f16_one(at.add(64))) };
+        let (pair, scale) = (_mm512_set1_epi8(3), _mm512_set1_ps(d));
+        let codes = codes.map(|c| _mm512_and_si512(c, pair));
+        Unpacked512 { codes, scale: [scale; 4], min: _mm512_set1_ps(-d) }
+    }
+}

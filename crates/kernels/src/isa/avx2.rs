@@ -1,0 +1,317 @@
+//! The AVX2 driver: products of few columns, straight from the file's layout.
+//!
+//! A format's [`Codes256`] turns 256 weights into eight registers of codes, always in the order of
+//! [`ORDER`]: the four registers of a half hold, lane by lane, the same 16 weights. So their products
+//! with the inputs are summed as integers, scales are applied once per 128 weights, and vectors
+//! quantized for one format serve all others.
+//!
+//! `vpmaddubsw` multiplies unsigned bytes with signed ones and adds pairs to 16 bits that saturate.
+//! Inputs have 16 bits as two bytes of at most 127 and 128; [`run`] says how many products of codes
+//! up to the format's largest may be added before 16 bits are too few.
+
+use std::arch::x86_64::{
+    __m256, __m256i, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps,
+    _mm_movehl_ps, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi8,
+    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_sign_epi8,
+};
+
+use super::{Blocks, Column, Kernels256, Order, Rows};
+
+pub(crate) mod lanes;
+
+/// Bytes ahead of the reader that are asked for early; the hardware's own prefetch stops at pages.
+const AHEAD: usize = 4096;
+
+/// The order of all codes on this tier. Register `4h + r`, lane `l`:
+/// weights `32·(4h + l mod 4) + 16·(l div 4) + 4r` and the next three.
+///
+/// Shifting lanes by different counts and pairing registers brings most formats into it for one
+/// shuffle a register ([`lanes`]).
+pub(crate) static ORDER: Order = Order { quads: quads(), chain: 2 };
+
+const fn quads() -> [u8; 64] {
+    let mut quads = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        let (half, register, lane) = (i / 32, i / 8 % 4, i % 8);
+        quads[i] = ((half * 4 + lane % 4) * 8 + lane / 4 * 4 + register) as u8;
+        i += 1;
+    }
+    quads
+}
+
+/// 256 weights, unpacked: `weight = scale · code + min`, or `scale · sign · code`.
+#[derive(Clone, Copy)]
+pub(crate) struct Unpacked256 {
+    /// Unsigned codes in [`ORDER`].
+    pub(crate) codes: [__m256i; 8],
+    /// If [`Codes256::SIGNED`], bytes with the signs of the weights, of any magnitude but zero
+    /// unless the code is zero.
+    pub(crate) signs: [__m256i; 8],
+    /// Scales by lane of each half.
+    pub(crate) scale: [__m256; 2],
+    /// Unless [`Codes256::SIGNED`], minima by group of 16 weights, in natural order.
+    pub(crate) min: [__m256; 2],
+}
+
+/// How 256 weights of a format come out of their bytes.
+///
+/// # Safety
+/// `unpack` must not read outside `at..at + BYTES` nor give codes above `LARGEST`.
+pub(crate) unsafe trait Codes256 {
+    /// Bytes of 256 weights.
+    const BYTES: usize;
+    /// The largest code: at most 127, or 128 if `SIGNED`.
+    const LARGEST: u8;
+    /// Whether signs stand apart; then there are no minima.
+    const SIGNED: bool = false;
+
+    /// Unpacks the 256 weights at `at`.
+    ///
+    /// # Safety
+    /// `BYTES` bytes at `at` are readable; the CPU has this tier's instructions.
+    unsafe fn unpack(at: *const u8) -> Unpacked256;
+}
+
+/// How many sums of two products with codes up to `largest` fit into 16 bits: 1, 2 or 4.
+const fn run(largest: u8) -> usize {
+    match largest {
+        0..=31 => 4,
+        32..=63 => 2,
+        _ => 1,
+    }
+}
+
+/// The kernels of a format, for its `SPEC`.
+pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
+    assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
+    Kernels256 { gemv: gemv::<F> }
+}
+
+/// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.
+///
+/// # Safety
+/// As for [`Kernels256::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
+/// `blocks` says.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
+    for r in 0..rows.count {
+        // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
+        // length that each arm asks for.
+        unsafe {
+            let row = rows.start.add(r * rows.stride);
+            let out = out.add(r);
+            match columns {
+                [a] => dot::<F, 1>(row, blocks, [a], out, rows.count),
+                [a, b] => dot::<F, 2>(row, blocks, [a, b], out, rows.count),
+                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], out, rows.count),
+                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], out, rows.count),
+                _ => unreachable!("1 to 4 columns"),
+            }
+        }
+    }
+}
+
+/// One row with `C` columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dot<F: Codes256, const C: usize>(
+    row: *const u8,
+    blocks: Blocks,
+    columns: [&Column; C],
+    out: *mut f32,
+    stride: usize,
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; C];
+    for b in 0..blocks.whole {
+        // SAFETY: block `b` of the row and of every column is in bounds; a prefetch may point
+        // anywhere.
+        unsafe {
+            let at = row.add(b * F::BYTES);
+            let mut line = 0;
+            while line < F::BYTES {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast());
+                line += 64;
+            }
+            add_block::<F, C>(&F::unpack(at), b, columns, &mut sums);
+        }
+    }
+    if blocks.tail > 0 {
+        let mut padded = [0u8; 512];
+        const { assert!(F::BYTES <= 512) };
+        // SAFETY: the tail is inside the row; `padded` is no shorter than a block and zero bytes
+        // past the tail meet inputs that are zero.
+        unsafe {
+            let tail = row.add(blocks.whole * F::BYTES);
+            tail.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
+            let unpacked = F::unpack(padded.as_ptr());
+            add_block::<F, C>(&unpacked, blocks.whole, columns, &mut sums);
+        }
+    }
+    for (c, [products, minima]) in sums.into_iter().enumerate() {
+        // SAFETY: `out` has `C` columns of `stride` elements from here on.
+        unsafe { *out.add(c * stride) = total(_mm256_add_ps(products, minima)) };
+    }
+}
+
+/// Adds the products of one block of 256 weights with `C` columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_block<F: Codes256, const C: usize>(
+    weights: &Unpacked256,
+    block: usize,
+    columns: [&Column; C],
+    sums: &mut [[__m256; 2]; C],
+) {
+    for (column, [products, minima]) in columns.into_iter().zip(sums) {
+        for half in 0..2 {
+            // SAFETY: every array of a column has this block, by the contract of `gemv`.
+            let (t, scale) = unsafe {
+                let scale = _mm256_loadu_ps(column.scale.add(block * 32 + half * 16));
+                (half_products::<F>(weights, half, block, column), scale)
+            };
+            let scale = _mm256_mul_ps(weights.scale[half], scale);
+            *products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t), scale, *products);
+            if !F::SIGNED {
+                // SAFETY: as above.
+                let inputs = unsafe { _mm256_loadu_ps(column.sums.add(block * 16 + half * 8)) };
+                *minima = _mm256_fmadd_ps(weights.min[half], inputs, *minima);
+            }
+        }
+    }
+}
+
+/// Sums by lane of `code · (256·high + low)` over the four registers of a half.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half_products<F: Codes256>(
+    weights: &Unpacked256,
+    half: usize,
+    block: usize,
+    column: &Column,
+) -> __m256i {
+    let zero = _mm256_setzero_si256();
+    let mut sum = zero;
+    for first in (half * 4..half * 4 + 4).step_by(run(F::LARGEST)) {
+        let (mut highs, mut lows) = (zero, zero);
+        for i in first..first + run(F::LARGEST) {
+            let at = block * 256 + i * 32;
+            // SAFETY: every array of a column has this block, by the contract of `gemv`.
+            let (mut high, mut low) = unsafe {
+                let (high, low) = (column.high.add(at), column.low.add(at));
+                (_mm256_loadu_si256(high.cast()), _mm256_loadu_si256(low.cast()))
+            };
+            if F::SIGNED {
+                // -128 has no negative; -127 is off by one part in 32512 of the largest input.
+                low = _mm256_max_epi8(low, _mm256_set1_epi8(-127));
+                high = _mm256_sign_epi8(high, weights.signs[i]);
+                low = _mm256_sign_epi8(low, weights.signs[i]);
+            }
+            highs = _mm256_add_epi16(highs, _mm256_maddubs_epi16(weights.codes[i], high));
+            lows = _mm256_add_epi16(lows, _mm256_maddubs_epi16(weights.codes[i], low));
+        }
+        let highs = _mm256_madd_epi16(highs, _mm256_set1_epi16(256));
+        let lows = _mm256_madd_epi16(lows, _mm256_set1_epi16(1));
+        sum = _mm256_add_epi32(sum, _mm256_add_epi32(highs, lows));
+    }
+    sum
+}
+
+/// The sum of all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn total(v: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Weights that are floats, eight at a time.
+///
+/// # Safety
+/// `eight` must not read outside `at..at + 8 * BYTES`.
+pub(crate) unsafe trait Floats256 {
+    /// Bytes of one weight.
+    const BYTES: usize;
+
+    /// The 8 weights at `at`.
+    ///
+    /// # Safety
+    /// They are readable; the CPU has this tier's instructions.
+    unsafe fn eight(at: *const u8) -> __m256;
+}
+
+/// Products of rows of floats with 1 to 4 columns.
+///
+/// # Safety
+/// As for [`super::FloatGemv`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn float_gemv<F: Floats256>(
+    rows: Rows,
+    cols: usize,
+    columns: &[&[f32]],
+    out: *mut f32,
+) {
+    for r in 0..rows.count {
+        // SAFETY: rows and outputs are in bounds by this function's contract.
+        unsafe {
+            let row = rows.start.add(r * rows.stride);
+            let out = out.add(r);
+            match *columns {
+                [a] => float_dot::<F, 1>(row, cols, [a], out, rows.count),
+                [a, b] => float_dot::<F, 2>(row, cols, [a, b], out, rows.count),
+                [a, b, c] => float_dot::<F, 3>(row, cols, [a, b, c], out, rows.count),
+                [a, b, c, d] => float_dot::<F, 4>(row, cols, [a, b, c, d], out, rows.count),
+                _ => unreachable!("1 to 4 columns"),
+            }
+        }
+    }
+}
+
+/// One row of floats with `C` columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn float_dot<F: Floats256, const C: usize>(
+    row: *const u8,
+    cols: usize,
+    columns: [&[f32]; C],
+    out: *mut f32,
+    stride: usize,
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; C];
+    let mut i = 0;
+    while i + 16 <= cols {
+        // SAFETY: 16 weights and inputs from `i` on are in bounds.
+        unsafe {
+            let weights = [F::eight(row.add(i * F::BYTES)), F::eight(row.add((i + 8) * F::BYTES))];
+            for (column, sums) in columns.iter().zip(&mut sums) {
+                let x = column.as_ptr().add(i);
+                sums[0] = _mm256_fmadd_ps(weights[0], _mm256_loadu_ps(x), sums[0]);
+                sums[1] = _mm256_fmadd_ps(weights[1], _mm256_loadu_ps(x.add(8)), sums[1]);
+            }
+        }
+        i += 16;
+    }
+    let rest = cols - i;
+    let mut weights = [0u8; 64];
+    // SAFETY: the rest of the row is in bounds and shorter than 16 weights of at most 4 bytes.
+    unsafe {
+        row.add(i * F::BYTES).copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
+    }
+    for (c, (column, mut sums)) in columns.iter().zip(sums).enumerate() {
+        let mut inputs = [0.0f32; 16];
+        inputs[..rest].copy_from_slice(&column[i..cols]);
+        for (half, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: both arrays have 16 elements; `out` has `C` columns of `stride`.
+            unsafe {
+                let w = F::eight(weights.as_ptr().add(half * 8 * F::BYTES));
+                *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(inputs.as_ptr().add(half * 8)), *sum);
+            }
+        }
+        // SAFETY: `out` has `C` columns of `stride` elements from here on.
+        unsafe { *out.add(c * stride) = total(_mm256_add_ps(sums[0], sums[1])) };
+    }
+}

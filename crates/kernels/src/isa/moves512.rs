@@ -1,0 +1,227 @@
+//! Moves that several formats share on AVX-512.
+
+use std::arch::x86_64::{
+    __m256, __m256i, __m512, __m512i, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128,
+    _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_set1_epi8,
+    _mm_srli_epi16, _mm_unpacklo_epi8, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_cvtepi32_epi16, _mm256_cvtph_ps, _mm256_i32gather_epi32, _mm256_mullo_epi32,
+    _mm256_set1_epi32, _mm256_setr_epi32, _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_castps256_ps512, _mm512_castsi256_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_i32gather_epi64, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_sub_epi8,
+    _mm512_maskz_multishift_epi64_epi8, _mm512_movehdup_ps, _mm512_moveldup_ps,
+    _mm512_permutex2var_epi8, _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_srlv_epi16,
+    _mm512_storeu_si512,
+};
+
+use crate::formats::grid::even_signs;
+
+use super::Order;
+
+/// The two f16 at `at`, as f32.
+///
+/// # Safety
+/// 4 bytes at `at` are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,f16c")]
+pub(crate) unsafe fn f16_pair(at: *const u8) -> [f32; 2] {
+    // SAFETY: 4 bytes by contract.
+    let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(unsafe { at.cast::<i32>().read_unaligned() }));
+    [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
+}
+
+/// The f16 at `at`, as f32.
+///
+/// # Safety
+/// 2 bytes at `at` are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,f16c")]
+pub(crate) unsafe fn f16_one(at: *const u8) -> f32 {
+    // SAFETY: 2 bytes by contract.
+    let bits = unsafe { at.cast::<u16>().read_unaligned() };
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+}
+
+/// Eight f16, `STRIDE` bytes apart, as f32.
+///
+/// # Safety
+/// 4 bytes at each are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx2,f16c")]
+pub(crate) unsafe fn f16_strided<const STRIDE: i32>(at: *const u8) -> __m256 {
+    let steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let offsets = _mm256_mullo_epi32(steps, _mm256_set1_epi32(STRIDE));
+    // SAFETY: reads 4 bytes at each place.
+    let words = unsafe { _mm256_i32gather_epi32::<1>(at.cast(), offsets) };
+    _mm256_cvtph_ps(_mm256_cvtepi32_epi16(_mm256_and_si256(words, _mm256_set1_epi32(0xFFFF))))
+}
+
+/// Eight numbers, one for 32 weights each, as sixteen, one for 16 weights each.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn twice(x: __m256) -> __m512 {
+    let index = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    _mm512_permutexvar_ps(index, _mm512_castps256_ps512(x))
+}
+
+/// Sixteen scales, one for 16 weights each, by lane of the four streams of [`Order::NATURAL`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn by_lane(scale: __m512) -> [__m512; 4] {
+    let first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    [0, 4, 8, 12]
+        .map(|from| _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(from)), scale))
+}
+
+/// Two halves as one register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn join(low: __m256i, high: __m256i) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// Sixteen bytes at `first` and at `second`, each as 16 low nibbles and then 16 high nibbles.
+///
+/// # Safety
+/// They are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+pub(crate) unsafe fn nibbles(first: *const u8, second: *const u8) -> __m512i {
+    // SAFETY: 16 bytes each by contract.
+    let (first, second) =
+        unsafe { (_mm_loadu_si128(first.cast()), _mm_loadu_si128(second.cast())) };
+    let bytes = join(_mm256_broadcastsi128_si256(first), _mm256_broadcastsi128_si256(second));
+    let shift = _mm512_setr_epi64(0, 0, NIBBLE, NIBBLE, 0, 0, NIBBLE, NIBBLE);
+    _mm512_and_si512(_mm512_srlv_epi16(bytes, shift), _mm512_set1_epi8(15))
+}
+
+/// A shift by 4 in each 16-bit lane.
+const NIBBLE: i64 = 0x0004_0004_0004_0004;
+
+/// The order of formats that look up vectors of 8 weights, `CHAIN` registers to a scale: register
+/// `w` holds vector `w` of each of the eight groups of 32 weights, so that eight indices lie side by
+/// side as they are needed.
+pub(crate) const fn vectors(chain: usize) -> Order {
+    let mut quads = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        let (register, lane) = (i / 16, i % 16);
+        quads[i] = (lane / 2 * 8 + register * 2 + lane % 2) as u8;
+        i += 1;
+    }
+    Order { quads, chain }
+}
+
+/// Eight vectors of a grid.
+///
+/// # Safety
+/// Every index is below `N`; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn look_up<const N: usize>(grid: &[u64; N], index: __m256i) -> __m512i {
+    // SAFETY: in bounds by contract.
+    unsafe { _mm512_i32gather_epi64::<8>(index, grid.as_ptr().cast()) }
+}
+
+/// Signs of 8 weights for each index of 7 bits: 128 bytes.
+static SIGNS: [u8; 128] = {
+    let mut table = [0; 128];
+    let mut i = 0;
+    while i < 128 {
+        table[i] = even_signs(i as u8);
+        i += 1;
+    }
+    table
+};
+
+/// Signs by register from indices of 7 bits: byte `w` of 64-bit lane `g` is the index for vector `w`
+/// of group `g`; higher bits are ignored.
+///
+/// # Safety
+/// The CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub(crate) unsafe fn signs_by_register(indices: __m512i) -> [u64; 4] {
+    // SAFETY: the table has 128 bytes.
+    let (low, high) = unsafe {
+        let table = SIGNS.as_ptr();
+        (_mm512_loadu_si512(table.cast()), _mm512_loadu_si512(table.add(64).cast()))
+    };
+    // SAFETY: as this function's.
+    unsafe { transpose_signs(_mm512_permutex2var_epi8(low, indices, high)) }
+}
+
+/// Brings byte `w` of 64-bit lane `g` to byte `g` of number `w`, for `w` below 4.
+///
+/// # Safety
+/// The CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub(crate) unsafe fn transpose_signs(bytes: __m512i) -> [u64; 4] {
+    static INDEX: [u8; 64] = {
+        let mut index = [0; 64];
+        let mut i = 0;
+        while i < 32 {
+            index[i] = (i % 8 * 8 + i / 8) as u8;
+            i += 1;
+        }
+        index
+    };
+    let mut signs = [0u64; 8];
+    // SAFETY: both arrays are 64 bytes.
+    unsafe {
+        let index = _mm512_loadu_si512(INDEX.as_ptr().cast());
+        _mm512_storeu_si512(signs.as_mut_ptr().cast(), _mm512_permutexvar_epi8(index, bytes));
+    }
+    [signs[0], signs[1], signs[2], signs[3]]
+}
+
+/// `128 ± magnitude`, minus where a bit is set.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) fn around_128(magnitudes: __m512i, signs: u64) -> __m512i {
+    let middle = _mm512_set1_epi8(-128);
+    let plus = _mm512_add_epi8(middle, magnitudes);
+    _mm512_mask_sub_epi8(plus, signs, middle, magnitudes)
+}
+
+/// Sixteen scales by lane of the two streams of [`vectors`]`(2)`: even groups, then odd ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn two_streams(scale: __m512) -> [__m512; 4] {
+    [_mm512_moveldup_ps(scale), _mm512_movehdup_ps(scale), scale, scale]
+}
+
+/// Sixteen nibbles as f32, the low one of each byte first.
+///
+/// # Safety
+/// 8 bytes at `at` are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn nibble_scales(at: *const u8) -> __m512 {
+    // SAFETY: 8 bytes by contract.
+    let bytes = unsafe { _mm_loadl_epi64(at.cast()) };
+    let nibble = _mm_set1_epi8(15);
+    let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), nibble);
+    let nibbles = _mm_unpacklo_epi8(_mm_and_si128(bytes, nibble), high);
+    _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles))
+}
+
+/// Bytes `2w` and `2w + 1` of each of the eight 64-bit lanes, each in a lane of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub(crate) fn pairs_of_indices(bytes: __m512i, w: usize) -> __m512i {
+    let fields = _mm512_set1_epi64(((2 * w) as i64 * 8) | ((2 * w + 1) as i64 * 8) << 32);
+    _mm512_maskz_multishift_epi64_epi8(0x1111_1111_1111_1111, fields, bytes)
+}
+
+/// A table of 16 bytes for `vpshufb`, the same in every 128-bit lane, from levels offset by 128.
+pub(crate) const fn levels_512(levels: &[i8; 16]) -> [u8; 64] {
+    let mut table = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        table[i] = (levels[i % 16] as i16 + 128) as u8;
+        i += 1;
+    }
+    table
+}
