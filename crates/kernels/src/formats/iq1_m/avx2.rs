@@ -3,7 +3,13 @@
 //! Eight weights share the sign of their shift but sixteen a scale, so codes count eighths:
 //! `8·(v + 1) + 1 ± 1`, of which 9 are taken away by the minima.
 
-use std::arch::x86_64::{__m128i, __m256, __m256i, _mm256_add_epi8, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_set1_epi32, _mm256_set1_epi8, _mm256_set1_ps, _mm256_set_m128i, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_srlv_epi32, _mm256_sub_epi8, _mm_loadu_si128, _mm_srli_epi16, _mm_unpackhi_epi8, _mm_unpacklo_epi8};
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_srli_epi16, _mm_unpackhi_epi8,
+    _mm_unpacklo_epi8, _mm256_add_epi8, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps,
+    _mm256_fmadd_ps, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srli_epi16,
+    _mm256_srlv_epi32, _mm256_sub_epi8,
+};
 
 use super::BYTES;
 use crate::formats::iq1_s::tables::GRID;
@@ -53,8 +59,7 @@ unsafe impl Codes256 for Iq1M {
 #[target_feature(enable = "avx2")]
 fn shifts(high: __m128i) -> __m256i {
     let odd = _mm_srli_epi16::<4>(high);
-    let nibbles =
-        _mm256_set_m128i(_mm_unpackhi_epi8(high, odd), _mm_unpacklo_epi8(high, odd));
+    let nibbles = _mm256_set_m128i(_mm_unpackhi_epi8(high, odd), _mm_unpacklo_epi8(high, odd));
     let negative = _mm256_and_si256(nibbles, _mm256_set1_epi8(8));
     _mm256_sub_epi8(_mm256_set1_epi8(2), _mm256_srli_epi16::<2>(negative))
 }

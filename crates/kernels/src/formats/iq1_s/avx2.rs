@@ -1,6 +1,11 @@
 //! IQ1_S on AVX2: the grid raised by one, what is left in the minima.
 
-use std::arch::x86_64::{__m128i, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_sub_ps, _mm_loadu_si128};
+use std::arch::x86_64::{
+    __m128i, _mm_loadu_si128, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_or_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi32,
+    _mm256_sub_ps,
+};
 
 use super::tables::GRID;
 use super::{BYTES, SHIFT};
@@ -22,9 +27,8 @@ unsafe impl Codes256 for Iq1S {
         let (d, heads) = unsafe { (f16(at), _mm_loadu_si128(at.add(34).cast::<__m128i>())) };
         let vector = |i: usize| {
             // SAFETY: 32 indices, 8 heads.
-            let (low, head) = unsafe {
-                (*at.add(2 + i), at.add(34 + i / 4 * 2).cast::<u16>().read_unaligned())
-            };
+            let (low, head) =
+                unsafe { (*at.add(2 + i), at.add(34 + i / 4 * 2).cast::<u16>().read_unaligned()) };
             GRID[usize::from(low) | usize::from(head >> (i % 4 * 3) & 7) << 8]
         };
         // d·(2s + 1), and the bit of the shift as the sign of 1/8.

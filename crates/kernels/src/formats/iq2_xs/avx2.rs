@@ -1,6 +1,9 @@
 //! IQ2_XS on AVX2: magnitudes from the grid, signs apart.
 
-use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64, _mm256_setzero_ps, _mm256_srli_epi16};
+use std::arch::x86_64::{
+    __m256i, _mm256_loadu_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64, _mm256_setzero_ps,
+    _mm256_srli_epi16,
+};
 
 use super::BYTES;
 use super::tables::GRID;

@@ -1,6 +1,9 @@
 //! IQ2_XXS on AVX2: magnitudes from the grid, signs apart.
 
-use std::arch::x86_64::{_mm256_add_ps, _mm256_cvtepi32_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_srli_epi32};
+use std::arch::x86_64::{
+    _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_srli_epi32,
+};
 
 use super::BYTES;
 use super::tables::GRID;

@@ -1,6 +1,10 @@
 //! IQ3_S on AVX2: magnitudes from the grid, signs apart.
 
-use std::arch::x86_64::{__m256i, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_srlv_epi32};
+use std::arch::x86_64::{
+    __m256i, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_fmadd_ps,
+    _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
+    _mm256_srlv_epi32,
+};
 
 use super::BYTES;
 use super::tables::GRID;

@@ -1,6 +1,9 @@
 //! IQ3_XXS on AVX2: magnitudes from the grid, signs apart.
 
-use std::arch::x86_64::{__m256i, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_srli_epi32};
+use std::arch::x86_64::{
+    __m256i, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_srli_epi32,
+};
 
 use super::BYTES;
 use super::tables::GRID;
@@ -20,8 +23,7 @@ unsafe impl Codes256 for Iq3Xxs {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(at: *const u8) -> Unpacked256 {
         // SAFETY: inside the block's 98 bytes.
-        let (d, words) =
-            unsafe { (f16(at), _mm256_loadu_si256(at.add(66).cast::<__m256i>())) };
+        let (d, words) = unsafe { (f16(at), _mm256_loadu_si256(at.add(66).cast::<__m256i>())) };
         // SAFETY: 64 indices.
         let four = |i: usize| u64::from(GRID[usize::from(unsafe { *at.add(2 + i) })]);
         let scale = _mm256_cvtepi32_ps(_mm256_srli_epi32::<28>(words));

@@ -1,6 +1,6 @@
 //! IQ4_NL on AVX2: codes looked up, magnitudes and signs apart.
 
-use std::arch::x86_64::{_mm256_setzero_ps};
+use std::arch::x86_64::_mm256_setzero_ps;
 
 use super::{BYTES, LEVELS};
 use crate::isa::avx2::lanes::{by_32, eight_f16, levels, magnitudes, nibbles};

@@ -1,6 +1,10 @@
 //! IQ4_XS on AVX2: codes looked up, magnitudes and signs apart.
 
-use std::arch::x86_64::{__m256, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_sub_epi32};
+use std::arch::x86_64::{
+    __m256, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_mul_ps, _mm256_or_si256,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_slli_epi32,
+    _mm256_srlv_epi32, _mm256_sub_epi32,
+};
 
 use super::BYTES;
 use crate::formats::iq4_nl::LEVELS;
@@ -39,10 +43,8 @@ unsafe fn scales(at: *const u8) -> __m256 {
         let high = at.add(2).cast::<u16>().read_unaligned();
         (f16(at), high, at.add(4).cast::<i32>().read_unaligned())
     };
-    let low = _mm256_srlv_epi32(
-        _mm256_set1_epi32(low),
-        _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28),
-    );
+    let low =
+        _mm256_srlv_epi32(_mm256_set1_epi32(low), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
     let high = _mm256_srlv_epi32(
         _mm256_set1_epi32(i32::from(high)),
         _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14),

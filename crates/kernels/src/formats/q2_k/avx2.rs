@@ -1,6 +1,8 @@
 //! Q2_K on AVX2: a half is a run of 32 bytes, its groups the bit pairs.
 
-use std::arch::x86_64::{__m128i, _mm256_setzero_si256, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16};
+use std::arch::x86_64::{
+    __m128i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16, _mm256_setzero_si256,
+};
 
 use super::BYTES;
 use crate::isa::avx2::lanes::{by_16, f16, join, pair_codes, times, unsigned};

@@ -1,6 +1,9 @@
 //! Q3_K on AVX2: Q2_K with one more bit, the same bit of all groups of a half in a row.
 
-use std::arch::x86_64::{__m128i, __m256i, _mm256_loadu_si256, _mm256_setzero_si256, _mm_and_si128, _mm_or_si128, _mm_set1_epi8, _mm_set_epi64x, _mm_setr_epi32, _mm_slli_epi16, _mm_sub_epi8};
+use std::arch::x86_64::{
+    __m128i, __m256i, _mm_and_si128, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_setr_epi32,
+    _mm_slli_epi16, _mm_sub_epi8, _mm256_loadu_si256, _mm256_setzero_si256,
+};
 
 use super::BYTES;
 use crate::isa::avx2::lanes::{by_16, f16, fields, join, merge, pair_codes, pairs, signed, times};
@@ -45,9 +48,8 @@ unsafe impl Codes256 for Q3K {
 #[target_feature(enable = "avx2")]
 unsafe fn scales(at: *const u8) -> __m128i {
     // SAFETY: by contract.
-    let (low, high) = unsafe {
-        (at.cast::<i64>().read_unaligned(), at.add(8).cast::<i32>().read_unaligned())
-    };
+    let (low, high) =
+        unsafe { (at.cast::<i64>().read_unaligned(), at.add(8).cast::<i32>().read_unaligned()) };
     let low = _mm_set_epi64x(low >> 4, low);
     let [a, b, c, d] = [high, high >> 2, high >> 4, high >> 6];
     let low = _mm_and_si128(low, _mm_set1_epi8(15));

@@ -1,6 +1,6 @@
 //! Q4_1 on AVX2: eight blocks, transposed.
 
-use std::arch::x86_64::{_mm256_setzero_si256};
+use std::arch::x86_64::_mm256_setzero_si256;
 
 use super::BYTES;
 use crate::isa::avx2::lanes::{by_32, eight_f16, nibbles, twice};
@@ -22,11 +22,6 @@ unsafe impl Codes256 for Q41 {
             let codes = nibbles(at.add(4), BYTES);
             (codes, eight_f16(at, BYTES), eight_f16(at.add(2), BYTES))
         };
-        Unpacked256 {
-            codes,
-            signs: [_mm256_setzero_si256(); 8],
-            scale: by_32(d),
-            min: twice(m),
-        }
+        Unpacked256 { codes, signs: [_mm256_setzero_si256(); 8], scale: by_32(d), min: twice(m) }
     }
 }

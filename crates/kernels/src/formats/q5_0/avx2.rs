@@ -1,6 +1,9 @@
 //! Q5_0 on AVX2: eight blocks, a bit of each code from the words of high bits.
 
-use std::arch::x86_64::{_mm256_and_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_ps, _mm256_setzero_si256};
+use std::arch::x86_64::{
+    _mm256_and_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_ps,
+    _mm256_setzero_si256,
+};
 
 use super::BYTES;
 use crate::isa::avx2::lanes::{bits, by_32, eight_f16, eight_words, nibbles, twice};

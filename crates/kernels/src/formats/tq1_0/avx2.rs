@@ -3,7 +3,11 @@
 //! Threefold bytes wrap, which drops the trits already taken; the next is how often three times the
 //! rest exceeds a byte.
 
-use std::arch::x86_64::{__m128i, __m256i, _mm256_add_epi8, _mm256_blend_epi32, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_set1_epi32, _mm256_set1_epi8, _mm256_set1_ps, _mm256_setzero_si256, _mm256_sub_epi8, _mm_loadu_si128};
+use std::arch::x86_64::{
+    __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi8, _mm256_blend_epi32,
+    _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8,
+    _mm256_set1_epi8, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_sub_epi8,
+};
 
 use super::BYTES;
 use crate::isa::avx2::lanes::{f16, join, transpose};

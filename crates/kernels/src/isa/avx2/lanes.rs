@@ -4,7 +4,19 @@
 //! lanes 4-7 for the same groups, last 16. Loads in the file's order have a group in a register;
 //! every move here keeps to the halves of registers, where shuffles are cheap.
 
-use std::arch::x86_64::{__m128i, __m256, __m256i, _mm256_abs_epi8, _mm256_add_epi8, _mm256_add_ps, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi8, _mm256_cvtepi32_ps, _mm256_cvtepi8_epi32, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_permute2f128_ps, _mm256_permute2x128_si256, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_epi8, _mm256_set1_ps, _mm256_set_m128i, _mm256_setr_epi32, _mm256_setr_epi64x, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128, _mm_set1_epi8, _mm_setr_epi16, _mm_setr_epi8, _mm_srli_epi16, _mm_srli_si128, _mm_unpacklo_epi8};
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+    _mm_cvtss_f32, _mm_loadu_si128, _mm_set1_epi8, _mm_setr_epi8, _mm_setr_epi16, _mm_srli_epi16,
+    _mm_srli_si128, _mm_unpacklo_epi8, _mm256_abs_epi8, _mm256_add_epi8, _mm256_add_ps,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
+    _mm256_cvtph_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_permute2f128_ps,
+    _mm256_permute2x128_si256, _mm256_permutevar8x32_ps, _mm256_set_m128i, _mm256_set1_epi8,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setr_epi64x, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
+    _mm256_unpacklo_epi64, _mm256_xor_si256,
+};
 
 /// The eight registers of two halves.
 #[inline]
@@ -249,8 +261,14 @@ pub(crate) fn eighths(words: __m256i) -> [__m256i; 4] {
     ];
     // Lane `l` takes byte `l div 4 * 2` of word `l mod 4`, then the next.
     let first = _mm256_setr_epi32(
-        0x0000_0000, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c,
-        0x0202_0202, 0x0606_0606, 0x0a0a_0a0a, 0x0e0e_0e0e,
+        0x0000_0000,
+        0x0404_0404,
+        0x0808_0808,
+        0x0c0c_0c0c,
+        0x0202_0202,
+        0x0606_0606,
+        0x0a0a_0a0a,
+        0x0e0e_0e0e,
     );
     let next = _mm256_add_epi8(first, _mm256_set1_epi8(1));
     [
@@ -305,10 +323,7 @@ pub(crate) fn even(sevens: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 pub(crate) fn sevens(words: __m256i) -> __m256i {
     let byte = |words: __m256i, mask: i32| _mm256_and_si256(words, _mm256_set1_epi32(mask));
-    let low = _mm256_or_si256(
-        byte(words, 0x7f),
-        byte(_mm256_slli_epi32::<1>(words), 0x7f00),
-    );
+    let low = _mm256_or_si256(byte(words, 0x7f), byte(_mm256_slli_epi32::<1>(words), 0x7f00));
     let high = _mm256_or_si256(
         byte(_mm256_slli_epi32::<2>(words), 0x007f_0000),
         byte(_mm256_slli_epi32::<3>(words), 0x7f00_0000),
