@@ -28,6 +28,8 @@ pub(crate) struct Scratch {
     pub(crate) sums: Aligned<f32>,
     /// Unpacked weights.
     pub(crate) panel: Aligned<u16>,
+    /// Cache rows and softmax weights as bf16.
+    pub(crate) halves: Aligned<u16>,
     /// Inputs brought together for one matrix.
     pub(crate) gathered: Aligned<u16>,
 }

@@ -14,6 +14,8 @@
 //! results do not depend on the number of threads.
 
 mod online;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use crate::buffer::{Aligned, Shared};
 use crate::format::Format;
@@ -24,6 +26,8 @@ use online::{State, Visible};
 const RUN: usize = 256;
 /// Cache rows decoded at a time.
 const TILE: usize = 64;
+/// Query rows of a task when they are split.
+const BLOCK: usize = 512;
 /// Tokens from which on query rows are split rather than the cache.
 const MANY_TOKENS: usize = 9;
 
@@ -115,14 +119,15 @@ impl Attention {
         assert!(cache.bytes.len() >= seen * cache.row_bytes(), "cache rows");
         let runs = if tokens < MANY_TOKENS { seen.div_ceil(RUN) } else { 1 };
         let run_len = if tokens < MANY_TOKENS { RUN } else { seen };
-        // A task takes all heads of a token: the cache is decoded once for them.
-        let block = if tokens < MANY_TOKENS { rows } else { heads };
+        // A task takes all heads of some tokens: the cache is decoded once for them.
+        let block = if tokens < MANY_TOKENS { rows } else { heads * (BLOCK / heads).max(1) };
         let maxima = Shared::new(self.maxima.resize(runs * rows));
         let sums = Shared::new(self.sums.resize(runs * rows));
         let outputs = Shared::new(self.outputs.resize(runs * rows * cache.values));
-        let blocks = rows / block;
+        let blocks = rows.div_ceil(block);
         cpu.pool().run(runs * blocks, &|scratch, i| {
             let (run, first_row) = (i / blocks, i % blocks * block);
+            let block = block.min(rows - first_row);
             let at = run * rows + first_row;
             // SAFETY: each task has its own run and query rows.
             let mut state = unsafe {
@@ -134,6 +139,13 @@ impl Attention {
             };
             state.clear();
             let end = seen.min((run + 1) * run_len).min(past + (first_row + block).div_ceil(heads));
+            #[cfg(target_arch = "x86_64")]
+            if tiles::apply(cpu.tier(), block, &cache) {
+                let q = &q[first_row * cache.width..][..block * cache.width];
+                let seen = |r: usize| past + (first_row + r) / heads + 1;
+                let rows = (&cache, run * run_len..end);
+                return tiles::add(cpu.tier(), q, rows, &seen, scale, scratch, &mut state);
+            }
             let tile = scratch.row.resize(TILE * cache.width);
             let scores = scratch.values.resize(TILE);
             for start in (run * run_len..end).step_by(TILE) {

@@ -67,8 +67,10 @@ pub(crate) unsafe fn tiles<F: Codes512>(
             }
             for step in 0..STEPS {
                 let to = (group * range.len() + i) * STEPS + step;
-                // SAFETY: the panel has this tile by contract.
-                unsafe { pair_up(&rowwise.0[step * TILE_LEN..], panel.add(to * TILE_LEN)) };
+                // SAFETY: the block has this tile, and the panel by contract.
+                unsafe {
+                    pair_up(rowwise.0.as_ptr().add(step * TILE_LEN), STEP, panel.add(to * TILE_LEN))
+                };
             }
         }
     }
@@ -149,15 +151,14 @@ const fn groups(order: &Order) -> [[i32; 16]; 16] {
 /// Turns a tile `[16 rows][16 pairs]` into `[16 pairs][16 rows]`: a transposition of 32-bit lanes.
 ///
 /// # Safety
-/// The CPU has AVX-512 F; `to` has room for a tile.
+/// The CPU has AVX-512 F; `rows` are 16 of 32 numbers, `stride` apart; `to` has room for a tile.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn pair_up(rows: &[u16], to: *mut u16) {
-    assert!(rows.len() >= TILE_LEN);
+pub(crate) unsafe fn pair_up(rows: *const u16, stride: usize, to: *mut u16) {
     let mut a = [_mm512_setzero_si512(); 16];
     for (r, a) in a.iter_mut().enumerate() {
-        // SAFETY: row `r` of the tile is in bounds by the assertion.
-        *a = unsafe { _mm512_loadu_si512(rows.as_ptr().add(r * STEP).cast()) };
+        // SAFETY: row `r` has 32 numbers by contract.
+        *a = unsafe { _mm512_loadu_si512(rows.add(r * stride).cast()) };
     }
     let mut b = a;
     for i in 0..8 {

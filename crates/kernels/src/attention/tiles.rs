@@ -1,0 +1,191 @@
+//! The absorbed form on AMX tiles: all query rows of a block against 64 cache rows at a time.
+//!
+//! With 128 heads on one key row, decode at depth is arithmetic, not memory, and tiles do it some
+//! twenty times faster than f32 lanes. Numbers are split into a high and a low bf16, and the product
+//! of the two low parts dropped: about 16 bits, more than an f16 cache has.
+//!
+//! ```text
+//! queries  [2][block][padded width]   scores [block][64]   weights [2][block][64]
+//! keys     panels of 16 cache rows    values panels of 16 value numbers
+//! ```
+
+use std::ops::Range;
+
+use crate::cpu::Tier;
+use crate::isa::amx::{self, STEP, TILE, TileInputs};
+use crate::ops::{exp, wide};
+use crate::pool::Scratch;
+
+use super::Latent;
+use super::online::State;
+
+/// Cache rows at a time: two steps of a tile.
+const ROWS: usize = 64;
+
+/// Whether tiles do this: whole tiles of query rows and of values.
+pub(super) fn apply(tier: Tier, block: usize, cache: &Latent<'_>) -> bool {
+    tier.has_amx() && block.is_multiple_of(TILE) && cache.values.is_multiple_of(TILE)
+}
+
+/// Adds cache rows `range` to `state`, one row of it for each row of `q` `[block, width]`; query row
+/// `r` sees the cache rows below `seen(r)`.
+pub(super) fn add(
+    tier: Tier,
+    q: &[f32],
+    (cache, range): (&Latent<'_>, Range<usize>),
+    seen: &dyn Fn(usize) -> usize,
+    scale: f32,
+    scratch: &mut Scratch,
+    state: &mut State<'_>,
+) {
+    assert!(tier.has_amx(), "tiles on {tier}");
+    let (width, values) = (cache.width, cache.values);
+    let padded = width.next_multiple_of(STEP);
+    let block = q.len() / width;
+    let queries = scratch.gathered.resize(2 * block * padded);
+    let (high, low) = queries.split_at_mut(block * padded);
+    wide(tier, || split(q, width, padded, high, low));
+    let queries = [&*high, &*low];
+    for start in range.clone().step_by(ROWS) {
+        let n = ROWS.min(range.end - start);
+        let row = scratch.row.resize(ROWS * width);
+        row[n * width..].fill(0.0);
+        cache.decode(start, n, &mut row[..n * width]);
+        let halves = scratch.halves.resize(2 * ROWS * (padded + block));
+        let (rows, weights) = halves.split_at_mut(2 * ROWS * padded);
+        let (high, low) = rows.split_at_mut(ROWS * padded);
+        wide(tier, || split(row, width, padded, high, low));
+        let panels = scratch.panel.resize(2 * ROWS * padded.max(values));
+        let scores = scratch.kept.resize(block * ROWS);
+        scores.fill(0.0);
+        let keys = panels.chunks_exact_mut(ROWS * padded);
+        for (rows, panel) in [&*high, &*low].into_iter().zip(keys) {
+            key_panel(tier, rows, padded, panel);
+        }
+        let shape = (ROWS / TILE, block / TILE, padded / STEP);
+        multiply(tier, panels, ROWS * padded, queries, padded, shape, (scores, ROWS));
+        let (first, second) = weights.split_at_mut(block * ROWS);
+        wide(tier, || {
+            for r in 0..block {
+                let visible = seen(r).saturating_sub(start).min(n);
+                let scores = &mut scores[r * ROWS..][..ROWS];
+                let kept = soften(scores, visible, scale, &mut state.maxima[r], &mut state.sums[r]);
+                if kept != 1.0 {
+                    state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= kept);
+                }
+            }
+            split(scores, ROWS, ROWS, first, second);
+        });
+        let panels = scratch.panel.resize(2 * ROWS * values);
+        let parts = panels.chunks_exact_mut(ROWS * values);
+        for (rows, panel) in [&*high, &*low].into_iter().zip(parts) {
+            wide(tier, || value_panel(rows, padded, values, panel));
+        }
+        let shape = (values / TILE, block / TILE, ROWS / STEP);
+        let weights = [&*first, &*second];
+        multiply(tier, panels, ROWS * values, weights, ROWS, shape, (state.outputs, values));
+    }
+}
+
+/// `out += panel · inputs`, of both in their high and low parts: high·high + high·low + low·high.
+fn multiply(
+    tier: Tier,
+    panels: &[u16],
+    panel_len: usize,
+    inputs: [&[u16]; 2],
+    stride: usize,
+    shape: (usize, usize, usize), // (row groups, column groups, steps)
+    (out, out_stride): (&mut [f32], usize),
+) {
+    let (row_groups, col_groups, steps) = shape;
+    let (high, low) = panels.split_at(panel_len);
+    assert!(tier.has_amx());
+    assert!(row_groups * steps * TILE * STEP <= panel_len.min(low.len()), "panels");
+    assert!(row_groups * TILE <= out_stride && col_groups * TILE * out_stride <= out.len(), "sums");
+    for (panel, input) in [(high, inputs[0]), (high, inputs[1]), (low, inputs[0])] {
+        assert!((col_groups * TILE - 1) * stride + steps * STEP <= input.len(), "inputs");
+        let inputs = TileInputs { first: input.as_ptr(), stride };
+        // SAFETY: the tier is AMX, and panel, inputs and sums are long enough, all asserted above.
+        unsafe { amx::product(panel.as_ptr(), inputs, shape, out.as_mut_ptr(), out_stride) };
+    }
+}
+
+/// Rows of `width` numbers as high and low bf16, each row padded with zeros to `padded`.
+#[inline(always)]
+fn split(x: &[f32], width: usize, padded: usize, high: &mut [u16], low: &mut [u16]) {
+    let outputs = high.chunks_exact_mut(padded).zip(low.chunks_exact_mut(padded));
+    for (x, (high, low)) in x.chunks_exact(width).zip(outputs) {
+        for ((&x, high), low) in x.iter().zip(high.iter_mut()).zip(low.iter_mut()) {
+            *high = half(x);
+            *low = half(x - f32::from_bits(u32::from(*high) << 16));
+        }
+        high[width..].fill(0);
+        low[width..].fill(0);
+    }
+}
+
+/// bf16 to nearest, ties to even.
+#[inline(always)]
+fn half(x: f32) -> u16 {
+    let bits = x.to_bits();
+    (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// Cache rows `[ROWS, padded]` as panels of 16 rows.
+fn key_panel(tier: Tier, rows: &[u16], padded: usize, panel: &mut [u16]) {
+    assert!(tier.has_amx() && rows.len() >= ROWS * padded && panel.len() >= ROWS * padded);
+    let steps = padded / STEP;
+    for group in 0..ROWS / TILE {
+        for step in 0..steps {
+            let from = group * TILE * padded + step * STEP;
+            let to = (group * steps + step) * TILE * STEP;
+            // SAFETY: 16 rows of 32 numbers from `from` on, `padded` apart, and a tile from `to` on
+            // are inside, by the assertion.
+            unsafe {
+                amx::pair_up(rows.as_ptr().add(from), padded, panel.as_mut_ptr().add(to));
+            }
+        }
+    }
+}
+
+/// The first `values` numbers of the rows as panels whose rows are value numbers and whose pairs are
+/// neighbouring cache rows.
+#[inline(always)]
+fn value_panel(rows: &[u16], padded: usize, values: usize, panel: &mut [u16]) {
+    for (tile, out) in panel.chunks_exact_mut(TILE * STEP).enumerate() {
+        let (group, step) = (tile / (ROWS / STEP), tile % (ROWS / STEP));
+        debug_assert!((group + 1) * TILE <= values);
+        for (pair, out) in out.chunks_exact_mut(2 * TILE).enumerate() {
+            let at = (step * STEP + 2 * pair) * padded + group * TILE;
+            let (even, odd) = (&rows[at..][..TILE], &rows[at + padded..][..TILE]);
+            for (out, (&even, &odd)) in out.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
+                (out[0], out[1]) = (even, odd);
+            }
+        }
+    }
+}
+
+/// Turns scores into weights and goes on with the running softmax; what earlier outputs are to be
+/// multiplied with.
+#[inline(always)]
+fn soften(scores: &mut [f32], visible: usize, scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+    let (scores, rest) = scores.split_at_mut(visible);
+    rest.fill(0.0);
+    if visible == 0 {
+        return 1.0;
+    }
+    let mut top = *max;
+    for score in scores.iter_mut() {
+        *score *= scale;
+        top = top.max(*score);
+    }
+    let kept = if *max == f32::NEG_INFINITY { 0.0 } else { (*max - top).exp() };
+    *max = top;
+    let mut total = 0.0;
+    for score in scores.iter_mut() {
+        *score = exp(*score - top);
+        total += *score;
+    }
+    *sum = *sum * kept + total;
+    kept
+}
