@@ -89,7 +89,7 @@ fn every_format_tier_and_shape_agrees_with_the_scalar_twin() {
     let mut random = Random::new(1);
     for format in Format::all() {
         let b = format.block_len().max(32);
-        for (rows, cols) in [(1, b), (3, b * 3), (67, 512), (33, 768 + b % 256)] {
+        for (rows, cols) in [(1, b), (3, b * 3), (67, 512), (33, 768 + b % 256), (2, 2304)] {
             let bytes = random.blocks(format, rows, cols);
             for tier in Tier::available() {
                 for n in [1, 2, 3, 4, 5, 17, 40] {

@@ -5,7 +5,7 @@ use crate::cpu::Tier;
 use crate::inputs::{BLOCK, Inputs};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::avx2;
-use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels512, Order, Rows};
+use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, Order, Rows};
 use crate::matrix::Matrix;
 use crate::ops;
 use crate::pool::Scratch;
@@ -19,6 +19,10 @@ const FEW_ROWS: usize = 64;
 const MANY_ROWS: usize = 256;
 /// Blocks of 256 weights that are unpacked at a time: with `MANY_ROWS` rows, 1 MiB of bf16.
 const PANEL_BLOCKS: usize = 8;
+
+/// Rows that are unpacked at a time for AVX2: with `PANEL_BLOCKS` blocks, 80 KiB.
+#[cfg(target_arch = "x86_64")]
+const UNPACKED_ROWS: usize = 16;
 
 /// Which of the inputs take part.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +83,9 @@ enum Path {
     /// Quantized inputs in this order, weights in place.
     #[cfg(target_arch = "x86_64")]
     Gemv(Gemv, &'static Order),
+    /// Quantized inputs, weights unpacked once for all columns.
+    #[cfg(target_arch = "x86_64")]
+    Unpacked(&'static Kernels256),
     /// bf16 tiles.
     #[cfg(target_arch = "x86_64")]
     Tiles(&'static Kernels512),
@@ -103,7 +110,8 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
             return Path::Floats(gemv);
         }
         if let Some(kernels) = &spec.avx2 {
-            return Path::Gemv(kernels.gemv, &avx2::ORDER);
+            let few = Path::Gemv(kernels.gemv, &avx2::ORDER);
+            return if columns > FEW { Path::Unpacked(kernels) } else { few };
         }
     }
     let _ = (tier, spec, columns);
@@ -128,6 +136,8 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
         Path::Floats(_) => {}
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
+        #[cfg(target_arch = "x86_64")]
+        Path::Unpacked(_) => inputs.quantize(cpu.pool(), &avx2::ORDER),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
     }
@@ -159,6 +169,8 @@ pub(crate) fn compute<'s>(
         Path::Floats(gemv) => floats(gemv, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(gemv, order) => few(gemv, order, &rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Unpacked(kernels) => unpacked(kernels, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => many(kernels, &rows, inputs, columns, scratch),
     }
@@ -234,6 +246,53 @@ fn few(
         let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
         // SAFETY: as in `floats`; the columns have the matrix's blocks.
         unsafe { gemv(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr()) };
+    }
+}
+
+/// Unpacks some blocks of some rows, as many as stay in the cache, and multiplies them with all
+/// columns.
+#[cfg(target_arch = "x86_64")]
+fn unpacked(
+    kernels: &Kernels256,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    const BYTES: usize = size_of::<avx2::Unpacked256>();
+    let (rows, blocks) = (matrix.rows(), blocks_of(matrix));
+    let values = scratch.values.resize(columns.len() * rows);
+    values.fill(0.0);
+    let panel = scratch.panel.resize(UNPACKED_ROWS * PANEL_BLOCKS * BYTES / 2).as_mut_ptr();
+    for start in (0..rows).step_by(UNPACKED_ROWS) {
+        let count = UNPACKED_ROWS.min(rows - start);
+        for from in (0..blocks.count()).step_by(PANEL_BLOCKS) {
+            let range = from..blocks.count().min(from + PANEL_BLOCKS);
+            let whole = Blocks { whole: range.len(), tail: 0 };
+            let ready = Rows { start: panel.cast(), stride: range.len() * BYTES, count };
+            // SAFETY: the path was chosen for the tier of its kernels; the panel has room, and its
+            // start lies on a cache line.
+            unsafe {
+                let rows = rows_of(&matrix.slice(start, count));
+                (kernels.unpack)(rows, blocks, range, panel.cast());
+            }
+            for c in (0..columns.len()).step_by(FEW) {
+                let n = FEW.min(columns.len() - c);
+                let column = |i: usize| {
+                    let column = inputs.column(&avx2::ORDER, columns.get(c + i.min(n - 1)));
+                    // SAFETY: columns have the matrix's blocks.
+                    unsafe { column.after(&avx2::ORDER, from) }
+                };
+                let group: [Column; FEW] = std::array::from_fn(column);
+                let mut sums = [0.0; FEW * UNPACKED_ROWS];
+                // SAFETY: as above; `sums` has room for `n` columns of `count` rows.
+                unsafe { (kernels.ready)(ready, whole, &group[..n], sums.as_mut_ptr()) };
+                for (i, sums) in sums.chunks_exact(count).take(n).enumerate() {
+                    let values = &mut values[(c + i) * rows + start..][..count];
+                    values.iter_mut().zip(sums).for_each(|(v, s)| *v += s);
+                }
+            }
+        }
     }
 }
 

@@ -60,6 +60,24 @@ pub(crate) struct Column {
     pub(crate) sums: *const f32,
 }
 
+impl Column {
+    /// The column after this many blocks.
+    ///
+    /// # Safety
+    /// It has as many, and `order` is its order.
+    pub(crate) unsafe fn after(self, order: &Order, blocks: usize) -> Self {
+        // SAFETY: by contract.
+        unsafe {
+            Self {
+                high: self.high.add(blocks * 256),
+                low: self.low.add(blocks * 256),
+                scale: self.scale.add(blocks * order.streams() * 16),
+                sums: self.sums.add(blocks * 16),
+            }
+        }
+    }
+}
+
 /// Rows of one matrix for the drivers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
@@ -75,8 +93,13 @@ pub(crate) struct Rows {
 ///
 /// Unsafe as [`Kernels512`].
 pub(crate) struct Kernels256 {
-    /// As [`Kernels512::gemv`].
+    /// Products of few columns.
     pub(crate) gemv: Gemv,
+    /// Unpacks some blocks of all rows, `panel[row * range.len() + block]`.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, panel: *mut avx2::Unpacked256),
+    /// Products of few columns with rows that were unpacked.
+    pub(crate) ready: Gemv,
 }
 
 /// The AVX-512 kernels of one format.

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::GRID;
-use crate::isa::avx2::lanes::{by_32, even, f16, sevens, signs, vectors};
+use crate::isa::avx2::lanes::{by_32, even, f16, sevens, short_vectors, signs};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ3_XXS's codes.
@@ -25,11 +25,11 @@ unsafe impl Codes256 for Iq3Xxs {
         // SAFETY: inside the block's 98 bytes.
         let (d, words) = unsafe { (f16(at), _mm256_loadu_si256(at.add(66).cast::<__m256i>())) };
         // SAFETY: 64 indices.
-        let four = |i: usize| u64::from(GRID[usize::from(unsafe { *at.add(2 + i) })]);
+        let vector = |i: usize| GRID[usize::from(unsafe { *at.add(2 + i) })];
         let scale = _mm256_cvtepi32_ps(_mm256_srli_epi32::<28>(words));
         let scale = _mm256_add_ps(scale, _mm256_set1_ps(0.5));
         Unpacked256 {
-            codes: vectors(|i| four(2 * i) | four(2 * i + 1) << 32),
+            codes: short_vectors(vector),
             signs: signs(even(sevens(words))),
             scale: by_32(_mm256_mul_ps(scale, _mm256_set1_ps(d * 0.5))),
             min: [_mm256_setzero_ps(); 2],

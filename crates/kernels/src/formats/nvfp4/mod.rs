@@ -23,13 +23,12 @@ const LEN: usize = 64;
 pub(crate) const BYTES: usize = 36;
 
 /// Half the value of a UE4M3, as codes are doubled; the code for NaN counts as zero.
+///
+/// Exponent and mantissa, subnormal or not, go where an f32 has them; the factor is the difference of
+/// the biases, 127 - 7, and the half.
 pub(crate) fn half_scale(scale: u8) -> f32 {
-    let (exponent, mantissa) = (scale >> 3 & 15, f32::from(scale & 7));
-    match (scale, exponent) {
-        (0x7f, _) => 0.0,
-        (_, 0) => mantissa * 2f32.powi(-10),
-        _ => (1.0 + mantissa / 8.0) * 2f32.powi(i32::from(exponent) - 8),
-    }
+    const BIAS: f32 = f32::from_bits((127 + 119) << 23);
+    if scale == 0x7f { 0.0 } else { f32::from_bits(u32::from(scale & 0x7f) << 20) * BIAS }
 }
 
 pub(crate) static SPEC: Spec = Spec {

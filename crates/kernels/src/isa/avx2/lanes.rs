@@ -397,3 +397,19 @@ pub(crate) fn raise(mut codes: [__m256i; 8]) -> [__m256i; 8] {
     }
     codes
 }
+
+/// Vectors of four bytes: `vector(i)` are the weights from `4i` on, the first one lowest.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) fn short_vectors(vector: impl Fn(usize) -> u32) -> [__m256i; 8] {
+    let mut out = [_mm256_setzero_si256(); 8];
+    for (r, out) in out.iter_mut().enumerate() {
+        let of = |lane: usize| {
+            let group = r / 4 * 4 + lane % 4;
+            vector(group * 8 + lane / 4 * 4 + r % 4).cast_signed()
+        };
+        let [a, b, c, d] = [of(0), of(1), of(2), of(3)];
+        *out = _mm256_setr_epi32(a, b, c, d, of(4), of(5), of(6), of(7));
+    }
+    out
+}
