@@ -1,5 +1,7 @@
 //! The `cachalot` program: picks a command and turns its end into an exit code.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod command;
 mod conversation;
