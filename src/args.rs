@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::command::bench::BenchArgs;
+use crate::command::perplexity::PerplexityArgs;
 use crate::command::show::ShowArgs;
 
 /// Runs the full DeepSeek-R1 671B, and its kin, on the machine you have.
@@ -30,6 +32,10 @@ pub(crate) enum Command {
     Detokenize(DetokenizeArgs),
     /// Write the logits of given tokens to a file, to compare with other runtimes
     Logits(LogitsArgs),
+    /// Measure how fast a model is here, and how near to what this machine can do
+    Bench(BenchArgs),
+    /// Measure how well a model foresees a text, and how far it strays from another
+    Perplexity(PerplexityArgs),
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +80,7 @@ Examples:
 #[command(next_help_heading = "Computation")]
 pub(crate) struct ModelArgs {
     /// Threads that compute [default: the physical cores that this process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Active experts per token [default: what the file says]
     #[arg(long, value_name = "N")]

@@ -11,6 +11,7 @@ mod interrupt;
 mod settings;
 mod terminal;
 
+use std::io::stdout;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,10 +23,12 @@ fn main() -> ExitCode {
     let environment = Environment::read();
     let ended = environment.and_then(|environment| match Cli::parse().command {
         Command::Run(args) => command::run::run(args, &environment),
-        Command::Show(args) => command::show::run(&args, &mut std::io::stdout().lock()),
+        Command::Show(args) => command::show::run(&args, &mut stdout()),
         Command::Tokenize(args) => command::tokenize::tokenize(&args),
         Command::Detokenize(args) => command::tokenize::detokenize(&args),
         Command::Logits(args) => command::logits::run(&args, &environment),
+        Command::Bench(args) => command::bench::run(&args, &environment, &mut stdout()),
+        Command::Perplexity(args) => command::perplexity::run(&args, &environment, &mut stdout()),
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,9 @@
 //! One module for each command.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod logits;
+pub(crate) mod perplexity;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod tokenize;

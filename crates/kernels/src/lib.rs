@@ -30,6 +30,7 @@ mod isa;
 mod matrix;
 pub mod ops;
 mod pool;
+pub mod probe;
 mod product;
 
 pub use block::Columns;

@@ -1,0 +1,133 @@
+//! What this machine can do at best: the two rates that bound everything else.
+//!
+//! Decoding is bound by the bytes that are read per second, prompts by the products that are made
+//! per second. Both are measured with the threads and the instructions that a model would use, and
+//! the best of some short rounds counts: whatever else runs here only makes a round slower.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::block::Columns;
+use crate::buffer::Shared;
+use crate::cpu::Tier;
+use crate::format::Format;
+use crate::inputs::Inputs;
+use crate::matrix::Matrix;
+use crate::ops::wide;
+use crate::product::{Cpu, Product};
+
+/// Far more than the caches of most CPUs hold.
+const BUFFER_BYTES: usize = 1 << 30;
+/// Numbers that a task reads: 1 MiB.
+const PIECE: usize = 1 << 17;
+/// Numbers summed side by side: eight registers of 64 bytes.
+const LANES: usize = 64;
+/// The shape that is multiplied: several tasks for each thread, so that none waits long for another.
+const ROWS_PER_THREAD: usize = 1024;
+const COLS: usize = 4096;
+const INPUTS: usize = 256;
+/// Rounds go on for this long, but there are at least so many.
+const ROUNDS_TIME: Duration = Duration::from_millis(400);
+const ROUNDS_MIN: usize = 3;
+
+/// Bytes per second that all threads together read from memory.
+pub fn read_bandwidth(cpu: &Cpu) -> f64 {
+    read_bandwidth_over(cpu, BUFFER_BYTES)
+}
+
+/// As [`read_bandwidth`], over about `bytes`, at most 1 GiB, where memory is short. A buffer that
+/// fits the caches measures those.
+pub fn read_bandwidth_over(cpu: &Cpu, bytes: usize) -> f64 {
+    let pieces = (bytes.min(BUFFER_BYTES) / (PIECE * size_of::<u64>())).max(1);
+    let mut buffer = vec![0u64; pieces * PIECE];
+    // Written by all threads, so that pages lie near those who read them. Pages never written would
+    // all be one and the same page of zeros, in the caches.
+    let shared = Shared::new(&mut buffer);
+    cpu.pool().run(pieces, &|_, i| {
+        // SAFETY: each task has a piece of its own.
+        unsafe { shared.slice(i * PIECE, PIECE) }.fill(1);
+    });
+    let best = best_time(|| {
+        cpu.pool().run(pieces, &|_, i| {
+            black_box(sum(cpu.tier(), &buffer[i * PIECE..][..PIECE]));
+        });
+    });
+    size_of_val(&buffer[..]) as f64 / best
+}
+
+/// Products per second (multiplications, each with its addition) that all threads together make of
+/// Q8_0 weights and many inputs: what a prompt is read with.
+pub fn product_rate(cpu: &Cpu) -> f64 {
+    let rows = ROWS_PER_THREAD * cpu.pool().threads();
+    // Blocks of a scale in f16, here 1, and 32 numbers of 8 bits.
+    let block = |_| [0x00, 0x3C].into_iter().chain(0..32u8);
+    let weights: Vec<u8> = (0..rows * COLS / 32).flat_map(block).collect();
+    let Ok(matrix) = Matrix::new(Format::Q8_0, rows, COLS, &weights) else {
+        return 0.0; // not reached: the bytes were made to fit the shape
+    };
+    let mut inputs = Inputs::new();
+    let numbers = inputs.reset(INPUTS, COLS).iter_mut().enumerate();
+    numbers.for_each(|(i, number)| *number = (i % 13) as f32 - 6.0);
+    let mut out = vec![0.0; rows * INPUTS];
+    let columns = Columns::Range { start: 0, len: INPUTS };
+    let best = best_time(|| cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out));
+    (rows * COLS * INPUTS) as f64 / best
+}
+
+/// Adding up is the least that can be done with what was read.
+fn sum(tier: Tier, numbers: &[u64]) -> u64 {
+    wide(tier, || {
+        let mut lanes = [0u64; LANES];
+        for numbers in numbers.chunks_exact(LANES) {
+            for (lane, number) in lanes.iter_mut().zip(numbers) {
+                *lane = lane.wrapping_add(*number);
+            }
+        }
+        lanes.iter().fold(0, |sum: u64, lane| sum.wrapping_add(*lane))
+    })
+}
+
+/// Seconds of the fastest round.
+fn best_time(mut round: impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    let mut best = f64::INFINITY;
+    let mut rounds = 0;
+    while rounds < ROUNDS_MIN || begun.elapsed() < ROUNDS_TIME {
+        let round_begun = Instant::now();
+        round();
+        best = best.min(round_begun.elapsed().as_secs_f64());
+        rounds += 1;
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_read() {
+        let numbers: Vec<u64> = (0..PIECE as u64).collect();
+        for tier in Tier::available() {
+            assert_eq!(sum(tier, &numbers), numbers.iter().sum(), "{tier}");
+        }
+    }
+
+    #[test]
+    fn rates_are_those_of_a_computer() {
+        let cpu = Cpu::new(2, Tier::detect());
+        for rate in [read_bandwidth_over(&cpu, 8 << 20), product_rate(&cpu)] {
+            assert!((1e6..1e16).contains(&rate), "{rate} per second");
+        }
+    }
+
+    #[test]
+    fn the_fastest_round_counts_and_there_are_enough() {
+        let mut rounds = 0;
+        let best = best_time(|| {
+            rounds += 1;
+            std::thread::sleep(Duration::from_millis(if rounds == 2 { 1 } else { 200 }));
+        });
+        assert!(rounds >= ROUNDS_MIN && best < 0.2, "{rounds} rounds, the best of {best} s");
+    }
+}

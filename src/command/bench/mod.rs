@@ -1,0 +1,302 @@
+//! `cachalot bench`: how fast a model is here, and how near to what this machine can do.
+//!
+//! A rate alone says little. Decoding is bound by the bytes of weights that a token reads, so beside
+//! it stand the bytes per second that it amounts to and those that this machine can read; a prompt is
+//! bound by products. Tokens are pseudo-random, so that the router spreads them over the experts, and
+//! the same in every run. The model is put together here rather than by the engine, because a bench
+//! feeds tokens that nobody sampled and looks at the threads' work.
+
+mod report;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use cachalot_engine::{Options, Source, machine};
+use cachalot_kernels::{Cpu, probe};
+use cachalot_model::{KvCache, Logits, Model, ModelOptions};
+use cachalot_plan::units;
+use cachalot_store::{Placement, Weights};
+
+use self::report::{Measured, Memory, Report, Work};
+use crate::args::ModelArgs;
+use crate::failure::usage;
+use crate::settings::{Environment, model_options};
+use crate::terminal::Progress;
+
+/// Tokens of the prompt that goes first, to warm everything up, and those decoded after it.
+const WARM_PROMPT: usize = 32;
+const WARM_DECODE: usize = 4;
+/// The smallest piece that the system brings into memory.
+const PAGE: usize = 4096;
+/// Bytes that one thread brings into memory at a time.
+const TOUCHED: usize = 16 << 20;
+
+/// What `cachalot bench` takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// A .gguf file; of a split model, any part [default: the embedded calf]
+    #[arg(short = 'm', long = "model", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Tokens of the prompt; 0 leaves this part out
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    pub(crate) prompt: usize,
+    /// Tokens to decode, one after the other; 0 leaves this part out
+    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 48)]
+    pub(crate) decode: usize,
+    /// Tokens in the cache before the first one that is decoded
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 0)]
+    pub(crate) depth: usize,
+    /// How often each part is measured; the median counts
+    #[arg(short, long, value_name = "TIMES", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repetitions: u32,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// Measures, and prints what came out.
+pub(crate) fn run(
+    args: &BenchArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if args.prompt == 0 && args.decode == 0 {
+        return Err(usage("-p and -n are both 0: there is nothing to measure"));
+    }
+    let options = model_options(&args.model, environment);
+    let report = Subject::load(args, &options)?.measure(args, &options)?;
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &report.json())?;
+        writeln!(out)?;
+    } else {
+        out.write_all(report.text().as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// A model on the bench.
+struct Subject {
+    name: String,
+    weights: Weights,
+    cpu: Arc<Cpu>,
+    model: Model,
+    cache: KvCache,
+    load_time: Duration,
+}
+
+impl Subject {
+    fn load(args: &BenchArgs, options: &Options) -> anyhow::Result<Self> {
+        let source = args.file.clone().map_or(crate::embedded::SOURCE, Source::File);
+        let name = match &source {
+            Source::File(path) => path.display().to_string(),
+            Source::Embedded(_) => "calf (embedded)".to_owned(),
+        };
+        let begun = Instant::now();
+        let weights = match &source {
+            Source::File(path) => Weights::open(path, Placement::Mapped)?,
+            Source::Embedded(bytes) => Weights::from_static(bytes)?,
+        };
+        let threads = options.threads.unwrap_or_else(machine::physical_cores);
+        let cpu = Arc::new(Cpu::new(threads, options.tier));
+        let model_options = ModelOptions {
+            expert_groups: options.groups,
+            experts: options.experts,
+            ..ModelOptions::default()
+        };
+        let model = Model::load(&weights, &cpu, &model_options).with_context(|| name.clone())?;
+        let cache = cache(&model, args, options).with_context(|| name.clone())?;
+        let load_time = begun.elapsed();
+        touch(&weights, cpu.pool().threads());
+        Ok(Self { name, weights, cpu, model, cache, load_time })
+    }
+
+    fn measure(mut self, args: &BenchArgs, options: &Options) -> anyhow::Result<Report> {
+        let ends = args.prompt.max(args.depth + args.decode);
+        let tokens = random_tokens(ends, self.model.vocab_size());
+        self.warm_up(&tokens)?;
+        let prefill = self.prefill(&tokens[..args.prompt], args.repetitions)?;
+        let joins = self.cpu.pool().joins();
+        let (before, after) = tokens.split_at(args.depth);
+        let decode = self.decode(before, &after[..args.decode], args.repetitions)?;
+        let joins = self.cpu.pool().joins() - joins;
+        let memory = Memory::now(); // before the probes take some, too
+        let room = machine::memory_available().map_or(usize::MAX, |free| free as usize / 2);
+        Ok(Report {
+            work: Work::of(&self.weights, self.model.config()),
+            threads: self.cpu.pool().threads(),
+            tier: self.cpu.tier(),
+            kv_type: options.kv_type,
+            cache_bytes_per_token: self.cache.bytes_per_token(),
+            load_time: self.load_time,
+            joins,
+            prefill,
+            decode,
+            memory,
+            read_bandwidth: probe::read_bandwidth_over(&self.cpu, room),
+            product_rate: probe::product_rate(&self.cpu),
+            name: self.name,
+        })
+    }
+
+    /// A short prompt and a few tokens: threads start, buffers are made.
+    fn warm_up(&mut self, tokens: &[u32]) -> anyhow::Result<()> {
+        let prompt = &tokens[..tokens.len().min(WARM_PROMPT)];
+        self.cache.truncate(0);
+        self.model.forward(&mut self.cache, prompt, Logits::Last, &mut |_| true)?;
+        self.cache.truncate(0);
+        for token in &tokens[..tokens.len().min(WARM_DECODE)] {
+            self.model.forward(&mut self.cache, &[*token], Logits::Last, &mut |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// Takes all `tokens` at once through the model, with the logits of the last.
+    fn prefill(&mut self, tokens: &[u32], repetitions: u32) -> anyhow::Result<Option<Measured>> {
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let mut progress = Progress::new("prefill");
+        let all = tokens.len() as u64 * u64::from(repetitions);
+        let mut seconds = Vec::new();
+        for repetition in 0..u64::from(repetitions) {
+            let before = repetition * tokens.len() as u64;
+            let mut go_on = |done: usize| {
+                progress.set(before + done as u64, all);
+                true
+            };
+            self.cache.truncate(0);
+            let begun = Instant::now();
+            self.model.forward(&mut self.cache, tokens, Logits::Last, &mut go_on)?;
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(Some(Measured::new(tokens.len(), 0, seconds)))
+    }
+
+    /// Takes `tokens` one at a time through the model, with logits, after those of `before`.
+    fn decode(
+        &mut self,
+        before: &[u32],
+        tokens: &[u32],
+        repetitions: u32,
+    ) -> anyhow::Result<Option<Measured>> {
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let mut progress = Progress::new("filling the cache");
+        let mut go_on = |done: usize| {
+            progress.set(done as u64, before.len() as u64);
+            true
+        };
+        self.cache.truncate(0);
+        self.model.forward(&mut self.cache, before, Logits::None, &mut go_on)?;
+        progress.clear();
+        let mut progress = Progress::new("decode");
+        let all = tokens.len() as u64 * u64::from(repetitions);
+        let mut seconds = Vec::new();
+        for _ in 0..repetitions {
+            self.cache.truncate(before.len());
+            let mut time = Duration::ZERO;
+            for (done, token) in tokens.iter().enumerate() {
+                let begun = Instant::now();
+                self.model.forward(&mut self.cache, &[*token], Logits::Last, &mut |_| true)?;
+                time += begun.elapsed();
+                progress.set((seconds.len() * tokens.len() + done) as u64, all);
+            }
+            seconds.push(time.as_secs_f64());
+        }
+        Ok(Some(Measured::new(tokens.len(), before.len(), seconds)))
+    }
+}
+
+/// Room for the longer one of both parts.
+fn cache(model: &Model, args: &BenchArgs, options: &Options) -> anyhow::Result<KvCache> {
+    let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
+    let most = model.context_length();
+    if tokens > most {
+        bail!("the model was made for at most {most} tokens, not for {tokens}: lower -p, -d or -n");
+    }
+    let needed = tokens as u64 * model.cache_bytes_per_token(options.kv_type) as u64;
+    let available = machine::memory_available().unwrap_or(u64::MAX);
+    if needed > available {
+        bail!(
+            "the cache of {tokens} tokens needs {}, but only {} of memory are free: lower -p, -d \
+             or -n, or take --kv-type q8_0",
+            units::bytes(needed),
+            units::bytes(available)
+        );
+    }
+    Ok(model.cache(tokens, options.kv_type)?)
+}
+
+/// Reads something of every page, so that no run waits for a drive; not of a model that memory
+/// cannot hold, whose runs are to show just that.
+fn touch(weights: &Weights, threads: usize) {
+    let total = weights.size();
+    if machine::memory_available().is_some_and(|free| total > free) {
+        return;
+    }
+    let pieces: Vec<&[u8]> =
+        weights.tensors().iter().flat_map(|tensor| tensor.bytes.chunks(TOUCHED)).collect();
+    let next = AtomicUsize::new(0);
+    let mut progress = Progress::new("reading");
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..threads {
+            let (sender, next, pieces) = (sender.clone(), &next, &pieces);
+            scope.spawn(move || {
+                while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    std::hint::black_box(
+                        piece.iter().step_by(PAGE).map(|&b| u64::from(b)).sum::<u64>(),
+                    );
+                    if sender.send(piece.len() as u64).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut done = 0;
+        for bytes in receiver {
+            done += bytes;
+            progress.set(done, total);
+        }
+    });
+}
+
+/// The same pseudo-random tokens each time; none of the last of a vocabulary, where the special ones
+/// are. The constants are Knuth's, for MMIX.
+fn random_tokens(count: usize, vocabulary: usize) -> Vec<u32> {
+    let ordinary = vocabulary.saturating_sub((vocabulary / 64).max(64)).max(1) as u64;
+    let mut state = 671u64;
+    let step = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // The product of two numbers of 32 bits: its upper half is below the second one.
+        (((state >> 32) * ordinary) >> 32) as u32
+    };
+    std::iter::repeat_with(step).take(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_ordinary_and_various_and_the_same_each_time() {
+        let tokens = random_tokens(1000, 129_280);
+        assert!(tokens.iter().all(|&token| token < 128_000), "special tokens of R1 begin there");
+        assert!(tokens.iter().collect::<BTreeSet<_>>().len() > 950);
+        assert!(tokens.iter().any(|&token| token > 100_000));
+        assert_eq!(tokens[..10], random_tokens(10, 129_280));
+        assert_eq!(random_tokens(3, 1), [0, 0, 0]);
+    }
+}

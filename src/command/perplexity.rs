@@ -1,0 +1,367 @@
+//! `cachalot perplexity`: how well a model foresees a text, and how far it strays from another.
+//!
+//! What makes a model faster, fewer bits, fewer experts, a smaller cache, costs quality, and this
+//! says how much. The text is cut and scored as llama.cpp's `perplexity` does it, so that numbers
+//! compare: chunks of equal length that each begin with BOS, of which the second half is scored,
+//! where every token has at least half a chunk before it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, bail};
+use cachalot_engine::{Engine, Error, Options, Source, Vocab};
+use serde_json::{Value, json};
+
+use crate::args::{GroupsArg, ModelArgs};
+use crate::failure::usage;
+use crate::settings::{Environment, model_options};
+use crate::terminal::Progress;
+
+/// What `cachalot perplexity` takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PerplexityArgs {
+    /// A .gguf file; of a split model, any part
+    pub(crate) model: PathBuf,
+    /// The text: plain, in UTF-8
+    #[arg(value_name = "TEXT_FILE")]
+    pub(crate) text: PathBuf,
+    /// Tokens of a chunk; the second half of each is scored
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub(crate) ctx: usize,
+    /// Score only so many chunks [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) chunks: Option<usize>,
+    /// Another model with the same vocabulary, or the same one, as the reference: it is computed as
+    /// its file says, whatever --experts, --expert-groups, --kv-type and --exact say of the first
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Option<PathBuf>,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) computation: ModelArgs,
+}
+
+/// Scores the text, and prints what came out.
+pub(crate) fn run(
+    args: &PerplexityArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if args.ctx < 4 {
+        return Err(usage("--ctx must be at least 4: half of a chunk is scored"));
+    }
+    let text = std::fs::read_to_string(&args.text)
+        .with_context(|| format!("{} cannot be read as text", args.text.display()))?;
+    let options = model_options(&args.computation, environment);
+    let mut model = load(&args.model, &options)?;
+    let mut other = match &args.against {
+        None => None,
+        Some(path) => {
+            let other = load(path, &reference_options(args, environment))?;
+            same_vocabulary(model.vocab(), other.vocab())?;
+            Some(other)
+        }
+    };
+    let chunks = chunks(&text, model.vocab(), args)?;
+    let scores = score(&mut model, other.as_mut(), &chunks)?;
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &scores.json(args, chunks.len()))?;
+        writeln!(out)?;
+    } else {
+        out.write_all(scores.text(args, chunks.len()).as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn load(path: &Path, options: &Options) -> anyhow::Result<Engine> {
+    let mut progress = Progress::new("loading");
+    let source = Source::File(path.to_owned());
+    Ok(Engine::load(&source, options, &mut |done, all| progress.set(done, all))?)
+}
+
+/// A reference is computed as its file says, by the same threads.
+fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Options {
+    let as_the_file_says = ModelArgs {
+        threads: args.computation.threads,
+        experts: None,
+        expert_groups: GroupsArg::Auto,
+        kv_type: None,
+        exact: false,
+    };
+    model_options(&as_the_file_says, environment)
+}
+
+/// # Errors
+/// If the tokens of both do not mean the same.
+fn same_vocabulary(one: &Vocab, other: &Vocab) -> anyhow::Result<()> {
+    if one.len() != other.len() {
+        bail!("the models have vocabularies of {} and {} tokens", one.len(), other.len());
+    }
+    let differ = |id: &u32| one.token_bytes(*id) != other.token_bytes(*id);
+    if let Some(id) = (0..one.len() as u32).find(differ) {
+        let [one, other] = [one, other].map(|vocab| vocab.token_text(Some(id)));
+        bail!("the models have different vocabularies: token {id} is {one:?} and {other:?}");
+    }
+    Ok(())
+}
+
+/// The chunks of the text, each `ctx` tokens long; what is left over at the end is not scored.
+fn chunks(text: &str, vocab: &Vocab, args: &PerplexityArgs) -> anyhow::Result<Vec<Vec<u32>>> {
+    let bos = vocab.bos().filter(|_| vocab.add_bos());
+    let mut tokens: Vec<u32> = bos.into_iter().collect();
+    tokens.extend(vocab.encode(text, false)?);
+    let begin_with_bos = |chunk: &[u32]| {
+        let mut chunk = chunk.to_vec();
+        chunk[0] = bos.unwrap_or(chunk[0]); // in place of a token, as llama.cpp has it
+        chunk
+    };
+    let most = args.chunks.unwrap_or(usize::MAX);
+    let chunks: Vec<_> = tokens.chunks_exact(args.ctx).take(most).map(begin_with_bos).collect();
+    if chunks.is_empty() {
+        bail!(
+            "{} has {} tokens, and a chunk takes {}: give a longer text or a smaller --ctx, and at \
+             least one of --chunks",
+            args.text.display(),
+            tokens.len(),
+            args.ctx
+        );
+    }
+    Ok(chunks)
+}
+
+/// Takes every chunk through the model, and through the `other` right after.
+fn score(
+    model: &mut Engine,
+    mut other: Option<&mut Engine>,
+    chunks: &[Vec<u32>],
+) -> anyhow::Result<Scores> {
+    let models = 1 + u64::from(other.is_some());
+    let all = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() * models;
+    let mut progress = Progress::new("computing");
+    let mut done = 0;
+    let mut go_on = |tokens: usize| {
+        done += tokens as u64;
+        progress.set(done, all);
+    };
+    let mut scores = Scores::default();
+    for chunk in chunks {
+        let logits = second_half(model, chunk, &mut go_on)?;
+        let reference = match &mut other {
+            None => None,
+            Some(other) => Some(second_half(other, chunk, &mut go_on)?),
+        };
+        // Each row foresees the token after its own.
+        let nexts = &chunk[chunk.len() / 2 + 1..];
+        scores.add(nexts, &logits, reference.as_deref())?;
+    }
+    Ok(scores)
+}
+
+/// The logits of the tokens from the middle of a chunk to its last but one, `[rows, vocabulary]`.
+fn second_half(
+    engine: &mut Engine,
+    chunk: &[u32],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<f32>, Error> {
+    let vocabulary = engine.vocab().len();
+    let wanted = chunk.len() / 2 * vocabulary..(chunk.len() - 1) * vocabulary;
+    let mut kept = Vec::with_capacity(wanted.len());
+    let mut start = 0;
+    engine.logits(chunk, &AtomicBool::new(false), |logits| -> Result<(), Error> {
+        let end = start + logits.len();
+        let [from, to] = [wanted.start, wanted.end].map(|at| at.clamp(start, end) - start);
+        kept.extend_from_slice(&logits[from..to]);
+        start = end;
+        progress(logits.len() / vocabulary);
+        Ok(())
+    })?;
+    Ok(kept)
+}
+
+/// The logits of one token, and what makes them logarithms of probabilities.
+struct Row<'a> {
+    logits: &'a [f32],
+    /// Logarithm of the sum of all exponentials.
+    log_sum: f64,
+}
+
+impl<'a> Row<'a> {
+    /// # Errors
+    /// [`Error::NotFinite`] if they are no numbers.
+    fn new(logits: &'a [f32]) -> Result<Self, Error> {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+        let log_sum = f64::from(max) + sum.ln();
+        if log_sum.is_finite() { Ok(Self { logits, log_sum }) } else { Err(Error::NotFinite) }
+    }
+
+    /// Logarithm of this token's probability, negated.
+    fn loss(&self, token: u32) -> f64 {
+        self.log_sum - f64::from(self.logits[token as usize])
+    }
+
+    /// The Kullback-Leibler divergence of `other` from this distribution, in nats:
+    /// the sum of `p (ln p - ln q)`, p being ours and q theirs.
+    fn divergence(&self, other: &Row<'_>) -> f64 {
+        let logs = self
+            .logits
+            .iter()
+            .zip(other.logits)
+            .map(|(&p, &q)| (f64::from(p) - self.log_sum, f64::from(q) - other.log_sum));
+        logs.map(|(p, q)| p.exp() * (p - q)).sum()
+    }
+
+    /// The likeliest token.
+    fn best(&self) -> Option<usize> {
+        let by_logit = |a: &(usize, &f32), b: &(usize, &f32)| a.1.total_cmp(b.1);
+        self.logits.iter().enumerate().max_by(by_logit).map(|(id, _)| id)
+    }
+}
+
+/// A mean that knows how sure it is.
+#[derive(Debug, Default)]
+struct Mean {
+    count: f64,
+    mean: f64,
+    /// Sum of the squared distances from the mean (Welford 1962).
+    squares: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        let distance = value - self.mean;
+        self.count += 1.0;
+        self.mean += distance / self.count;
+        self.squares += distance * (value - self.mean);
+    }
+
+    /// The standard error of the mean; 0 of a single value.
+    fn error(&self) -> f64 {
+        let variance = self.squares / (self.count - 1.0).max(1.0);
+        (variance / self.count.max(1.0)).sqrt()
+    }
+
+    /// The perplexity of a mean loss, and its standard error to first order.
+    fn perplexity(&self) -> (f64, f64) {
+        let perplexity = self.mean.exp();
+        (perplexity, perplexity * self.error())
+    }
+}
+
+/// Sums over all tokens that were scored.
+#[derive(Debug, Default)]
+struct Scores {
+    loss: Mean,
+    against: Option<Against>,
+}
+
+#[derive(Debug, Default)]
+struct Against {
+    loss: Mean,
+    divergence: Mean,
+    /// 1 where both think the same token the likeliest, else 0.
+    agreement: Mean,
+}
+
+impl Scores {
+    /// Scores tokens by the logits `[nexts, vocabulary]` that foresaw them.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if some are no numbers.
+    fn add(
+        &mut self,
+        nexts: &[u32],
+        logits: &[f32],
+        reference: Option<&[f32]>, // [nexts, vocabulary]
+    ) -> Result<(), Error> {
+        let vocabulary = logits.len() / nexts.len();
+        for (i, &next) in nexts.iter().enumerate() {
+            let at = i * vocabulary..(i + 1) * vocabulary;
+            let row = Row::new(&logits[at.clone()])?;
+            self.loss.add(row.loss(next));
+            if let Some(reference) = reference {
+                let reference = Row::new(&reference[at])?;
+                let against = self.against.get_or_insert_default();
+                against.loss.add(reference.loss(next));
+                against.divergence.add(reference.divergence(&row));
+                against.agreement.add(f64::from(reference.best() == row.best()));
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&self, args: &PerplexityArgs, chunks: usize) -> Value {
+        let (perplexity, error) = self.loss.perplexity();
+        let against = self.against.as_ref().map(|against| {
+            let (perplexity, error) = against.loss.perplexity();
+            json!({
+                "model": args.against,
+                "perplexity": perplexity,
+                "perplexity_error": error,
+                "mean_kl_divergence": against.divergence.mean,
+                "mean_kl_divergence_error": against.divergence.error(),
+                "top_1_agreement": against.agreement.mean,
+                "top_1_agreement_error": against.agreement.error(),
+            })
+        });
+        json!({
+            "model": args.model,
+            "text": args.text,
+            "chunks": chunks,
+            "chunk_tokens": args.ctx,
+            "scored_tokens": self.loss.count as u64,
+            "perplexity": perplexity,
+            "perplexity_error": error,
+            "against": against,
+        })
+    }
+
+    fn text(&self, args: &PerplexityArgs, chunks: usize) -> String {
+        let mut page = format!(
+            "{} tokens scored: the second half of {chunks} {} of {} tokens, as llama.cpp does\n\n",
+            self.loss.count,
+            if chunks == 1 { "chunk" } else { "chunks" },
+            args.ctx
+        );
+        let mut line = |name: &str, (value, error): (f64, f64), digits: usize, unit: &str| {
+            page += &format!("{name:<28}{value:>12.digits$} ± {error:.digits$}{unit}\n");
+        };
+        line("perplexity", self.loss.perplexity(), 4, "");
+        if let Some(Against { loss, divergence, agreement }) = &self.against {
+            line("perplexity of the reference", loss.perplexity(), 4, "");
+            line("KL divergence from it", (divergence.mean, divergence.error()), 6, " nats");
+            let percent = (100.0 * agreement.mean, 100.0 * agreement.error());
+            line("same likeliest token", percent, 2, " %");
+        }
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_gives_losses_and_divergences() {
+        let even = Row::new(&[5.0, 5.0, 5.0, 5.0]).unwrap();
+        assert!((even.loss(2) - 4f64.ln()).abs() < 1e-12);
+        let (p, q) = ([3f32.ln(), 0.0], [0.0, 0.0]); // 3/4 and 1/4; 1/2 and 1/2
+        let (p, q) = (Row::new(&p).unwrap(), Row::new(&q).unwrap());
+        let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
+        assert!((p.divergence(&q) - expected).abs() < 1e-7);
+        assert_eq!(p.divergence(&p), 0.0);
+        assert_eq!(p.best(), Some(0));
+        assert!(Row::new(&[0.0, f32::NAN]).is_err());
+        assert!(Row::new(&[f32::NEG_INFINITY; 2]).is_err());
+    }
+
+    #[test]
+    fn a_mean_knows_its_error() {
+        let mut mean = Mean::default();
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].iter().for_each(|&value| mean.add(value));
+        assert_eq!(mean.mean, 5.0);
+        assert!((mean.error() - (32f64 / 7.0 / 8.0).sqrt()).abs() < 1e-12);
+    }
+}
