@@ -1,6 +1,7 @@
-//! Chores of the repository, as `cargo xtask NAME`. Without dependencies: they build in a second.
+//! Chores of the repository, as `cargo xtask NAME`.
 #![forbid(unsafe_code)]
 
+mod synth;
 mod tidy;
 
 use std::path::Path;
@@ -9,11 +10,19 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask NAME
 
-  tidy   check the rules of style that a program can check; CONTRIBUTING.md gives their reasons";
+  tidy   check the rules of style that a program can check; CONTRIBUTING.md gives their reasons
+  synth  write a model with random weights at a published model's shapes; --help tells more";
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => run_tidy(),
+        Some("synth") => match synth::run(std::env::args().skip(1)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
