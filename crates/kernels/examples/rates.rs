@@ -2,7 +2,8 @@
 //! `cargo run --release -p cachalot-kernels --example rates [FORMAT] [COLUMNS...]`.
 //!
 //! Prints, per format, tier and number of columns, the bytes of weights read per second and the
-//! multiplications per second, best of several rounds over matrices too large for the caches.
+//! multiplications per second, best of several rounds: over matrices too large for the caches, and
+//! over one of 512 KiB a thread that stays there. Where the two are far apart, memory is the limit.
 
 use std::time::Instant;
 
@@ -19,15 +20,30 @@ fn main() {
     for format in Format::all().filter(|f| wanted.is_empty() || f.name() == wanted) {
         for tier in Tier::available().skip(1) {
             for &n in &columns {
-                rate(format, &Cpu::new(threads, tier), n);
+                let cpu = Cpu::new(threads, tier);
+                let large = rate(format, &cpu, n, if n == 1 { 400 << 20 } else { 20 << 20 });
+                let small = rate(format, &cpu, n, threads << 19);
+                println!(
+                    "{:8} {:7} {n:4} columns  {:7.2} GB/s  {:8.1} G products/s   in cache {:8.1}",
+                    format.name(),
+                    tier.to_string(),
+                    large * bits(format) / 8.0 / n as f64,
+                    large,
+                    small
+                );
             }
         }
     }
 }
 
-fn rate(format: Format, cpu: &Cpu, n: usize) {
-    let Some(row_bytes) = format.row_bytes(COLS) else { return };
-    let target = if n == 1 { 400 << 20 } else { 20 << 20 };
+/// Bits of a weight.
+fn bits(format: Format) -> f64 {
+    (format.block_bytes() * 8) as f64 / format.block_len() as f64
+}
+
+/// G products/s over a matrix of about `target` bytes.
+fn rate(format: Format, cpu: &Cpu, n: usize, target: usize) -> f64 {
+    let Some(row_bytes) = format.row_bytes(COLS) else { return 0.0 };
     let rows = (target / row_bytes).next_multiple_of(64);
     let mut x = 1u32;
     let mut bytes = vec![0u8; rows * row_bytes];
@@ -35,27 +51,18 @@ fn rate(format: Format, cpu: &Cpu, n: usize) {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *b = (x >> 24) as u8;
     }
-    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes) else { return };
+    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes) else { return 0.0 };
     let mut inputs = Inputs::new();
     inputs.reset(n, COLS).iter_mut().enumerate().for_each(|(i, v)| *v = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; rows * n];
     let columns = Columns::Range { start: 0, len: n };
+    let products = (rows * COLS * n) as f64;
+    let rounds = (4e9 / products).clamp(4.0, 200.0) as usize;
     let mut best = f64::INFINITY;
-    let start = Instant::now();
-    for _ in 0..6 {
+    for _ in 0..rounds {
         let t = Instant::now();
         cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
         best = best.min(t.elapsed().as_secs_f64());
-        if start.elapsed().as_secs() > 3 {
-            break;
-        }
     }
-    let (bytes, products) = (bytes.len() as f64, (rows * COLS * n) as f64);
-    println!(
-        "{:8} {:7} {n:4} columns  {:7.2} GB/s  {:8.1} G products/s",
-        format.name(),
-        cpu.tier().to_string(),
-        bytes / best / 1e9,
-        products / best / 1e9
-    );
+    products / best / 1e9
 }

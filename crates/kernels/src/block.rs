@@ -3,9 +3,9 @@
 use crate::buffer::Aligned;
 use crate::cpu::Tier;
 use crate::inputs::{BLOCK, Inputs};
-#[cfg(target_arch = "x86_64")]
-use crate::isa::avx2;
 use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, Order, Rows};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{amx::THIN, avx2};
 use crate::matrix::Matrix;
 use crate::ops;
 use crate::pool::Scratch;
@@ -17,8 +17,13 @@ const FEW: usize = 4;
 const FEW_ROWS: usize = 64;
 /// Most rows of a task with many columns.
 const MANY_ROWS: usize = 256;
-/// Blocks of 256 weights that are unpacked at a time: with `MANY_ROWS` rows, 1 MiB of bf16.
+/// Blocks of 256 weights that are unpacked to codes at a time.
+#[cfg(target_arch = "x86_64")]
 const PANEL_BLOCKS: usize = 8;
+/// Blocks that are unpacked to tiles at a time: 32 rows of them are 32 KiB of bf16, which stay in the
+/// first-level cache while all columns pass.
+#[cfg(target_arch = "x86_64")]
+const TILE_BLOCKS: usize = 2;
 
 /// Rows that are unpacked at a time for AVX2: with `PANEL_BLOCKS` blocks, 80 KiB.
 #[cfg(target_arch = "x86_64")]
@@ -172,6 +177,10 @@ pub(crate) fn compute<'s>(
         #[cfg(target_arch = "x86_64")]
         Path::Unpacked(kernels) => unpacked(kernels, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
+        Path::Tiles(kernels) if columns.len() <= THIN => {
+            thin(kernels, &rows, inputs, columns, scratch);
+        }
+        #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => many(kernels, &rows, inputs, columns, scratch),
     }
     let values = &mut scratch.values[..n];
@@ -281,7 +290,7 @@ fn unpacked(
                 let column = |i: usize| {
                     let column = inputs.column(&avx2::ORDER, columns.get(c + i.min(n - 1)));
                     // SAFETY: columns have the matrix's blocks.
-                    unsafe { column.after(&avx2::ORDER, from) }
+                    unsafe { column.after(from) }
                 };
                 let group: [Column; FEW] = std::array::from_fn(column);
                 let mut sums = [0.0; FEW * UNPACKED_ROWS];
@@ -293,6 +302,38 @@ fn unpacked(
                 }
             }
         }
+    }
+}
+
+/// Multiplies the rows with the columns as they are unpacked.
+#[cfg(target_arch = "x86_64")]
+fn thin(
+    kernels: &Kernels512,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    use crate::isa::amx::{STEP, TILE, pair_up};
+
+    let (n, blocks) = (columns.len(), blocks_of(matrix));
+    let width = blocks.count() * BLOCK;
+    let rows = gather(inputs.half(kernels.order), width, columns, &mut scratch.gathered);
+    let panel = scratch.panel.resize(rows.len());
+    let values = scratch.values.resize(n * matrix.rows());
+    let tiles = rows.chunks_exact(TILE * width).zip(panel.chunks_exact_mut(TILE * width));
+    for (rows, panel) in tiles {
+        for (step, tile) in panel.chunks_exact_mut(TILE * STEP).enumerate() {
+            // SAFETY: the path was chosen for a tier with AMX; sixteen rows have this step, and a tile
+            // has as many numbers.
+            unsafe { pair_up(rows[step * STEP..].as_ptr(), width, tile.as_mut_ptr()) };
+        }
+    }
+    // SAFETY: as above; `panel` and `values` have the shapes that the kernel asks for, by the lines
+    // above.
+    unsafe {
+        let out = values.as_mut_ptr();
+        (kernels.thin)(rows_of(matrix), blocks, panel.as_ptr(), n, out);
     }
 }
 
@@ -320,8 +361,8 @@ fn many(
         _ => gather(all, width, columns, &mut scratch.gathered),
     };
     assert!(high.len() >= padded_columns * width, "columns come in tiles of {TILE}");
-    for from in (0..blocks.count()).step_by(PANEL_BLOCKS) {
-        let range = from..blocks.count().min(from + PANEL_BLOCKS);
+    for from in (0..blocks.count()).step_by(TILE_BLOCKS) {
+        let range = from..blocks.count().min(from + TILE_BLOCKS);
         let steps = range.len() * BLOCK / STEP;
         let panel = scratch.panel.resize(padded_rows * range.len() * BLOCK);
         let tile_inputs = TileInputs { first: high[from * BLOCK..].as_ptr(), stride: width };

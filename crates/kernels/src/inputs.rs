@@ -4,7 +4,7 @@
 //! shared by all products with the same rows (the query and the latent projection; gate and up of
 //! all experts):
 //!
-//! - [`Plane`]: 16-bit integers with one scale for 32 inputs, as two bytes, for few columns;
+//! - [`Plane`]: 16-bit integers with one scale for 256 inputs, as two bytes, for few columns;
 //! - [`Half`]: bf16, for tiles.
 //!
 //! Scales and sums are f32: in f16 they overflow on R1.
@@ -15,11 +15,10 @@ use crate::pool::Pool;
 
 /// Largest magnitude of a quantized input: the high byte stays within ±127.
 const LARGEST: f32 = 127.0 * 256.0;
-/// Inputs that share a scale.
-const GROUP: usize = 32;
 /// Numbers that take about as long to convert as some joins.
 const WORTH_A_JOIN: usize = 32 * 1024;
-/// Inputs in a block of every form.
+/// Inputs in a block of every form: with 16 bits, one scale for as many is still 128 times finer than
+/// 8 bits would be, and a product's sum needs it only once.
 pub(crate) const BLOCK: usize = 256;
 
 /// Rows of f32 inputs `[rows, cols]` and what was derived from them.
@@ -39,7 +38,7 @@ struct Plane {
     fresh: bool,
     high: Aligned<i8>,   // [rows, blocks, 256]
     low: Aligned<i8>,    // [rows, blocks, 256]
-    scale: Aligned<f32>, // [rows, blocks, streams, 16]
+    scale: Aligned<f32>, // [rows, blocks]
     sums: Aligned<f32>,  // [rows, blocks, 16]
 }
 
@@ -91,14 +90,14 @@ impl Inputs {
             self.planes.push(Plane::new(order));
             self.planes.len() - 1
         });
-        let (blocks, streams) = (self.blocks(), order.streams());
+        let blocks = self.blocks();
         let plane = &mut self.planes[index];
         if std::mem::replace(&mut plane.fresh, true) {
             return;
         }
         let high = Shared::new(plane.high.resize(self.rows * blocks * BLOCK));
         let low = Shared::new(plane.low.resize(self.rows * blocks * BLOCK));
-        let scale = Shared::new(plane.scale.resize(self.rows * blocks * streams * 16));
+        let scale = Shared::new(plane.scale.resize(self.rows * blocks));
         let sums = Shared::new(plane.sums.resize(self.rows * blocks * 16));
         let (floats, cols) = (&self.floats, self.cols);
         let one_row = |row: usize| {
@@ -107,7 +106,7 @@ impl Inputs {
                 (
                     high.slice(row * blocks * BLOCK, blocks * BLOCK),
                     low.slice(row * blocks * BLOCK, blocks * BLOCK),
-                    scale.slice(row * blocks * streams * 16, blocks * streams * 16),
+                    scale.slice(row * blocks, blocks),
                     sums.slice(row * blocks * 16, blocks * 16),
                 )
             };
@@ -116,7 +115,7 @@ impl Inputs {
                 let mut out = Quantized {
                     high: &mut high[b * BLOCK..][..BLOCK],
                     low: &mut low[b * BLOCK..][..BLOCK],
-                    scale: &mut scale[b * streams * 16..][..streams * 16],
+                    scale: &mut scale[b],
                     sums: &mut sums[b * 16..][..16],
                 };
                 quantize(floats, order, &mut out);
@@ -159,7 +158,7 @@ impl Inputs {
         Column {
             high: plane.high[row * blocks * BLOCK..].as_ptr(),
             low: plane.low[row * blocks * BLOCK..].as_ptr(),
-            scale: plane.scale[row * blocks * order.streams() * 16..].as_ptr(),
+            scale: plane.scale[row * blocks..].as_ptr(),
             sums: plane.sums[row * blocks * 16..].as_ptr(),
         }
     }
@@ -199,7 +198,7 @@ fn each_row(pool: &Pool, (rows, cols): (usize, usize), task: &(dyn Fn(usize) + S
 struct Quantized<'a> {
     high: &'a mut [i8],
     low: &'a mut [i8],
-    scale: &'a mut [f32],
+    scale: &'a mut f32,
     sums: &'a mut [f32],
 }
 
@@ -222,24 +221,21 @@ fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
     let mut padded = [0.0f32; BLOCK];
     padded[..floats.len()].copy_from_slice(floats);
     let mut integers = [0i32; BLOCK];
-    let mut scales = [0.0f32; BLOCK / GROUP];
-    for g in 0..BLOCK / GROUP {
-        let group = &padded[g * GROUP..][..GROUP];
-        let largest = group.iter().fold(0.0f32, |a, &x| a.max(x.abs()));
-        let scale = largest / LARGEST;
-        // Inputs too small for a normal scale are zero next to anything that matters.
-        if scale < f32::MIN_POSITIVE {
-            continue;
-        }
-        scales[g] = scale;
+    let largest = padded.iter().fold(0.0f32, |a, &x| a.max(x.abs()));
+    let mut scale = largest / LARGEST;
+    // Inputs too small for a normal scale are zero next to anything that matters.
+    if scale < f32::MIN_POSITIVE {
+        scale = 0.0;
+    } else {
         let inverse = 1.0 / scale;
-        for (i, &x) in integers[g * GROUP..][..GROUP].iter_mut().zip(group) {
+        for (i, &x) in integers.iter_mut().zip(&padded) {
             // Adding 1.5·2^23 rounds to the nearest integer and leaves it in the low bits.
             *i = (x * inverse + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).cast_signed();
         }
     }
-    for (s, (sum, group)) in out.sums.iter_mut().zip(integers.chunks_exact(16)).enumerate() {
-        *sum = scales[s / 2] * group.iter().sum::<i32>() as f32;
+    *out.scale = scale;
+    for (sum, group) in out.sums.iter_mut().zip(integers.chunks_exact(16)) {
+        *sum = scale * group.iter().sum::<i32>() as f32;
     }
     let mut high = [0i8; BLOCK];
     let mut low = [0i8; BLOCK];
@@ -251,10 +247,6 @@ fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
         let (to, from) = (position * 4, usize::from(quad) * 4);
         out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
         out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
-    }
-    for (lane, scale) in out.scale.iter_mut().enumerate() {
-        let quad = order.quads[lane / 16 * order.chain * 16 + lane % 16];
-        *scale = scales[usize::from(quad) / 8];
     }
 }
 
@@ -301,18 +293,19 @@ mod tests {
             inputs.reset(1, row.len()).copy_from_slice(&row);
             inputs.quantize(&Pool::new(1), &Order::NATURAL);
             let plane = &inputs.planes[0];
-            for (i, group) in row.chunks(GROUP).enumerate() {
+            for (i, group) in row.chunks(BLOCK).enumerate() {
                 let largest = group.iter().fold(0.0f32, |a, x| a.max(x.abs()));
-                let mut sum = 0.0;
+                let mut sums = [0.0; BLOCK / 16];
                 for (j, &x) in group.iter().enumerate() {
-                    let at = i * GROUP + j;
+                    let at = i * BLOCK + j;
                     let q = i32::from(plane.high[at]) * 256 + i32::from(plane.low[at]);
-                    let y = plane.scale[at / 4] * q as f32;
-                    sum += y;
+                    let y = plane.scale[i] * q as f32;
+                    sums[j / 16] += y;
                     prop_assert!((x - y).abs() <= largest / 60_000.0, "{x} became {y}");
                 }
-                let sums = plane.sums[i * 2] + plane.sums[i * 2 + 1];
-                prop_assert!((sum - sums).abs() <= largest * 1e-4);
+                for (sum, ready) in sums.iter().zip(&plane.sums[i * 16..]) {
+                    prop_assert!((sum - ready).abs() <= largest * 1e-4);
+                }
             }
         }
     }

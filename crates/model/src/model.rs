@@ -22,8 +22,9 @@ pub struct ModelOptions {
     /// Most tokens that pass through the layers together. More of them share the reading of weights,
     /// and take more memory: R1 needs about 0.5 MB for each.
     pub micro_batch: usize,
-    /// Tokens of a batch from which on attention is computed in the expanded form.
-    pub expanded_from: usize,
+    /// Tokens of a batch from which on attention is computed in the expanded form; `None` leaves it to
+    /// what is faster here.
+    pub expanded_from: Option<usize>,
 }
 
 impl Default for ModelOptions {
@@ -32,7 +33,7 @@ impl Default for ModelOptions {
             expert_groups: ExpertGroups::Auto,
             experts: None,
             micro_batch: 2048,
-            expanded_from: 128,
+            expanded_from: None,
         }
     }
 }

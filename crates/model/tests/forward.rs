@@ -28,7 +28,8 @@ fn forward(model: &mut Model, cache: &mut cachalot_model::KvCache, tokens: &[u32
 fn threads_and_placement_change_nothing() {
     let tokens = tokens(40);
     for expanded_from in [16, usize::MAX] {
-        let options = ModelOptions { expanded_from, ..ModelOptions::default() };
+        let options =
+            ModelOptions { expanded_from: Some(expanded_from), ..ModelOptions::default() };
         let run = |threads, placement| {
             let weights = Weights::open(common::fixture(NANO), placement).unwrap();
             common::logits(&weights, &common::cpu(threads, Tier::detect()), &options, &tokens)
@@ -64,10 +65,10 @@ fn both_forms_and_any_chunks_agree_to_rounding() {
         let options = ModelOptions { expanded_from, micro_batch, ..ModelOptions::default() };
         common::logits(&weights, &cpu, &options, &tokens)
     };
-    let whole = run(usize::MAX, 2048);
+    let whole = run(Some(usize::MAX), 2048);
     // 150 tokens in batches of 40: three that are expanded over a growing cache, one that is not.
     for (expanded_from, micro_batch) in [(1, 2048), (40, 40), (usize::MAX, 7)] {
-        let other = run(expanded_from, micro_batch);
+        let other = run(Some(expanded_from), micro_batch);
         let distance = common::distance(&whole, &other, VOCABULARY);
         assert!(distance.max < 1e-3, "from {expanded_from}, by {micro_batch}: {distance:?}");
     }

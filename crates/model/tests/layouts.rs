@@ -29,7 +29,8 @@ fn assert_same(a: &File, b: &File) {
     for (tier, limit) in [(Tier::SCALAR, 1e-9), (Tier::detect(), 1e-3)] {
         let cpu = common::cpu(2, tier);
         for expanded_from in [1, usize::MAX] {
-            let options = ModelOptions { expanded_from, ..ModelOptions::default() };
+            let options =
+                ModelOptions { expanded_from: Some(expanded_from), ..ModelOptions::default() };
             let logits = |weights| common::logits(weights, &cpu, &options, &tokens(24));
             let distance = distance(&logits(&a), &logits(&b), VOCABULARY);
             assert!(distance.kl_median <= limit, "{tier}, from {expanded_from}: {distance:?}");

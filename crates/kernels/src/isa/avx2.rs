@@ -14,8 +14,8 @@ use std::arch::x86_64::{
     _mm_movehl_ps, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
     _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
     _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi8,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_sign_epi8,
+    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_sign_epi8,
 };
 
 use std::marker::PhantomData;
@@ -225,13 +225,12 @@ unsafe fn add_block<F: Codes256, const C: usize>(
     sums: &mut [[__m256; 2]; C],
 ) {
     for (column, [products, minima]) in columns.into_iter().zip(sums) {
+        // SAFETY: every array of a column has this block, by the contract of `gemv`.
+        let input_scale = _mm256_set1_ps(unsafe { *column.scale.add(block) });
         for half in 0..2 {
-            // SAFETY: every array of a column has this block, by the contract of `gemv`.
-            let (t, scale) = unsafe {
-                let scale = _mm256_loadu_ps(column.scale.add(block * 32 + half * 16));
-                (half_products::<F>(weights, half, block, column), scale)
-            };
-            let scale = _mm256_mul_ps(weights.scale[half], scale);
+            // SAFETY: as above.
+            let t = unsafe { half_products::<F>(weights, half, block, column) };
+            let scale = _mm256_mul_ps(weights.scale[half], input_scale);
             *products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t), scale, *products);
             if !F::SIGNED {
                 // SAFETY: as above.

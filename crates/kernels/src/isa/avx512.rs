@@ -7,15 +7,16 @@
 //! as integers first ([`Order::chain`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32,
 };
 
 use super::{Blocks, Column, Kernels512, Order, Rows, amx};
 
 /// Bytes ahead of the reader that are asked for early; the hardware's own prefetch stops at pages.
-const AHEAD: usize = 4096;
+pub(crate) const AHEAD: usize = 4096;
 
 /// 256 weights, unpacked: `weight = scale · code + min`.
 #[derive(Clone, Copy)]
@@ -47,7 +48,7 @@ pub(crate) unsafe trait Codes512 {
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
-    Kernels512 { order: F::ORDER, gemv: gemv::<F>, tiles: amx::tiles::<F> }
+    Kernels512 { order: F::ORDER, gemv: gemv::<F>, tiles: amx::tiles::<F>, thin: amx::thin::<F> }
 }
 
 /// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.
@@ -128,29 +129,23 @@ unsafe fn add_block<F: Codes512, const C: usize>(
     for (column, [products, minima]) in columns.into_iter().zip(sums) {
         // SAFETY: every array of a column has this block, by the contract of `gemv`.
         unsafe {
-            let high = column.high.add(block * 256);
-            let low = column.low.add(block * 256);
-            let scale = column.scale.add(block * streams * 16);
+            let input = |plane: *const i8, i: usize| {
+                _mm512_loadu_si512(plane.add(block * 256 + i * 64).cast())
+            };
+            let mut sum = _mm512_setzero_ps();
             for s in 0..streams {
-                let mut t = _mm512_setzero_si512();
+                // Two chains rather than one, for their latency is what would be waited for.
+                let mut high = _mm512_setzero_si512();
+                let mut low = _mm512_setzero_si512();
                 for i in s * F::ORDER.chain..(s + 1) * F::ORDER.chain {
-                    t = _mm512_dpbusd_epi32(
-                        t,
-                        weights.codes[i],
-                        _mm512_loadu_si512(high.add(i * 64).cast()),
-                    );
+                    high = _mm512_dpbusd_epi32(high, weights.codes[i], input(column.high, i));
+                    low = _mm512_dpbusd_epi32(low, weights.codes[i], input(column.low, i));
                 }
-                t = _mm512_slli_epi32::<8>(t);
-                for i in s * F::ORDER.chain..(s + 1) * F::ORDER.chain {
-                    t = _mm512_dpbusd_epi32(
-                        t,
-                        weights.codes[i],
-                        _mm512_loadu_si512(low.add(i * 64).cast()),
-                    );
-                }
-                let scale = _mm512_mul_ps(weights.scale[s], _mm512_loadu_ps(scale.add(s * 16)));
-                *products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), scale, *products);
+                let t = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), weights.scale[s], sum);
             }
+            let input_scale = _mm512_set1_ps(*column.scale.add(block));
+            *products = _mm512_fmadd_ps(sum, input_scale, *products);
             let inputs = _mm512_loadu_ps(column.sums.add(block * 16));
             *minima = _mm512_fmadd_ps(weights.min, inputs, *minima);
         }

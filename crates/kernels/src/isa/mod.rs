@@ -3,6 +3,20 @@
 //! A format says only how 256 weights come out of its bytes (`formats/*/avx2.rs`,
 //! `formats/*/avx512.rs`); the drivers here do the rest, once for all formats.
 
+/// An array with an element for each of some others. `map` does the same, but the compiler does not
+/// always inline a closure with instructions of a tier into it, and a call costs more than a block.
+#[cfg(target_arch = "x86_64")]
+macro_rules! each {
+    ([$($x:expr),+], |$name:ident| $element:expr) => {
+        [$({
+            let $name = $x;
+            $element
+        }),+]
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use each;
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -21,8 +35,7 @@ pub(crate) mod moves512;
 pub(crate) struct Order {
     /// `quads[register * 16 + lane]` = index of the group of 4 weights there.
     pub(crate) quads: [u8; 64],
-    /// Registers that share one scale per lane: 1, 2 or 4. Within such a run of registers, all
-    /// groups of one lane belong to the same 32 weights.
+    /// Registers that share one scale per lane: 1, 2 or 4.
     pub(crate) chain: usize,
 }
 
@@ -54,7 +67,7 @@ pub(crate) struct Column {
     pub(crate) high: *const i8,
     /// Low bytes `[blocks, 256]`, in order.
     pub(crate) low: *const i8,
-    /// Scales by lane `[blocks, streams, 16]`: input = scale · (256·high + low).
+    /// Scales `[blocks]`: input = scale · (256·high + low).
     pub(crate) scale: *const f32,
     /// Sums of 16 neighbouring inputs `[blocks, 16]`.
     pub(crate) sums: *const f32,
@@ -64,14 +77,14 @@ impl Column {
     /// The column after this many blocks.
     ///
     /// # Safety
-    /// It has as many, and `order` is its order.
-    pub(crate) unsafe fn after(self, order: &Order, blocks: usize) -> Self {
+    /// It has as many.
+    pub(crate) unsafe fn after(self, blocks: usize) -> Self {
         // SAFETY: by contract.
         unsafe {
             Self {
                 high: self.high.add(blocks * 256),
                 low: self.low.add(blocks * 256),
-                scale: self.scale.add(blocks * order.streams() * 16),
+                scale: self.scale.add(blocks),
                 sums: self.sums.add(blocks * 16),
             }
         }
@@ -113,6 +126,9 @@ pub(crate) struct Kernels512 {
     pub(crate) gemv: Gemv,
     /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
+    /// Products with more columns than `gemv` takes and at most [`amx::THIN`]; see [`amx::thin`].
+    pub(crate) thin:
+        unsafe fn(rows: Rows, blocks: Blocks, inputs: *const u16, columns: usize, out: *mut f32),
 }
 
 /// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 quantized columns.

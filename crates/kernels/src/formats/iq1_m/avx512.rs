@@ -1,20 +1,19 @@
 //! IQ1_M on AVX-512.
 
 use std::arch::x86_64::{
-    __m256i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm256_and_si256, _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_or_si256,
-    _mm256_set1_epi32, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_test_epi32_mask,
-    _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi128_si512,
-    _mm512_cvtepi32_ps, _mm512_mask_blend_epi64, _mm512_mul_ps, _mm512_permutexvar_epi16,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_slli_epi16,
-    _mm512_srlv_epi32,
+    __m512i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
+    _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_castsi128_si512, _mm512_cvtepi32_ps, _mm512_cvtepu32_epi64, _mm512_maskz_set1_epi64,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_epi64,
+    _mm512_set1_ps, _mm512_setr_epi32, _mm512_slli_epi16, _mm512_slli_epi64, _mm512_srlv_epi32,
+    _mm512_testn_epi64_mask,
 };
 
 use super::BYTES;
-use crate::formats::iq1_s::{SHIFT, tables::GRID};
+use crate::formats::iq1_s::{SHIFT, tables::CODES};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{look_up, two_streams, vectors};
+use crate::isa::moves512::{look_up, two_indices, two_streams, vectors};
 
 /// IQ1_M's codes.
 pub(super) struct Iq1M;
@@ -41,23 +40,20 @@ unsafe impl Codes512 for Iq1M {
         let d =
             scales >> 12 & 0xF | scales >> 24 & 0xF0 | scales >> 36 & 0xF00 | scales >> 48 & 0xF000;
         let d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(d as i32)));
-        let (byte, three) = (_mm256_set1_epi32(255), _mm256_set1_epi32(0x700));
-        let vector = |low: __m256i, high: __m256i| {
-            let index = _mm256_or_si256(_mm256_and_si256(low, byte), _mm256_and_si256(high, three));
-            // SAFETY: 11 bits index 2048 vectors.
-            let v = unsafe { look_up(&GRID, index) };
-            // 8·v + 9 ± 1: minus where bit 11 is set.
-            let eight = _mm512_and_si512(_mm512_slli_epi16::<3>(v), _mm512_set1_epi8(-8));
-            let minus = _mm256_test_epi32_mask(high, _mm256_set1_epi32(0x800));
-            let shift = _mm512_mask_blend_epi64(minus, _mm512_set1_epi8(10), _mm512_set1_epi8(8));
-            _mm512_add_epi8(eight, shift)
+        let bytes = _mm512_cvtepu32_epi64(low);
+        let groups = _mm512_or_si512(bytes, _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(high)));
+        let first = two_indices(groups, (0, 32), (8, 4), 0x7FF);
+        let second = two_indices(groups, (16, 40), (8, 4), 0x7FF);
+        // SAFETY: 11 bits index 2048 vectors.
+        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
+        // 8·code + 1 ± 1: minus where bit 3 of the nibble is set.
+        let code = |code: __m512i, w: i64| {
+            let bit = _mm512_set1_epi64(8 << (32 + 4 * w));
+            let plus = _mm512_testn_epi64_mask(groups, bit);
+            let shift = _mm512_maskz_set1_epi64(plus, 0x0202_0202_0202_0202);
+            _mm512_add_epi8(_mm512_slli_epi16::<3>(code), shift)
         };
-        let codes = [
-            vector(low, _mm256_slli_epi32::<8>(high)),
-            vector(_mm256_srli_epi32::<8>(low), _mm256_slli_epi32::<4>(high)),
-            vector(_mm256_srli_epi32::<16>(low), high),
-            vector(_mm256_srli_epi32::<24>(low), _mm256_srli_epi32::<4>(high)),
-        ];
+        let codes = [code(a, 0), code(b, 1), code(c, 2), code(e, 3)];
         // Three bits for each group of 16, four to a word of 16.
         let words = _mm512_permutexvar_epi16(
             _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),

@@ -1,18 +1,18 @@
 //! IQ1_S on AVX-512.
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_blendv_ps, _mm256_castsi256_ps,
-    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm512_add_epi8,
-    _mm512_set1_epi8,
+    _mm_loadu_si128, _mm256_and_si256, _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm512_cvtepu32_epi64, _mm512_or_si512,
+    _mm512_slli_epi64,
 };
 
 use super::BYTES;
 use super::SHIFT;
-use super::tables::GRID;
+use super::tables::CODES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{f16_one, look_up, twice, vectors};
+use crate::isa::moves512::{f16_one, look_up, twice, two_indices, vectors};
 
 /// IQ1_S's codes.
 pub(super) struct Iq1S;
@@ -36,19 +36,13 @@ unsafe impl Codes512 for Iq1S {
                 _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(34).cast())),
             )
         };
-        let (byte, high) = (_mm256_set1_epi32(255), _mm256_set1_epi32(0x700));
-        let one = _mm512_set1_epi8(1);
-        let vector = |low: __m256i, heads: __m256i| {
-            let index = _mm256_or_si256(_mm256_and_si256(low, byte), _mm256_and_si256(heads, high));
-            // SAFETY: 11 bits index 2048 vectors.
-            _mm512_add_epi8(unsafe { look_up(&GRID, index) }, one)
-        };
-        let codes = [
-            vector(low, _mm256_slli_epi32::<8>(heads)),
-            vector(_mm256_srli_epi32::<8>(low), _mm256_slli_epi32::<5>(heads)),
-            vector(_mm256_srli_epi32::<16>(low), _mm256_slli_epi32::<2>(heads)),
-            vector(_mm256_srli_epi32::<24>(low), _mm256_srli_epi32::<1>(heads)),
-        ];
+        let bytes = _mm512_cvtepu32_epi64(low);
+        let groups = _mm512_or_si512(bytes, _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(heads)));
+        let first = two_indices(groups, (0, 32), (8, 3), 0x7FF);
+        let second = two_indices(groups, (16, 38), (8, 3), 0x7FF);
+        // SAFETY: 11 bits index 2048 vectors.
+        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
+        let codes = [a, b, c, e];
         let s = _mm256_and_si256(_mm256_srli_epi32::<11>(heads), _mm256_set1_epi32(14));
         let s = _mm256_cvtepi32_ps(_mm256_or_si256(s, _mm256_set1_epi32(1)));
         let scale = _mm256_mul_ps(s, _mm256_set1_ps(d));

@@ -1,17 +1,16 @@
 //! IQ2_S on AVX-512.
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadl_epi64, _mm256_and_si256, _mm256_cvtepu8_epi32, _mm256_loadu_si256,
-    _mm256_or_si256, _mm256_set1_epi32, _mm256_slli_epi32, _mm256_srli_epi32,
-    _mm512_cvtepu32_epi64, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm_loadl_epi64, _mm256_cvtepu8_epi32, _mm256_loadu_si256, _mm512_cvtepu32_epi64,
+    _mm512_fmadd_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_ps, _mm512_slli_epi64,
 };
 
 use super::BYTES;
-use super::tables::GRID;
+use super::tables::CODES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::moves512::{
-    around_128, f16_one, look_up, nibble_scales, transpose_signs, two_streams, vectors,
+    f16_one, iq2_levels, look_up, nibble_scales, transpose_signs, two_indices, two_streams, vectors,
 };
 
 /// IQ2_S's codes.
@@ -39,17 +38,17 @@ unsafe impl Codes512 for Iq2S {
         };
         // SAFETY: the tier has the instructions.
         let signs = unsafe { transpose_signs(_mm512_cvtepu32_epi64(signs)) };
-        let (byte, two) = (_mm256_set1_epi32(255), _mm256_set1_epi32(0x300));
-        let vector = |low: __m256i, high: __m256i, w: usize| {
-            let index = _mm256_or_si256(_mm256_and_si256(low, byte), _mm256_and_si256(high, two));
-            // SAFETY: 10 bits index 1024 vectors.
-            around_128(unsafe { look_up(&GRID, index) }, signs[w])
-        };
+        let bytes = _mm512_cvtepu32_epi64(low);
+        let groups = _mm512_or_si512(bytes, _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(high)));
+        let first = two_indices(groups, (0, 32), (8, 2), 0x3FF);
+        let second = two_indices(groups, (16, 36), (8, 2), 0x3FF);
+        // SAFETY: 10 bits index 1024 vectors.
+        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
         let codes = [
-            vector(low, _mm256_slli_epi32::<8>(high), 0),
-            vector(_mm256_srli_epi32::<8>(low), _mm256_slli_epi32::<6>(high), 1),
-            vector(_mm256_srli_epi32::<16>(low), _mm256_slli_epi32::<4>(high), 2),
-            vector(_mm256_srli_epi32::<24>(low), _mm256_slli_epi32::<2>(high), 3),
+            iq2_levels(a, signs[0]),
+            iq2_levels(b, signs[1]),
+            iq2_levels(c, signs[2]),
+            iq2_levels(e, signs[3]),
         ];
         // SAFETY: the last 8 bytes of the block.
         let s = unsafe { nibble_scales(at.add(74)) };

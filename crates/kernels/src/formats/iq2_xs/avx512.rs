@@ -1,17 +1,17 @@
 //! IQ2_XS on AVX-512.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_and_si256, _mm256_set1_epi32, _mm512_cvtepi64_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_multishift_epi64_epi8, _mm512_set1_epi64,
-    _mm512_set1_ps, _mm512_srli_epi64,
+    _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_multishift_epi64_epi8,
+    _mm512_set1_epi64, _mm512_set1_ps,
 };
 
 use super::BYTES;
-use super::tables::GRID;
+use super::tables::CODES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::moves512::{
-    around_128, f16_one, look_up, nibble_scales, signs_by_register, two_streams, vectors,
+    f16_one, iq2_levels, look_up, nibble_scales, signs_by_register, two_indices, two_streams,
+    vectors,
 };
 
 /// IQ2_XS's codes.
@@ -33,17 +33,15 @@ unsafe impl Codes512 for Iq2Xs {
         let fields = _mm512_set1_epi64(0x0000_0000_3929_1909);
         // SAFETY: the tier has the instructions.
         let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, groups)) };
-        let mask = _mm256_set1_epi32(511);
-        let vector = |index: __m512i, w: usize| {
-            let index = _mm256_and_si256(_mm512_cvtepi64_epi32(index), mask);
-            // SAFETY: 9 bits index 512 vectors.
-            around_128(unsafe { look_up(&GRID, index) }, signs[w])
-        };
+        let first = two_indices(groups, (0, 8), (16, 16), 511);
+        let second = two_indices(groups, (32, 40), (16, 16), 511);
+        // SAFETY: 9 bits index 512 vectors.
+        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
         let codes = [
-            vector(groups, 0),
-            vector(_mm512_srli_epi64::<16>(groups), 1),
-            vector(_mm512_srli_epi64::<32>(groups), 2),
-            vector(_mm512_srli_epi64::<48>(groups), 3),
+            iq2_levels(a, signs[0]),
+            iq2_levels(b, signs[1]),
+            iq2_levels(c, signs[2]),
+            iq2_levels(e, signs[3]),
         ];
         // SAFETY: the last 8 bytes of the block.
         let s = unsafe { nibble_scales(at.add(66)) };

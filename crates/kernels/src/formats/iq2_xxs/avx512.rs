@@ -1,16 +1,18 @@
 //! IQ2_XXS on AVX-512.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_srli_epi32, _mm512_cvtepi64_epi32, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_multishift_epi64_epi8, _mm512_set1_epi64, _mm512_set1_ps, _mm512_srli_epi64,
+    _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_cvtepi64_epi32, _mm512_loadu_si512,
+    _mm512_mul_ps, _mm512_multishift_epi64_epi8, _mm512_set1_epi64, _mm512_set1_ps,
+    _mm512_srli_epi64,
 };
 
 use super::BYTES;
-use super::tables::GRID;
+use super::tables::CODES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{around_128, f16_one, look_up, signs_by_register, twice, vectors};
+use crate::isa::moves512::{
+    f16_one, iq2_levels, look_up, signs_by_register, twice, two_indices, vectors,
+};
 
 /// IQ2_XXS's codes.
 pub(super) struct Iq2Xxs;
@@ -28,20 +30,18 @@ unsafe impl Codes512 for Iq2Xxs {
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 66 bytes.
         let (d, groups) = unsafe { (f16_one(at), _mm512_loadu_si512(at.add(2).cast())) };
-        let indices = _mm512_cvtepi64_epi32(groups);
         let fields = _mm512_set1_epi64(0x0000_0000_352E_2720);
         // SAFETY: the tier has the instructions.
         let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, groups)) };
-        let byte = _mm256_set1_epi32(255);
-        let vector = |index: __m256i, w: usize| {
-            // SAFETY: 8 bits index 256 vectors.
-            around_128(unsafe { look_up(&GRID, _mm256_and_si256(index, byte)) }, signs[w])
-        };
+        let first = two_indices(groups, (0, 0), (8, 0), 255);
+        let second = two_indices(groups, (16, 0), (8, 0), 255);
+        // SAFETY: 8 bits index 256 vectors.
+        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
         let codes = [
-            vector(indices, 0),
-            vector(_mm256_srli_epi32::<8>(indices), 1),
-            vector(_mm256_srli_epi32::<16>(indices), 2),
-            vector(_mm256_srli_epi32::<24>(indices), 3),
+            iq2_levels(a, signs[0]),
+            iq2_levels(b, signs[1]),
+            iq2_levels(c, signs[2]),
+            iq2_levels(e, signs[3]),
         ];
         let s = _mm256_cvtepi32_ps(_mm512_cvtepi64_epi32(_mm512_srli_epi64::<60>(groups)));
         let half = _mm256_set1_ps(d * 0.125);

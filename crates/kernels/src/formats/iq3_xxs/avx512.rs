@@ -10,6 +10,7 @@ use super::BYTES;
 use super::tables::GRID;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{
     around_128, f16_one, pairs_of_indices, signs_by_register, twice, vectors,
 };
@@ -40,7 +41,7 @@ unsafe impl Codes512 for Iq3Xxs {
         let wide = _mm512_cvtepu32_epi64(tails);
         // SAFETY: the tier has the instructions.
         let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, wide)) };
-        let codes = std::array::from_fn(|w| {
+        let codes = each!([0, 1, 2, 3], |w| {
             let index = pairs_of_indices(indices, w);
             // SAFETY: 8 bits index 256 vectors.
             let levels = unsafe { _mm512_i32gather_epi32::<4>(index, GRID.as_ptr().cast()) };

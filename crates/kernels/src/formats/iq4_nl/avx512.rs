@@ -6,6 +6,7 @@ use super::BYTES;
 use super::LEVELS;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, levels_512, nibbles, twice};
 
 /// IQ4_NL's codes.
@@ -29,7 +30,7 @@ unsafe impl Codes512 for Iq4Nl {
         let d = twice(d);
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 2) };
-        let codes = [0, 2, 4, 6].map(|b| {
+        let codes = each!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             _mm512_shuffle_epi8(levels, unsafe { nibbles(block(b), block(b + 1)) })
         });

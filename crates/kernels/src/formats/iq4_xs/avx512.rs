@@ -10,6 +10,7 @@ use super::BYTES;
 use crate::formats::iq4_nl::avx512::TABLE;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_one, nibbles, twice};
 
 /// IQ4_XS's codes.
@@ -41,7 +42,7 @@ unsafe impl Codes512 for Iq4Xs {
         let scale = twice(_mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(d)));
         // SAFETY: as above.
         let run = |g: usize| unsafe { at.add(8 + g * 16) };
-        let codes = [0, 2, 4, 6].map(|g| {
+        let codes = each!([0, 2, 4, 6], |g| {
             // SAFETY: as above.
             _mm512_shuffle_epi8(levels, unsafe { nibbles(run(g), run(g + 1)) })
         });

@@ -8,6 +8,7 @@ use super::BYTES;
 use super::{DOUBLED, half_scale};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, levels_512, nibbles, twice};
 
 /// MXFP4's codes.
@@ -32,7 +33,7 @@ unsafe impl Codes512 for Mxfp4 {
         let (d, levels) =
             unsafe { (_mm256_loadu_ps(d.as_ptr()), _mm512_loadu_si512(TABLE.as_ptr().cast())) };
         let d = twice(d);
-        let codes = [0, 2, 4, 6].map(|b| {
+        let codes = each!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             _mm512_shuffle_epi8(levels, unsafe { nibbles(block(b).add(1), block(b + 1).add(1)) })
         });

@@ -6,6 +6,7 @@ use super::{BYTES, half_scale};
 use crate::formats::mxfp4::avx2::RAISED;
 use crate::isa::avx2::lanes::{across, by_16, fields, levels, runs, times};
 use crate::isa::avx2::{Codes256, Unpacked256};
+use crate::isa::each;
 
 /// NVFP4's codes.
 pub(super) struct Nvfp4;
@@ -25,7 +26,7 @@ unsafe impl Codes256 for Nvfp4 {
         }
         // SAFETY: 16 floats; two runs of 16 bytes of codes after the scales of each block.
         let (scales, words) = unsafe {
-            let scales = [0, 8].map(|i| _mm256_loadu_ps(scales.as_ptr().add(i)));
+            let scales = each!([0, 8], |i| _mm256_loadu_ps(scales.as_ptr().add(i)));
             (scales, runs(|i| at.add(i / 2 * BYTES + 4 + i % 2 * 16)))
         };
         // Words 0 and 1 are the first 16 weights of a group, 2 and 3 the last.

@@ -11,6 +11,7 @@ use super::half_scale;
 use crate::formats::mxfp4::avx512::TABLE;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::by_lane;
 
 /// NVFP4's codes.
@@ -34,7 +35,7 @@ unsafe impl Codes512 for Nvfp4 {
         let d: [f32; 16] = std::array::from_fn(|g| half_scale(unsafe { *block(g / 4).add(g % 4) }));
         // SAFETY: 16 numbers.
         let d = unsafe { _mm512_loadu_ps(d.as_ptr()) };
-        let codes = std::array::from_fn(|b| {
+        let codes = each!([0, 1, 2, 3], |b| {
             // Run by run: 8 bytes of low and high nibbles, twice.
             // SAFETY: as above.
             let runs = _mm512_permutexvar_epi64(

@@ -1,81 +1,55 @@
 //! Q2_K on AVX-512.
+//!
+//! A code has 2 bits and its scale 4, so their product is a byte of at most 45: one table of 16 bytes
+//! for each 16 bytes of codes gives the products for all four codes of a byte, and a block needs no
+//! other scale than its factor.
 
 use std::arch::x86_64::{
-    __m128i, __m512, __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16,
-    _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_multishift_epi64_epi8, _mm512_permutexvar_epi64, _mm512_permutexvar_ps,
-    _mm512_set1_epi8, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setr_epi64,
+    __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16, _mm512_add_epi8,
+    _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_ternarylogic_epi64,
 };
 
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::f16_pair;
 
 /// Q2_K's codes.
 pub(super) struct Q2K;
 
-/// Lane `8h + 4c + j` of register `w` holds quad `w` of the 16 weights in half `h`, code pair `j`,
-/// 16-byte run `c`: all registers share one vector of scales. Also Q3_K's and TQ2_0's order.
+/// Register `j` holds bits `2j` and `2j + 1` of the bytes as they lie: 32 weights of either half.
+/// Also TQ2_0's order.
 pub(crate) const ORDER: Order = Order { quads: quads(), chain: 4 };
 
 const fn quads() -> [u8; 64] {
     let mut quads = [0; 64];
     let mut i = 0;
     while i < 64 {
-        quads[i] = (group(i % 16) * 4 + i / 16) as u8;
+        let (register, half, quad) = (i / 16, i / 8 % 2, i % 8);
+        quads[i] = (half * 32 + register * 8 + quad) as u8;
         i += 1;
     }
     quads
 }
 
-/// The group of 16 weights in a lane.
-const fn group(lane: usize) -> usize {
-    lane / 8 * 8 + lane % 4 * 2 + lane / 4 % 2
-}
-
-/// Scales by group brought to the lanes of [`ORDER`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn one_stream(scale: __m512) -> [__m512; 4] {
-    let lanes = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-    [_mm512_permutexvar_ps(lanes, scale), scale, scale, scale]
-}
-
-/// The 64 bytes of 2-bit codes at `at` in [`ORDER`], each code in the lowest bits of a byte.
-///
-/// # Safety
-/// 64 bytes at `at` are readable; the CPU has the tier's instructions.
+/// Scale times code, at `4j + code` of the 128-bit lane that has the bytes of group `2j` or `2j + 1`
+/// of a half, from sixteen scales repeated in every lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub(crate) unsafe fn spread(at: *const u8) -> [__m512i; 4] {
-    // SAFETY: 64 bytes by contract.
-    let bytes = unsafe { _mm512_loadu_si512(at.cast()) };
-    // 64-bit lane 2·run + p of a half holds quads 2p and 2p + 1 of a run: twice each, for two pairs.
-    let first = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6), bytes);
-    let second = _mm512_permutexvar_epi64(_mm512_setr_epi64(1, 1, 3, 3, 5, 5, 7, 7), bytes);
-    // The bytes of quad 0 or 1 of the lane, from bit 2j on.
-    let bits = |quad: u64| {
-        let quad_at = |j: u64| (0..4).fold(0, |c, b| c | (quad * 32 + b * 8 + 2 * j) << (b * 8));
-        let pairs = |j: u64| (quad_at(j) | quad_at(j + 1) << 32).cast_signed();
-        _mm512_setr_epi64(
-            pairs(0),
-            pairs(2),
-            pairs(0),
-            pairs(2),
-            pairs(0),
-            pairs(2),
-            pairs(0),
-            pairs(2),
-        )
-    };
-    let (even, odd) = (bits(0), bits(1));
-    [
-        _mm512_multishift_epi64_epi8(even, first),
-        _mm512_multishift_epi64_epi8(odd, first),
-        _mm512_multishift_epi64_epi8(even, second),
-        _mm512_multishift_epi64_epi8(odd, second),
-    ]
+fn products(scales: __m512i) -> __m512i {
+    let four = |group: i32| group * 0x0101_0101;
+    let lane = |first: i32| each!([0, 2, 4, 6], |group| four(first + group));
+    let ([a, b, c, d], [e, f, g, h]) = (lane(0), lane(1));
+    let ([i, j, k, l], [m, n, o, p]) = (lane(8), lane(9));
+    let groups = _mm512_setr_epi32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
+    let once = _mm512_shuffle_epi8(scales, groups);
+    let twice = _mm512_add_epi8(once, once);
+    let odd = _mm512_and_si512(once, _mm512_set1_epi32(0xFF00_FF00_u32.cast_signed()));
+    let large = _mm512_and_si512(twice, _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed()));
+    _mm512_add_epi8(odd, large)
 }
 
 // SAFETY: reads 16 bytes of scales, 64 of codes and 4 of factors.
@@ -87,16 +61,25 @@ unsafe impl Codes512 for Q2K {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 84 bytes.
-        let (bytes, codes, [d, m]) =
-            unsafe { (_mm_loadu_si128(at.cast()), spread(at.add(16)), f16_pair(at.add(80))) };
-        let nibble = _mm_set1_epi8(15);
-        let scale = _mm_and_si128(bytes, nibble);
-        let min = _mm_and_si128(_mm_srli_epi16::<4>(bytes), nibble);
-        let floats = |bytes: __m128i, factor: f32| {
-            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), _mm512_set1_ps(factor))
+        let (header, bytes, [d, m]) = unsafe {
+            let codes = _mm512_loadu_si512(at.add(16).cast());
+            (_mm_loadu_si128(at.cast()), codes, f16_pair(at.add(80)))
         };
-        let pair = _mm512_set1_epi8(3);
-        let codes = codes.map(|c| _mm512_and_si512(c, pair));
-        Unpacked512 { codes, scale: one_stream(floats(scale, d)), min: floats(min, -m) }
+        let nibble = _mm_set1_epi8(15);
+        let table = products(_mm512_broadcast_i32x4(_mm_and_si128(header, nibble)));
+        // (j << 2) | (bits & 3)
+        let code = |bits: __m512i, j: i8| {
+            let (place, pair) = (_mm512_set1_epi8(j << 2), _mm512_set1_epi8(3));
+            _mm512_shuffle_epi8(table, _mm512_ternarylogic_epi64::<0xF8>(place, bits, pair))
+        };
+        let codes = [
+            code(bytes, 0),
+            code(_mm512_srli_epi16::<2>(bytes), 1),
+            code(_mm512_srli_epi16::<4>(bytes), 2),
+            code(_mm512_srli_epi16::<6>(bytes), 3),
+        ];
+        let min = _mm512_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16::<4>(header), nibble));
+        let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), _mm512_set1_ps(-m));
+        Unpacked512 { codes, scale: [_mm512_set1_ps(d); 4], min }
     }
 }

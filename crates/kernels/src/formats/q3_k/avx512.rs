@@ -1,16 +1,14 @@
 //! Q3_K on AVX-512.
-//!
-//! The order of registers is Q2_K's.
 
 use std::arch::x86_64::{
-    __m512i, _mm_set1_epi8, _mm_setr_epi32, _mm_sub_epi8, _mm256_loadu_si256, _mm512_and_si512,
-    _mm512_castsi256_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_mul_ps,
-    _mm512_multishift_epi64_epi8, _mm512_permutexvar_epi64, _mm512_set1_epi8, _mm512_set1_ps,
-    _mm512_setr_epi64, _mm512_ternarylogic_epi64,
+    __m512, __m512i, _mm_set1_epi8, _mm_setr_epi32, _mm_sub_epi8, _mm256_loadu_si256,
+    _mm512_and_si512, _mm512_castsi256_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_multishift_epi64_epi8, _mm512_permutexvar_epi64,
+    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setr_epi64,
+    _mm512_ternarylogic_epi64,
 };
 
 use super::BYTES;
-use crate::formats::q2_k::avx512::{ORDER, one_stream, spread};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::moves512::f16_one;
@@ -36,6 +34,69 @@ fn high_bits(quad: u64) -> __m512i {
         pairs(4),
         pairs(6),
     )
+}
+
+/// Lane `8h + 4c + j` of register `w` holds quad `w` of the 16 weights in half `h`, code pair `j`,
+/// 16-byte run `c`: all registers share one vector of scales.
+const ORDER: Order = Order { quads: quads(), chain: 4 };
+
+const fn quads() -> [u8; 64] {
+    let mut quads = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        quads[i] = (group(i % 16) * 4 + i / 16) as u8;
+        i += 1;
+    }
+    quads
+}
+
+/// The group of 16 weights in a lane.
+const fn group(lane: usize) -> usize {
+    lane / 8 * 8 + lane % 4 * 2 + lane / 4 % 2
+}
+
+/// Scales by group brought to the lanes of [`ORDER`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn one_stream(scale: __m512) -> [__m512; 4] {
+    let lanes = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    [_mm512_permutexvar_ps(lanes, scale), scale, scale, scale]
+}
+
+/// The 64 bytes of 2-bit codes at `at` in [`ORDER`], each code in the lowest bits of a byte.
+///
+/// # Safety
+/// 64 bytes at `at` are readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+unsafe fn spread(at: *const u8) -> [__m512i; 4] {
+    // SAFETY: 64 bytes by contract.
+    let bytes = unsafe { _mm512_loadu_si512(at.cast()) };
+    // 64-bit lane 2·run + p of a half holds quads 2p and 2p + 1 of a run: twice each, for two pairs.
+    let first = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6), bytes);
+    let second = _mm512_permutexvar_epi64(_mm512_setr_epi64(1, 1, 3, 3, 5, 5, 7, 7), bytes);
+    // The bytes of quad 0 or 1 of the lane, from bit 2j on.
+    let bits = |quad: u64| {
+        let quad_at = |j: u64| (0..4).fold(0, |c, b| c | (quad * 32 + b * 8 + 2 * j) << (b * 8));
+        let pairs = |j: u64| (quad_at(j) | quad_at(j + 1) << 32).cast_signed();
+        _mm512_setr_epi64(
+            pairs(0),
+            pairs(2),
+            pairs(0),
+            pairs(2),
+            pairs(0),
+            pairs(2),
+            pairs(0),
+            pairs(2),
+        )
+    };
+    let (even, odd) = (bits(0), bits(1));
+    [
+        _mm512_multishift_epi64_epi8(even, first),
+        _mm512_multishift_epi64_epi8(odd, first),
+        _mm512_multishift_epi64_epi8(even, second),
+        _mm512_multishift_epi64_epi8(odd, second),
+    ]
 }
 
 // SAFETY: reads 32 bytes of high bits, 64 of codes, 12 of scales and the factor.

@@ -18,6 +18,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::f16_pair;
 
 /// Q4_K's codes.
@@ -54,8 +55,9 @@ unsafe impl Codes512 for Q4K {
             _mm512_shuffle_i64x2::<0b11_01_11_01>(first, second),
         ];
         let nibble = _mm512_set1_epi8(15);
-        let low = halves.map(|h| _mm512_and_si512(h, nibble));
-        let high = halves.map(|h| _mm512_and_si512(_mm512_srli_epi16::<4>(h), nibble));
+        let low = each!([halves[0], halves[1]], |h| _mm512_and_si512(h, nibble));
+        let high =
+            each!([halves[0], halves[1]], |h| _mm512_and_si512(_mm512_srli_epi16::<4>(h), nibble));
         // SAFETY: as this function's.
         let (scale, min) = unsafe { scales(at) };
         Unpacked512 { codes: [low[0], low[1], high[0], high[1]], scale, min }

@@ -5,6 +5,7 @@ use std::arch::x86_64::{_mm512_mask_add_epi8, _mm512_mul_ps, _mm512_set1_epi8, _
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
 
 /// Q5_0's codes.
@@ -20,7 +21,7 @@ unsafe impl Codes512 for Q50 {
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let d = unsafe { f16_strided::<{ BYTES as i32 }>(at) };
-        let codes = [0, 2, 4, 6].map(|b| {
+        let codes = each!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             unsafe {
                 let (first, second) = (at.add(b * BYTES + 2), at.add((b + 1) * BYTES + 2));

@@ -5,6 +5,7 @@ use std::arch::x86_64::{_mm512_mask_add_epi8, _mm512_set1_epi8};
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
 
 /// Q5_1's codes.
@@ -22,7 +23,7 @@ unsafe impl Codes512 for Q51 {
         let (d, m) = unsafe {
             (f16_strided::<{ BYTES as i32 }>(at), f16_strided::<{ BYTES as i32 }>(at.add(2)))
         };
-        let codes = [0, 2, 4, 6].map(|b| {
+        let codes = each!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             unsafe {
                 let (first, second) = (at.add(b * BYTES + 4), at.add((b + 1) * BYTES + 4));

@@ -12,6 +12,7 @@ use super::BYTES;
 use crate::formats::q4_k::avx512::{ORDER, scales};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 
 /// Q5_K's codes.
 pub(super) struct Q5K;
@@ -32,7 +33,7 @@ unsafe impl Codes512 for Q5K {
             (
                 _mm512_loadu_si512(at.add(48).cast()),
                 _mm512_loadu_si512(at.add(112).cast()),
-                [16, 32].map(|o| _mm512_broadcast_i32x4(_mm_loadu_si128(at.add(o).cast()))),
+                each!([16, 32], |o| _mm512_broadcast_i32x4(_mm_loadu_si128(at.add(o).cast()))),
             )
         };
         let halves = [

@@ -10,6 +10,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_one};
 
 /// Q6_K's codes.
@@ -26,8 +27,8 @@ unsafe impl Codes512 for Q6K {
         // SAFETY: inside the block's 210 bytes.
         let (low, high, scales, d) = unsafe {
             (
-                [0, 64].map(|o| _mm512_loadu_si512(at.add(o).cast())),
-                [128, 160].map(|o| _mm512_broadcast_i64x4(_mm256_loadu_si256(at.add(o).cast()))),
+                each!([0, 64], |o| _mm512_loadu_si512(at.add(o).cast())),
+                each!([128, 160], |o| _mm512_broadcast_i64x4(_mm256_loadu_si256(at.add(o).cast()))),
                 _mm_loadu_si128(at.add(192).cast()),
                 f16_one(at.add(208)),
             )

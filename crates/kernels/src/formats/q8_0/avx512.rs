@@ -7,6 +7,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, join, twice};
 
 /// Q8_0's codes.
@@ -29,7 +30,8 @@ unsafe impl Codes512 for Q80 {
         let d = twice(d);
         let offset = _mm512_set1_epi8(-128);
         // SAFETY: as above.
-        let codes = [0, 2, 4, 6].map(|b| _mm512_xor_si512(join(halves(b), halves(b + 1)), offset));
+        let codes =
+            each!([0, 2, 4, 6], |b| _mm512_xor_si512(join(halves(b), halves(b + 1)), offset));
         let min = _mm512_mul_ps(d, _mm512_set1_ps(-128.0));
         Unpacked512 { codes, scale: by_lane(d), min }
     }

@@ -5,6 +5,7 @@ use std::arch::x86_64::{_mm512_loadu_si512, _mm512_set1_ps};
 use super::BYTES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::each;
 use crate::isa::moves512::f16_one;
 
 /// TQ1_0's codes.
@@ -34,9 +35,10 @@ unsafe impl Codes512 for Tq10 {
         part::<32, 5>(&bytes[..32], &mut trits[..160]);
         part::<16, 5>(&bytes[32..48], &mut trits[160..240]);
         part::<4, 4>(&bytes[48..], &mut trits[240..]);
-        // SAFETY: 64 bytes each.
-        let codes =
-            [0, 64, 128, 192].map(|i| unsafe { _mm512_loadu_si512(trits[i..].as_ptr().cast()) });
+        let codes = each!([0, 64, 128, 192], |i| {
+            // SAFETY: 64 bytes of the slice's, whose index is checked.
+            unsafe { _mm512_loadu_si512(trits[i..].as_ptr().cast()) }
+        });
         Unpacked512 { codes, scale: [_mm512_set1_ps(d); 4], min: _mm512_set1_ps(-d) }
     }
 }

@@ -1,9 +1,11 @@
 //! TQ2_0 on AVX-512.
 
-use std::arch::x86_64::{_mm512_and_si512, _mm512_set1_epi8, _mm512_set1_ps};
+use std::arch::x86_64::{
+    _mm512_and_si512, _mm512_loadu_si512, _mm512_set1_epi8, _mm512_set1_ps, _mm512_srli_epi16,
+};
 
 use super::BYTES;
-use crate::formats::q2_k::avx512::{ORDER, spread};
+use crate::formats::q2_k::avx512::ORDER;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::moves512::f16_one;
@@ -20,9 +22,14 @@ unsafe impl Codes512 for Tq20 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 66 bytes.
-        let (codes, d) = unsafe { (spread(at), f16_one(at.add(64))) };
+        let (bytes, d) = unsafe { (_mm512_loadu_si512(at.cast()), f16_one(at.add(64))) };
         let (pair, scale) = (_mm512_set1_epi8(3), _mm512_set1_ps(d));
-        let codes = codes.map(|c| _mm512_and_si512(c, pair));
+        let codes = [
+            _mm512_and_si512(bytes, pair),
+            _mm512_and_si512(_mm512_srli_epi16::<2>(bytes), pair),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), pair),
+            _mm512_and_si512(_mm512_srli_epi16::<6>(bytes), pair),
+        ];
         Unpacked512 { codes, scale: [scale; 4], min: _mm512_set1_ps(-d) }
     }
 }

@@ -32,6 +32,9 @@ use crate::{Error, Experts, KvType, ModelOptions, Stage, StageCache};
 /// The name in files.
 pub(crate) const ARCH: &str = "deepseek2";
 
+/// Tokens of a batch from which the expanded form of attention is faster without tiles.
+const EXPANDED_FROM: usize = 128;
+
 /// Binds a whole model to this machine.
 pub(crate) fn load(
     weights: &Weights,
@@ -49,7 +52,10 @@ pub(crate) fn load(
         Some(experts) => experts,
         None => Box::new(Resident::bind(weights, &config, layers.clone())?),
     };
-    let stage = Local::bind(binder, cpu, &config, layers, experts, options.expanded_from)?;
+    // Tiles make up for the absorbed form's larger number of products.
+    let by_tier = if cpu.tier().has_amx() { usize::MAX } else { EXPANDED_FROM };
+    let expanded_from = options.expanded_from.unwrap_or(by_tier);
+    let stage = Local::bind(binder, cpu, &config, layers, experts, expanded_from)?;
     Ok(Parts {
         norm: binder.vector("output_norm.weight", config.hidden)?,
         head: binder.matrix(head, vocabulary, config.hidden)?,
