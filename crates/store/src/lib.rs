@@ -1,14 +1,29 @@
-//! Where weights live: mapped from the file, resident in memory, or embedded in the program.
+//! Where weights live: mapped from the file, resident in memory, embedded in the program, or read
+//! when they are needed.
 //!
 //! [`Weights`] joins the parts of a model into one list of tensors; [`Bytes`] is a handle to those
-//! of one tensor that keeps the memory behind it alive. What the bytes mean is the kernels' affair.
+//! of one tensor that keeps the memory behind it alive. Of a model that memory cannot hold, an
+//! [`ExpertCache`] keeps some experts and reads others from their files with a [`Reader`]. What the
+//! bytes mean is the kernels' affair.
 
 mod bytes;
+mod cache;
+mod dense;
 mod error;
+mod io;
+pub mod policy;
+mod rate;
 mod region;
+mod residency;
 mod resident;
+mod slab;
+pub mod trace;
 mod weights;
 
 pub use bytes::Bytes;
+pub use cache::{CacheOptions, CacheStats, ExpertCache, Monitor, SLICES_MAX, Stack};
 pub use error::Error;
+pub use io::{ReadFile, ReadFunction, Reader};
+pub use rate::{ReadRate, read_rate};
+pub use residency::{Frames, Place, Residency};
 pub use weights::{Placement, Tensor, Weights};

@@ -1,10 +1,12 @@
-//! Memory that holds a file's bytes and never changes: the only unsafe code of this crate.
+//! Memory that holds a file's bytes and never changes. Its unsafe code is that of maps.
 
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 
 use memmap2::{Mmap, MmapMut};
+
+use crate::slab::Slot;
 
 /// The bytes of one file, wherever they are.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(crate) enum Region {
     Static(&'static [u8]),
     /// Computed.
     Owned(Vec<u8>),
+    /// Read past the page cache.
+    Slot(Slot),
 }
 
 impl Region {
@@ -54,6 +58,7 @@ impl Deref for Region {
             Self::Map(map) => map,
             Self::Static(bytes) => bytes,
             Self::Owned(bytes) => bytes,
+            Self::Slot(slot) => slot,
         }
     }
 }

@@ -8,11 +8,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cachalot_gguf::split::{self, Set};
+use cachalot_gguf::split::{self, Part, Set};
 use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 
 use crate::region::Region;
-use crate::{Bytes, Error, resident};
+use crate::{Bytes, Error, ReadFile, ReadRate, Reader, Stack, dense, resident};
 
 /// Where a model's bytes shall be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Tensor {
     pub info: TensorInfo,
     /// Index of its file in [`Weights::files`].
     pub file: usize,
-    /// Its bytes, as they lie in the file.
+    /// Its bytes, as they lie in the file; none if it is to be streamed.
     pub bytes: Bytes,
 }
 
@@ -44,6 +44,8 @@ pub struct Weights {
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
     files: Vec<PathBuf>,
+    /// The files, open, if experts are to be streamed from them.
+    sources: Vec<Arc<ReadFile>>,
 }
 
 impl Weights {
@@ -96,6 +98,50 @@ impl Weights {
         Ok(Self::new(set, &regions))
     }
 
+    /// Opens a model whose experts are to be streamed: everything else is read into memory with
+    /// `reader`, whose rate and best depth are found out on the way. `progress` as in
+    /// [`Weights::open_with`].
+    ///
+    /// # Errors
+    /// As [`Weights::open_with`].
+    pub fn open_streamed(
+        path: impl AsRef<Path>,
+        reader: &mut Reader,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(Self, ReadRate), Error> {
+        let paths = split::part_paths(path.as_ref());
+        let mut described = Vec::with_capacity(paths.len());
+        let mut sources = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let file = open_file(path, paths.len())?;
+            let region = Region::map(&file).map_err(|e| Error::unreadable(path, e))?;
+            described.push((path.clone(), describe(path, &region)?));
+            let source = ReadFile::open(path).map_err(|e| Error::unreadable(path, e))?;
+            sources.push(Arc::new(source));
+        }
+        let set = Set::merge(described)?;
+        let (bytes, rate) = dense::read(&set.tensors, &sources, reader, progress)?;
+        let tensors = set.tensors.into_iter().zip(bytes);
+        let tensors = tensors
+            .map(|(tensor, bytes)| Tensor { info: tensor.info, file: tensor.part, bytes })
+            .collect();
+        Ok((Self::of(set.metadata, set.parts, tensors, sources), rate))
+    }
+
+    /// Where the `count` equal matrices of a tensor that is streamed lie.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it is not streamed, or does not divide.
+    pub fn stack(&self, name: &str, count: usize) -> Result<Stack, Error> {
+        let found = self.tensor(name).and_then(|tensor| {
+            let file = self.sources.get(tensor.file).filter(|_| tensor.bytes.is_empty())?;
+            let TensorInfo { size, offset, .. } = tensor.info;
+            let len = size.checked_div(count as u64).filter(|len| len * count as u64 == size)?;
+            Some(Stack { file: Arc::clone(file), offset, len: usize::try_from(len).ok()? })
+        });
+        found.ok_or_else(|| Error::NoStack { tensor: name.to_owned(), count })
+    }
+
     /// The weights of a model that is part of the program, or was built in memory.
     ///
     /// # Errors
@@ -130,9 +176,18 @@ impl Weights {
                 Tensor { info: tensor.info, file: tensor.part, bytes }
             })
             .collect();
+        Self::of(set.metadata, set.parts, tensors, Vec::new())
+    }
+
+    fn of(
+        metadata: Metadata,
+        parts: Vec<Part>,
+        tensors: Vec<Tensor>,
+        sources: Vec<Arc<ReadFile>>,
+    ) -> Self {
         let index = tensors.iter().enumerate().map(|(i, t)| (t.info.name.clone(), i)).collect();
-        let files = set.parts.into_iter().map(|part| part.path).collect();
-        Self { metadata: set.metadata, tensors, index, files }
+        let files = parts.into_iter().map(|part| part.path).collect();
+        Self { metadata, tensors, index, files, sources }
     }
 
     /// The key-value pairs of the file (of the first part of a split one).

@@ -1,0 +1,574 @@
+//! Experts in memory, read from their files when they are picked.
+//!
+//! The cache belongs to one thread, the one that computes. It hands frames of memory to a [`Reader`]
+//! and gets them back filled; between the two nobody else can see them. [`ExpertCache::request`] never
+//! waits; [`ExpertCache::wait`] does, for one expert, and reports what went wrong with it. A failed
+//! read leaves nothing behind: the next request for the expert reads it again.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::io::{CAPACITY, Done, Read, ReadFile, Reader, skipped};
+use crate::policy::{Frequency, Policy};
+use crate::residency::{Frames, Place, Residency};
+use crate::slab::Slot;
+
+/// Slices of an expert: gate, up and down, or gate and up in one, and down.
+pub const SLICES_MAX: usize = 3;
+/// How long a drive may deliver nothing before that is an error.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Equal matrices of all experts of a layer, one after the other in a file.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    pub(crate) file: Arc<ReadFile>,
+    /// Where the first begins.
+    pub(crate) offset: u64,
+    /// Bytes of one.
+    pub(crate) len: usize,
+}
+
+impl Stack {
+    /// Bytes of one of the matrices.
+    pub fn slice_bytes(&self) -> usize {
+        self.len
+    }
+}
+
+/// How to cache.
+#[derive(Clone, Debug)]
+pub struct CacheOptions {
+    /// Bytes of memory for experts.
+    pub budget: u64,
+    /// Experts of each layer.
+    pub experts: usize,
+    /// Experts that a token picks in each layer.
+    pub used: usize,
+    /// The model's number of the first layer with experts: here layers are counted from it, but
+    /// errors name them as the model does.
+    pub first_layer: usize,
+    /// How long a drive may deliver nothing before that is an error.
+    pub patience: Duration,
+}
+
+impl CacheOptions {
+    /// For layers from `first_layer` on, of `experts` experts of which a token picks `used`.
+    pub fn new(budget: u64, first_layer: usize, experts: usize, used: usize) -> Self {
+        Self { budget, experts, used, first_layer, patience: PATIENCE }
+    }
+}
+
+/// What the cache has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CacheStats {
+    /// Picks whose expert was in memory, or on its way because of a guess.
+    pub hits: u64,
+    /// Picks whose expert was not.
+    pub misses: u64,
+    /// Bytes read from drives.
+    pub bytes: u64,
+    /// Time in which at least one read was under way.
+    pub busy: Duration,
+    /// Time in which computing stood still for a read.
+    pub waited: Duration,
+}
+
+impl CacheStats {
+    /// What has been done since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            hits: self.hits - earlier.hits,
+            misses: self.misses - earlier.misses,
+            bytes: self.bytes - earlier.bytes,
+            busy: self.busy.saturating_sub(earlier.busy),
+            waited: self.waited.saturating_sub(earlier.waited),
+        }
+    }
+
+    /// The share of picks whose expert was in memory; 1 if nothing was picked.
+    pub fn hit_rate(&self) -> f64 {
+        let all = self.hits + self.misses;
+        if all == 0 { 1.0 } else { self.hits as f64 / all as f64 }
+    }
+
+    /// Bytes per second while reads were under way; 0 if none were.
+    pub fn read_rate(&self) -> f64 {
+        if self.busy.is_zero() { 0.0 } else { self.bytes as f64 / self.busy.as_secs_f64() }
+    }
+}
+
+/// What others may know of a cache, and want of it, while it is at work.
+#[derive(Clone, Debug, Default)]
+pub struct Monitor(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    stats: Mutex<CacheStats>,
+    /// Bytes of memory that the cache shall give back.
+    unwanted: AtomicU64,
+    /// Bytes of memory that it has.
+    capacity: AtomicU64,
+}
+
+impl Monitor {
+    /// What the cache has done so far.
+    pub fn stats(&self) -> CacheStats {
+        *self.lock()
+    }
+
+    /// Bytes of memory that the cache has for experts.
+    pub fn capacity(&self) -> u64 {
+        self.0.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Asks the cache to give memory back, as others need it; it does so with the next token.
+    pub fn give_back(&self, bytes: u64) {
+        self.0.unwanted.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, CacheStats> {
+        self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cache of experts.
+#[derive(Debug)]
+pub struct ExpertCache {
+    layers: Vec<Vec<Stack>>,
+    experts: usize,
+    residency: Residency<Frequency>,
+    frames: Vec<Frame>,
+    frame_bytes: Vec<u64>, // [classes]
+    counts: Vec<usize>,    // [classes]: frames in use
+    counts_min: usize,
+    class_of: Vec<usize>, // [layers]
+    reader: Reader,
+    first_layer: usize,
+    patience: Duration,
+    in_use: Vec<usize>,
+    failures: Vec<(usize, Error)>,
+    /// Experts to read when there is nothing else to do, the most popular last.
+    wanted: Vec<u32>,
+    /// Until when reads are known to have been under way.
+    busy_until: Instant,
+    monitor: Monitor,
+    is_locked: bool,
+}
+
+/// Memory for one expert.
+#[derive(Debug, Default)]
+struct Frame {
+    slots: [Option<Slot>; SLICES_MAX],
+    /// Slices that are being read.
+    missing: usize,
+    failure: Option<Error>,
+    asked: Option<Instant>,
+}
+
+impl ExpertCache {
+    /// A cache for `layers`, each with the slices of its experts. All of its memory is reserved now,
+    /// and taken as it fills.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn new(
+        layers: Vec<Vec<Stack>>,
+        reader: Reader,
+        options: &CacheOptions,
+    ) -> Result<Self, Error> {
+        let &CacheOptions { budget, experts, used, first_layer, patience } = options;
+        let (class_of, classes) = classes(&layers);
+        let (counts, frame_bytes) = frame_counts(&class_of, &classes, options);
+        let all: usize = counts.iter().sum();
+        let total: u64 = counts.iter().zip(&frame_bytes).map(|(&n, bytes)| n as u64 * bytes).sum();
+        let memory = |source| Error::CacheMemory { size: budget, source };
+        let len = usize::try_from(total).map_err(|e| memory(io::Error::other(e)))?;
+        let mut rest = Slot::new(len).map_err(memory)?;
+        let is_locked = rest.lock().is_ok();
+        let mut frames = Vec::with_capacity(all);
+        for (rooms, &count) in classes.iter().zip(&counts) {
+            for _ in 0..count {
+                let mut frame = Frame::default();
+                for (slot, &room) in frame.slots.iter_mut().zip(rooms) {
+                    let (own, others) = rest.split(room);
+                    (*slot, rest) = (Some(own), others);
+                }
+                frames.push(frame);
+            }
+        }
+        let one = Frames::of_one_class(layers.len(), experts, used, all);
+        let shape = Frames { class_of: class_of.clone(), counts: counts.clone(), ..one };
+        let monitor = Monitor::default();
+        monitor.0.capacity.store(total, Ordering::Relaxed);
+        Ok(Self {
+            residency: Residency::new(&shape, Frequency::new(layers.len() * experts)),
+            layers,
+            experts,
+            frames,
+            frame_bytes,
+            counts,
+            counts_min: used,
+            class_of,
+            reader,
+            first_layer,
+            patience,
+            in_use: Vec::with_capacity(all),
+            failures: Vec::new(),
+            wanted: Vec::new(),
+            busy_until: Instant::now(),
+            monitor,
+            is_locked,
+        })
+    }
+
+    /// A way to watch this cache.
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
+    }
+
+    /// How it reads.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Whether its memory is safe from being swapped out.
+    pub fn is_locked(&self) -> bool {
+        self.is_locked
+    }
+
+    /// Experts that can be in memory.
+    pub fn capacity(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// Experts of `layer` and its like that can be in memory.
+    pub fn capacity_for(&self, layer: usize) -> usize {
+        self.counts[self.class_of[layer]]
+    }
+
+    /// Some tokens begin: from now on, picks are theirs.
+    pub fn advance(&mut self, tokens: usize) {
+        self.residency.policy().advance(u32::try_from(tokens).unwrap_or(u32::MAX));
+        let unwanted = self.monitor.0.unwanted.swap(0, Ordering::Relaxed);
+        if unwanted > 0 {
+            self.shrink(unwanted);
+        }
+    }
+
+    /// The token that stands `age` tokens before the last one picks `expert` of `layer`.
+    pub fn touch(&mut self, layer: usize, expert: usize, age: usize) {
+        let number = self.residency.number(layer, expert);
+        self.residency.policy().touch(number, u32::try_from(age).unwrap_or(u32::MAX));
+    }
+
+    /// A layer begins: whatever was in use is no longer, and picks have been touched.
+    pub fn begin_layer(&mut self) {
+        while let Some(frame) = self.in_use.pop() {
+            self.residency.unpin(frame);
+        }
+        self.failures.clear();
+        self.residency.rank_again();
+        self.poll();
+    }
+
+    /// Wants an expert: keeps it in memory if it is there, and begins to read it otherwise. `false`
+    /// if there is no room now, because all of it is in use.
+    pub fn request(&mut self, layer: usize, expert: usize) -> bool {
+        let number = self.residency.number(layer, expert);
+        let frame = match self.residency.place(number) {
+            Place::There(frame) => {
+                self.monitor.lock().hits += 1;
+                frame
+            }
+            Place::Given(frame) => {
+                if self.reader.in_flight() + SLICES_MAX > CAPACITY {
+                    self.residency.remove(frame);
+                    return false;
+                }
+                self.monitor.lock().misses += 1;
+                self.read(layer, expert, frame);
+                frame
+            }
+            Place::Full => return false,
+        };
+        self.residency.pin(frame);
+        self.in_use.push(frame);
+        true
+    }
+
+    /// Keeps an expert, if it is in memory or on its way, until the next layer begins or it is
+    /// released; returns whether it is.
+    pub fn keep(&mut self, layer: usize, expert: usize) -> bool {
+        let frame = self.residency.frame(self.residency.number(layer, expert));
+        if let Some(frame) = frame {
+            self.residency.pin(frame);
+            self.in_use.push(frame);
+        }
+        frame.is_some()
+    }
+
+    /// An expert has been computed: its memory may go to another.
+    pub fn release(&mut self, layer: usize, expert: usize) {
+        let Self { residency, in_use, .. } = self;
+        let Some(frame) = residency.frame(residency.number(layer, expert)) else { return };
+        in_use.retain(|&other| {
+            if other == frame {
+                residency.unpin(frame);
+            }
+            other != frame
+        });
+    }
+
+    /// Begins to read an expert into a frame.
+    fn read(&mut self, layer: usize, expert: usize, frame: usize) {
+        let asked = Instant::now();
+        let slices = &self.layers[layer];
+        let Frame { slots, missing, asked: since, .. } = &mut self.frames[frame];
+        *since = Some(asked);
+        for (at, (stack, slot)) in slices.iter().zip(slots).enumerate() {
+            let Some(slot) = slot.take() else { continue };
+            let offset = stack.offset + (expert * stack.len) as u64;
+            let tag = (frame * SLICES_MAX + at) as u64;
+            self.reader.submit(Read::covering(tag, &stack.file, offset, stack.len, slot));
+            *missing += 1;
+        }
+        self.residency.pin(frame);
+    }
+
+    /// Whether an expert can be computed.
+    pub fn is_ready(&self, layer: usize, expert: usize) -> bool {
+        let frame = self.residency.frame(self.residency.number(layer, expert));
+        frame.is_some_and(|frame| self.frames[frame].missing == 0)
+    }
+
+    /// The slices of an expert that is ready; of what is not there, none.
+    ///
+    /// # Panics
+    /// If it is not ready.
+    pub fn slices(&self, layer: usize, expert: usize) -> [&[u8]; SLICES_MAX] {
+        assert!(self.is_ready(layer, expert), "expert {expert} of layer {layer} is ready");
+        let frame = self.residency.frame(self.residency.number(layer, expert));
+        let mut slices: [&[u8]; SLICES_MAX] = [&[]; SLICES_MAX];
+        let Some(frame) = frame.map(|frame| &self.frames[frame]) else { return slices };
+        for ((slice, stack), slot) in slices.iter_mut().zip(&self.layers[layer]).zip(&frame.slots) {
+            if let Some(slot) = slot {
+                let skipped = skipped(stack.offset + (expert * stack.len) as u64);
+                *slice = &slot[skipped..][..stack.len];
+            }
+        }
+        slices
+    }
+
+    /// Waits until an expert that was requested is ready.
+    ///
+    /// # Errors
+    /// If it cannot be read, or its drive has delivered nothing for too long.
+    pub fn wait(&mut self, layer: usize, expert: usize) -> Result<(), Error> {
+        let number = self.residency.number(layer, expert);
+        self.poll();
+        let begun = Instant::now();
+        let waited = loop {
+            let Some(frame) = self.residency.frame(number) else {
+                break Err(self.failure(layer, expert));
+            };
+            if self.frames[frame].missing == 0 {
+                break Ok(());
+            }
+            match self.reader.next(self.patience) {
+                Ok(Some(done)) => self.land(done),
+                Ok(None) => {
+                    let path = self.layers[layer][0].file.path();
+                    break Err(Error::stalled(path, &self.name(layer, expert), self.patience));
+                }
+                Err(source) => {
+                    let path = self.layers[layer][0].file.path();
+                    break Err(Error::unreadable(path, source));
+                }
+            }
+        };
+        self.monitor.lock().waited += begun.elapsed();
+        waited
+    }
+
+    /// Waits until any read has landed.
+    ///
+    /// # Errors
+    /// If none is under way, or the drive has delivered nothing for too long.
+    pub fn wait_any(&mut self) -> Result<(), Error> {
+        let begun = Instant::now();
+        let landed = self.reader.next(self.patience);
+        self.monitor.lock().waited += begun.elapsed();
+        let path = || self.layers[0][0].file.path();
+        match landed {
+            Ok(Some(done)) => {
+                self.land(done);
+                Ok(())
+            }
+            Ok(None) => Err(Error::stalled(path(), "experts", self.patience)),
+            Err(source) => Err(Error::unreadable(path(), source)),
+        }
+    }
+
+    /// What went wrong with an expert.
+    fn failure(&mut self, layer: usize, expert: usize) -> Error {
+        let number = self.residency.number(layer, expert);
+        let known = self.failures.iter().position(|(other, _)| *other == number);
+        known.map(|at| self.failures.swap_remove(at).1).unwrap_or_else(|| {
+            let source = io::Error::other("it was not asked for");
+            self.unreadable(layer, expert, 0, source)
+        })
+    }
+
+    fn unreadable(&self, layer: usize, expert: usize, slice: usize, source: io::Error) -> Error {
+        let path = self.layers[layer][slice].file.path().to_owned();
+        Error::Expert { path, what: self.name(layer, expert), source }
+    }
+
+    /// An expert, for a person.
+    fn name(&self, layer: usize, expert: usize) -> String {
+        format!("expert {expert} of layer {}", self.first_layer + layer)
+    }
+
+    /// Takes in what has landed meanwhile.
+    pub fn poll(&mut self) {
+        while let Ok(Some(done)) = self.reader.next(Duration::ZERO) {
+            self.land(done);
+        }
+    }
+
+    fn land(&mut self, done: Done) {
+        let (frame, slice) =
+            (done.read.tag as usize / SLICES_MAX, done.read.tag as usize % SLICES_MAX);
+        self.count(frame, &done);
+        let Some(number) = self.residency.expert(frame) else { return };
+        let (layer, expert) = (number / self.experts, number % self.experts);
+        let wrong = match done.result {
+            Ok(()) => done.read.file.check_unchanged().err(),
+            Err(source) => Some(self.unreadable(layer, expert, slice, source)),
+        };
+        let Frame { slots, missing, failure, .. } = &mut self.frames[frame];
+        slots[slice] = Some(done.read.slot);
+        *missing -= 1;
+        if failure.is_none() {
+            *failure = wrong;
+        }
+        if *missing == 0 {
+            let failed = failure.take();
+            self.residency.unpin(frame);
+            if let Some(error) = failed {
+                self.residency.remove(frame);
+                self.failures.push((number, error));
+            }
+        }
+    }
+
+    /// Adds a read to the statistics: reads overlap, and time counts once.
+    fn count(&mut self, frame: usize, done: &Done) {
+        let begun = self.frames[frame].asked.unwrap_or(done.ended).max(self.busy_until);
+        let mut stats = self.monitor.lock();
+        stats.busy += done.ended.saturating_duration_since(begun);
+        stats.bytes += done.read.len as u64;
+        self.busy_until = self.busy_until.max(done.ended);
+    }
+
+    /// Gives about so many bytes of memory back, from each class its share, but leaves to each what
+    /// one token needs in one layer.
+    fn shrink(&mut self, bytes: u64) {
+        let all = self.monitor.capacity();
+        let mut given = 0;
+        for class in 0..self.counts.len() {
+            let frame_bytes = self.frame_bytes[class];
+            let has = self.counts[class] as u64 * frame_bytes;
+            let share = (bytes as f64 * has as f64 / all.max(1) as f64) as u64;
+            for _ in 0..share.div_ceil(frame_bytes.max(1)) {
+                if self.counts[class] <= self.counts_min {
+                    break;
+                }
+                let Some(frame) = self.residency.retire(class) else { break };
+                self.frames[frame].slots.iter_mut().flatten().for_each(Slot::discard);
+                self.counts[class] -= 1;
+                given += frame_bytes;
+            }
+        }
+        self.residency.rank_again();
+        self.monitor.0.capacity.fetch_sub(given, Ordering::Relaxed);
+    }
+
+    /// How popular each expert is: what another run may begin with.
+    pub fn popularity(&mut self) -> Vec<f32> {
+        self.residency.policy().popularity()
+    }
+
+    /// Begins with what is known of an earlier run: what was popular is read when there is nothing
+    /// else to read, as long as there is free memory.
+    pub fn set_popularity(&mut self, known: &[f32]) {
+        self.residency.policy().set_popularity(known);
+        let popularity = self.popularity();
+        let popular = (0..popularity.len() as u32).filter(|&n| popularity[n as usize] > 0.0);
+        self.wanted = popular.collect();
+        self.wanted.sort_by(|&a, &b| popularity[a as usize].total_cmp(&popularity[b as usize]));
+    }
+
+    /// Begins to read what is known to be popular, one expert at a time, if nothing else is read.
+    pub fn idle(&mut self) {
+        if self.wanted.is_empty() {
+            return;
+        }
+        self.poll();
+        while self.reader.in_flight() == 0
+            && let Some(number) = self.wanted.pop()
+        {
+            let (layer, expert) = (number as usize / self.experts, number as usize % self.experts);
+            if self.residency.frame(number as usize).is_some() {
+                continue;
+            }
+            if !self.residency.has_free(layer) {
+                continue;
+            }
+            if let Place::Given(frame) = self.residency.place(number as usize) {
+                self.read(layer, expert, frame);
+            }
+        }
+    }
+}
+
+type Rooms = [usize; SLICES_MAX];
+
+/// The class of each layer, and the room that each class has for slices.
+fn classes(layers: &[Vec<Stack>]) -> (Vec<usize>, Vec<Rooms>) {
+    let mut classes: Vec<Rooms> = Vec::new();
+    let class_of = layers.iter().map(|slices| {
+        let mut rooms = [0; SLICES_MAX];
+        rooms.iter_mut().zip(slices).for_each(|(room, stack)| *room = Read::room(stack.len));
+        classes.iter().position(|other| *other == rooms).unwrap_or_else(|| {
+            classes.push(rooms);
+            classes.len() - 1
+        })
+    });
+    (class_of.collect(), classes)
+}
+
+/// Frames of each class, and the bytes of one: the same share of every layer's experts fits.
+fn frame_counts(
+    class_of: &[usize],
+    classes: &[Rooms],
+    options: &CacheOptions,
+) -> (Vec<usize>, Vec<u64>) {
+    let bytes: Vec<u64> = classes.iter().map(|rooms| rooms.iter().sum::<usize>() as u64).collect();
+    let experts =
+        |class: usize| class_of.iter().filter(|&&other| other == class).count() * options.experts;
+    let total: u64 = bytes.iter().enumerate().map(|(class, b)| experts(class) as u64 * b).sum();
+    let share = (options.budget as f64 / total.max(1) as f64).min(1.0);
+    let counts = (0..classes.len()).map(|class| {
+        let most = experts(class);
+        ((most as f64 * share) as usize).clamp(options.used.min(most), most)
+    });
+    (counts.collect(), bytes)
+}
+
+#[cfg(test)]
+mod tests;

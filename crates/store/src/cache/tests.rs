@@ -1,0 +1,253 @@
+//! The cache against a file whose bytes are known, and everything that can go wrong with a read.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LAYERS: usize = 3;
+const EXPERTS: usize = 16;
+/// Bytes of slices: no multiple of a page, and the last layer's are larger.
+const SLICES: [[usize; 3]; LAYERS] = [[5000, 5000, 6000], [5000, 5000, 6000], [5000, 5000, 9000]];
+
+struct Model {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    layers: Vec<Vec<Stack>>,
+    bytes: Vec<u8>,
+}
+
+fn model() -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("experts");
+    let size = 777 + SLICES.iter().flatten().sum::<usize>() * EXPERTS;
+    let bytes: Vec<u8> = (0..size).map(|i| (i / 13 * 7 + i) as u8).collect();
+    fs::write(&path, &bytes).unwrap();
+    let file = Arc::new(ReadFile::open(&path).unwrap());
+    let mut offset = 777;
+    let mut stack = |&len: &usize| {
+        offset += len * EXPERTS;
+        Stack { file: Arc::clone(&file), offset: (offset - len * EXPERTS) as u64, len }
+    };
+    let layers = SLICES.iter().map(|slices| slices.iter().map(&mut stack).collect()).collect();
+    Model { _folder: folder, path, layers, bytes }
+}
+
+fn options(frames: usize) -> CacheOptions {
+    let total: usize = SLICES.iter().flatten().map(|&len| Read::room(len)).sum::<usize>() * EXPERTS;
+    let budget = (total * frames / (LAYERS * EXPERTS)) as u64;
+    CacheOptions { patience: Duration::from_secs(20), ..CacheOptions::new(budget, 3, EXPERTS, 2) }
+}
+
+fn cache(model: &Model, frames: usize, reader: Reader) -> ExpertCache {
+    ExpertCache::new(model.layers.clone(), reader, &options(frames)).unwrap()
+}
+
+/// A reader that does what `fault` says before it reads.
+fn faulty(fault: impl Fn(u64) -> io::Result<()> + Send + Sync + 'static) -> Reader {
+    let read = move |file: &File, bytes: &mut [u8], offset: u64| {
+        fault(offset)?;
+        file.read_at(bytes, offset)
+    };
+    let read: crate::ReadFunction = Arc::new(read);
+    Reader::pool(2, "faulty", &read).unwrap()
+}
+
+fn expect(model: &Model, cache: &ExpertCache, layer: usize, expert: usize) {
+    for (slice, stack) in cache.slices(layer, expert).iter().zip(&model.layers[layer]) {
+        let at = stack.offset as usize + expert * stack.len;
+        assert!(*slice == &model.bytes[at..at + stack.len], "expert {expert} of layer {layer}");
+    }
+}
+
+/// Requests and awaits the picks of one layer.
+fn pick(cache: &mut ExpertCache, layer: usize, picks: &[usize]) -> Result<(), Error> {
+    picks.iter().for_each(|&expert| cache.touch(layer, expert, 0));
+    cache.begin_layer();
+    for &expert in picks {
+        assert!(cache.request(layer, expert), "there is room");
+    }
+    picks.iter().try_for_each(|&expert| cache.wait(layer, expert))
+}
+
+#[test]
+fn every_expert_is_what_its_file_says_at_any_size() {
+    let model = model();
+    for frames in [1, 7, 20, 48, 1000] {
+        let mut cache = cache(&model, frames, Reader::start().unwrap());
+        for round in 0..3 {
+            for layer in 0..LAYERS {
+                for expert in (0..EXPERTS).step_by(2) {
+                    let picks = [expert, (expert + 1 + round * 4) % EXPERTS];
+                    pick(&mut cache, layer, &picks).unwrap();
+                    picks.iter().for_each(|&expert| expect(&model, &cache, layer, expert));
+                }
+            }
+            cache.advance(1);
+        }
+        let stats = cache.monitor().stats();
+        assert_eq!(stats.hits + stats.misses, (3 * LAYERS * EXPERTS) as u64);
+        if frames >= LAYERS * EXPERTS {
+            assert_eq!(stats.misses, (LAYERS * EXPERTS) as u64, "each is read once");
+        }
+        let slices: usize = SLICES.iter().flatten().map(|&len| Read::room(len)).sum();
+        let most = stats.misses * slices as u64;
+        assert!(stats.bytes <= most, "{} bytes, at most {most}", stats.bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever is asked for in whatever order, what is ready is right.
+    #[test]
+    fn any_sequence_of_picks_gives_right_bytes(
+        frames in 6usize..30,
+        steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..5), 1..40),
+    ) {
+        let model = model();
+        let mut cache = cache(&model, frames, Reader::start().unwrap());
+        for (layer, picks, what) in steps {
+            let picks: Vec<usize> = picks.into_iter().collect();
+            match what {
+                0 => cache.advance(1),
+                1 => cache.idle(),
+                2 => cache.monitor().give_back(20_000),
+                // Asked for, and never awaited.
+                3 => {
+                    cache.begin_layer();
+                    cache.request(layer, picks[0]);
+                }
+                _ => {}
+            }
+            pick(&mut cache, layer, &picks).unwrap();
+            for &expert in &picks {
+                expect(&model, &cache, layer, expert);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_read_error_names_the_expert_and_the_next_request_lives() {
+    let model = model();
+    let broken = Arc::new(AtomicI64::new(-1));
+    let seen = Arc::clone(&broken);
+    let first = model.layers[1][2].offset + 5 * 6000;
+    let fault = move |offset: u64| {
+        let hit = offset <= first && first < offset + 4096;
+        if hit && seen.load(Ordering::Relaxed) != 0 {
+            return Err(io::Error::from_raw_os_error(5)); // EIO
+        }
+        Ok(())
+    };
+    let mut cache = cache(&model, 12, faulty(fault));
+    for _ in 0..2 {
+        let error = pick(&mut cache, 1, &[4, 5]).unwrap_err().to_string();
+        let file = model.path.display().to_string();
+        assert!(error.starts_with(&file) && error.contains("expert 5 of layer 4"), "{error}");
+        expect(&model, &cache, 1, 4);
+    }
+    broken.store(0, Ordering::Relaxed);
+    pick(&mut cache, 1, &[4, 5]).unwrap();
+    expect(&model, &cache, 1, 5);
+}
+
+#[test]
+fn a_truncated_file_is_an_error_of_the_experts_it_lacks() {
+    let model = model();
+    let mut cache = cache(&model, 12, Reader::start().unwrap());
+    pick(&mut cache, 0, &[1]).unwrap();
+    File::options().write(true).open(&model.path).unwrap().set_len(520_000).unwrap();
+    let error = pick(&mut cache, 2, &[3]).unwrap_err().to_string();
+    assert!(error.contains("expert 3 of layer 5") && error.contains("truncated"), "{error}");
+    let error = pick(&mut cache, 0, &[2]).unwrap_err().to_string();
+    assert!(error.contains("written to"), "what is still there is not trusted: {error}");
+    pick(&mut cache, 0, &[1]).expect("what was read before is in memory");
+}
+
+#[test]
+fn a_drive_that_stalls_is_an_error_in_time_and_may_come_back() {
+    let model = model();
+    let stalled = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&stalled);
+    let fault = move |_| {
+        while seen.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    let options = CacheOptions { patience: Duration::from_millis(20), ..options(12) };
+    let mut cache = ExpertCache::new(model.layers.clone(), faulty(fault), &options).unwrap();
+    let error = pick(&mut cache, 0, &[7]).unwrap_err().to_string();
+    assert!(error.contains("expert 7 of layer 3") && error.contains("nothing for"), "{error}");
+    stalled.store(false, Ordering::Relaxed);
+    cache.patience = Duration::from_secs(20);
+    pick(&mut cache, 0, &[7]).expect("it was on its way all the time");
+    expect(&model, &cache, 0, 7);
+}
+
+#[test]
+fn memory_is_given_back_when_asked_for() {
+    let model = model();
+    let mut cache = cache(&model, 40, Reader::start().unwrap());
+    (0..8).for_each(|expert| pick(&mut cache, 0, &[expert]).unwrap());
+    let monitor = cache.monitor();
+    let (before, capacity) = (monitor.capacity(), cache.capacity());
+    monitor.give_back(before / 2);
+    cache.advance(1);
+    assert!(monitor.capacity() <= before / 2 && cache.capacity() < capacity);
+    monitor.give_back(u64::MAX);
+    cache.advance(1);
+    assert_eq!(cache.capacity(), 2 * 2, "a token's picks in a layer of each class");
+    for layer in 0..LAYERS {
+        pick(&mut cache, layer, &[3, 9]).unwrap();
+        expect(&model, &cache, layer, 3);
+        expect(&model, &cache, layer, 9);
+    }
+}
+
+#[test]
+fn what_was_popular_is_read_when_there_is_nothing_else_to_do() {
+    let model = model();
+    let mut first = cache(&model, 48, Reader::start().unwrap());
+    for _ in 0..3 {
+        pick(&mut first, 1, &[6, 11]).unwrap();
+    }
+    let known = first.popularity();
+    let reads = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&reads);
+    let count = move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let mut second = cache(&model, 48, faulty(count));
+    second.set_popularity(&known);
+    while !(second.is_ready(1, 6) && second.is_ready(1, 11)) {
+        second.idle();
+        second.poll();
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), 6);
+    pick(&mut second, 1, &[6, 11]).unwrap();
+    assert_eq!(second.monitor().stats().misses, 0);
+    expect(&model, &second, 1, 11);
+}
+
+#[test]
+fn reading_time_counts_once_however_many_reads_overlap() {
+    let model = model();
+    let slow = |_| {
+        std::thread::sleep(Duration::from_millis(5));
+        Ok(())
+    };
+    let mut cache = cache(&model, 48, faulty(slow));
+    let begun = Instant::now();
+    pick(&mut cache, 0, &[1, 2]).unwrap();
+    let (all, stats) = (begun.elapsed(), cache.monitor().stats());
+    assert!(stats.busy >= Duration::from_millis(15), "six reads, two at a time: {stats:?}");
+    assert!(stats.busy <= all && stats.waited <= all, "{stats:?} of {all:?}");
+}

@@ -1,0 +1,229 @@
+//! Reading whole pieces of files past the page cache, many at a time.
+//!
+//! A [`Reader`] is two queues: reads go in, each with the memory to fill, and come back with it
+//! filled, in whatever order the drive has them ready. Behind the queues is one thread with an
+//! `io_uring`, or, where the system refuses that (as containers often do), a pool of threads that read.
+//! Files that refuse `O_DIRECT` are read through the page cache, which is told to forget at once.
+//! What comes back is the same whichever way it took.
+
+mod file;
+mod pool;
+#[cfg(target_os = "linux")]
+mod uring;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+pub use self::file::ReadFile;
+pub use self::pool::ReadFunction;
+use crate::slab::{ALIGNMENT, Slot};
+
+/// Most reads that one reader has taken and not given back. Queues of a fixed size allocate nothing.
+pub(crate) const CAPACITY: usize = 4096;
+/// Reads that a drive works on at a time, until a calibration says better. An expert's slices have some
+/// megabytes each, so that a few of them fill the queue of one drive.
+const DEPTH: usize = 8;
+/// Threads of a pool.
+const THREADS: usize = 16;
+
+/// A run of bytes to read.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// What it is, for whoever asked.
+    pub(crate) tag: u64,
+    pub(crate) file: Arc<ReadFile>,
+    /// The first byte, at a multiple of 4096.
+    pub(crate) offset: u64,
+    /// Bytes to read, a multiple of 4096.
+    pub(crate) len: usize,
+    /// Bytes that must come: a file may end within the last 4096.
+    pub(crate) needed: usize,
+    /// Where to; at least `len` long.
+    pub(crate) slot: Slot,
+}
+
+/// A read that has ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) read: Read,
+    pub(crate) result: io::Result<()>,
+    pub(crate) ended: Instant,
+}
+
+impl Read {
+    /// The aligned read that covers `len` bytes from `offset` on, into the beginning of `slot`.
+    ///
+    /// # Panics
+    /// If the slot is too small: [`Read::room`] says how large it must be.
+    pub(crate) fn covering(
+        tag: u64,
+        file: &Arc<ReadFile>,
+        offset: u64,
+        len: usize,
+        slot: Slot,
+    ) -> Self {
+        let skipped = skipped(offset);
+        let needed = skipped + len;
+        let all = needed.next_multiple_of(ALIGNMENT);
+        assert!(all <= slot.len(), "{all} bytes into {slot:?}");
+        let offset = offset - skipped as u64;
+        Self { tag, file: Arc::clone(file), offset, len: all, needed, slot }
+    }
+
+    /// Bytes of a slot that holds `len` bytes from anywhere in a file.
+    pub(crate) fn room(len: usize) -> usize {
+        len.next_multiple_of(ALIGNMENT) + ALIGNMENT
+    }
+}
+
+/// Where byte `offset` of a file stands in a slot that was read to cover it.
+pub(crate) fn skipped(offset: u64) -> usize {
+    (offset % ALIGNMENT as u64) as usize
+}
+
+/// Given the bytes that came of a read so far: how many of them count, or none if the file has ended.
+///
+/// Only whole blocks can be gone on from, and a read that brings less than one is at the end.
+fn advanced(read: &Read, before: usize, came: usize) -> Option<usize> {
+    let after = before + came;
+    let counted = if after >= read.needed { after } else { after - after % ALIGNMENT };
+    (counted > before).then_some(counted)
+}
+
+fn ended_early(read: &Read) -> io::Error {
+    let end = read.offset + read.needed as u64;
+    let text = format!("the file ends before byte {end}: it was truncated, or never complete");
+    io::Error::new(io::ErrorKind::UnexpectedEof, text)
+}
+
+/// Reads that go on while their owner does something else.
+#[derive(Debug)]
+pub struct Reader {
+    name: &'static str,
+    requests: Option<SyncSender<Read>>,
+    done: Receiver<Done>,
+    depth: Arc<AtomicUsize>,
+    in_flight: usize,
+    #[cfg(target_os = "linux")]
+    wake: Option<uring::Wake>,
+}
+
+impl Reader {
+    /// The best reader that this system allows.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start() -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Ok(reader) = Self::uring() {
+            return Ok(reader);
+        }
+        let read: ReadFunction = Arc::new(pool::pread);
+        Self::pool(THREADS, "pread", &read)
+    }
+
+    /// A reader with an `io_uring`.
+    ///
+    /// # Errors
+    /// If the system refuses it: it is old, or a container's rules forbid it.
+    #[cfg(target_os = "linux")]
+    pub fn uring() -> io::Result<Self> {
+        let ring = uring::Ring::new()?;
+        let (requests, taken) = sync_channel(CAPACITY);
+        let (give, done) = sync_channel(CAPACITY);
+        let depth = Arc::new(AtomicUsize::new(DEPTH));
+        let wake = ring.wake()?;
+        let of_ring = Arc::clone(&depth);
+        std::thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || ring.serve(&taken, &give, &of_ring))?;
+        let requests = Some(requests);
+        Ok(Self { name: "io_uring", requests, done, depth, in_flight: 0, wake: Some(wake) })
+    }
+
+    /// A reader with `threads` threads that call `read`: the one for systems without `io_uring`,
+    /// and whatever a test wants to happen.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn pool(threads: usize, name: &'static str, read: &ReadFunction) -> io::Result<Self> {
+        let (requests, taken) = sync_channel(CAPACITY);
+        let (give, done) = sync_channel(CAPACITY);
+        pool::start(threads, taken, &give, read)?;
+        Ok(Self {
+            name,
+            requests: Some(requests),
+            done,
+            depth: Arc::new(AtomicUsize::new(threads)),
+            in_flight: 0,
+            #[cfg(target_os = "linux")]
+            wake: None,
+        })
+    }
+
+    /// How it reads.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Reads that were taken and not given back.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many reads the drive works on at a time, of those that were taken.
+    pub(crate) fn set_depth(&self, depth: usize) {
+        self.depth.store(depth.max(1), Ordering::Relaxed);
+    }
+
+    /// Takes a read, to be given back by [`Reader::next`].
+    ///
+    /// # Panics
+    /// If more than [`CAPACITY`] are in flight.
+    pub(crate) fn submit(&mut self, read: Read) {
+        assert!(self.in_flight < CAPACITY, "reads in flight");
+        self.in_flight += 1;
+        if let Some(requests) = &self.requests {
+            // A reader that has ended takes nothing; `next` reports it.
+            let _ = requests.send(read);
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(wake) = &self.wake {
+            wake.up();
+        }
+    }
+
+    /// The next read that has ended, after at most `patience`; `None` if none has.
+    ///
+    /// # Errors
+    /// If the reader itself has ended, which only a fault of the system can bring about.
+    pub(crate) fn next(&mut self, patience: Duration) -> io::Result<Option<Done>> {
+        match self.done.recv_timeout(patience) {
+            Ok(done) => {
+                self.in_flight -= 1;
+                Ok(Some(done))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(io::Error::other("reading has stopped: load the model again"))
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    /// Reads in flight end by themselves: their memory is theirs.
+    fn drop(&mut self) {
+        self.requests = None;
+        #[cfg(target_os = "linux")]
+        if let Some(wake) = &self.wake {
+            wake.up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Memory to read into: one large anonymous mapping, given away in pieces that have one owner each.
+//!
+//! Whoever has a [`Slot`] has its bytes alone: a cache that computes with them, a reader that fills
+//! them, a queue in between. Slots move; nothing is shared. So the borrow checker proves what a cache
+//! of pinned and leased frames would have to prove by protocol, and concurrency needs no other tools
+//! than channels. Unsafe is only that a mapping is divided into disjoint ranges, here, once.
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::MmapMut;
+
+/// Where slots begin and what their lengths divide by: what `O_DIRECT` asks for at most.
+pub(crate) const ALIGNMENT: usize = 4096;
+/// Fewer, larger pages: fewer page-table walks in products, fewer pages to pin in reads.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// The mapping behind some slots; unmapped with the last of them.
+#[derive(Debug)]
+struct Slab {
+    _memory: MmapMut,
+}
+
+/// Bytes with one owner, in memory of our own, aligned to 4096 and zeroed until something is read
+/// into them. They take memory from when they are first written.
+pub(crate) struct Slot {
+    start: NonNull<u8>,
+    len: usize,
+    slab: Arc<Slab>,
+}
+
+// SAFETY: a slot is the only way to its bytes, as a `Box<[u8]>` is.
+unsafe impl Send for Slot {}
+// SAFETY: as above; shared, it gives shared slices only.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    /// Memory of at least `len` bytes, the beginning aligned to 2 MiB, for huge pages.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let len = len.next_multiple_of(ALIGNMENT);
+        let mut memory = MmapMut::map_anon(len + HUGE_PAGE)?;
+        #[cfg(target_os = "linux")]
+        let _refused_is_fine = memory.advise(memmap2::Advice::HugePage);
+        let base = memory.as_mut_ptr();
+        let skipped = base.align_offset(HUGE_PAGE);
+        // SAFETY: at most `HUGE_PAGE - 1` bytes are skipped, of a mapping so much longer.
+        let start = unsafe { NonNull::new_unchecked(base.add(skipped)) };
+        Ok(Self { start, len, slab: Arc::new(Slab { _memory: memory }) })
+    }
+
+    /// Keeps whatever gets into this memory from being swapped out, as the system allows: usually
+    /// there is a limit to such memory (`ulimit -l`).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lock(&mut self) -> io::Result<()> {
+        use rustix::mm::{MlockFlags, mlock_with};
+        // SAFETY: the range is mapped as long as `self` lives, and locking changes no byte.
+        let locked =
+            unsafe { mlock_with(self.start.as_ptr().cast(), self.len, MlockFlags::ONFAULT) };
+        Ok(locked?)
+    }
+
+    /// Keeps memory from being swapped out: not on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn lock(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the memory back to the system; the slot stays, and is zeroed.
+    pub(crate) fn discard(&mut self) {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::mm::{Advice, madvise, munlock};
+            // SAFETY: private anonymous pages that `self` alone can see become zeros, which are
+            // bytes as good as any; slots begin and end at pages.
+            let _refused_is_fine = unsafe {
+                let start = self.start.as_ptr().cast();
+                // Locked pages would be kept.
+                munlock(start, self.len)
+                    .and_then(|()| madvise(start, self.len, Advice::LinuxDontNeed))
+            };
+        }
+    }
+
+    /// Divides it at byte `at`.
+    ///
+    /// # Panics
+    /// If `at` is beyond its end or no multiple of 4096.
+    pub(crate) fn split(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.len && at.is_multiple_of(ALIGNMENT), "{at} of {} bytes", self.len);
+        let rest = Self {
+            // SAFETY: within the range, or at its end.
+            start: unsafe { self.start.add(at) },
+            len: self.len - at,
+            slab: Arc::clone(&self.slab),
+        };
+        (Self { len: at, ..self }, rest)
+    }
+
+    /// Undoes a [`Slot::split`].
+    ///
+    /// # Panics
+    /// If `rest` is not what follows.
+    pub(crate) fn join(self, rest: Self) -> Self {
+        let Self { start, len, slab } = rest;
+        // SAFETY: the end of the range.
+        let end = unsafe { self.start.add(self.len) };
+        assert!(end == start && Arc::ptr_eq(&self.slab, &slab), "parts of one slot");
+        Self { len: self.len + len, ..self }
+    }
+}
+
+impl Deref for Slot {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: mapped while `slab` lives, initialized by the system, and of no other slot:
+        // slots come from a fresh mapping and are only ever divided.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a slot of {} bytes", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_disjoint_and_join_again() {
+        let slot = Slot::new(3 * ALIGNMENT - 5).unwrap();
+        assert_eq!((slot.len(), slot.as_ptr().align_offset(HUGE_PAGE)), (3 * ALIGNMENT, 0));
+        let (mut a, rest) = slot.split(ALIGNMENT);
+        let (mut b, mut c) = rest.split(ALIGNMENT);
+        for (value, part) in [(1, &mut a), (2, &mut b), (3, &mut c)] {
+            assert_eq!(part.len(), ALIGNMENT);
+            part.fill(value);
+        }
+        let whole = a.join(b.join(c));
+        assert!(
+            whole.chunks(ALIGNMENT).zip(1..).all(|(part, value)| part.iter().all(|&b| b == value))
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "parts of one slot")]
+    fn strangers_do_not_join() {
+        let (a, b) = (Slot::new(ALIGNMENT).unwrap(), Slot::new(ALIGNMENT).unwrap());
+        let _ = a.join(b);
+    }
+
+    #[test]
+    fn a_part_outlives_the_rest_on_another_thread() {
+        let (part, rest) = Slot::new(2 * ALIGNMENT).unwrap().split(ALIGNMENT);
+        drop(rest);
+        let filled = std::thread::spawn(move || {
+            let mut part = part;
+            part.fill(7);
+            part
+        });
+        assert_eq!(filled.join().unwrap()[ALIGNMENT - 1], 7);
+    }
+
+    #[test]
+    fn discarded_memory_is_zeroed() {
+        let mut slot = Slot::new(2 * ALIGNMENT).unwrap();
+        let _refused_is_fine = slot.lock();
+        slot.fill(9);
+        slot.discard();
+        if cfg!(target_os = "linux") {
+            assert!(slot.iter().all(|&byte| byte == 0));
+        }
+        slot.fill(8);
+        assert_eq!(slot[ALIGNMENT], 8);
+    }
+}
