@@ -2,7 +2,7 @@
 
 use cachalot_gguf::TensorType;
 use cachalot_kernels::{Format, Matrix};
-use cachalot_store::{Bytes, Tensor, Weights};
+use cachalot_store::{Bytes, Stack, Tensor, Weights};
 
 use crate::Error;
 
@@ -22,6 +22,15 @@ pub(crate) struct Weight {
     count: usize,
     bytes: Bytes,
     scales: Vec<f32>, // none, or one for all, or one for each
+}
+
+/// Matrices of equal shape whose bytes are elsewhere until they are needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Elsewhere {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    scales: Vec<f32>, // as in `Weight`
 }
 
 impl<'a> Binder<'a> {
@@ -62,12 +71,45 @@ impl<'a> Binder<'a> {
         self.bind(name, (count, rows, cols), count)
     }
 
+    /// As [`Binder::experts`], of weights that are streamed: what they are, and where they lie.
+    pub(crate) fn experts_elsewhere(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(Elsewhere, Stack), Error> {
+        let (_, format) = self.checked(name, (count, rows, cols))?;
+        let matrix = |source| Error::Matrix { tensor: name.to_owned(), source };
+        let bytes = format.row_bytes(cols).unwrap_or(0).saturating_mul(rows);
+        let stack = self.weights.stack(name, count)?;
+        if bytes != stack.slice_bytes() {
+            let found = stack.slice_bytes();
+            let error =
+                cachalot_kernels::Error::Bytes { format, rows, cols, expected: bytes, found };
+            return Err(matrix(error));
+        }
+        Ok((Elsewhere { format, rows, cols, scales: self.scales(name, count)? }, stack))
+    }
+
     fn bind(
         &self,
         name: &str,
         (count, rows, cols): (usize, usize, usize),
         scales_max: usize,
     ) -> Result<Weight, Error> {
+        let (tensor, format) = self.checked(name, (count, rows, cols))?;
+        let scales = self.scales(name, scales_max)?;
+        Weight::new(format, (count, rows, cols), tensor.bytes.clone(), scales)
+            .map_err(|source| Error::Matrix { tensor: name.to_owned(), source })
+    }
+
+    /// A tensor of this shape, and its format.
+    fn checked(
+        &self,
+        name: &str,
+        (count, rows, cols): (usize, usize, usize),
+    ) -> Result<(&'a Tensor, Format), Error> {
         let tensor = self.tensor(name)?;
         let info = &tensor.info;
         if info.cols() != cols as u64 || info.rows() != (rows * count) as u64 {
@@ -75,10 +117,7 @@ impl<'a> Binder<'a> {
             expected.extend((count > 1).then_some(count as u64));
             return Err(shape(tensor, expected));
         }
-        let format = format(tensor)?;
-        let scales = self.scales(name, scales_max)?;
-        Weight::new(format, (count, rows, cols), tensor.bytes.clone(), scales)
-            .map_err(|source| Error::Matrix { tensor: name.to_owned(), source })
+        Ok((tensor, format(tensor)?))
     }
 
     /// The vector `name` of `len` numbers, decoded.
@@ -157,12 +196,7 @@ impl Weight {
     /// # Panics
     /// If there are not so many.
     pub(crate) fn get(&self, index: usize) -> Matrix<'_> {
-        let scale = match *self.scales {
-            [] => 1.0,
-            [one] => one,
-            ref each => each[index],
-        };
-        self.view().slice(index * self.rows, self.rows).scaled(scale)
+        self.view().slice(index * self.rows, self.rows).scaled(scale(&self.scales, index))
     }
 
     fn view(&self) -> Matrix<'_> {
@@ -178,5 +212,36 @@ impl Weight {
     /// Columns of each matrix.
     pub(crate) fn cols(&self) -> usize {
         self.cols
+    }
+}
+
+impl Elsewhere {
+    /// Matrix `index`, whose bytes these are.
+    ///
+    /// # Panics
+    /// If they are not as many as it has.
+    pub(crate) fn matrix<'a>(&self, index: usize, bytes: &'a [u8]) -> Matrix<'a> {
+        Matrix::new(self.format, self.rows, self.cols, bytes)
+            .unwrap_or_else(|error| unreachable!("checked when it was bound: {error}"))
+            .scaled(scale(&self.scales, index))
+    }
+
+    /// Rows of each matrix.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of each matrix.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// The scale of matrix `index`: there may be none, or one for all.
+fn scale(scales: &[f32], index: usize) -> f32 {
+    match *scales {
+        [] => 1.0,
+        [one] => one,
+        ref each => each[index],
     }
 }

@@ -47,6 +47,10 @@ pub enum Error {
     ContextFull { capacity: usize, len: usize, more: usize },
     #[error("there is no token {token}: the vocabulary has {vocabulary}")]
     Token { token: u32, vocabulary: usize },
+    #[error("the trace of routing cannot be written: {0}")]
+    Trace(std::io::Error),
+    #[error(transparent)]
+    Store(#[from] cachalot_store::Error),
     #[error("stopped")]
     Stopped,
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`Model`] is an embedding, some [`Stage`]s and a head. There are two seams, and only two, where
 //! other hardware comes in: a [`Stage`] computes some of the layers wherever it likes, and
-//! [`Experts`] hold the weights that do not fit. Everything is checked when weights are bound, so the
-//! forward pass itself cannot fail; after the first token it allocates nothing either.
+//! [`Experts`] hold the weights that do not fit. Everything is checked when weights are bound: the
+//! forward pass can fail only where weights are elsewhere, and after the first token it allocates nothing.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -31,6 +31,7 @@ mod picks;
 pub mod reference;
 mod rope;
 mod scratch;
+mod traced;
 
 use std::any::Any;
 use std::ops::Range;
@@ -39,10 +40,12 @@ use cachalot_kernels::{Cpu, Inputs, Matrix};
 
 pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups, Scaling};
 pub use arch::deepseek2::resident::Resident;
+pub use arch::deepseek2::streamed::Streamed;
 pub use error::Error;
 pub use kv::{KvCache, KvType};
 pub use model::{Logits, Model, ModelOptions};
 pub use picks::{Group, Picks};
+pub use traced::Traced;
 
 /// What a [`Stage`] remembers of one sequence: made by [`Stage::cache`], understood by that stage
 /// alone, freed by being dropped.
@@ -67,8 +70,12 @@ pub trait Stage: Send {
     /// The first token stands at position `past`; the cache holds the positions before it and gets
     /// those of the batch, in place of whatever was stored there.
     ///
-    /// `go_on` is called after every layer; once it returns `false` the stage returns `false` at its
-    /// earliest convenience, leaving `hidden` and the cache's new rows unfinished.
+    /// `go_on` is called after every layer; once it returns `false` the stage stops at its earliest
+    /// convenience.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], or what kept experts from being had. `hidden` and the cache's new rows are
+    /// unfinished then; the stage itself can go on with another call.
     ///
     /// # Panics
     /// If the cache was made by another stage or has no room for the batch.
@@ -78,7 +85,7 @@ pub trait Stage: Send {
         past: usize,
         hidden: &mut [f32],
         go_on: &mut dyn FnMut() -> bool,
-    ) -> bool;
+    ) -> Result<(), Error>;
 }
 
 /// Where the routed experts of some layers are: all in memory, in a cache over NVMe, on other ranks.
@@ -95,6 +102,9 @@ pub trait Experts: Send {
     /// `shared` stands here, rather than before, because with everything at hand it belongs in the
     /// same two work lists as the others, while a streaming implementation computes it first, as its
     /// reads run. Experts are added in ascending order, the shared one last, whatever came in first.
+    ///
+    /// # Errors
+    /// If an expert cannot be had, with `out` unfinished; another call may have better luck.
     fn apply(
         &mut self,
         cpu: &Cpu,
@@ -103,7 +113,7 @@ pub trait Experts: Send {
         picks: &Picks,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
-    );
+    ) -> Result<(), Error>;
 
     /// The experts that `layer` will probably ask for, guessed before its turn. Demand comes first.
     fn hint(&mut self, layer: usize, guesses: &Picks) {

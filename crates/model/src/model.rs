@@ -142,8 +142,8 @@ impl Model {
     /// amounts to, at most `tokens.len()`, and stops the work by returning `false`.
     ///
     /// # Errors
-    /// [`Error::Token`] or [`Error::ContextFull`] before anything is computed; [`Error::Stopped`],
-    /// after which the cache remembers the batches that were finished.
+    /// [`Error::Token`] or [`Error::ContextFull`] before anything is computed; [`Error::Stopped`], or
+    /// what kept experts from being had, after which the cache remembers the batches that were finished.
     ///
     /// # Panics
     /// If the cache is another model's.
@@ -168,9 +168,7 @@ impl Model {
                 layer += 1;
                 progress(done + batch.len() * layer / layers)
             };
-            if !self.through_stages(cache, batch, go_on) {
-                return Err(Error::Stopped);
-            }
+            self.through_stages(cache, batch, go_on)?;
             done += batch.len();
             let wanted = match logits {
                 Logits::None => 0,
@@ -201,19 +199,17 @@ impl Model {
         cache: &mut KvCache,
         batch: &[u32],
         go_on: &mut dyn FnMut() -> bool,
-    ) -> bool {
+    ) -> Result<(), Error> {
         let width = self.config.hidden;
         let hidden = grown(&mut self.hidden, batch.len() * width);
         for (&token, row) in batch.iter().zip(hidden.chunks_exact_mut(width)) {
             self.embedding.matrix().row(token as usize, row);
         }
         for (stage, part) in self.stages.iter_mut().zip(&mut cache.parts) {
-            if !stage.forward(part, cache.len, hidden, go_on) {
-                return false;
-            }
+            stage.forward(part, cache.len, hidden, go_on)?;
         }
         cache.len += batch.len();
-        true
+        Ok(())
     }
 
     /// The logits of the last `wanted` of `tokens` hidden rows, up to row `end` of all logits.

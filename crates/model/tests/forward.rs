@@ -161,9 +161,9 @@ impl Experts for Told {
         picks: &Picks,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
-    ) {
+    ) -> Result<(), Error> {
         self.log.lock().unwrap().push(format!("apply {layer}"));
-        self.inner.apply(cpu, layer, x, picks, shared, out);
+        self.inner.apply(cpu, layer, x, picks, shared, out)
     }
 
     fn hint(&mut self, layer: usize, guesses: &Picks) {

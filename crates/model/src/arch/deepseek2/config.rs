@@ -7,7 +7,7 @@
 use cachalot_gguf::{Metadata, Optional};
 use cachalot_store::Weights;
 
-use crate::Error;
+use crate::{Error, ModelOptions};
 
 /// Sizes of a model; `[rows, cols]` of its matrices follow from them.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +122,15 @@ pub enum ExpertGroups {
 }
 
 impl Config {
+    /// The sizes of a model as it would be loaded with these options.
+    ///
+    /// # Errors
+    /// If the architecture is another, a key is missing or impossible, or an option does not fit.
+    pub fn of(weights: &Weights, options: &ModelOptions) -> Result<Self, Error> {
+        crate::arch::loader(weights)?;
+        Self::new(weights, options.expert_groups, options.experts)
+    }
+
     /// Reads and checks the keys of a file.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The feed-forward network of layers without experts, and of the shared expert.
 
-use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Weighted};
+use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Product, Weighted};
 
 use crate::bind::{Binder, Weight};
 use crate::scratch::Everyone;
@@ -57,4 +57,18 @@ pub(crate) fn add(
     let (targets, weights) = scratch.everyone.of(tokens);
     let down = Weighted { matrix: mlp.down, columns, targets, weights };
     cpu.add_weighted(&mut scratch.inner, &[down], out);
+}
+
+/// Writes the network's output for each row of `x` `[tokens, hidden]` to `out` `[tokens, hidden]`.
+pub(crate) fn compute(
+    cpu: &Cpu,
+    mlp: Mlp<'_>,
+    x: &mut Inputs,
+    scratch: &mut MlpScratch,
+    out: &mut [f32],
+) {
+    let columns = Columns::Range { start: 0, len: x.rows() };
+    let inner = scratch.inner.reset(x.rows(), mlp.gate.rows());
+    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, columns }], inner);
+    cpu.multiply(&mut scratch.inner, &[Product { matrix: mlp.down, columns }], out);
 }

@@ -10,6 +10,7 @@ mod mla;
 mod moe;
 pub(crate) mod resident;
 mod router;
+pub(crate) mod streamed;
 mod weights;
 
 use std::ops::Range;
@@ -140,7 +141,13 @@ impl Local {
     }
 
     /// One layer, by its place in this stage.
-    fn layer(&mut self, index: usize, rows: &mut LatentRows, expand: bool, hidden: &mut [f32]) {
+    fn layer(
+        &mut self,
+        index: usize,
+        rows: &mut LatentRows,
+        expand: bool,
+        hidden: &mut [f32],
+    ) -> Result<(), Error> {
         let (cpu, config) = (&*self.cpu, &self.config);
         let layer = &self.layers[index];
         layer.attention.forward(cpu, config, (rows, index), expand, &mut self.mla, hidden);
@@ -148,12 +155,13 @@ impl Local {
         match &layer.network {
             Network::Dense(dense) => {
                 dense::add(cpu, dense.mlp(), &mut self.x, &mut self.mlp, hidden);
+                Ok(())
             }
             Network::Experts(moe) => {
                 let next = self.layers.get(index + 1);
                 let next = next.and_then(|layer| layer.guesser(config.epsilon));
                 let at = (self.first + index, next);
-                moe.forward(cpu, at, &mut self.x, &mut *self.experts, &mut self.moe, hidden);
+                moe.forward(cpu, at, &mut self.x, &mut *self.experts, &mut self.moe, hidden)
             }
         }
     }
@@ -180,16 +188,16 @@ impl Stage for Local {
         past: usize,
         hidden: &mut [f32],
         go_on: &mut dyn FnMut() -> bool,
-    ) -> bool {
+    ) -> Result<(), Error> {
         let Some(rows) = cache.downcast_mut::<LatentRows>() else {
             panic!("the cache was made by another stage")
         };
         let tokens = hidden.len() / self.config.hidden;
         self.mla.begin(&self.config, &self.rope, past, tokens);
         let expand = tokens >= self.expanded_from;
-        (0..self.layers.len()).all(|index| {
-            self.layer(index, rows, expand, hidden);
-            go_on()
+        (0..self.layers.len()).try_for_each(|index| {
+            self.layer(index, rows, expand, hidden)?;
+            if go_on() { Ok(()) } else { Err(Error::Stopped) }
         })
     }
 }

@@ -57,7 +57,7 @@ impl Moe {
         experts: &mut dyn Experts,
         scratch: &mut MoeScratch,
         hidden: &mut [f32],
-    ) {
+    ) -> Result<(), Error> {
         self.router.choose(cpu, x, &mut scratch.router, &mut scratch.picks);
         experts.request(layer, &scratch.picks);
         if let Some(Guesser { norm, epsilon, router }) = next
@@ -69,6 +69,6 @@ impl Moe {
             experts.hint(layer + 1, &scratch.guesses);
         }
         let shared = self.shared.as_ref().map(Dense::mlp);
-        experts.apply(cpu, layer, x, &scratch.picks, shared, hidden);
+        experts.apply(cpu, layer, x, &scratch.picks, shared, hidden)
     }
 }

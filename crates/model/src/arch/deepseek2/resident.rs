@@ -102,7 +102,7 @@ impl Experts for Resident {
         picks: &Picks,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
-    ) {
+    ) -> Result<(), Error> {
         let Some(Some(weights)) = self.layers.get(layer - self.first) else {
             unreachable!("layer {layer} was bound with its experts")
         };
@@ -145,5 +145,6 @@ impl Experts for Resident {
         if let Some(mlp) = apart {
             dense::add(cpu, mlp, x, &mut self.apart, out);
         }
+        Ok(())
     }
 }

@@ -1,0 +1,168 @@
+//! Experts over a cache compute what resident ones do, bit for bit, however little memory there is; and
+//! when they cannot be had, the pass fails and the next one lives.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cachalot_kernels::Tier;
+use cachalot_model::{Config, KvType, Logits, Model, ModelOptions, Resident, Streamed, Traced};
+use cachalot_store::trace::Trace;
+use cachalot_store::{CacheOptions, Monitor, ReadFunction, Reader, Weights};
+
+const FILES: [&str; 3] = ["nano-ud-iq1_s.gguf", "nano-ud-q2_k_xl.gguf", "nano-iq-mix.gguf"];
+const VOCABULARY: u32 = 640;
+
+fn tokens(n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * 61 + 7) % VOCABULARY).collect()
+}
+
+/// A model whose experts have a cache of `budget` bytes.
+fn streamed(
+    name: &str,
+    mut reader: Reader,
+    budget: u64,
+    options: &ModelOptions,
+) -> (Model, Monitor) {
+    let (weights, rate) =
+        Weights::open_streamed(common::fixture(name), &mut reader, &mut |_, _| true).unwrap();
+    assert!(rate.bytes_per_second > 0.0);
+    let config = Config::of(&weights, options).unwrap();
+    let experts = config.experts.clone().unwrap();
+    let cache = CacheOptions {
+        patience: Duration::from_secs(20),
+        ..CacheOptions::new(budget, config.dense_layers, experts.count, experts.used)
+    };
+    let experts = Streamed::bind_with(&weights, &config, reader, &cache).unwrap();
+    let monitor = experts.monitor();
+    let cpu = common::cpu(2, Tier::detect());
+    let model = Model::load_with_experts(&weights, &cpu, options, Box::new(experts)).unwrap();
+    (model, monitor)
+}
+
+/// A prompt in batches, then tokens one by one.
+fn run(model: &mut Model) -> Vec<f32> {
+    let mut cache = model.cache(64, KvType::F16).unwrap();
+    let all = tokens(50);
+    let (prompt, rest) = all.split_at(30);
+    let mut go_on = |_| true;
+    let mut logits = model.forward(&mut cache, prompt, Logits::All, &mut go_on).unwrap().to_vec();
+    for batch in rest.chunk_by(|a, _| a % 3 != 0) {
+        logits.extend(model.forward(&mut cache, batch, Logits::All, &mut go_on).unwrap());
+    }
+    logits
+}
+
+#[test]
+fn logits_are_those_of_resident_experts_at_any_size_on_any_path() {
+    for name in FILES {
+        for micro_batch in [2048, 9] {
+            let options = ModelOptions { micro_batch, ..ModelOptions::default() };
+            let cpu = common::cpu(2, Tier::detect());
+            let expected = run(&mut Model::load(&common::open(name), &cpu, &options).unwrap());
+            for budget in [1, 200 << 10, 900 << 10, u64::MAX] {
+                let (mut model, monitor) =
+                    streamed(name, Reader::start().unwrap(), budget.min(1 << 30), &options);
+                let logits = run(&mut model);
+                assert!(logits == expected, "{name}, batches of {micro_batch}, {budget} bytes");
+                let stats = monitor.stats();
+                assert!(stats.misses > 0 && stats.bytes > 0, "{stats:?}");
+                if budget == 1 {
+                    assert!(stats.hit_rate() < 0.6, "evictions are constant: {stats:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_that_read_give_what_a_ring_gives() {
+    let options = ModelOptions::default();
+    let pread: ReadFunction =
+        Arc::new(|file: &File, bytes: &mut [u8], offset| file.read_at(bytes, offset));
+    // Each read a moment late, so that experts land in another order.
+    let count = AtomicUsize::new(0);
+    let shuffled: ReadFunction = Arc::new(move |file: &File, bytes: &mut [u8], offset| {
+        let n = count.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_micros([900, 0, 300, 600][n % 4]));
+        file.read_at(bytes, offset)
+    });
+    let mut logits = Vec::new();
+    for reader in
+        [Reader::start(), Reader::pool(1, "one", &pread), Reader::pool(7, "shuffled", &shuffled)]
+    {
+        let (mut model, _) = streamed(FILES[1], reader.unwrap(), 300 << 10, &options);
+        logits.push(run(&mut model));
+    }
+    assert!(logits[0] == logits[1] && logits[1] == logits[2]);
+}
+
+#[test]
+fn a_failed_read_fails_the_pass_with_its_place_and_the_next_one_lives() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&broken);
+    let read: ReadFunction = Arc::new(move |file: &File, bytes: &mut [u8], offset| {
+        if seen.load(Ordering::Relaxed) {
+            return Err(std::io::Error::from_raw_os_error(5)); // EIO
+        }
+        file.read_at(bytes, offset)
+    });
+    let reader = Reader::pool(3, "faulty", &read).unwrap();
+    let (mut model, _) = streamed(FILES[0], reader, 1, &ModelOptions::default());
+    let expected = run(&mut model);
+    for count in [1, 40] {
+        broken.store(true, Ordering::Relaxed);
+        let mut cache = model.cache(64, KvType::F16).unwrap();
+        let failed = model.forward(&mut cache, &tokens(count), Logits::Last, &mut |_| true);
+        let error = failed.unwrap_err().to_string();
+        for part in [FILES[0], "expert ", " of layer ", "os error 5"] {
+            assert!(error.contains(part), "`{part}` in: {error}");
+        }
+        assert_eq!(cache.len(), 0, "nothing of it is remembered");
+        broken.store(false, Ordering::Relaxed);
+        assert!(run(&mut model) == expected, "after a failure with {count} tokens");
+    }
+}
+
+#[test]
+fn routing_is_written_down_whoever_has_the_experts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let weights = common::open(FILES[1]);
+    let options = ModelOptions { micro_batch: 16, ..ModelOptions::default() };
+    let config = Config::of(&weights, &options).unwrap();
+    let resident = Box::new(Resident::bind(&weights, &config, 0..config.layers).unwrap());
+    let traced = Traced::new(resident, &config, File::create(&path).unwrap()).unwrap();
+    let cpu = common::cpu(2, Tier::detect());
+    let mut model = Model::load_with_experts(&weights, &cpu, &options, Box::new(traced)).unwrap();
+    let logits = run(&mut model);
+    assert!(logits == run(&mut Model::load(&weights, &cpu, &options).unwrap()));
+    drop(model);
+    let trace = Trace::read(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(trace.tokens().len(), 50);
+    let experts = config.experts.unwrap();
+    assert_eq!(usize::from(trace.header.used), experts.used);
+    let various = trace.tokens().map(<[u16]>::to_vec).collect::<std::collections::BTreeSet<_>>();
+    assert!(various.len() > 10, "tokens are routed differently");
+}
+
+#[test]
+fn a_model_without_its_experts_in_memory_is_told_from_one_with_them() {
+    let mut reader = Reader::start().unwrap();
+    let path = common::fixture(FILES[0]);
+    let (weights, _) = Weights::open_streamed(&path, &mut reader, &mut |_, _| true).unwrap();
+    let whole = common::open(FILES[0]);
+    let elsewhere = weights.tensors().iter().filter(|tensor| tensor.bytes.is_empty()).count();
+    assert_eq!(elsewhere, 2 * 3, "two layers of experts, three tensors each");
+    for (streamed, mapped) in weights.tensors().iter().zip(whole.tensors()) {
+        assert_eq!(streamed.info, mapped.info);
+        assert!(streamed.bytes.is_empty() || *streamed.bytes == *mapped.bytes);
+    }
+    let error = Model::load(&weights, &common::cpu(1, Tier::SCALAR), &ModelOptions::default());
+    assert!(error.unwrap_err().to_string().contains("ffn_"), "resident experts need their bytes");
+}
