@@ -91,6 +91,16 @@ pub(crate) struct ModelArgs {
     /// How the cache of the conversation stores numbers [default: f16; f32 with --exact]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvArg>,
+    /// Memory to use, such as 64GiB [default: what is free, less some headroom]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// Whether to read experts from the drive as they are needed: if the model does not fit into
+    /// memory (auto), always, or never
+    #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
+    pub(crate) stream: StreamArg,
+    /// Write down which experts are picked, for `cargo xtask replay`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Compute everything with the scalar f32 twins of the kernels: slow, and the reference
     #[arg(long)]
     pub(crate) exact: bool,
@@ -205,6 +215,38 @@ pub(crate) enum KvArg {
     Q8_0,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamArg {
+    Auto,
+    Always,
+    Never,
+}
+
+/// `64GiB`, `64 GB`, `64g` or a number of bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        _ => return Err("use a size such as 64GiB, 64GB or 65536MiB".to_owned()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| "a number was expected".to_owned())? * factor;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 {
+        Ok(bytes as u64)
+    } else {
+        Err("more than nothing was expected".to_owned())
+    }
+}
+
 /// `auto`, `off` or `N/K`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GroupsArg {
@@ -242,6 +284,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in
+            [("64GiB", 64 << 30), ("1.5 g", 3 << 29), ("2GB", 2_000_000_000), ("7", 7)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "0", "GiB", "1..2GB", "5 parsecs", "1e9", "-1", "99999999999TiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

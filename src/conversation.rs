@@ -10,7 +10,7 @@ use cachalot_plan::units;
 
 use crate::interrupt::Interrupt;
 use crate::settings::Run;
-use crate::terminal::{AnswerWriter, Look, Progress, time};
+use crate::terminal::{self, AnswerWriter, Look, Progress, gigabytes, time};
 
 /// A model, what was said so far, and how to go on.
 #[derive(Debug)]
@@ -148,6 +148,13 @@ impl Conversation {
         if self.verbose {
             eprintln!("{}", look.dim(&self.costs(stats)));
         }
+        if let (Some(streaming), Some(streamed)) = (self.engine.streaming(), stats.answer_streamed)
+            && streaming.is_slow(&streamed)
+        {
+            let rates = [streamed.read_rate(), streaming.rate.bytes_per_second].map(gigabytes);
+            let [now, then] = rates;
+            eprintln!("The drive delivers {now}/s, less than half of the {then}/s of the start.");
+        }
     }
 
     fn costs(&self, stats: &Stats) -> String {
@@ -172,7 +179,24 @@ impl Conversation {
             count(stats.cache_used),
             count(stats.cache_capacity),
             units::bytes(stats.cache_bytes),
-        )
+        ) + &self.streaming(stats)
+    }
+
+    /// What streaming experts took, if that is done.
+    fn streaming(&self, stats: &Stats) -> String {
+        let Some(streaming) = self.engine.streaming() else { return String::new() };
+        let mut text = format!("\nexperts:  {}", terminal::streaming(streaming));
+        let parts = [
+            ("prompt", stats.prompt_streamed, stats.prompt_computed, stats.prompt_time),
+            ("answer", stats.answer_streamed, stats.answer_tokens, stats.answer_time),
+        ];
+        for (name, streamed, tokens, time) in parts {
+            if let Some(streamed) = streamed.filter(|_| tokens > 0) {
+                let part = terminal::streamed(streaming, &streamed, tokens, time);
+                text += &format!("\n          {name}: {part}");
+            }
+        }
+        text
     }
 }
 

@@ -12,10 +12,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cachalot_engine::{
-    ExpertGroups, Groups, KvType, Options, Request, Sampling, Source, Think, Tier, TierName,
+    ExpertGroups, Groups, KvType, Options, Request, Sampling, Source, Stream, Think, Tier, TierName,
 };
 
-use crate::args::{GroupsArg, KvArg, ModelArgs, RunArgs, SamplingArgs, ThinkArg};
+use crate::args::{GroupsArg, KvArg, ModelArgs, RunArgs, SamplingArgs, StreamArg, ThinkArg};
 use crate::failure::usage;
 
 /// What the environment says.
@@ -133,6 +133,13 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
             GroupsArg::Off => ExpertGroups::Off,
             GroupsArg::Of { groups, used } => ExpertGroups::Of(Groups { count: groups, used }),
         },
+        memory: args.memory,
+        stream: match args.stream {
+            StreamArg::Auto => Stream::Auto,
+            StreamArg::Always => Stream::Always,
+            StreamArg::Never => Stream::Never,
+        },
+        trace: args.trace.clone(),
     }
 }
 

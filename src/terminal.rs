@@ -6,6 +6,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use cachalot_engine::{CacheStats, Streaming};
+use cachalot_plan::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const DIM: &str = "\x1b[2m";
@@ -197,6 +199,46 @@ pub(crate) fn time(duration: Duration) -> String {
         ..60.0 => format!("{seconds:.2} s"),
         _ => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
     }
+}
+
+/// `0.85 GB`: decimal, as rates of drives and memory are given.
+pub(crate) fn gigabytes(bytes: f64) -> String {
+    format!("{:.2} GB", bytes / 1e9)
+}
+
+/// What there is of the experts in memory, and where the others come from.
+pub(crate) fn streaming(streaming: &Streaming) -> String {
+    let rate = streaming.rate;
+    let how = if rate.direct { "directly" } else { "through the page cache" };
+    let locked =
+        if streaming.is_locked { "" } else { "; not locked in memory: `ulimit -l` is low" };
+    format!(
+        "{} of {} in memory; others read {how} with {} at {}/s{locked}",
+        units::bytes(streaming.cache_bytes()),
+        units::bytes(streaming.routed),
+        rate.reader,
+        gigabytes(rate.bytes_per_second),
+    )
+}
+
+/// What streaming experts took for some tokens, and what it was bound by.
+pub(crate) fn streamed(
+    streaming: &Streaming,
+    stats: &CacheStats,
+    tokens: usize,
+    time: Duration,
+) -> String {
+    let waited = stats.waited.as_secs_f64() / time.as_secs_f64().max(1e-9);
+    format!(
+        "{:.1} % found in memory, {} read per token at {}/s of {}/s, {:.0} % of the time waiting: bound by \
+         the {}",
+        100.0 * stats.hit_rate(),
+        gigabytes(stats.bytes as f64 / tokens.max(1) as f64),
+        gigabytes(stats.read_rate()),
+        gigabytes(streaming.rate.bytes_per_second),
+        100.0 * waited,
+        if waited > 0.5 { "disk" } else { "processor" },
+    )
 }
 
 #[cfg(test)]

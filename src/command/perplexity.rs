@@ -88,6 +88,9 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         experts: None,
         expert_groups: GroupsArg::Auto,
         kv_type: None,
+        memory: args.computation.memory,
+        stream: args.computation.stream,
+        trace: None,
         exact: false,
     };
     model_options(&as_the_file_says, environment)

@@ -1,6 +1,7 @@
 //! Chores of the repository, as `cargo xtask NAME`.
 #![forbid(unsafe_code)]
 
+mod replay;
 mod synth;
 mod tidy;
 
@@ -10,22 +11,30 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask NAME
 
-  tidy   check the rules of style that a program can check; CONTRIBUTING.md gives their reasons
-  synth  write a model with random weights at a published model's shapes; --help tells more";
+  tidy    check the rules of style that a program can check; CONTRIBUTING.md gives their reasons
+  synth   write a model with random weights at a published model's shapes; --help tells more
+  trace   write a trace of routing with the skew and repeats of published models
+  replay  replay a trace of routing with caches of several sizes and policies";
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => run_tidy(),
-        Some("synth") => match synth::run(std::env::args().skip(1)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Some("synth") => ended(synth::run(std::env::args().skip(1))),
+        Some("trace") => ended(replay::run_generate(std::env::args().skip(1))),
+        Some("replay") => ended(replay::run(std::env::args().skip(1))),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 
 use cachalot_gguf::{Gguf, Metadata};
 use cachalot_kernels::{Cpu, Tier};
-use cachalot_model::{ExpertGroups, KvType, Logits, Model, ModelOptions};
-use cachalot_store::{Placement, Weights};
+use cachalot_model::{ExpertGroups, KvType, Logits, Model};
+use cachalot_store::Weights;
 use cachalot_text::{ChatTemplate, Vocab, VocabParts};
 
+use crate::place::{Placed, place};
 use crate::session::Session;
-use crate::warm::warm;
+use crate::stream::{Stream, Streaming, headroom};
 use crate::{Error, Sampling, machine};
 
 /// More than this must be asked for: memory for a longer context is rarely wanted, and is not free.
-const CONTEXT_DEFAULT_MAX: usize = 32_768;
+pub(crate) const CONTEXT_DEFAULT_MAX: usize = 32_768;
 /// A default is not reduced below this, however little memory there is.
 const CONTEXT_DEFAULT_MIN: usize = 512;
+/// How often memory is looked at while experts are streamed.
+const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
 /// Tokens whose logits are computed at once when all are wanted.
 const LOGITS_CHUNK: usize = 256;
 
@@ -47,6 +50,12 @@ pub struct Options {
     pub experts: Option<usize>,
     /// Groups that experts are picked from.
     pub groups: ExpertGroups,
+    /// Bytes of memory to use; `None` is what is free, less some headroom.
+    pub memory: Option<u64>,
+    /// Whether to stream experts from drives.
+    pub stream: Stream,
+    /// Where to write down which experts are picked.
+    pub trace: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -58,6 +67,9 @@ impl Default for Options {
             context: None,
             experts: None,
             groups: ExpertGroups::Auto,
+            memory: None,
+            stream: Stream::Auto,
+            trace: None,
         }
     }
 }
@@ -73,6 +85,9 @@ pub struct Engine {
     context: Context,
     recommended: Sampling,
     load_time: Duration,
+    streaming: Option<Streaming>,
+    /// When memory is to be looked at again, and what shall be free.
+    relief: (Instant, u64),
 }
 
 /// How many tokens a conversation can hold.
@@ -101,56 +116,74 @@ impl Engine {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
         let begun = Instant::now();
-        let weights = match source {
-            Source::Embedded(bytes) => Weights::from_static(bytes)?,
-            Source::File(path) => Weights::open(path, Placement::Mapped)?,
-        };
-        let mut engine = Self::assemble(weights, options).map_err(|error| match source {
-            Source::Embedded(_) => error,
-            Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
-        })?;
-        if let Source::File(_) = source {
-            // Last, so that nobody waits for a file only to learn that it is of no use.
-            let room = machine::memory_available().unwrap_or(u64::MAX);
-            warm(engine.weights.files(), room.saturating_sub(engine.context.bytes), progress);
-        }
+        let threads = options.threads.unwrap_or_else(machine::physical_cores);
+        let cpu = Arc::new(Cpu::new(threads, options.tier));
+        let placed = place(source, options, &cpu, progress)?;
+        let mut engine =
+            Self::assemble(placed, options, progress).map_err(|error| match source {
+                Source::Embedded(_) => error,
+                Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
+            })?;
         engine.load_time = begun.elapsed();
         Ok(engine)
     }
 
-    fn assemble(weights: Weights, options: &Options) -> Result<Self, Error> {
-        if weights.tensors().is_empty() {
-            return Err(Error::NoWeights);
-        }
-        let threads = options.threads.unwrap_or_else(machine::physical_cores);
-        let cpu = Arc::new(Cpu::new(threads, options.tier));
-        let model_options = ModelOptions {
-            expert_groups: options.groups,
-            experts: options.experts,
-            ..ModelOptions::default()
-        };
-        let model = Model::load(&weights, &cpu, &model_options)?;
+    fn assemble(
+        placed: Placed,
+        options: &Options,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, Error> {
+        let (model, weights) = (&placed.model, &placed.weights);
         let vocab = vocab_of(weights.metadata())?;
         if vocab.len() != model.vocab_size() {
             return Err(Error::Vocabulary { tokens: vocab.len(), logits: model.vocab_size() });
         }
         let (bos, eos) = (vocab.token_text(vocab.bos()), vocab.token_text(vocab.eos()));
-        let context = context(
-            options.context,
-            model.context_length(),
-            model.cache_bytes_per_token(options.kv_type) as u64,
-            machine::memory_available(),
-        )?;
+        let available = machine::memory_available();
+        let per_token = model.cache_bytes_per_token(options.kv_type) as u64;
+        let length = model.context_length();
+        let context = match placed.context {
+            Some(tokens) => Context {
+                tokens,
+                model: length,
+                bytes: per_token * tokens as u64,
+                reduced: options.context.is_none() && tokens < length,
+            },
+            None => context(options.context, length, per_token, available)?,
+        };
+        let template = ChatTemplate::new(vocab.chat_template(), &bos, &eos)?;
+        let recommended = Sampling::recommended(weights.metadata())?;
+        // Last, so that nobody waits for a file only to learn that it is of no use.
+        placed.warm(context.bytes, progress);
         Ok(Self {
-            template: ChatTemplate::new(vocab.chat_template(), &bos, &eos)?,
-            recommended: Sampling::recommended(weights.metadata())?,
-            model,
+            template,
+            recommended,
+            model: placed.model,
             vocab,
-            weights,
+            weights: placed.weights,
             kv_type: options.kv_type,
             context,
             load_time: Duration::ZERO,
+            streaming: placed.streaming,
+            relief: (Instant::now(), available.map_or(0, headroom)),
         })
+    }
+
+    /// What is streamed, if anything is.
+    pub fn streaming(&self) -> Option<&Streaming> {
+        self.streaming.as_ref()
+    }
+
+    /// Between tokens: gives memory back if others want it.
+    pub(crate) fn relieve(&mut self) {
+        let Some(streaming) = &self.streaming else { return };
+        if self.relief.0.elapsed() < RELIEF_INTERVAL {
+            return;
+        }
+        self.relief.0 = Instant::now();
+        if let Some(available) = machine::memory_available() {
+            streaming.relieve(available, self.relief.1);
+        }
     }
 
     /// An empty conversation.

@@ -46,6 +46,18 @@ pub enum Error {
     )]
     NotFinite,
 
+    #[error(
+        "at least {} of memory are needed ({} of weights that every token reads, {} for the experts \
+         of one token, and some for context and buffers), but only {} may be used: close other \
+         programs, raise --memory, or take a smaller quantization",
+        bytes(*needed), bytes(*dense), bytes(*token), bytes(*room)
+    )]
+    Room { dense: u64, token: u64, needed: u64, room: u64 },
+    #[error("no thread can be started to read the model: {source}")]
+    Reader { source: std::io::Error },
+    #[error("{}: the trace cannot be written: {source}", path.display())]
+    Trace { path: PathBuf, source: std::io::Error },
+
     #[error("{name} is {value}, but must be {kind} from {min} to {max}")]
     ParameterRange { name: &'static str, value: f64, kind: &'static str, min: f64, max: f64 },
     #[error(

@@ -14,19 +14,24 @@ mod assemble;
 mod error;
 pub mod machine;
 mod metrics;
+mod place;
 mod random;
 mod sampler;
 mod sampling;
 mod session;
+mod stream;
 mod warm;
 
 pub use assemble::{Context, Engine, Options, Source, open_vocab};
 pub use error::Error;
 pub use metrics::Stats;
+pub use place::{Placed, place};
 pub use sampler::Sampler;
 pub use sampling::{PARAMETERS, Parameter, Sampling};
 pub use session::{Ending, Event, Request, Session};
+pub use stream::{Stream, Streaming};
 
 pub use cachalot_kernels::{Tier, TierName};
 pub use cachalot_model::{ExpertGroups, Groups, KvType};
+pub use cachalot_store::{CacheStats, ReadRate};
 pub use cachalot_text::{Message, Think, Vocab};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// Physical cores that this process may use: two threads of one core share the units that do the
 /// arithmetic, so more threads than this gain nothing. At least 1.
@@ -22,7 +23,21 @@ pub fn physical_cores() -> usize {
 pub fn memory_available() -> Option<u64> {
     let free = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")?;
     let free = kilobytes(&free)?;
-    Some(memory_limit().map_or(free, |limit| limit.min(free)))
+    Some(memory_in_group().map_or(free, |in_group| in_group.min(free)))
+}
+
+/// Whether this file is in memory already, because its file system is.
+#[cfg(target_os = "linux")]
+pub fn is_memory(path: &Path) -> bool {
+    // TMPFS_MAGIC and RAMFS_MAGIC of <linux/magic.h>.
+    const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&(system.f_type as u64)))
+}
+
+/// Whether this file is in memory already: not known on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn is_memory(_: &Path) -> bool {
+    false
 }
 
 /// The most memory that this process has used so far, in bytes: mapped files count as far as their
@@ -31,21 +46,30 @@ pub fn memory_peak() -> Option<u64> {
     kilobytes(&status("VmHWM")?)
 }
 
-/// The limit of the control group that this process runs in, either version of them.
-fn memory_limit() -> Option<u64> {
+/// What the limit of the control group that this process runs in, either version of them, leaves. Pages
+/// of files that were not used lately count as free: the group gives them up first.
+fn memory_in_group() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let limits = groups.lines().filter_map(|line| {
+    let left = groups.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        let file = match controllers {
-            "" => format!("/sys/fs/cgroup{path}/memory.max"),
+        let (folder, limit, usage, inactive) = match controllers {
+            "" => ("", "memory.max", "memory.current", "inactive_file"),
             _ if controllers.split(',').any(|name| name == "memory") => {
-                format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")
+                let limit = "memory.limit_in_bytes";
+                ("/memory", limit, "memory.usage_in_bytes", "total_inactive_file")
             }
             _ => return None,
         };
-        fs::read_to_string(file).ok()?.trim().parse().ok() // `max` is no number: no limit
+        let read = |file| fs::read_to_string(format!("/sys/fs/cgroup{folder}{path}/{file}")).ok();
+        let number = |file| read(file)?.trim().parse::<u64>().ok(); // `max` is no number: no limit
+        let unused = read("memory.stat").and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix(inactive))?;
+            line.trim().parse::<u64>().ok()
+        });
+        let used = number(usage).unwrap_or(0).saturating_sub(unused.unwrap_or(0));
+        Some(number(limit)?.saturating_sub(used))
     });
-    limits.min()
+    left.min()
 }
 
 fn status(name: &str) -> Option<String> {
@@ -84,6 +108,14 @@ mod tests {
         assert_eq!(cpus(""), [0; 0]);
         assert_eq!(kilobytes("1620 kB"), Some(1620 * 1024));
         assert_eq!(field("VmPeak: 3 kB\nVmHWM:\t  1 kB\n", "VmHWM").as_deref(), Some("1 kB"));
+    }
+
+    #[test]
+    fn files_in_memory_are_known() {
+        assert!(!is_memory(Path::new("no such file")));
+        if let Ok(folder) = tempfile::tempdir_in("/dev/shm") {
+            assert!(is_memory(folder.path()));
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::CacheStats;
+
 /// Counts and times of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
@@ -23,6 +25,10 @@ pub struct Stats {
     pub cache_bytes: u64,
     /// What the random numbers came from.
     pub seed: u64,
+    /// What was read of experts for the prompt, if they are streamed.
+    pub prompt_streamed: Option<CacheStats>,
+    /// And for the answer.
+    pub answer_streamed: Option<CacheStats>,
 }
 
 impl Stats {

@@ -14,7 +14,7 @@ use cachalot_text::{
     strip_reasoning,
 };
 
-use crate::{Engine, Error, Sampler, Sampling, Stats};
+use crate::{CacheStats, Engine, Error, Sampler, Sampling, Stats, Streaming};
 
 /// What an answer shall be like.
 #[derive(Clone, Debug, Default)]
@@ -167,9 +167,12 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn run(mut self, prompt: &[u32]) -> Result<(Ending, Stats), Error> {
         let new = &prompt[self.stats.prompt_cached..];
+        let streamed = |engine: &Engine| engine.streaming().map(Streaming::stats);
+        let before = streamed(self.engine);
         let begun = Instant::now();
         let first = if self.limit == 0 { None } else { self.step(new, true)? };
         self.stats.prompt_time = begun.elapsed();
+        let between = streamed(self.engine);
         let begun = Instant::now();
         let ending = match first {
             Some(first) => self.decode(first)?,
@@ -177,6 +180,10 @@ impl Turn<'_> {
             None => Ending::Cancelled,
         };
         self.stats.answer_time = begun.elapsed();
+        let since =
+            |late: Option<CacheStats>, early: Option<CacheStats>| Some(late?.since(&early?));
+        self.stats.prompt_streamed = since(between, before);
+        self.stats.answer_streamed = since(streamed(self.engine), between);
         self.stats.cache_used = self.session.len();
         if ending != Ending::StopString {
             self.output.finish(self.sink);
@@ -210,6 +217,7 @@ impl Turn<'_> {
 
     /// Computes `tokens` and chooses the one that follows; `None` if that was cancelled.
     fn step(&mut self, tokens: &[u32], is_prompt: bool) -> Result<Option<u32>, Error> {
+        self.engine.relieve();
         let Session { cache, tokens: cached } = &mut *self.session;
         let past = cache.len();
         let (cancel, sink) = (self.cancel, &mut *self.sink);

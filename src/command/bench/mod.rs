@@ -3,8 +3,8 @@
 //! A rate alone says little. Decoding is bound by the bytes of weights that a token reads, so beside
 //! it stand the bytes per second that it amounts to and those that this machine can read; a prompt is
 //! bound by products. Tokens are pseudo-random, so that the router spreads them over the experts, and
-//! the same in every run. The model is put together here rather than by the engine, because a bench
-//! feeds tokens that nobody sampled and looks at the threads' work.
+//! the same in every run. The engine only places the model, because a bench feeds tokens that nobody
+//! sampled and looks at the threads' work.
 
 mod report;
 
@@ -15,11 +15,11 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use cachalot_engine::{Options, Source, machine};
+use cachalot_engine::{CacheStats, Options, Source, Streaming, machine, place};
 use cachalot_kernels::{Cpu, probe};
-use cachalot_model::{KvCache, Logits, Model, ModelOptions};
+use cachalot_model::{KvCache, Logits, Model};
 use cachalot_plan::units;
-use cachalot_store::{Placement, Weights};
+use cachalot_store::Weights;
 
 use self::report::{Measured, Memory, Report, Work};
 use crate::args::ModelArgs;
@@ -89,6 +89,7 @@ struct Subject {
     model: Model,
     cache: KvCache,
     load_time: Duration,
+    streaming: Option<Streaming>,
 }
 
 impl Subject {
@@ -99,29 +100,29 @@ impl Subject {
             Source::Embedded(_) => "calf (embedded)".to_owned(),
         };
         let begun = Instant::now();
-        let weights = match &source {
-            Source::File(path) => Weights::open(path, Placement::Mapped)?,
-            Source::Embedded(bytes) => Weights::from_static(bytes)?,
-        };
         let threads = options.threads.unwrap_or_else(machine::physical_cores);
         let cpu = Arc::new(Cpu::new(threads, options.tier));
-        let model_options = ModelOptions {
-            expert_groups: options.groups,
-            experts: options.experts,
-            ..ModelOptions::default()
-        };
-        let model = Model::load(&weights, &cpu, &model_options).with_context(|| name.clone())?;
+        let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
+        let options = &Options { context: Some(tokens), ..options.clone() };
+        let mut progress = Progress::new("loading");
+        let placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
+        progress.clear();
+        let (weights, model, streaming) = (placed.weights, placed.model, placed.streaming);
         let cache = cache(&model, args, options).with_context(|| name.clone())?;
         let load_time = begun.elapsed();
-        touch(&weights, cpu.pool().threads());
-        Ok(Self { name, weights, cpu, model, cache, load_time })
+        if streaming.is_none() {
+            touch(&weights, cpu.pool().threads());
+        }
+        Ok(Self { name, weights, cpu, model, cache, load_time, streaming })
     }
 
     fn measure(mut self, args: &BenchArgs, options: &Options) -> anyhow::Result<Report> {
         let ends = args.prompt.max(args.depth + args.decode);
         let tokens = random_tokens(ends, self.model.vocab_size());
         self.warm_up(&tokens)?;
+        let begun = self.streamed();
         let prefill = self.prefill(&tokens[..args.prompt], args.repetitions)?;
+        let between = self.streamed();
         let joins = self.cpu.pool().joins();
         let (before, after) = tokens.split_at(args.depth);
         let decode = self.decode(before, &after[..args.decode], args.repetitions)?;
@@ -136,6 +137,9 @@ impl Subject {
             cache_bytes_per_token: self.cache.bytes_per_token(),
             load_time: self.load_time,
             joins,
+            prefill_streamed: since(between, begun),
+            decode_streamed: since(self.streamed(), between),
+            streaming: self.streaming,
             prefill,
             decode,
             memory,
@@ -143,6 +147,11 @@ impl Subject {
             product_rate: probe::product_rate(&self.cpu),
             name: self.name,
         })
+    }
+
+    /// What was read of experts so far, if they are streamed.
+    fn streamed(&self) -> Option<CacheStats> {
+        self.streaming.as_ref().map(Streaming::stats)
     }
 
     /// A short prompt and a few tokens: threads start, buffers are made.
@@ -215,13 +224,13 @@ impl Subject {
     }
 }
 
+fn since(late: Option<CacheStats>, early: Option<CacheStats>) -> Option<CacheStats> {
+    Some(late?.since(&early?))
+}
+
 /// Room for the longer one of both parts.
 fn cache(model: &Model, args: &BenchArgs, options: &Options) -> anyhow::Result<KvCache> {
     let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
-    let most = model.context_length();
-    if tokens > most {
-        bail!("the model was made for at most {most} tokens, not for {tokens}: lower -p, -d or -n");
-    }
     let needed = tokens as u64 * model.cache_bytes_per_token(options.kv_type) as u64;
     let available = machine::memory_available().unwrap_or(u64::MAX);
     if needed > available {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cachalot_engine::{KvType, Tier, machine};
+use cachalot_engine::{CacheStats, KvType, Streaming, Tier, machine};
 use cachalot_model::Config;
 use cachalot_plan::{Demand, Group, units};
 use cachalot_store::Weights;
@@ -27,6 +27,10 @@ pub(super) struct Report {
     /// Parallel regions of all decoding.
     pub(super) joins: u64,
     pub(super) memory: Memory,
+    /// If experts are streamed, and what that took.
+    pub(super) streaming: Option<Streaming>,
+    pub(super) prefill_streamed: Option<CacheStats>,
+    pub(super) decode_streamed: Option<CacheStats>,
     /// Bytes per second.
     pub(super) read_bandwidth: f64,
     /// Per second.
@@ -159,6 +163,20 @@ impl Report {
         Some(self.joins as f64 / (decode.tokens * decode.rates.len()) as f64)
     }
 
+    /// What streaming took in a part, in plain units.
+    fn streamed_json(part: Option<&Measured>, stats: Option<CacheStats>) -> Option<Value> {
+        let (part, stats) = (part?, stats?);
+        let tokens = (part.tokens * part.rates.len()) as f64;
+        let seconds: f64 = part.rates.iter().map(|rate| part.tokens as f64 / rate).sum();
+        Some(json!({
+            "hit_rate": stats.hit_rate(),
+            "misses_per_token": stats.misses as f64 / tokens,
+            "bytes_per_token": stats.bytes as f64 / tokens,
+            "read_bytes_per_second": stats.read_rate(),
+            "waited_fraction": stats.waited.as_secs_f64() / seconds,
+        }))
+    }
+
     /// Everything, in plain units: bytes, seconds, tokens.
     pub(super) fn json(&self) -> Value {
         let work = &self.work;
@@ -180,6 +198,14 @@ impl Report {
             "load_seconds": self.load_time.as_secs_f64(),
             "prefill": part(&self.prefill),
             "decode": part(&self.decode),
+            "streaming": self.streaming.as_ref().map(|streaming| json!({
+                "cache_bytes": streaming.cache_bytes(),
+                "reader": streaming.rate.reader,
+                "direct": streaming.rate.direct,
+                "drive_bytes_per_second": streaming.rate.bytes_per_second,
+                "prefill": Self::streamed_json(self.prefill.as_ref(), self.prefill_streamed),
+                "decode": Self::streamed_json(self.decode.as_ref(), self.decode_streamed),
+            })),
             "weight_bytes_per_token": work.bytes_per_token,
             "weight_bytes_per_second": self.bytes_per_second(),
             "read_bandwidth_bytes_per_second": self.read_bandwidth,
@@ -263,6 +289,22 @@ impl Report {
         if let Some(joins) = self.joins_per_token() {
             let layer = joins / self.work.layers.max(1) as f64;
             line("joins", format!("{joins:.0} per decoded token, {layer:.1} per layer"));
+        }
+        if let Some(streaming) = &self.streaming {
+            line("experts", terminal::streaming(streaming));
+            let parts = [
+                ("prefill", self.prefill.as_ref(), self.prefill_streamed),
+                ("decode", self.decode.as_ref(), self.decode_streamed),
+            ];
+            for (name, part, stats) in parts {
+                if let (Some(part), Some(stats)) = (part, stats) {
+                    let tokens = part.tokens * part.rates.len();
+                    let seconds: f64 = part.rates.iter().map(|r| part.tokens as f64 / r).sum();
+                    let time = Duration::from_secs_f64(seconds);
+                    let text = terminal::streamed(streaming, &stats, tokens, time);
+                    line("", format!("{name}: {text}"));
+                }
+            }
         }
         if let Some(peak) = self.memory.peak {
             let own = self.memory.anonymous;

@@ -12,6 +12,7 @@ use crate::conversation::Conversation;
 use crate::embedded;
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
+use crate::terminal;
 
 /// Chats until the person leaves.
 pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> anyhow::Result<()> {
@@ -102,6 +103,15 @@ impl Chat {
                     units::grouped(context.model as u64),
                     units::grouped(self.conversation.used() as u64),
                 );
+                if let Some(streaming) = engine.streaming() {
+                    let stats = streaming.stats();
+                    println!("  experts   {}", terminal::streaming(streaming));
+                    println!(
+                        "            {:.1} % found in memory so far, {} read",
+                        100.0 * stats.hit_rate(),
+                        units::bytes(stats.bytes)
+                    );
+                }
             }
             Show::Parameters => {
                 let row = |name: &str, value: &str, help: &str| {

@@ -25,7 +25,9 @@ use cachalot_plan::units;
 use clap::Parser;
 
 use family::{Family, Name};
+pub(crate) use random::Random;
 use recipe::Recipe;
+pub(crate) use weights::ROUTER_DEVIATION;
 use weights::Weights;
 
 /// Where the tokens come from, from the root of the repository.

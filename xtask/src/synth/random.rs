@@ -2,11 +2,11 @@
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The stream `number` of those that belong to `seed`.
-    pub(super) fn new(seed: u64, number: u64) -> Self {
+    pub(crate) fn new(seed: u64, number: u64) -> Self {
         // Mixed, so that neighbouring numbers do not give one stream at two places.
         let mixed = Self(number).next();
         Self(Self(seed ^ mixed).next())
@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// One of `0..end`; the bias, at most `end / 2^64`, does not matter here.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 
@@ -30,7 +30,7 @@ impl Random {
     }
 
     /// Independent numbers of mean 0 and standard deviation 1 (Box and Muller, 1958).
-    pub(super) fn fill_normal(&mut self, out: &mut [f32]) {
+    pub(crate) fn fill_normal(&mut self, out: &mut [f32]) {
         for pair in out.chunks_mut(2) {
             let radius = (-2.0 * self.unit().ln()).sqrt();
             let (sin, cos) = (self.unit() * std::f32::consts::TAU).sin_cos();

@@ -23,7 +23,7 @@ const PIECE: usize = 4 << 20;
 /// Standard deviation of the router's products. With a selection bias of standard deviation 0.075,
 /// sigmoid, 8 groups of which 4 are used and 8 picks, the hottest 10/18/25/45 % of 256 experts get
 /// 42/60/70/89 % of the picks.
-const ROUTER_DEVIATION: f32 = 0.64;
+pub(crate) const ROUTER_DEVIATION: f32 = 0.64;
 /// How far the weights of norms are from 1.
 const NORM_DEVIATION: f32 = 0.02;
 
