@@ -6,7 +6,7 @@
 //! | `CACHALOT_CPU` | the best instructions to use: `scalar`, `avx2`, `avx512` or `amx` |
 //! | `CACHALOT_THREADS` | threads that compute, unless `--threads` says it |
 //! | `NO_COLOR`, `TERM=dumb` | no colour |
-//! | `XDG_STATE_HOME`, `HOME` | where the chat's history is kept |
+//! | `XDG_STATE_HOME`, `HOME` | where the chat's history is kept, and which experts were popular |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ pub(crate) struct Environment {
     pub(crate) colour: bool,
     /// Where the chat's history is kept, if there is a place for it.
     pub(crate) history: Option<PathBuf>,
+    /// Where it is remembered which experts are popular, if there is a place for it.
+    memories: Option<PathBuf>,
 }
 
 impl Environment {
@@ -60,7 +62,8 @@ impl Environment {
             tier,
             threads,
             colour: variable("NO_COLOR").is_none() && text("TERM").as_deref() != Some("dumb"),
-            history: state.map(|state| state.join("cachalot/history")),
+            history: state.as_ref().map(|state| state.join("cachalot/history")),
+            memories: state.map(|state| state.join("cachalot/experts")),
         })
     }
 }
@@ -87,6 +90,7 @@ impl Run {
         let (source, prompt) = model_and_prompt(args.words);
         let mut options = model_options(&args.model, environment);
         options.context = args.ctx;
+        options.memories.clone_from(&environment.memories);
         if args.ctx == Some(0) {
             return Err(usage("--ctx is 0: a conversation needs room for at least one token"));
         }
@@ -140,6 +144,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
             StreamArg::Never => Stream::Never,
         },
         trace: args.trace.clone(),
+        memories: None,
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Options {
     pub stream: Stream,
     /// Where to write down which experts are picked.
     pub trace: Option<PathBuf>,
+    /// The folder that remembers, from run to run, which experts were popular.
+    pub memories: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -70,6 +72,7 @@ impl Default for Options {
             memory: None,
             stream: Stream::Auto,
             trace: None,
+            memories: None,
         }
     }
 }

@@ -107,7 +107,10 @@ fn placed_file(
                 true
             };
             let (weights, rate) = Weights::open_streamed(path, &mut reader, &mut go_on)?;
-            let streamed = Streamed::bind(&weights, &config, reader, cache)?;
+            let mut streamed = Streamed::bind(&weights, &config, reader, cache)?;
+            if let Some(folder) = &options.memories {
+                streamed.remember(folder.join(memory_name(&weights, path)));
+            }
             let is_locked = streamed.is_locked();
             let monitor = streamed.monitor();
             let streaming = Streaming { monitor, rate, is_locked, routed: needs.routed };
@@ -122,6 +125,12 @@ fn placed_file(
             })
         }
     }
+}
+
+/// The name of the file that remembers which experts of a model are popular: as good as unique.
+fn memory_name(weights: &Weights, path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    format!("{stem}-{}.popular", weights.size())
 }
 
 fn resident(

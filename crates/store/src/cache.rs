@@ -6,6 +6,7 @@
 //! read leaves nothing behind: the next request for the expert reads it again.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -153,6 +154,8 @@ pub struct ExpertCache {
     failures: Vec<(usize, Error)>,
     /// Experts to read when there is nothing else to do, the most popular last.
     wanted: Vec<u32>,
+    /// Where popularity is left for the next run.
+    memory: Option<PathBuf>,
     /// Until when reads are known to have been under way.
     busy_until: Instant,
     monitor: Monitor,
@@ -219,6 +222,7 @@ impl ExpertCache {
             in_use: Vec::with_capacity(all),
             failures: Vec::new(),
             wanted: Vec::new(),
+            memory: None,
             busy_until: Instant::now(),
             monitor,
             is_locked,
@@ -498,19 +502,19 @@ impl ExpertCache {
         self.monitor.0.capacity.fetch_sub(given, Ordering::Relaxed);
     }
 
-    /// How popular each expert is: what another run may begin with.
-    pub fn popularity(&mut self) -> Vec<f32> {
-        self.residency.policy().popularity()
-    }
-
-    /// Begins with what is known of an earlier run: what was popular is read when there is nothing
-    /// else to read, as long as there is free memory.
-    pub fn set_popularity(&mut self, known: &[f32]) {
-        self.residency.policy().set_popularity(known);
-        let popularity = self.popularity();
-        let popular = (0..popularity.len() as u32).filter(|&n| popularity[n as usize] > 0.0);
-        self.wanted = popular.collect();
-        self.wanted.sort_by(|&a, &b| popularity[a as usize].total_cmp(&popularity[b as usize]));
+    /// Begins with what an earlier run left in the file `path`, and leaves there what this one finds out:
+    /// how popular each expert is. What was popular is read when there is nothing else to read, as
+    /// long as there is free memory. A file that is missing or of another model is ignored.
+    pub fn remember(&mut self, path: PathBuf) {
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let known: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        if known.len() == self.layers.len() * self.experts {
+            self.residency.policy().set_popularity(&known);
+            let popular = (0..known.len() as u32).filter(|&number| known[number as usize] > 0.0);
+            self.wanted = popular.collect();
+            self.wanted.sort_by(|&a, &b| known[a as usize].total_cmp(&known[b as usize]));
+        }
+        self.memory = Some(path);
     }
 
     /// Begins to read what is known to be popular, one expert at a time, if nothing else is read.
@@ -537,6 +541,18 @@ impl ExpertCache {
 }
 
 type Rooms = [usize; SLICES_MAX];
+
+impl Drop for ExpertCache {
+    /// Leaves what was found out to the next run, if there is a place for it.
+    fn drop(&mut self) {
+        let Some(path) = self.memory.take() else { return };
+        let popularity = self.residency.policy().popularity();
+        let bytes: Vec<u8> = popularity.iter().flat_map(|count| count.to_le_bytes()).collect();
+        // It is a help, not a need: the next run learns by itself.
+        let _ = path.parent().map(std::fs::create_dir_all);
+        let _ = std::fs::write(path, bytes);
+    }
+}
 
 /// The class of each layer, and the room that each class has for slices.
 fn classes(layers: &[Vec<Stack>]) -> (Vec<usize>, Vec<Rooms>) {

@@ -215,10 +215,13 @@ fn memory_is_given_back_when_asked_for() {
 fn what_was_popular_is_read_when_there_is_nothing_else_to_do() {
     let model = model();
     let mut first = cache(&model, 48, Reader::start().unwrap());
+    let memory = model.path.with_extension("popular");
+    fs::write(&memory, b"of another model").unwrap();
+    first.remember(memory.clone());
     for _ in 0..3 {
         pick(&mut first, 1, &[6, 11]).unwrap();
     }
-    let known = first.popularity();
+    drop(first);
     let reads = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&reads);
     let count = move |_| {
@@ -226,7 +229,7 @@ fn what_was_popular_is_read_when_there_is_nothing_else_to_do() {
         Ok(())
     };
     let mut second = cache(&model, 48, faulty(count));
-    second.set_popularity(&known);
+    second.remember(memory);
     while !(second.is_ready(1, 6) && second.is_ready(1, 11)) {
         second.idle();
         second.poll();

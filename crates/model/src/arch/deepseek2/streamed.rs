@@ -6,6 +6,8 @@
 //! experts that keeping all outputs would take more memory than it is worth: they go through a layer's
 //! experts in order, some are read ahead while others are computed, and each is read once.
 
+use std::path::PathBuf;
+
 use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Matrix, Product, Weighted};
 use cachalot_store::{CacheOptions, ExpertCache, Monitor, Reader, SLICES_MAX, Stack, Weights};
 
@@ -157,6 +159,11 @@ impl Streamed {
     /// A way to watch the cache.
     pub fn monitor(&self) -> Monitor {
         self.cache.monitor()
+    }
+
+    /// As [`ExpertCache::remember`].
+    pub fn remember(&mut self, path: PathBuf) {
+        self.cache.remember(path);
     }
 
     /// Whether the cache's memory is safe from being swapped out.
