@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::bench::BenchArgs;
 use crate::command::perplexity::PerplexityArgs;
+use crate::command::plan::PlanArgs;
 use crate::command::show::ShowArgs;
 
 /// Runs the full DeepSeek-R1 671B, and its kin, on the machine you have.
@@ -24,6 +25,8 @@ Exit codes: 0 all went well; 1 it failed, and a message says why; 2 the command 
 pub(crate) enum Command {
     /// Answer a prompt, or chat
     Run(RunArgs),
+    /// Say whether a model runs, how, and how fast: here, or on any machine
+    Plan(PlanArgs),
     /// Say what a GGUF file is, of whatever architecture
     Show(ShowArgs),
     /// Turn text into token ids

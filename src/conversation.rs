@@ -8,8 +8,9 @@ use anyhow::Context;
 use cachalot_engine::{Ending, Engine, Event, Message, Request, Session, Stats, machine};
 use cachalot_plan::units;
 
+use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
-use crate::settings::Run;
+use crate::settings::{Environment, Run};
 use crate::terminal::{self, AnswerWriter, Look, Progress, gigabytes, time};
 
 /// A model, what was said so far, and how to go on.
@@ -26,14 +27,27 @@ pub(crate) struct Conversation {
     pub(crate) verbose: bool,
     hide_thinking: bool,
     interrupt: Interrupt,
+    forecast: Option<Forecast>,
+    environment: Environment,
 }
 
 impl Conversation {
-    /// Loads the model; `colour` says whether terminals may have any.
+    /// Places and loads the model.
     ///
     /// # Errors
-    /// If the model cannot be loaded as the settings want it.
-    pub(crate) fn begin(run: Run, colour: bool, interrupt: Interrupt) -> anyhow::Result<Self> {
+    /// If the model does not fit, or cannot be loaded as the settings want it.
+    pub(crate) fn begin(
+        run: Run,
+        environment: &Environment,
+        interrupt: Interrupt,
+    ) -> anyhow::Result<Self> {
+        let err = Look::of(&io::stderr(), environment.colour);
+        let forecast = Forecast::of(&run.source, &run.options, environment)?;
+        if let Some(forecast) = &forecast
+            && (run.verbose || forecast.is_worth_a_line())
+        {
+            eprintln!("{}", err.dim(&forecast.line()));
+        }
         let mut progress = Progress::new("loading");
         let engine =
             Engine::load(&run.source, &run.options, &mut |done, all| progress.set(done, all));
@@ -44,7 +58,6 @@ impl Conversation {
         for (name, value) in run.given {
             request.sampling.set(name, value)?;
         }
-        let err = Look::of(&io::stderr(), colour);
         let context = engine.context();
         if context.reduced {
             let (tokens, model) = (context.tokens as u64, context.model as u64);
@@ -65,11 +78,13 @@ impl Conversation {
             turns: Vec::new(),
             system: run.system,
             request,
-            out: Look::of(&io::stdout(), colour),
+            out: Look::of(&io::stdout(), environment.colour),
             err,
             verbose: run.verbose,
             hide_thinking: run.hide_thinking,
             interrupt,
+            forecast,
+            environment: environment.clone(),
         })
     }
 
@@ -145,8 +160,15 @@ impl Conversation {
             Ending::Cancelled => eprintln!("{}", look.dim("(stopped)")),
             Ending::Stop | Ending::StopString => {}
         }
+        let compared = self.forecast.as_ref().and_then(|forecast| {
+            let depth = stats.cache_used.saturating_sub(stats.answer_tokens / 2);
+            forecast.compare(depth, stats.answer_tokens, stats.answer_rate(), &self.environment)
+        });
         if self.verbose {
             eprintln!("{}", look.dim(&self.costs(stats)));
+            if let Some(compared) = compared {
+                eprintln!("{}", look.dim(&format!("planner:  {compared}")));
+            }
         }
         if let (Some(streaming), Some(streamed)) = (self.engine.streaming(), stats.answer_streamed)
             && streaming.is_slow(&streamed)

@@ -7,7 +7,10 @@ mod command;
 mod conversation;
 mod embedded;
 mod failure;
+mod forecast;
+mod hardware;
 mod interrupt;
+mod record;
 mod settings;
 mod terminal;
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Command::Detokenize(args) => command::tokenize::detokenize(&args),
         Command::Logits(args) => command::logits::run(&args, &environment),
         Command::Bench(args) => command::bench::run(&args, &environment, &mut stdout()),
+        Command::Plan(args) => command::plan::run(&args, &environment, &mut stdout()),
         Command::Perplexity(args) => command::perplexity::run(&args, &environment, &mut stdout()),
     });
     match ended {

@@ -6,7 +6,9 @@
 //! | `CACHALOT_CPU` | the best instructions to use: `scalar`, `avx2`, `avx512` or `amx` |
 //! | `CACHALOT_THREADS` | threads that compute, unless `--threads` says it |
 //! | `NO_COLOR`, `TERM=dumb` | no colour |
-//! | `XDG_STATE_HOME`, `HOME` | where the chat's history is kept, and which experts were popular |
+//! | `XDG_STATE_HOME`, `HOME` | where the chat's history, the rates of past runs and the popular experts are kept |
+//! | `XDG_CACHE_HOME`, `HOME` | where the measured rates of this machine are kept |
+//! | `CACHALOT_RECORD=off` | past runs are neither kept nor used to predict the next one |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,10 @@ pub(crate) struct Environment {
     pub(crate) colour: bool,
     /// Where the chat's history is kept, if there is a place for it.
     pub(crate) history: Option<PathBuf>,
+    /// Where the measured rates of this machine are kept.
+    pub(crate) rates: Option<PathBuf>,
+    /// Where the rates of past runs are kept, unless that is not wanted.
+    pub(crate) runs: Option<PathBuf>,
     /// Where it is remembered which experts are popular, if there is a place for it.
     memories: Option<PathBuf>,
 }
@@ -54,16 +60,29 @@ impl Environment {
                 }
             },
         };
-        let state = variable("XDG_STATE_HOME")
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute()) // as the XDG base directory specification wants it
-            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state")));
+        let folder = |name, in_home| {
+            variable(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute()) // as the XDG base directory specification wants it
+                .or_else(|| Some(PathBuf::from(variable("HOME")?).join(in_home)))
+                .map(|folder| folder.join("cachalot"))
+        };
+        let state = folder("XDG_STATE_HOME", ".local/state");
+        let record = match text("CACHALOT_RECORD").as_deref() {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                return Err(usage(format!("CACHALOT_RECORD is `{other}`: on or off was expected")));
+            }
+        };
         Ok(Self {
             tier,
             threads,
             colour: variable("NO_COLOR").is_none() && text("TERM").as_deref() != Some("dumb"),
-            history: state.as_ref().map(|state| state.join("cachalot/history")),
-            memories: state.map(|state| state.join("cachalot/experts")),
+            runs: state.as_ref().filter(|_| record).map(|state| state.join("runs.jsonl")),
+            history: state.as_ref().map(|state| state.join("history")),
+            rates: folder("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("rates.json")),
+            memories: state.map(|state| state.join("experts")),
         })
     }
 }
@@ -124,11 +143,11 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         threads: args.threads.map(usize::from).or(environment.threads),
         tier: if args.exact { Tier::SCALAR } else { best },
         kv_type: match args.kv_type {
-            Some(KvArg::F32) => KvType::F32,
-            Some(KvArg::F16) => KvType::F16,
-            Some(KvArg::Q8_0) => KvType::Q8_0,
-            None if args.exact => KvType::F32,
-            None => KvType::F16,
+            Some(KvArg::F32) => Some(KvType::F32),
+            Some(KvArg::F16) => Some(KvType::F16),
+            Some(KvArg::Q8_0) => Some(KvType::Q8_0),
+            None if args.exact => Some(KvType::F32),
+            None => None,
         },
         context: None,
         experts: args.experts,

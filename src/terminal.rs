@@ -201,6 +201,23 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
+/// Lines of aligned columns; `sides` has an `l` or `r` for each column.
+pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut table = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).zip(sides.chars()).map(|((cell, width), side)| {
+            if side == 'l' { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        table += cells.collect::<Vec<_>>().join("  ").trim_end();
+        table.push('\n');
+    }
+    table
+}
+
 /// `0.85 GB`: decimal, as rates of drives and memory are given.
 pub(crate) fn gigabytes(bytes: f64) -> String {
     format!("{:.2} GB", bytes / 1e9)

@@ -25,7 +25,7 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
         }
         return chat::run(run, environment, interrupt);
     };
-    let ending = Conversation::begin(run, environment.colour, interrupt)?.say(&prompt)?;
+    let ending = Conversation::begin(run, environment, interrupt)?.say(&prompt)?;
     if ending == Ending::Cancelled { Err(Ended::Interrupted.into()) } else { Ok(()) }
 }
 

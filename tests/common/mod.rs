@@ -20,6 +20,8 @@ pub(crate) fn command(args: &[&str]) -> Command {
     for variable in ["CACHALOT_CPU", "CACHALOT_THREADS", "NO_COLOR"] {
         command.env_remove(variable);
     }
+    // Tests leave nothing behind in anybody's home.
+    command.env("CACHALOT_RECORD", "off");
     command
 }
 

@@ -9,18 +9,16 @@ use std::time::{Duration, Instant};
 use cachalot_gguf::{Gguf, Metadata};
 use cachalot_kernels::{Cpu, Tier};
 use cachalot_model::{ExpertGroups, KvType, Logits, Model};
+use cachalot_plan::Stream;
+use cachalot_plan::fit::headroom;
 use cachalot_store::Weights;
 use cachalot_text::{ChatTemplate, Vocab, VocabParts};
 
 use crate::place::{Placed, place};
 use crate::session::Session;
-use crate::stream::{Stream, Streaming, headroom};
+use crate::stream::Streaming;
 use crate::{Error, Sampling, machine};
 
-/// More than this must be asked for: memory for a longer context is rarely wanted, and is not free.
-pub(crate) const CONTEXT_DEFAULT_MAX: usize = 32_768;
-/// A default is not reduced below this, however little memory there is.
-const CONTEXT_DEFAULT_MIN: usize = 512;
 /// How often memory is looked at while experts are streamed.
 const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
 /// Tokens whose logits are computed at once when all are wanted.
@@ -42,8 +40,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The best instructions to use.
     pub tier: Tier,
-    /// How the cache stores its numbers.
-    pub kv_type: KvType,
+    /// How the cache stores its numbers; `None` is f16, or q8_0 if nothing fits otherwise.
+    pub kv_type: Option<KvType>,
     /// Tokens that a conversation can hold; `None` leaves it to the model and the memory.
     pub context: Option<usize>,
     /// Active experts per token; `None` is what the file says.
@@ -65,7 +63,7 @@ impl Default for Options {
         Self {
             threads: None,
             tier: Tier::detect(),
-            kv_type: KvType::default(),
+            kv_type: None,
             context: None,
             experts: None,
             groups: ExpertGroups::Auto,
@@ -122,53 +120,43 @@ impl Engine {
         let threads = options.threads.unwrap_or_else(machine::physical_cores);
         let cpu = Arc::new(Cpu::new(threads, options.tier));
         let placed = place(source, options, &cpu, progress)?;
-        let mut engine =
-            Self::assemble(placed, options, progress).map_err(|error| match source {
-                Source::Embedded(_) => error,
-                Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
-            })?;
+        let mut engine = Self::assemble(placed, progress).map_err(|error| match source {
+            Source::Embedded(_) => error,
+            Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
+        })?;
         engine.load_time = begun.elapsed();
         Ok(engine)
     }
 
-    fn assemble(
-        placed: Placed,
-        options: &Options,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self, Error> {
+    fn assemble(placed: Placed, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, Error> {
         let (model, weights) = (&placed.model, &placed.weights);
         let vocab = vocab_of(weights.metadata())?;
         if vocab.len() != model.vocab_size() {
             return Err(Error::Vocabulary { tokens: vocab.len(), logits: model.vocab_size() });
         }
         let (bos, eos) = (vocab.token_text(vocab.bos()), vocab.token_text(vocab.eos()));
-        let available = machine::memory_available();
-        let per_token = model.cache_bytes_per_token(options.kv_type) as u64;
-        let length = model.context_length();
-        let context = match placed.context {
-            Some(tokens) => Context {
-                tokens,
-                model: length,
-                bytes: per_token * tokens as u64,
-                reduced: options.context.is_none() && tokens < length,
-            },
-            None => context(options.context, length, per_token, available)?,
+        let context = Context {
+            tokens: placed.fit.context as usize,
+            model: model.context_length(),
+            bytes: placed.fit.kv,
+            reduced: placed.fit.context_reduced,
         };
         let template = ChatTemplate::new(vocab.chat_template(), &bos, &eos)?;
         let recommended = Sampling::recommended(weights.metadata())?;
+        let kv_type = placed.kv_type();
         // Last, so that nobody waits for a file only to learn that it is of no use.
-        placed.warm(context.bytes, progress);
+        placed.warm(progress);
         Ok(Self {
             template,
             recommended,
             model: placed.model,
             vocab,
             weights: placed.weights,
-            kv_type: options.kv_type,
+            kv_type,
             context,
             load_time: Duration::ZERO,
             streaming: placed.streaming,
-            relief: (Instant::now(), available.map_or(0, headroom)),
+            relief: (Instant::now(), machine::memory_available().map_or(0, headroom)),
         })
     }
 
@@ -269,62 +257,4 @@ pub fn open_vocab(path: &Path) -> Result<Vocab, Error> {
 
 fn vocab_of(metadata: &Metadata) -> Result<Vocab, Error> {
     Ok(Vocab::new(&VocabParts::from_metadata(metadata)?)?)
-}
-
-/// How many tokens to hold, of the `model`'s number, at `bytes_per_token`.
-fn context(
-    asked: Option<usize>,
-    model: usize,
-    bytes_per_token: u64,
-    available: Option<u64>,
-) -> Result<Context, Error> {
-    let bytes = |tokens: usize| bytes_per_token.saturating_mul(tokens as u64);
-    let fits =
-        |tokens: usize, share: u64| available.is_none_or(|free| bytes(tokens) <= free / share);
-    if let Some(tokens) = asked {
-        if tokens > model {
-            return Err(Error::ContextTooLong { asked: tokens, model });
-        }
-        if let Some(free) = available.filter(|_| !fits(tokens, 1)) {
-            return Err(Error::ContextMemory {
-                asked: tokens,
-                needed: bytes(tokens),
-                available: free,
-                possible: free / bytes_per_token.max(1),
-            });
-        }
-        return Ok(Context { tokens, model, bytes: bytes(tokens), reduced: false });
-    }
-    let mut tokens = model.min(CONTEXT_DEFAULT_MAX);
-    while tokens > CONTEXT_DEFAULT_MIN && !fits(tokens, 4) {
-        tokens /= 2;
-    }
-    Ok(Context { tokens, model, bytes: bytes(tokens), reduced: tokens < model })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_context_fits_the_model_and_the_memory() {
-        let tokens = |model, available| context(None, model, 70_272, available).unwrap();
-        let roomy = Some(64 << 30);
-        assert_eq!(tokens(4096, roomy).tokens, 4096);
-        assert!(!tokens(4096, roomy).reduced);
-        assert_eq!(tokens(163_840, roomy).tokens, 32_768);
-        assert!(tokens(163_840, roomy).reduced);
-        assert_eq!(tokens(163_840, None).tokens, 32_768);
-        assert_eq!(tokens(163_840, Some(4 << 30)).tokens, 8_192, "a quarter of 4 GiB");
-        assert_eq!(tokens(163_840, Some(1 << 20)).tokens, 512, "never useless");
-    }
-
-    #[test]
-    fn a_context_that_was_asked_for_is_given_or_refused() {
-        let asked = |tokens| context(Some(tokens), 163_840, 70_272, Some(8 << 30));
-        assert_eq!(asked(100_000).unwrap().tokens, 100_000);
-        let error = asked(163_840).unwrap_err().to_string();
-        assert!(error.contains("122238 tokens"), "says what would fit: {error}");
-        assert!(asked(163_841).unwrap_err().to_string().contains("163840"));
-    }
 }

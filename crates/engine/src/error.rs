@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use cachalot_plan::units::bytes;
-
 /// Why a model cannot be put together or an answer not be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,6 +15,8 @@ pub enum Error {
     Model(#[from] cachalot_model::Error),
     #[error(transparent)]
     Text(#[from] cachalot_text::Error),
+    #[error(transparent)]
+    Fit(#[from] cachalot_plan::Misfit),
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Self> },
 
@@ -27,14 +27,10 @@ pub enum Error {
     Vocabulary { tokens: usize, logits: usize },
     #[error("the file holds no weights, only a description or a vocabulary: it cannot answer")]
     NoWeights,
-    #[error("a context of {asked} tokens was asked for; the model was made for at most {model}")]
-    ContextTooLong { asked: usize, model: usize },
     #[error(
-        "a context of {asked} tokens needs {} of cache, but only {} of memory are free: {possible} \
-         tokens would fit. A smaller type of cache, q8_0, takes half of f16",
-        bytes(*needed), bytes(*available)
+        "the file's header does not say how many layers there are, how wide, and for what context"
     )]
-    ContextMemory { asked: usize, needed: u64, available: u64, possible: u64 },
+    Header,
     #[error(
         "the prompt has {prompt} tokens, but the context holds {context}, and the answer needs room \
          too: shorten the prompt or ask for a longer context"
@@ -46,13 +42,6 @@ pub enum Error {
     )]
     NotFinite,
 
-    #[error(
-        "at least {} of memory are needed ({} of weights that every token reads, {} for the experts \
-         of one token, and some for context and buffers), but only {} may be used: close other \
-         programs, raise --memory, or take a smaller quantization",
-        bytes(*needed), bytes(*dense), bytes(*token), bytes(*room)
-    )]
-    Room { dense: u64, token: u64, needed: u64, room: u64 },
     #[error("no thread can be started to read the model: {source}")]
     Reader { source: std::io::Error },
     #[error("{}: the trace cannot be written: {source}", path.display())]

@@ -12,7 +12,6 @@
 
 mod assemble;
 mod error;
-pub mod machine;
 mod metrics;
 mod place;
 mod random;
@@ -25,13 +24,15 @@ mod warm;
 pub use assemble::{Context, Engine, Options, Source, open_vocab};
 pub use error::Error;
 pub use metrics::Stats;
-pub use place::{Placed, place};
+pub use place::{Placed, described, place, room, wish};
 pub use sampler::Sampler;
 pub use sampling::{PARAMETERS, Parameter, Sampling};
 pub use session::{Ending, Event, Request, Session};
-pub use stream::{Stream, Streaming};
+pub use stream::Streaming;
 
 pub use cachalot_kernels::{Tier, TierName};
 pub use cachalot_model::{ExpertGroups, Groups, KvType};
+pub use cachalot_plan::Stream;
+pub use cachalot_plan::probe::system as machine;
 pub use cachalot_store::{CacheStats, ReadRate};
 pub use cachalot_text::{Message, Think, Vocab};

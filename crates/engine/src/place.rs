@@ -1,15 +1,19 @@
-//! From a source of bytes to a model over weights that lie where there is room for them.
+//! From a source of bytes to a model over weights that lie where there is room for them. Where that is,
+//! the planner says ([`cachalot_plan::fit`]); this carries it out.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cachalot_gguf::{Metadata, TensorInfo};
 use cachalot_kernels::Cpu;
-use cachalot_model::{Config, Experts, Model, ModelOptions, Resident, Streamed, Traced};
+use cachalot_model::{Config, Experts, KvType, Model, ModelOptions, Resident, Streamed, Traced};
+use cachalot_plan::fit::{fit, headroom};
+use cachalot_plan::{CacheType, Demand, Fit, Mode, Room, Stream, Wish};
 use cachalot_store::{Placement, Reader, Weights};
 
-use crate::assemble::{CONTEXT_DEFAULT_MAX, Options, Source};
-use crate::stream::{Needs, Plan, Stream, Streaming, headroom, plan};
+use crate::assemble::{Options, Source};
+use crate::stream::Streaming;
 use crate::warm::warm;
 use crate::{Error, machine};
 
@@ -23,20 +27,55 @@ pub struct Placed {
     pub weights: Weights,
     /// The model.
     pub model: Model,
+    /// What lies where.
+    pub fit: Fit,
     /// If experts are streamed.
     pub streaming: Option<Streaming>,
-    /// Tokens of context that memory was set aside for, if experts are streamed.
-    pub context: Option<usize>,
     /// Files that are mapped, and should be read before they are needed.
     mapped: Vec<PathBuf>,
 }
 
 impl Placed {
-    /// Reads mapped files that are not in memory, if all of them have room beside what `needed`
-    /// bytes are for. `progress` gets the bytes read and their total.
-    pub fn warm(&self, needed: u64, progress: &mut dyn FnMut(u64, u64)) {
+    /// How keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        match self.fit.cache_type {
+            CacheType::F32 => KvType::F32,
+            CacheType::F16 => KvType::F16,
+            CacheType::Q8_0 => KvType::Q8_0,
+        }
+    }
+
+    /// Reads mapped files that are not in memory, if all of them have room beside everything else.
+    /// `progress` gets the bytes read and their total.
+    pub fn warm(&self, progress: &mut dyn FnMut(u64, u64)) {
         let room = machine::memory_available().unwrap_or(u64::MAX);
-        warm(&self.mapped, room.saturating_sub(needed), progress);
+        warm(&self.mapped, room.saturating_sub(self.fit.kv + self.fit.buffers), progress);
+    }
+}
+
+/// The memory that a model may have here: what `options` say, or what is free, less some for others.
+pub fn room(options: &Options) -> Room {
+    let ram = match (options.memory, machine::memory_available()) {
+        (Some(memory), _) => memory.saturating_sub(PROGRAM_BYTES),
+        (None, Some(available)) => available - headroom(available),
+        // A system that does not tell how much memory it has is taken at its word later.
+        (None, None) => u64::MAX,
+    };
+    Room { ram, vram: 0, drive: true }
+}
+
+/// What `options` leave to the planner, for a model in these files.
+pub fn wish<'a>(options: &Options, mut files: impl Iterator<Item = &'a Path>) -> Wish {
+    // Files in memory are used where they are: a copy would take as much again.
+    let in_memory = options.stream == Stream::Auto && files.all(machine::is_memory);
+    Wish {
+        context: options.context.map(|tokens| tokens as u64),
+        cache_type: options.kv_type.map(|ty| match ty {
+            KvType::F32 => CacheType::F32,
+            KvType::F16 => CacheType::F16,
+            KvType::Q8_0 => CacheType::Q8_0,
+        }),
+        stream: if in_memory { Stream::Never } else { options.stream },
     }
 }
 
@@ -52,20 +91,25 @@ pub fn place(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Placed, Error> {
     match source {
-        Source::Embedded(bytes) => resident(Weights::from_static(bytes)?, options, cpu, Vec::new()),
+        Source::Embedded(bytes) => {
+            // Its bytes are the program's, wherever that is.
+            let options = Options { stream: Stream::Never, ..options.clone() };
+            placed("calf", Weights::from_static(bytes)?, &options, cpu, progress)
+        }
         Source::File(path) => {
             // Mapped, this reads the header alone.
             let weights = Weights::open(path, Placement::Mapped)?;
-            placed_file(path, weights, options, cpu, progress).map_err(|error| match error {
-                Error::Store(_) => error,
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            placed(&name, weights, options, cpu, progress).map_err(|error| match error {
+                Error::Store(_) | Error::Fit(_) => error,
                 _ => Error::InFile { path: path.clone(), source: Box::new(error) },
             })
         }
     }
 }
 
-fn placed_file(
-    path: &Path,
+fn placed(
+    name: &str,
     weights: Weights,
     options: &Options,
     cpu: &Arc<Cpu>,
@@ -74,86 +118,62 @@ fn placed_file(
     if weights.tensors().is_empty() {
         return Err(Error::NoWeights);
     }
-    let model_options = model_options(options);
-    let config = Config::of(&weights, &model_options)?;
-    if let Some(asked) = options.context.filter(|&asked| asked > config.context) {
-        return Err(Error::ContextTooLong { asked, model: config.context });
-    }
-    // A file in memory is used where it is: a copy would take as much again.
-    let in_memory = weights.files().iter().all(|path| machine::is_memory(path));
-    let stream =
-        if in_memory && options.stream == Stream::Auto { Stream::Never } else { options.stream };
-    let room = match (options.memory, machine::memory_available()) {
-        (Some(memory), _) => memory.saturating_sub(PROGRAM_BYTES),
-        (None, Some(available)) => {
-            available.saturating_sub(headroom(available).saturating_add(PROGRAM_BYTES))
-        }
-        (None, None) => u64::MAX,
+    let model_options = ModelOptions {
+        expert_groups: options.groups,
+        experts: options.experts,
+        ..ModelOptions::default()
     };
-    let needs = Needs::of(&weights, &config, options.kv_type);
-    let context_max = config.context.min(CONTEXT_DEFAULT_MAX) as u64;
-    let context = (options.context.map(|tokens| tokens as u64), context_max);
-    match plan(&needs, stream, context, room)? {
-        Plan::Resident => {
-            let files = weights.files().to_vec();
-            resident(weights, options, cpu, files)
-        }
-        Plan::Streamed { cache, context, micro_batch } => {
-            drop(weights);
-            let model_options = ModelOptions { micro_batch, ..model_options };
-            let mut reader = Reader::start().map_err(|e| Error::Reader { source: e })?;
-            let mut go_on = |done, all| {
-                progress(done, all);
-                true
-            };
-            let (weights, rate) = Weights::open_streamed(path, &mut reader, &mut go_on)?;
-            let mut streamed = Streamed::bind(&weights, &config, reader, cache)?;
-            if let Some(folder) = &options.memories {
-                streamed.remember(folder.join(memory_name(&weights, path)));
-            }
-            let is_locked = streamed.is_locked();
-            let monitor = streamed.monitor();
-            let streaming = Streaming { monitor, rate, is_locked, routed: needs.routed };
-            let experts: Box<dyn Experts> = Box::new(streamed);
-            let model = load(&weights, cpu, &model_options, &config, Some(experts), options)?;
-            Ok(Placed {
-                weights,
-                model,
-                streaming: Some(streaming),
-                context: Some(context as usize),
-                mapped: Vec::new(),
-            })
-        }
+    let config = Config::of(&weights, &model_options)?;
+    let files = weights.files().iter().map(PathBuf::as_path);
+    let tensors = weights.tensors().iter().map(|tensor| &tensor.info);
+    let described = described(name, weights.metadata(), tensors, options)?;
+    let fit = fit(&described, room(options), wish(options, files))?;
+    let model_options = ModelOptions { micro_batch: fit.micro_batch as usize, ..model_options };
+    let Mode::Streamed { cache } = fit.mode else {
+        let mapped = weights.files().to_vec();
+        let model = load(&weights, cpu, &model_options, &config, None, options)?;
+        return Ok(Placed { weights, model, fit, streaming: None, mapped });
+    };
+    let path = weights.files()[0].clone();
+    let routed = fit.routed_ram + fit.routed_disk;
+    drop(weights);
+    let mut reader = Reader::start().map_err(|e| Error::Reader { source: e })?;
+    let mut go_on = |done, all| {
+        progress(done, all);
+        true
+    };
+    let (weights, rate) = Weights::open_streamed(&path, &mut reader, &mut go_on)?;
+    let mut streamed = Streamed::bind(&weights, &config, reader, cache)?;
+    if let Some(folder) = &options.memories {
+        streamed.remember(folder.join(memory_name(&weights, &path)));
     }
+    let (monitor, is_locked) = (streamed.monitor(), streamed.is_locked());
+    let streaming = Some(Streaming { monitor, rate, is_locked, routed });
+    let experts: Box<dyn Experts> = Box::new(streamed);
+    let model = load(&weights, cpu, &model_options, &config, Some(experts), options)?;
+    Ok(Placed { weights, model, fit, streaming, mapped: Vec::new() })
+}
+
+/// The model of this header as the planner sees it, with as many active experts as `options` want.
+///
+/// # Errors
+/// If the header says too little.
+pub fn described<'a>(
+    name: &str,
+    metadata: &Metadata,
+    tensors: impl Iterator<Item = &'a TensorInfo>,
+    options: &Options,
+) -> Result<cachalot_plan::Model, Error> {
+    let demand = Demand::of(metadata, tensors);
+    let model = cachalot_plan::Model::of(metadata, &demand, name).ok_or(Error::Header)?;
+    let used = options.experts.map_or(model.experts_used, |used| used as u64);
+    Ok(model.with_experts_used(used.clamp(1, model.experts.max(1))))
 }
 
 /// The name of the file that remembers which experts of a model are popular: as good as unique.
 fn memory_name(weights: &Weights, path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     format!("{stem}-{}.popular", weights.size())
-}
-
-fn resident(
-    weights: Weights,
-    options: &Options,
-    cpu: &Arc<Cpu>,
-    mapped: Vec<PathBuf>,
-) -> Result<Placed, Error> {
-    if weights.tensors().is_empty() {
-        return Err(Error::NoWeights);
-    }
-    let model_options = model_options(options);
-    let config = Config::of(&weights, &model_options)?;
-    let model = load(&weights, cpu, &model_options, &config, None, options)?;
-    Ok(Placed { weights, model, streaming: None, context: None, mapped })
-}
-
-fn model_options(options: &Options) -> ModelOptions {
-    ModelOptions {
-        expert_groups: options.groups,
-        experts: options.experts,
-        ..ModelOptions::default()
-    }
 }
 
 /// The model, its routing written down if that is wanted.

@@ -15,6 +15,39 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// A rate in GB of 10^9 bytes, as bandwidth is given everywhere: `204.8 GB/s`.
+pub fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", gigabytes(bytes_per_second))
+}
+
+/// Bytes in GB of 10^9, or smaller units: `12.3 GB`, `850 MB`.
+pub fn gigabytes(bytes: f64) -> String {
+    match bytes {
+        1e9.. => format!("{:.1} GB", bytes / 1e9),
+        1e6.. => format!("{:.0} MB", bytes / 1e6),
+        _ => format!("{:.0} kB", bytes / 1e3),
+    }
+}
+
+/// Seconds as people say them: `12 ms`, `3.4 s`, `2 min 5 s`.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..0.1 => format!("{:.1} ms", seconds * 1e3),
+        ..1.0 => format!("{:.0} ms", seconds * 1e3),
+        ..60.0 => format!("{seconds:.1} s"),
+        _ => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
+    }
+}
+
+/// A number with as many digits as it is worth: `0.46`, `2.9`, `62`.
+pub fn significant(number: f64) -> String {
+    match number.abs() {
+        ..0.995 => format!("{number:.2}"),
+        ..9.95 => format!("{number:.1}"),
+        _ => format!("{number:.0}"),
+    }
+}
+
 /// A number of parameters as the field writes it: `671.0B`, `8.3M`.
 pub fn parameters(count: u64) -> String {
     let units = ["", "K", "M", "B"];
@@ -54,6 +87,18 @@ mod tests {
         assert_eq!(bytes((1 << 30) - 1), "1.0 GiB");
         assert_eq!(bytes(404_400_000_000), "376.6 GiB");
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+    }
+
+    #[test]
+    fn rates_times_and_numbers_are_rounded_for_people() {
+        assert_eq!(rate(204.8e9), "204.8 GB/s");
+        assert_eq!(rate(850e6), "850 MB/s");
+        assert_eq!(gigabytes(8e3), "8 kB");
+        assert_eq!(seconds(0.0123), "12.3 ms");
+        assert_eq!(seconds(0.34), "340 ms");
+        assert_eq!(seconds(3.44), "3.4 s");
+        assert_eq!(seconds(125.0), "2 min 5 s");
+        assert_eq!([0.456, 2.94, 9.96, 62.4].map(significant), ["0.46", "2.9", "10", "62"]);
     }
 
     #[test]

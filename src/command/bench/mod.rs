@@ -14,16 +14,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
 use cachalot_engine::{CacheStats, Options, Source, Streaming, machine, place};
 use cachalot_kernels::{Cpu, probe};
-use cachalot_model::{KvCache, Logits, Model};
-use cachalot_plan::units;
+use cachalot_model::{KvCache, KvType, Logits, Model};
 use cachalot_store::Weights;
 
 use self::report::{Measured, Memory, Report, Work};
 use crate::args::ModelArgs;
 use crate::failure::usage;
+use crate::forecast::Forecast;
 use crate::settings::{Environment, model_options};
 use crate::terminal::Progress;
 
@@ -70,15 +69,34 @@ pub(crate) fn run(
     if args.prompt == 0 && args.decode == 0 {
         return Err(usage("-p and -n are both 0: there is nothing to measure"));
     }
-    let options = model_options(&args.model, environment);
-    let report = Subject::load(args, &options)?.measure(args, &options)?;
+    let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
+    let options = Options { context: Some(tokens), ..model_options(&args.model, environment) };
+    let forecast = forecast(args, &options, environment);
+    let report = Subject::load(args, &options)?.measure(args)?;
+    let (tokens, rate) = report.decoded().unwrap_or((0, 0.0));
+    let depth = args.depth + args.decode / 2;
+    let compared =
+        forecast.as_ref().and_then(|forecast| forecast.compare(depth, tokens, rate, environment));
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report.json())?;
+        let mut object = report.json();
+        object["predicted"] =
+            serde_json::json!(forecast.and_then(|forecast| forecast.decode(depth)));
+        serde_json::to_writer_pretty(&mut *out, &object)?;
         writeln!(out)?;
     } else {
         out.write_all(report.text().as_bytes())?;
+        if let Some(compared) = compared.filter(|_| tokens > 0) {
+            writeln!(out, "planner: {compared}")?;
+        }
     }
     Ok(out.flush()?)
+}
+
+/// What the planner expects.
+fn forecast(args: &BenchArgs, options: &Options, environment: &Environment) -> Option<Forecast> {
+    let source = Source::File(args.file.clone()?);
+    // What does not fit is refused by what loads it.
+    Forecast::of(&source, options, environment).ok()?
 }
 
 /// A model on the bench.
@@ -88,6 +106,7 @@ struct Subject {
     cpu: Arc<Cpu>,
     model: Model,
     cache: KvCache,
+    kv_type: KvType,
     load_time: Duration,
     streaming: Option<Streaming>,
 }
@@ -102,21 +121,20 @@ impl Subject {
         let begun = Instant::now();
         let threads = options.threads.unwrap_or_else(machine::physical_cores);
         let cpu = Arc::new(Cpu::new(threads, options.tier));
-        let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
-        let options = &Options { context: Some(tokens), ..options.clone() };
         let mut progress = Progress::new("loading");
         let placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
         progress.clear();
+        let kv_type = placed.kv_type();
         let (weights, model, streaming) = (placed.weights, placed.model, placed.streaming);
-        let cache = cache(&model, args, options).with_context(|| name.clone())?;
+        let cache = model.cache(placed.fit.context as usize, kv_type)?;
         let load_time = begun.elapsed();
         if streaming.is_none() {
             touch(&weights, cpu.pool().threads());
         }
-        Ok(Self { name, weights, cpu, model, cache, load_time, streaming })
+        Ok(Self { name, weights, cpu, model, cache, kv_type, load_time, streaming })
     }
 
-    fn measure(mut self, args: &BenchArgs, options: &Options) -> anyhow::Result<Report> {
+    fn measure(mut self, args: &BenchArgs) -> anyhow::Result<Report> {
         let ends = args.prompt.max(args.depth + args.decode);
         let tokens = random_tokens(ends, self.model.vocab_size());
         self.warm_up(&tokens)?;
@@ -133,7 +151,7 @@ impl Subject {
             work: Work::of(&self.weights, self.model.config()),
             threads: self.cpu.pool().threads(),
             tier: self.cpu.tier(),
-            kv_type: options.kv_type,
+            kv_type: self.kv_type,
             cache_bytes_per_token: self.cache.bytes_per_token(),
             load_time: self.load_time,
             joins,
@@ -226,22 +244,6 @@ impl Subject {
 
 fn since(late: Option<CacheStats>, early: Option<CacheStats>) -> Option<CacheStats> {
     Some(late?.since(&early?))
-}
-
-/// Room for the longer one of both parts.
-fn cache(model: &Model, args: &BenchArgs, options: &Options) -> anyhow::Result<KvCache> {
-    let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
-    let needed = tokens as u64 * model.cache_bytes_per_token(options.kv_type) as u64;
-    let available = machine::memory_available().unwrap_or(u64::MAX);
-    if needed > available {
-        bail!(
-            "the cache of {tokens} tokens needs {}, but only {} of memory are free: lower -p, -d \
-             or -n, or take --kv-type q8_0",
-            units::bytes(needed),
-            units::bytes(available)
-        );
-    }
-    Ok(model.cache(tokens, options.kv_type)?)
 }
 
 /// Reads something of every page, so that no run waits for a drive; not of a model that memory

@@ -148,6 +148,11 @@ impl Measured {
 }
 
 impl Report {
+    /// Tokens that were decoded at a time, and the median of their rates.
+    pub(super) fn decoded(&self) -> Option<(usize, f64)> {
+        self.decode.as_ref().map(|decode| (decode.tokens, decode.median()))
+    }
+
     /// Bytes of weights read per second while decoding.
     fn bytes_per_second(&self) -> Option<f64> {
         Some(self.decode.as_ref()?.median() * self.work.bytes_per_token as f64)

@@ -18,7 +18,7 @@ use crate::terminal;
 pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> anyhow::Result<()> {
     let is_calf = run.source == embedded::SOURCE;
     let think = run.request.think;
-    let conversation = Conversation::begin(run, environment.colour, interrupt)?;
+    let conversation = Conversation::begin(run, environment, interrupt)?;
     let editor = Editor::new(environment.history.clone())?;
     let mut chat = Chat { conversation, editor, think };
     if is_calf {

@@ -6,6 +6,7 @@ use cachalot_plan::identity::Kind;
 use cachalot_plan::{CacheType, units};
 
 use super::{Shown, file_name};
+use crate::terminal::table;
 
 /// The whole page. Strings of the file cannot steer the terminal: control characters are replaced.
 pub(super) fn text(shown: &Shown, tensors: bool) -> String {
@@ -180,23 +181,6 @@ fn list(shown: &Shown) -> Vec<Row> {
 
 fn share(part: u64, whole: u64) -> String {
     format!("{:.1} %", part as f64 * 100.0 / whole.max(1) as f64)
-}
-
-/// Lines of aligned columns; `sides` has an `l` or `r` for each column.
-fn table(sides: &str, rows: &[Row]) -> String {
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
-    let mut table = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).zip(sides.chars()).map(|((cell, width), side)| {
-            if side == 'l' { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        table += cells.collect::<Vec<_>>().join("  ").trim_end();
-        table.push('\n');
-    }
-    table
 }
 
 #[cfg(test)]

@@ -159,9 +159,9 @@ mod tests {
 
     fn generated(tokens: usize) -> Trace {
         let mut bytes = Vec::new();
-        generate::Routing { layers: 4, ..generate::Routing::R1 }
-            .write(tokens, 7, &mut bytes)
-            .unwrap();
+        let mut routing = generate::Routing::R1;
+        routing.layers = 4;
+        routing.write(tokens, 7, &mut bytes).unwrap();
         Trace::read(&bytes).unwrap()
     }
 
@@ -190,8 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn below_one_cycle_lru_finds_nothing() {
-        // Two layers, each of which picks the same two experts with every token: four in turn.
+    fn below_one_cycle_a_layer_finds_half_of_its_experts() {
+        // Two layers, each of which picks the same two experts with every token: four in turn. With
+        // room for three, one of each layer's survives, for what is there is kept before others enter.
         let header = cachalot_store::trace::Header { layers: 2, experts: 8, used: 2 };
         let mut writer = cachalot_store::trace::TraceWriter::new(Vec::new(), header).unwrap();
         (0..20).for_each(|_| writer.token(&[0, 1, 2, 3]).unwrap());
@@ -199,7 +200,7 @@ mod tests {
         assert!(hit_rate(&trace, 4, Lru::new(16)) > 0.9);
         let lru = hit_rate(&trace, 3, Lru::new(16));
         let optimum = hit_rate(&trace, 3, Name::Optimum.policy(16, &trace));
-        assert!(lru < 0.3 && optimum > lru, "{lru} and {optimum}");
+        assert!((0.4..0.5).contains(&lru) && optimum > lru, "{lru} and {optimum}");
     }
 
     #[test]

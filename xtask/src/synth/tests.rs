@@ -107,7 +107,8 @@ impl Experts for Counter {
         _: &Picks,
         _: Option<Mlp<'_>>,
         _: &mut [f32],
-    ) {
+    ) -> Result<(), cachalot_model::Error> {
+        Ok(())
     }
 }
 

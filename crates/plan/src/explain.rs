@@ -1,0 +1,136 @@
+//! Every number of a prediction with the formula behind it, as rows of name, value, formula.
+
+use crate::classes::{EXPOSED, PROMPT_SPREAD};
+use crate::demand::CacheType;
+use crate::fit::{Mode, Tier};
+use crate::model::Model;
+use crate::predict::{Locality, Prediction, What};
+use crate::{Machine, Plan, units};
+
+/// A number of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// What it is.
+    pub name: String,
+    /// The number.
+    pub value: String,
+    /// Where it comes from.
+    pub formula: String,
+}
+
+/// All numbers of a plan.
+pub fn explain(machine: &Machine, model: &Model, plan: &Plan) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String, formula: String| {
+        rows.push(Row { name: name.to_owned(), value, formula });
+    };
+    sizes(model, plan, &mut row);
+    let prediction = &plan.prediction;
+    if let Some(hits) = prediction.hits {
+        let curve = match hits.locality {
+            Locality::Text => "hit rates measured with models of 256 experts, over changing topics",
+            Locality::Noise => "every expert as likely as any other",
+        };
+        let formula =
+            format!("{:.0} % of the routed experts in memory; {curve}", hits.resident * 100.0);
+        row("hit rate", format!("{:.0} %", hits.rate * 100.0), formula);
+    }
+    for part in &prediction.parts {
+        row(name_of(part.what), units::seconds(part.seconds), part.formula.clone());
+    }
+    row(
+        "per 1,000 tokens of depth",
+        units::seconds(prediction.attention_seconds * 1e3),
+        format!("1,000 x {}", prediction.attention_formula),
+    );
+    let sum = match prediction.hits {
+        Some(_) if prediction.exposed < 1.0 => {
+            format!("the longer of drive and all else, and {EXPOSED} of the shorter one")
+        }
+        _ => "the sum of these".to_owned(),
+    };
+    row("time per token", units::seconds(prediction.seconds(0)), sum);
+    rates(prediction, &mut row);
+    if let (Some(seconds), Some((drive, rate))) = (prediction.load_seconds, machine.drive()) {
+        let bytes = if plan.fit.mode == Mode::Resident { model.size } else { model.dense };
+        let formula = format!(
+            "{} / (0.88 of {} of {})",
+            units::gigabytes(bytes as f64),
+            units::rate(rate),
+            drive.name
+        );
+        row("load time", units::seconds(seconds), formula);
+    }
+    for assumption in &prediction.assumed {
+        row("assumed", String::new(), assumption.clone());
+    }
+    rows
+}
+
+fn rates(prediction: &Prediction, row: &mut impl FnMut(&str, String, String)) {
+    let (low, high) = prediction.spread;
+    for depth in [0, 8192, 32_768] {
+        let range = prediction.decode(depth);
+        let formula = format!(
+            "1 / {}; {low} to {high} times that are 10 % and 90 % of what was measured with {}",
+            units::seconds(prediction.seconds(depth)),
+            prediction.class.name()
+        );
+        row(&format!("decode at depth {}", units::grouped(depth)), tokens(range.likely), formula);
+    }
+    for depth in [0, 8192, 32_768] {
+        let range = prediction.prefill(depth);
+        let attention = match depth {
+            0 => String::new(),
+            _ => format!(
+                ", and {} of attention",
+                units::seconds(prediction.prompt_attention_seconds * depth as f64)
+            ),
+        };
+        let formula = format!(
+            "1 / ({}{attention}); within a factor of {PROMPT_SPREAD}",
+            prediction.prompt_formula
+        );
+        row(&format!("prefill at depth {}", units::grouped(depth)), tokens(range.likely), formula);
+    }
+}
+
+fn sizes(model: &Model, plan: &Plan, row: &mut impl FnMut(&str, String, String)) {
+    let fit = &plan.fit;
+    let place = if fit.dense_in == Tier::Vram { "graphics memory" } else { "main memory" };
+    let dense = "attention, shared experts, dense layers, head, embedding, norms";
+    row("read by every token", units::bytes(model.dense), format!("{dense}: in {place}"));
+    let experts = format!(
+        "{} layers x {} experts, of which a token reads {}: {}",
+        model.moe_layers,
+        model.experts,
+        model.experts_used,
+        units::gigabytes(model.routed_per_token as f64)
+    );
+    row("routed experts", units::bytes(model.routed), experts);
+    for (name, ty) in
+        [("keys and values in f16", CacheType::F16), ("keys and values in q8_0", CacheType::Q8_0)]
+    {
+        let each = model.cache_bytes_per_token(ty);
+        let formula =
+            format!("{} tokens x {} bytes", units::grouped(fit.context), units::grouped(each));
+        row(name, units::bytes(each * fit.context), formula);
+    }
+    let buffers = format!("{} tokens at a time", fit.micro_batch);
+    row("buffers", units::bytes(fit.buffers), buffers);
+}
+
+/// For people.
+pub fn name_of(what: What) -> &'static str {
+    match what {
+        What::Experts => "experts from memory",
+        What::Dense => "all else from memory",
+        What::Vram => "weights on cards",
+        What::Drive => "missed experts from the drive",
+        What::Layers => "layers themselves",
+    }
+}
+
+fn tokens(rate: f64) -> String {
+    format!("{} tok/s", units::significant(rate))
+}

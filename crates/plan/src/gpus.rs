@@ -1,0 +1,166 @@
+//! Graphics cards by name: memory and bandwidth by data sheet, attention as measured.
+
+use crate::machine::Gpu;
+
+/// A known card.
+struct Known {
+    /// How it is written, small and without blanks; the most special first.
+    name: &'static str,
+    shown: &'static str,
+    memory_gib: u64,
+    gb_per_second: f64,
+    /// Teraflops of attention over a latent cache, from the slope of published rates over depth;
+    /// 0 where nobody has published one.
+    attention: f64,
+    joined: bool,
+}
+
+const fn card(
+    name: &'static str,
+    shown: &'static str,
+    memory_gib: u64,
+    gb_per_second: f64,
+    attention: f64,
+) -> Known {
+    Known { name, shown, memory_gib, gb_per_second, attention, joined: false }
+}
+
+const fn joined(
+    name: &'static str,
+    shown: &'static str,
+    memory_gib: u64,
+    gb_per_second: f64,
+) -> Known {
+    Known { name, shown, memory_gib, gb_per_second, attention: 0.0, joined: true }
+}
+
+const KNOWN: &[Known] = &[
+    joined("b200", "B200", 180, 8000.0),
+    joined("gh200", "GH200", 96, 4000.0),
+    joined("h200", "H200", 141, 4800.0),
+    joined("h100", "H100", 80, 3350.0),
+    joined("h800", "H800", 80, 3350.0),
+    joined("h20", "H20", 96, 4000.0),
+    joined("mi300x", "MI300X", 192, 5300.0),
+    joined("a800", "A800", 80, 2039.0),
+    joined("a10080gb", "A100 80 GB", 80, 2039.0),
+    joined("a100-sxm4-80gb", "A100 80 GB", 80, 2039.0),
+    joined("a100", "A100 40 GB", 40, 1555.0),
+    card("pro6000", "RTX PRO 6000", 96, 1792.0, 67.0),
+    card("6000ada", "RTX 6000 Ada", 48, 960.0, 59.0),
+    card("a6000", "RTX A6000", 48, 768.0, 20.0),
+    card("l40s", "L40S", 48, 864.0, 0.0),
+    card("l40", "L40", 48, 864.0, 0.0),
+    card("l20", "L20", 48, 864.0, 0.0),
+    card("l4", "L4", 24, 300.0, 0.0),
+    card("a40", "A40", 48, 696.0, 0.0),
+    card("a2", "A2", 16, 200.0, 0.0),
+    card("v100", "V100", 32, 900.0, 0.0),
+    card("p40", "P40", 24, 346.0, 0.0),
+    card("t4", "T4", 16, 320.0, 0.0),
+    card("mi50", "MI50", 32, 1024.0, 0.0),
+    card("titan", "Titan RTX", 24, 672.0, 0.0),
+    card("5090", "RTX 5090", 32, 1792.0, 38.0),
+    card("5080", "RTX 5080", 16, 960.0, 0.0),
+    card("5070ti", "RTX 5070 Ti", 16, 896.0, 0.0),
+    card("5070", "RTX 5070", 12, 672.0, 0.0),
+    card("5060ti", "RTX 5060 Ti", 16, 448.0, 0.0),
+    card("4090d", "RTX 4090 D", 24, 1008.0, 0.0),
+    card("4090", "RTX 4090", 24, 1008.0, 0.0),
+    card("4080", "RTX 4080", 16, 717.0, 0.0),
+    card("4070tisuper", "RTX 4070 Ti Super", 16, 672.0, 0.0),
+    card("4070", "RTX 4070", 12, 504.0, 0.0),
+    card("4060ti", "RTX 4060 Ti", 16, 288.0, 0.0),
+    card("3090ti", "RTX 3090 Ti", 24, 1008.0, 0.0),
+    card("3090", "RTX 3090", 24, 936.0, 20.0),
+    card("3080", "RTX 3080", 10, 760.0, 0.0),
+    card("3060", "RTX 3060", 12, 360.0, 0.0),
+    card("2080ti", "RTX 2080 Ti", 11, 616.0, 0.0),
+    card("7900xtx", "RX 7900 XTX", 24, 960.0, 0.0),
+    card("9070xt", "RX 9070 XT", 16, 640.0, 0.0),
+];
+
+/// Apple's chips: name, GB/s, and memory if the name does not say how much it has.
+const UNIFIED: &[(&str, f64, u64)] = &[
+    ("m3ultra", 819.0, 512),
+    ("m2ultra", 800.0, 192),
+    ("m1ultra", 800.0, 128),
+    ("m5max", 614.0, 128),
+    ("m4max", 546.0, 128),
+    ("m3max", 400.0, 128),
+    ("m4pro", 273.0, 64),
+    ("gb10", 273.0, 128),
+    ("dgxspark", 273.0, 128),
+];
+
+/// The card of this name, one of it.
+pub fn find(text: &str) -> Option<Gpu> {
+    let text = plain(text);
+    let known = KNOWN.iter().find(|known| text.contains(known.name)).map(|known| Gpu {
+        name: known.shown.to_owned(),
+        count: 1,
+        memory_bytes: known.memory_gib << 30,
+        bytes_per_second: Some(known.gb_per_second * 1e9),
+        attention_flops: (known.attention > 0.0).then_some(known.attention * 1e12),
+        unified: false,
+        joined: known.joined,
+    });
+    known.or_else(|| unified(&text))
+}
+
+fn unified(text: &str) -> Option<Gpu> {
+    let (name, rate, memory) = UNIFIED.iter().find(|(name, _, _)| text.contains(name))?;
+    Some(Gpu {
+        name: name.to_uppercase(),
+        count: 1,
+        memory_bytes: memory << 30,
+        bytes_per_second: Some(rate * 1e9),
+        attention_flops: None,
+        unified: true,
+        joined: false,
+    })
+}
+
+/// Names that a description may use, for suggesting one.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().map(|known| known.name).chain(UNIFIED.iter().map(|(name, _, _)| *name))
+}
+
+fn plain(text: &str) -> String {
+    let lower = text.to_lowercase();
+    let kept: String = lower.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
+    ["nvidia", "geforce", "amd", "radeon", "apple", "rtx-", "rtx", "gtx", "tesla"]
+        .iter()
+        .fold(kept, |text, word| text.replace(word, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_are_found_by_many_names() {
+        for (text, shown, gib) in [
+            ("RTX 4090 24GB", "RTX 4090", 24),
+            ("NVIDIA GeForce RTX 4090", "RTX 4090", 24),
+            ("rtx4090", "RTX 4090", 24),
+            ("RTX PRO 6000 Max-Q 96GB", "RTX PRO 6000", 96),
+            ("RTX 6000 Ada 48GB", "RTX 6000 Ada", 48),
+            ("NVIDIA H100 80GB HBM3", "H100", 80),
+            ("A100-SXM4-80GB", "A100 80 GB", 80),
+            ("M3 Ultra", "M3ULTRA", 512),
+        ] {
+            let gpu = find(text).unwrap();
+            assert_eq!((gpu.name.as_str(), gpu.memory_bytes >> 30), (shown, gib), "{text}");
+        }
+        assert!(find("H100").unwrap().joined && !find("4090").unwrap().joined);
+        assert!(find("none").is_none() && find("").is_none());
+    }
+
+    #[test]
+    fn every_name_finds_itself() {
+        for name in names() {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The few facts about this machine that a default depends on, read from `/proc` and `/sys`. Where
+//! those do not exist, there is no fact, and the caller goes on without it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Physical cores that this process may use: two threads of one core share the units that do the
+/// arithmetic, so more threads than this gain nothing. At least 1.
+pub fn physical_cores() -> usize {
+    // Respects the affinity mask and the CPU quota of a container.
+    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    let allowed = status("Cpus_allowed_list").map(|list| cpus(&list)).unwrap_or_default();
+    let siblings = |cpu: &usize| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        fs::read_to_string(path).ok()
+    };
+    let cores: BTreeSet<String> = allowed.iter().filter_map(siblings).collect();
+    if cores.is_empty() { logical } else { cores.len().min(logical) }
+}
+
+/// Bytes that can be allocated without swapping, if the system says so: what is free, and what the
+/// limits of the control groups that this process runs in leave of it.
+pub fn memory_available() -> Option<u64> {
+    let free = kilobytes(&meminfo("MemAvailable")?)?;
+    Some(groups().filter_map(|group| group.left()).fold(free, u64::min))
+}
+
+/// Bytes of memory that this machine has.
+pub fn memory_total() -> Option<u64> {
+    kilobytes(&meminfo("MemTotal")?)
+}
+
+/// The lowest limit of the control groups that this process runs in, if there is any below the
+/// machine's memory.
+pub fn memory_limit() -> Option<u64> {
+    let lowest = groups().filter_map(|group| group.limit()).min();
+    lowest.filter(|limit| memory_total().is_none_or(|total| *limit < total))
+}
+
+/// Whether this file is in memory already, because its file system is.
+#[cfg(target_os = "linux")]
+pub fn is_memory(path: &Path) -> bool {
+    // TMPFS_MAGIC and RAMFS_MAGIC of <linux/magic.h>.
+    const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&(system.f_type as u64)))
+}
+
+/// Whether this file is in memory already: not known on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn is_memory(_: &Path) -> bool {
+    false
+}
+
+/// The most memory that this process has used so far, in bytes: mapped files count as far as their
+/// pages were touched.
+pub fn memory_peak() -> Option<u64> {
+    kilobytes(&status("VmHWM")?)
+}
+
+/// A control group with a limit of memory, of either version.
+struct Group {
+    folder: PathBuf,
+    limit: &'static str,
+    /// What counts as used in `memory.stat`: the page cache is given back under pressure.
+    used: &'static [&'static str],
+}
+
+impl Group {
+    fn limit(&self) -> Option<u64> {
+        // Version 2 says `max` for no limit, version 1 a number beyond all memory.
+        fs::read_to_string(self.folder.join(self.limit)).ok()?.trim().parse().ok()
+    }
+
+    fn left(&self) -> Option<u64> {
+        let limit = self.limit()?;
+        let stat = fs::read_to_string(self.folder.join("memory.stat")).unwrap_or_default();
+        let numbers = stat.lines().filter_map(|line| line.split_once(' '));
+        let used = numbers.filter(|(name, _)| self.used.contains(name));
+        let used: u64 = used.filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok()).sum();
+        Some(limit.saturating_sub(used))
+    }
+}
+
+/// The groups that this process runs in, each with those above it: any of them may set a limit.
+fn groups() -> impl Iterator<Item = Group> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let found: Vec<Group> = groups
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .flat_map(|(controllers, path)| {
+            let (root, limit, used): (_, _, &'static [_]) = match controllers {
+                "" => ("/sys/fs/cgroup", "memory.max", &["anon", "slab_unreclaimable"]),
+                _ if controllers.split(',').any(|name| name == "memory") => {
+                    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", &["rss"])
+                }
+                _ => ("", "", &[]),
+            };
+            let path = Path::new(path.trim_start_matches('/'));
+            let own = Path::new(root).join(path);
+            let above = own.ancestors().take_while(|_| !root.is_empty());
+            let inside = above.take_while(|folder| folder.starts_with(root));
+            inside
+                .map(|folder| Group { folder: folder.to_owned(), limit, used })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    found.into_iter()
+}
+
+fn meminfo(name: &str) -> Option<String> {
+    field(&fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+fn status(name: &str) -> Option<String> {
+    field(&fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+/// How many programs wanted to compute, on average over the last minute.
+pub fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
+/// Sockets, physical cores, hardware threads and NUMA nodes of the whole machine, as far as known.
+pub fn topology() -> (Option<u32>, Option<u32>, Option<u32>, Option<u32>) {
+    let online = |what: &str| {
+        let list = fs::read_to_string(format!("/sys/devices/system/{what}/online")).ok()?;
+        Some(cpus(list.trim()))
+    };
+    let of = |cpu: &usize, file: &str| {
+        fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{file}")).ok()
+    };
+    let threads = online("cpu").unwrap_or_default();
+    let different = |file: &str| {
+        let found: BTreeSet<String> = threads.iter().filter_map(|cpu| of(cpu, file)).collect();
+        Some(found.len() as u32).filter(|count| *count > 0)
+    };
+    (
+        different("physical_package_id"),
+        different("thread_siblings_list"),
+        Some(threads.len() as u32).filter(|count| *count > 0),
+        online("node").map(|nodes| nodes.len() as u32).filter(|count| *count > 0),
+    )
+}
+
+/// `Name:   value` among the lines of `text`.
+fn field(text: &str, name: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        Some(value.trim().to_owned())
+    })
+}
+
+/// `1620 kB` in bytes; the kernel's kB are KiB.
+fn kilobytes(value: &str) -> Option<u64> {
+    Some(value.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// `0-3,8` -> 0, 1, 2, 3, 8.
+fn cpus(list: &str) -> Vec<usize> {
+    let ranges = list.split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    });
+    ranges.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_notations_are_read() {
+        assert_eq!(cpus("0-3,8,10-11"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(cpus(""), [0; 0]);
+        assert_eq!(kilobytes("1620 kB"), Some(1620 * 1024));
+        assert_eq!(field("VmPeak: 3 kB\nVmHWM:\t  1 kB\n", "VmHWM").as_deref(), Some("1 kB"));
+    }
+
+    #[test]
+    fn files_in_memory_are_known() {
+        assert!(!is_memory(Path::new("no such file")));
+        if let Ok(folder) = tempfile::tempdir_in("/dev/shm") {
+            assert!(is_memory(folder.path()));
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_core_and_this_process_has_used_memory() {
+        let logical = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!((1..=logical).contains(&physical_cores()));
+        if cfg!(target_os = "linux") {
+            assert!(memory_peak().unwrap() > 100 << 10);
+            assert!(memory_available().unwrap() > 1 << 20);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What the name of a processor tells: memory channels and speed of its platform, chiplets, the
+//! instructions that matter.
+//!
+//! Names come from `/proc/cpuinfo`, from people and from forum posts, so patterns are looked for
+//! anywhere in the name, the most special first. Figures are the makers' data sheets: the fastest
+//! memory that a fully equipped socket supports.
+
+use serde::Serialize;
+
+/// What computing costs on a core, in order of ability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instructions {
+    /// 128-bit vectors: ARM.
+    Neon,
+    /// 256-bit vectors.
+    Avx2,
+    /// 512-bit vectors without dot products of bytes.
+    Avx512,
+    /// 256-bit vectors with dot products of bytes.
+    AvxVnni,
+    /// 512-bit vectors with dot products of bytes.
+    Avx512Vnni,
+}
+
+/// What processors of a kind have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Platform {
+    /// What the family is called.
+    pub name: &'static str,
+    /// Memory channels of a socket.
+    pub channels: u32,
+    /// Millions of transfers per second and channel.
+    pub speed_mts: u32,
+    /// The vectors of its cores.
+    pub instructions: Instructions,
+    /// Bytes per second that one chiplet of cores can read, where chiplets limit it.
+    pub chiplet_rate: Option<f64>,
+}
+
+const fn platform(
+    name: &'static str,
+    channels: u32,
+    speed_mts: u32,
+    instructions: Instructions,
+) -> Platform {
+    Platform { name, channels, speed_mts, instructions, chiplet_rate: None }
+}
+
+const fn chiplets(name: &'static str, channels: u32, speed_mts: u32, zen: u32) -> Platform {
+    let (instructions, rate) = match zen {
+        // A Zen 2 or 3 chiplet reads 32 bytes per cycle of a fabric of 1.1 to 1.6 GHz, Zen 4 as much
+        // at 1.8 GHz and up; the chiplets of EPYC 9005 have two such links.
+        2 | 3 => (Avx2, 40e9),
+        4 => (Avx512Vnni, 64e9),
+        _ => (Avx512Vnni, 85e9),
+    };
+    Platform { name, channels, speed_mts, instructions, chiplet_rate: Some(rate) }
+}
+
+use Instructions::{Avx2, Avx512, Avx512Vnni, AvxVnni, Neon};
+
+/// Patterns and their platforms: the first that is found counts. `#` stands for a digit.
+const PLATFORMS: &[(&[&str], Platform)] = &[
+    (
+        &["i9-7##0x", "i9-9##0x", "i9-109#0x", "i7-7##0x", "i7-9800x"],
+        platform("Core X", 4, 2666, Avx512),
+    ),
+    (&["epyc 9##5", "9v45", "turin"], chiplets("EPYC 9005", 12, 6000, 5)),
+    (&["epyc 9##4", "genoa", "bergamo"], chiplets("EPYC 9004", 12, 4800, 4)),
+    (&["epyc 8##4"], chiplets("EPYC 8004", 6, 4800, 4)),
+    (&["epyc 7##3", "epyc 7#73", "epyc 7##x", "milan"], chiplets("EPYC 7003", 8, 3200, 3)),
+    (
+        &["epyc 7##2", "epyc 7#32", "epyc 7h12", "epyc 7c13", "rome"],
+        chiplets("EPYC 7002", 8, 3200, 2),
+    ),
+    (&["epyc 7##1"], platform("EPYC 7001", 8, 2666, Avx2)),
+    (&["99##wx"], chiplets("Threadripper PRO 9000", 8, 6400, 5)),
+    (&["79##wx"], chiplets("Threadripper PRO 7000", 8, 5200, 4)),
+    (&["59##wx"], chiplets("Threadripper PRO 5000", 8, 3200, 3)),
+    (&["39##wx"], chiplets("Threadripper PRO 3000", 8, 3200, 2)),
+    (&["threadripper 99##x"], chiplets("Threadripper 9000", 4, 6400, 5)),
+    (&["threadripper 79##x"], chiplets("Threadripper 7000", 4, 5200, 4)),
+    (&["threadripper 39##x"], chiplets("Threadripper 3000", 4, 3200, 2)),
+    (&["ai max", "strix halo"], platform("Ryzen AI Max", 4, 8000, Avx512Vnni)),
+    (&["ryzen # 9###", "ryzen 9###", "99#0x", "97#0x"], chiplets("Ryzen 9000", 2, 5600, 4)),
+    (&["ryzen # 7###", "ryzen 7###", "79#0x", "7800x"], chiplets("Ryzen 7000", 2, 5200, 4)),
+    (&["ryzen # 5###", "ryzen 5###", "59#0x", "5800x"], chiplets("Ryzen 5000", 2, 3200, 3)),
+    (&["ryzen # 3###", "ryzen 3###", "39#0x"], chiplets("Ryzen 3000", 2, 3200, 2)),
+    (&["ampereone"], platform("AmpereOne", 8, 5200, Neon)),
+    (&["altra"], platform("Ampere Altra", 8, 3200, Neon)),
+    (&["grace"], platform("Grace", 16, 8532, Neon)),
+    (&["raspberry pi 5", "cortex-a76", "bcm2712"], platform("Raspberry Pi 5", 1, 2133, Neon)),
+    (&["69##p", "xeon 6 ", "granite"], platform("Xeon 6 with 12 channels", 12, 6400, Avx512Vnni)),
+    (&["67##p", "65##p"], platform("Xeon 6 with 8 channels", 8, 6400, Avx512Vnni)),
+    (
+        &["gold #5##", "platinum 85##", "silver 45##", "emerald"],
+        platform("Xeon, 5th generation", 8, 5600, Avx512Vnni),
+    ),
+    (
+        &[
+            "gold #4##",
+            "platinum 84##",
+            "silver 44##",
+            "sapphire",
+            "qyfs",
+            "w9-34##",
+            "w7-34##",
+            "w5-34##",
+            "w790",
+        ],
+        platform("Xeon, 4th generation", 8, 4800, Avx512Vnni),
+    ),
+    (&["w7-24##", "w5-24##", "w3-24##"], platform("Xeon W-2400", 4, 4800, Avx512Vnni)),
+    (
+        &["gold #3##", "platinum 83##", "silver 43##", "w-33##", "ice lake"],
+        platform("Xeon, 3rd generation", 8, 3200, Avx512Vnni),
+    ),
+    (
+        &["gold #2##", "platinum 82##", "silver 42##", "w-32##", "cascade"],
+        platform("Xeon, 2nd generation", 6, 2933, Avx512Vnni),
+    ),
+    (
+        &["gold #1##", "platinum 81##", "silver 41##", "xeon p-81##", "w-31##", "skylake"],
+        platform("Xeon, 1st generation", 6, 2666, Avx512),
+    ),
+    (&["w-22##"], platform("Xeon W-2200", 4, 2933, Avx512Vnni)),
+    (&["w-21##"], platform("Xeon W-2100", 4, 2666, Avx512)),
+    (&["e5-#### v4", "e5-####v4"], platform("Xeon E5 v4", 4, 2400, Avx2)),
+    (&["e5-#### v3", "e5-####v3"], platform("Xeon E5 v3", 4, 2133, Avx2)),
+    (&["core ultra", "ultra 9", "ultra 7", "ultra 5"], platform("Core Ultra", 2, 6400, AvxVnni)),
+    (
+        &["i#-14###", "i#-13###", "core 14", "core 13"],
+        platform("Core, 13th and 14th generation", 2, 5600, AvxVnni),
+    ),
+    (&["i#-12###", "n100", "n305"], platform("Core, 12th generation", 2, 4800, AvxVnni)),
+    (&["i#-11###"], platform("Core, 11th generation", 2, 3200, Avx512Vnni)),
+    (&["i#-10###", "i#-9###", "i#-8###"], platform("Core, 8th to 10th generation", 2, 2933, Avx2)),
+];
+
+/// Cores of a socket and its chiplets (0 where they do not limit), of models that are often met.
+const MODELS: &[(&str, u32, u32)] = &[
+    ("i9-7980xe", 18, 0),
+    ("i9-9980xe", 18, 0),
+    ("i9-10980xe", 18, 0),
+    ("9965", 192, 12),
+    ("9755", 128, 16),
+    ("9654", 96, 12),
+    ("9684x", 96, 12),
+    ("9554", 64, 8),
+    ("9534", 64, 8),
+    ("9454", 48, 8),
+    ("9374f", 32, 8),
+    ("9354", 32, 8),
+    ("9355", 32, 8),
+    ("9334", 32, 4),
+    ("9274f", 24, 8),
+    ("9254", 24, 4),
+    ("9184x", 16, 8),
+    ("9175f", 16, 16),
+    ("9124", 16, 4),
+    ("9115", 16, 2),
+    ("9015", 8, 2),
+    ("9v45", 0, 0),
+    ("7773x", 64, 8),
+    ("7763", 64, 8),
+    ("7713", 64, 8),
+    ("7c13", 64, 8),
+    ("7742", 64, 8),
+    ("7702", 64, 8),
+    ("7h12", 64, 8),
+    ("7663", 56, 8),
+    ("7642", 48, 8),
+    ("7543", 32, 8),
+    ("7532", 32, 8),
+    ("7502", 32, 4),
+    ("7452", 32, 4),
+    ("7443", 24, 4),
+    ("7402", 24, 4),
+    ("7313", 16, 4),
+    ("7302", 16, 4),
+    ("9995wx", 96, 12),
+    ("9985wx", 64, 8),
+    ("9975wx", 32, 4),
+    ("9965wx", 24, 4),
+    ("7995wx", 96, 12),
+    ("7985wx", 64, 8),
+    ("7975wx", 32, 4),
+    ("7965wx", 24, 4),
+    ("7955wx", 16, 2),
+    ("5995wx", 64, 8),
+    ("5975wx", 32, 4),
+    ("5965wx", 24, 4),
+    ("5955wx", 16, 2),
+    ("3995wx", 64, 8),
+    ("3975wx", 32, 4),
+    ("3955wx", 16, 2),
+    ("3945wx", 12, 2),
+    ("7980x", 64, 8),
+    ("7970x", 32, 4),
+    ("7960x", 24, 4),
+    ("9950x", 16, 2),
+    ("9900x", 12, 2),
+    ("9800x3d", 8, 1),
+    ("9700x", 8, 1),
+    ("7950x", 16, 2),
+    ("7900x", 12, 2),
+    ("7800x3d", 8, 1),
+    ("7700x", 8, 1),
+    ("5950x", 16, 2),
+    ("5900x", 12, 2),
+    ("5800x", 8, 1),
+    ("3950x", 16, 2),
+    ("3900x", 12, 2),
+    ("395", 16, 0),
+    ("a192", 192, 0),
+    ("m128-30", 128, 0),
+    ("q80", 80, 0),
+    ("6980p", 128, 0),
+    ("6972p", 96, 0),
+    ("6960p", 72, 0),
+    ("8592", 64, 0),
+    ("8480", 56, 0),
+    ("8470", 52, 0),
+    ("8462", 32, 0),
+    ("qyfs", 56, 0),
+    ("w9-3495x", 56, 0),
+    ("w7-3465x", 28, 0),
+    ("6454s", 32, 0),
+    ("6430", 32, 0),
+    ("6530", 32, 0),
+    ("8380", 40, 0),
+    ("8368", 38, 0),
+    ("8352y", 32, 0),
+    ("6338", 32, 0),
+    ("6330", 28, 0),
+    ("8280", 28, 0),
+    ("8260", 24, 0),
+    ("6248", 20, 0),
+    ("6133", 20, 0),
+    ("8136", 28, 0),
+    ("8180", 28, 0),
+    ("w-3235", 12, 0),
+    ("e5-2699", 22, 0),
+    ("e5-2697", 18, 0),
+    ("e5-2690 v4", 14, 0),
+    ("e5-2690", 12, 0),
+    ("e5-2680 v4", 14, 0),
+    ("e5-2680", 12, 0),
+    ("e5-2630", 10, 0),
+    ("14900", 24, 0),
+    ("13900", 24, 0),
+    ("14700", 20, 0),
+    ("13700", 16, 0),
+    ("13600k", 14, 0),
+    ("12900", 16, 0),
+    ("12700", 12, 0),
+    ("ultra 9 285", 24, 0),
+    ("ultra 7 265", 20, 0),
+    ("n100", 4, 0),
+    ("raspberry pi 5", 4, 0),
+    ("cortex-a76", 4, 0),
+];
+
+/// The platform of the processor that `text` names.
+pub fn find(text: &str) -> Option<&'static Platform> {
+    let text = plain(text);
+    PLATFORMS
+        .iter()
+        .find(|(patterns, _)| patterns.iter().any(|p| contains(&text, p)))
+        .map(|(_, p)| p)
+}
+
+/// Cores of one socket: those that `text` counts (`64c`, `32 cores`), or those of the model it names.
+pub fn cores(text: &str) -> Option<u32> {
+    let text = plain(text);
+    let counted = text.split([' ', '(', ')', ',']).find_map(|word| {
+        let digits = word.strip_suffix("cores").or_else(|| word.strip_suffix('c'))?;
+        digits.parse().ok().filter(|cores| (1..=1024).contains(cores))
+    });
+    counted.or_else(|| Some(model(&text)?.1).filter(|cores| *cores > 0))
+}
+
+/// Chiplets of one socket, where they limit what it reads.
+pub fn chiplet_count(text: &str) -> Option<u32> {
+    Some(model(&plain(text))?.2).filter(|chiplets| *chiplets > 0)
+}
+
+fn model(text: &str) -> Option<&'static (&'static str, u32, u32)> {
+    MODELS.iter().find(|(name, _, _)| contains(text, name))
+}
+
+/// Names that a description may use, for suggesting one.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|(name, _, _)| *name)
+}
+
+/// Small letters, with the marks and fillers of `/proc/cpuinfo` left out.
+fn plain(text: &str) -> String {
+    let lower = text
+        .to_lowercase()
+        .replace("(r)", "")
+        .replace("(tm)", "")
+        .replace("threadripper pro", "tr pro");
+    let lower =
+        lower.replace("epyc-", "epyc ").replace("xeon-", "xeon ").replace("ryzen-", "ryzen ");
+    lower.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether `pattern` stands in `text`, not in the midst of a longer number; `#` is any digit.
+fn contains(text: &str, pattern: &str) -> bool {
+    let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+    let is = |at: usize| text.get(at).is_some_and(u8::is_ascii_digit);
+    text.windows(pattern.len()).enumerate().any(|(at, window)| {
+        let equal =
+            window.iter().zip(pattern).all(|(c, p)| c == p || (*p == b'#' && c.is_ascii_digit()));
+        let digit = |c: Option<&u8>| c.is_some_and(|c| c.is_ascii_digit() || *c == b'#');
+        let cut = (digit(pattern.first()) && at > 0 && is(at - 1))
+            || (digit(pattern.last()) && is(at + pattern.len()));
+        equal && !cut
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_all_sorts_find_their_platform() {
+        for (text, name, cores_of, chiplets_of) in [
+            ("AMD EPYC 9654 96-Core Processor", "EPYC 9004", Some(96), Some(12)),
+            ("epyc-9654", "EPYC 9004", Some(96), Some(12)),
+            ("EPYC 7773X 64c", "EPYC 7003", Some(64), Some(8)),
+            ("EPYC 9355 32c", "EPYC 9005", Some(32), Some(8)),
+            ("EPYC 9V45 Turin 32c VM", "EPYC 9005", Some(32), None),
+            ("TR PRO 3945WX 12c", "Threadripper PRO 3000", Some(12), Some(2)),
+            ("AMD Ryzen Threadripper PRO 7975WX", "Threadripper PRO 7000", Some(32), Some(4)),
+            ("Ryzen 7 7800X3D 8c", "Ryzen 7000", Some(8), Some(1)),
+            ("Ryzen 9 9950X 16c", "Ryzen 9000", Some(16), Some(2)),
+            ("Core i7-14700 20c", "Core, 13th and 14th generation", Some(20), None),
+            ("Intel(R) Xeon(R) Gold 6454S", "Xeon, 4th generation", Some(32), None),
+            ("Xeon Platinum 8352Y", "Xeon, 3rd generation", Some(32), None),
+            ("Xeon E5-2690 v3 (12c)", "Xeon E5 v3", Some(12), None),
+            ("Core i9-7980XE", "Core X", Some(18), None),
+            ("AmpereOne A192-32X", "AmpereOne", Some(192), None),
+            ("AMD Ryzen AI Max+ 395", "Ryzen AI Max", Some(16), None),
+        ] {
+            assert_eq!(find(text).map(|platform| platform.name), Some(name), "{text}");
+            assert_eq!(cores(text), cores_of, "{text}");
+            assert_eq!(chiplet_count(text), chiplets_of, "{text}");
+        }
+        assert_eq!(find("something else"), None);
+        assert_eq!(cores(""), None);
+    }
+
+    #[test]
+    fn a_number_is_not_found_within_a_longer_one() {
+        assert!(contains("epyc 9654", "9654") && !contains("epyc 19654", "9654"));
+        assert!(contains("i9-14900k", "14900") && !contains("i9-149000", "14900"));
+    }
+}

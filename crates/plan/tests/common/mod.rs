@@ -1,0 +1,3 @@
+//! What tests of the planner share.
+
+pub(crate) mod rows;

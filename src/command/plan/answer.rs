@@ -1,0 +1,387 @@
+//! The page for people: the answer, the tables behind it, what would help.
+
+use cachalot_plan::upgrade::{self, Upgrade};
+use cachalot_plan::{
+    CacheType, Engine, Error, Machine, Mode, Model, Plan, Tier, Wish, explain, plan, units,
+};
+
+use super::rate;
+use super::subject::Subject;
+use crate::terminal::table;
+
+/// Depths at which rates are shown.
+pub(super) const DEPTHS: [u64; 3] = [0, 8192, 32_768];
+/// So many changes are worth a line.
+const UPGRADES: usize = 8;
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) model: &'a Model,
+    pub(super) subject: &'a Subject,
+    pub(super) wish: Wish,
+    pub(super) engine: Engine,
+}
+
+impl Question<'_> {
+    pub(super) fn plan(&self) -> Result<Plan, Error> {
+        plan(self.machine, self.model, self.wish, self.engine)
+    }
+
+    pub(super) fn upgrades(&self) -> Vec<Upgrade> {
+        upgrade::upgrades(&self.upgrade_question())
+    }
+
+    fn upgrade_question(&self) -> upgrade::Question<'_> {
+        let Self { machine, model, subject, wish, engine } = *self;
+        upgrade::Question { machine, model, others: &subject.others, wish, engine }
+    }
+}
+
+/// The whole page.
+pub(super) fn page(question: &Question<'_>, explained: bool) -> String {
+    let Question { machine, model, .. } = question;
+    let mut page = format!("{} ({}) on {}\n\n", model.name, units::bytes(model.size), machine.name);
+    let planned = question.plan();
+    page += &headline(question, &planned);
+    if let Some(note) = &question.subject.note {
+        page += &format!("{note}\n");
+    }
+    if let Ok(planned) = &planned {
+        page += &on_processor(question, planned);
+        page += &format!("\n{}", places(model, planned));
+        page += &format!("\n{}", times(planned));
+        page += &format!("\n{}", rates(planned));
+        page += &format!("\n{}", remarks(machine, planned));
+        if explained {
+            let rows = explain::explain(machine, model, planned);
+            let rows: Vec<_> =
+                rows.into_iter().map(|row| vec![row.name, row.value, row.formula]).collect();
+            page += &format!("\nEvery number:\n{}", table("lrl", &rows));
+        }
+    }
+    page + &help(question)
+}
+
+fn headline(question: &Question<'_>, planned: &Result<Plan, Error>) -> String {
+    let error = match planned {
+        Ok(Plan { fit, prediction }) => {
+            let range = rate(prediction.decode(0));
+            let streamed = match fit.mode {
+                Mode::Resident => String::new(),
+                Mode::Streamed { .. } => {
+                    let share = fit.routed_disk as f64 / question.model.routed.max(1) as f64;
+                    format!("; {:.0} % of the experts stay on the drive", share * 100.0)
+                }
+            };
+            return format!(
+                "Yes: about {range}, bound by {}{streamed}.\n",
+                prediction.bound().bound()
+            );
+        }
+        Err(error) => error,
+    };
+    let mut text = match error {
+        Error::Unknown(unknown) => format!("It may run, but how fast cannot be told: {unknown}.\n"),
+        other => format!("No: {other}.\n"),
+    };
+    if let Error::Misfit(misfit) = error {
+        if let Some(missing) = misfit.missing() {
+            text += &format!("{} are missing. ", units::bytes(missing));
+        }
+        text += &smallest_change(question);
+    }
+    text
+}
+
+/// The change of least effort with which it runs, and of those the one that brings least: more memory
+/// or a better drive than is needed is no smaller change.
+fn smallest_change(question: &Question<'_>) -> String {
+    let upgrades = question.upgrades();
+    let smallest = upgrades
+        .iter()
+        .min_by(|a, b| a.effort.cmp(&b.effort).then(a.decode.likely.total_cmp(&b.decode.likely)));
+    if let Some(smallest) = smallest {
+        return format!(
+            "The smallest change that makes it work: {}, for about {}.\n",
+            smallest.what,
+            rate(smallest.decode)
+        );
+    }
+    match upgrade::least_memory(&question.upgrade_question()) {
+        Some(bytes) => {
+            let gib = bytes >> 30;
+            format!(
+                "The smallest change that makes it work: {gib} GB of memory in all, and a drive.\n"
+            )
+        }
+        None => "No single change makes it work.\n".to_owned(),
+    }
+}
+
+/// What of that cachalot does today, where cards were counted on.
+fn on_processor(question: &Question<'_>, planned: &Plan) -> String {
+    if planned.fit.dense_in == Tier::Ram {
+        return String::new();
+    }
+    let alone = question.machine.without_gpus();
+    let how = match plan(&alone, question.model, question.wish, question.engine) {
+        Ok(planned) => format!("about {}", rate(planned.prediction.decode(0))),
+        Err(_) => "it does not run without them".to_owned(),
+    };
+    format!(
+        "This counts on software that uses the graphics. cachalot computes on processors so far: {how}.\n"
+    )
+}
+
+fn places(model: &Model, planned: &Plan) -> String {
+    let fit = &planned.fit;
+    let dense_in = if fit.dense_in == Tier::Vram { "graphics memory" } else { "memory" };
+    let cell = |text: &str| text.to_owned();
+    let mut rows = vec![vec![cell("what"), cell("bytes"), cell("where")]];
+    let mut row = |what: &str, bytes: u64, place: &str| {
+        if bytes > 0 {
+            rows.push(vec![cell(what), units::bytes(bytes), cell(place)]);
+        }
+    };
+    row("read by every token", model.dense, dense_in);
+    row("routed experts", fit.routed_vram, "graphics memory");
+    let cache = if fit.mode == Mode::Resident {
+        "memory"
+    } else {
+        "memory, as a cache of those on the drive"
+    };
+    row("routed experts", fit.routed_ram, cache);
+    row("routed experts", fit.routed_disk, "drive, read when missed");
+    let other = match fit.cache_type {
+        CacheType::Q8_0 => CacheType::F16,
+        _ => CacheType::Q8_0,
+    };
+    let tokens = units::grouped(fit.context);
+    let instead = units::bytes(model.cache_bytes_per_token(other) * fit.context);
+    let kv = format!(
+        "{dense_in}: {tokens} tokens in {}; {instead} in {}",
+        name(fit.cache_type),
+        name(other)
+    );
+    row("keys and values", fit.kv, &kv);
+    row("buffers", fit.buffers, dense_in);
+    table("lrl", &rows)
+}
+
+pub(super) fn name(ty: CacheType) -> &'static str {
+    match ty {
+        CacheType::F32 => "f32",
+        CacheType::F16 => "f16",
+        CacheType::Q8_0 => "q8_0",
+    }
+}
+
+fn times(planned: &Plan) -> String {
+    let prediction = &planned.prediction;
+    let cell = |text: &str| text.to_owned();
+    let mut rows = vec![vec![cell("time of a token"), cell("reads"), cell("takes")]];
+    for part in &prediction.parts {
+        let bytes =
+            if part.bytes == 0 { String::new() } else { units::gigabytes(part.bytes as f64) };
+        rows.push(vec![cell(explain::name_of(part.what)), bytes, units::seconds(part.seconds)]);
+    }
+    let overlap = if prediction.hits.is_some() && prediction.exposed < 1.0 {
+        "in all, overlapping"
+    } else {
+        "in all"
+    };
+    rows.push(vec![cell(overlap), String::new(), units::seconds(prediction.seconds(0))]);
+    table("lrr", &rows)
+}
+
+fn rates(planned: &Plan) -> String {
+    let mut rows = vec![["after", "answers", "reads prompts at"].map(str::to_owned).to_vec()];
+    for depth in DEPTHS.into_iter().filter(|depth| *depth <= planned.fit.context) {
+        let what = format!("{} tokens", units::grouped(depth));
+        let (decode, prefill) =
+            (planned.prediction.decode(depth), planned.prediction.prefill(depth));
+        rows.push(vec![what, rate(decode), rate(prefill)]);
+    }
+    table("lll", &rows)
+}
+
+/// How a hit rate was assumed, how long loading takes, what was not known.
+fn remarks(machine: &Machine, planned: &Plan) -> String {
+    let prediction = &planned.prediction;
+    let mut text = String::new();
+    if let Some(hits) = prediction.hits {
+        text += &format!(
+            "{:.0} % of the wanted experts are taken to be in memory, which holds {:.0} % of all: as measured with \
+             models of 256 experts over changing topics. The first minute is slower.\n",
+            hits.rate * 100.0,
+            hits.resident * 100.0
+        );
+    }
+    if let Some(seconds) = prediction.load_seconds {
+        text += &format!("Loading takes about {}.\n", units::seconds(seconds));
+    }
+    if planned.fit.context_reduced {
+        text += "A longer context is possible for the model: --ctx asks for one.\n";
+    }
+    for assumed in &prediction.assumed {
+        text += &format!("Assumed: {assumed}.\n");
+    }
+    for unknown in &machine.unknown {
+        text += &format!("Unknown: {unknown}.\n");
+    }
+    text
+}
+
+fn help(question: &Question<'_>) -> String {
+    let upgrades = question.upgrades();
+    if upgrades.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![["what would help", "then", "gain", ""].map(str::to_owned).to_vec()];
+    rows.extend(upgrades.iter().take(UPGRADES).map(|upgrade| {
+        let gain = upgrade.gain.map_or("runs".to_owned(), |gain| format!("{gain:.1}x"));
+        vec![
+            upgrade.what.clone(),
+            rate(upgrade.decode),
+            gain,
+            upgrade.note.clone().unwrap_or_default(),
+        ]
+    }));
+    let doubling = match upgrade::cheapest_doubling(&upgrades) {
+        Some(upgrade) if upgrade.gain.is_some() => {
+            format!("The least costly change that doubles the speed: {}.\n", upgrade.what)
+        }
+        Some(_) => String::new(),
+        None => "None of these alone doubles the speed.\n".to_owned(),
+    };
+    format!("\n{}{doubling}", table("llrl", &rows))
+}
+
+/// What a machine is, for people.
+pub(super) fn machine(machine: &Machine) -> String {
+    let or_unknown = |known: Option<String>| known.unwrap_or_else(|| "unknown".to_owned());
+    let (processor, memory) = (&machine.processor, &machine.memory);
+    let count = |count: Option<u32>| or_unknown(count.map(|count| count.to_string()));
+    let by = if memory.measured_here { "measured" } else { "as given" };
+    let channels = match (memory.channels, memory.speed_mts) {
+        (Some(channels), Some(mts)) => Some(format!("{channels} x {mts} MT/s")),
+        (Some(channels), None) => Some(channels.to_string()),
+        _ => None,
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    row("machine", machine.name.clone());
+    row("processor", or_unknown(processor.name.clone()));
+    row("sockets", count(processor.sockets));
+    row("cores", format!("{}, {} threads", count(processor.cores()), count(processor.threads)));
+    row("NUMA nodes", count(processor.numa_nodes));
+    row(
+        "instructions",
+        if processor.features.is_empty() {
+            "unknown".to_owned()
+        } else {
+            processor.features.join(" ")
+        },
+    );
+    row("memory", or_unknown(memory.total_bytes.map(units::bytes)));
+    row("free", or_unknown(memory.available_bytes.map(units::bytes)));
+    row("channels", or_unknown(channels));
+    row(
+        "reads",
+        or_unknown(memory.read_bytes_per_second.map(|rate| format!("{}, {by}", units::rate(rate)))),
+    );
+    row(
+        "multiplies",
+        or_unknown(
+            processor
+                .products_per_second
+                .map(|rate| format!("{:.0} billion products/s, measured", rate / 1e9)),
+        ),
+    );
+    for drive in &machine.drives {
+        let by = if drive.measured_here { "measured" } else { "as given" };
+        let rate = drive.read_bytes_per_second.map(|rate| format!("{}, {by}", units::rate(rate)));
+        row("drive", format!("{}: {}", drive.name, or_unknown(rate)));
+    }
+    for gpu in &machine.gpus {
+        let rate = or_unknown(gpu.bytes_per_second.map(units::rate));
+        row(
+            "graphics",
+            format!("{} x {}, {}, {rate}", gpu.count, gpu.name, units::bytes(gpu.memory_bytes)),
+        );
+    }
+    if machine.gpus.is_empty() {
+        row("graphics", "none seen".to_owned());
+    }
+    for link in &machine.links {
+        row("network", format!("{}: {} Gbit/s", link.name, link.bits_per_second as f64 / 1e9));
+    }
+    for unknown in &machine.unknown {
+        row("unknown", unknown.clone());
+    }
+    table("ll", &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use cachalot_plan::presets;
+
+    use super::super::subject::published;
+    use super::*;
+
+    fn page_of(machine: &str, model: &str) -> String {
+        let machine = presets::machine(machine).unwrap();
+        let subject = published(model);
+        let model = subject.model.clone();
+        let (wish, engine) = (Wish::default(), Engine::default());
+        page(&Question { machine: &machine, model: &model, subject: &subject, wish, engine }, false)
+    }
+
+    #[test]
+    fn the_answer_comes_first_and_in_words() {
+        let page = page_of("desktop-96", "UD-Q2_K_XL");
+        let second = page.lines().nth(2).unwrap();
+        assert!(
+            second.starts_with("Yes: about 2.8 tok/s (2.0-3.8), bound by the drive;"),
+            "{page}"
+        );
+        for part in [
+            "drive, read when missed",
+            "32,768 tokens in f16",
+            "what would help",
+            "doubles",
+            "changing topics",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert!(!page.contains("graphics memory"));
+    }
+
+    #[test]
+    fn a_no_says_why_and_what_to_change() {
+        let page = page_of("8GB 2x4800 nvme", "q8_0");
+        assert!(page.contains("No: DeepSeek-R1 671B Q8_0 needs at least"), "{page}");
+        assert!(page.contains("The smallest change that makes it work: "), "{page}");
+        let no_drive = page_of("64GB 2x4800", "UD-IQ1_S");
+        assert!(no_drive.contains("no drive") && no_drive.contains("NVMe"), "{no_drive}");
+    }
+
+    #[test]
+    fn cards_are_counted_on_but_not_silently() {
+        let page = page_of("desktop-4090", "UD-Q2_K_XL");
+        assert!(page.contains("cachalot computes on processors so far: about 2.8"), "{page}");
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_asked_for() {
+        let page = page_of("512GB nvme", "q4_k_m");
+        assert!(page.contains("cannot be told") && page.contains("--bandwidth"), "{page}");
+    }
+
+    #[test]
+    fn a_machine_shows_what_is_unknown() {
+        let text = machine(&presets::machine("12x4800 384GB").unwrap());
+        assert!(text.contains("12 x 4800 MT/s") && text.contains("unknown"), "{text}");
+    }
+}

@@ -1,0 +1,41 @@
+//! Everything about one plan as one JSON object.
+
+use cachalot_plan::{explain, upgrade};
+use serde_json::{Value, json};
+
+use super::answer::{DEPTHS, Question};
+
+/// The object, as text.
+pub(super) fn text(question: &Question<'_>) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&object(question))? + "\n")
+}
+
+fn object(question: &Question<'_>) -> Value {
+    let upgrades = question.upgrades();
+    let doubling = upgrade::cheapest_doubling(&upgrades).map(|upgrade| &upgrade.what);
+    let mut object = json!({
+        "machine": question.machine,
+        "model": question.model,
+        "note": question.subject.note,
+        "runs": false,
+        "upgrades": upgrades,
+        "cheapest_doubling": doubling,
+    });
+    match question.plan() {
+        Ok(plan) => {
+            object["runs"] = json!(true);
+            let rates = DEPTHS.map(|depth| {
+                json!({ "depth": depth, "decode": plan.prediction.decode(depth),
+                        "prefill": plan.prediction.prefill(depth) })
+            });
+            object["rates"] = json!(rates);
+            object["bound_by"] = json!(plan.prediction.bound());
+            let rows = explain::explain(question.machine, question.model, &plan);
+            let explained = rows.iter().map(|row| json!([row.name, row.value, row.formula]));
+            object["explained"] = explained.collect();
+            object["plan"] = json!(plan);
+        }
+        Err(error) => object["why_not"] = json!(error.to_string()),
+    }
+    object
+}

@@ -1,0 +1,239 @@
+//! `cachalot plan`: can I run R1, how, and how fast?
+//!
+//! The answer in plain words comes first, the table behind it next, and with `--explain` the formula
+//! behind every number. Facts and arithmetic are `cachalot-plan`'s; here are flags and pages.
+
+mod answer;
+mod choices;
+mod json;
+mod kv;
+mod plot;
+mod subject;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use cachalot_plan::{CacheType, Engine, Machine, Stream, Wish, describe, presets, units};
+
+use self::subject::Subject;
+use crate::args::{KvArg, ModelArgs};
+use crate::failure::usage;
+use crate::hardware::{self, Measure};
+use crate::settings::{Environment, model_options};
+use crate::terminal::table;
+
+/// What `cachalot plan` takes.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct PlanArgs {
+    /// A .gguf file, or a name such as deepseek-r1:671b or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S
+    /// [default: every quantization of R1 that makes sense]
+    #[arg(value_name = "MODEL")]
+    model: Option<String>,
+    /// A preset, a description, or a JSON file that `plan --machine --json` wrote [default: this machine]
+    #[arg(long, value_name = "HARDWARE")]
+    on: Option<String>,
+    /// Tokens of context [default: 32768 if they fit, else as many as do]
+    #[arg(long, value_name = "TOKENS")]
+    ctx: Option<u64>,
+    /// The quantization, of a MODEL that comes in several
+    #[arg(long, value_name = "NAME")]
+    quant: Option<String>,
+
+    /// As if the machine had this much memory: 128GB
+    #[arg(long, value_name = "SIZE")]
+    ram: Option<String>,
+    /// As if its memory delivered this: 80GB/s
+    #[arg(long, value_name = "RATE")]
+    bandwidth: Option<String>,
+    /// As if its drive delivered this: 7GB/s
+    #[arg(long, value_name = "RATE")]
+    disk: Option<String>,
+    /// As if it had this graphics card: 4090, 2x3090, 24GB:1008GB/s, or none; may be given several times
+    #[arg(long, value_name = "CARD")]
+    gpu: Vec<String>,
+
+    /// Show the formula behind every number
+    #[arg(long)]
+    explain: bool,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Draw tokens per second against memory, as a small chart and, with a name, as FILE.svg or FILE.png
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = false)]
+    plot: Option<Option<PathBuf>>,
+    /// Compare what keys and values take: of all heads, and the latent
+    #[arg(long, conflicts_with_all = ["on", "plot", "explain"])]
+    kv: bool,
+    /// Only say what the machine is
+    #[arg(long, conflicts_with_all = ["model", "plot", "explain", "kv"])]
+    machine: bool,
+    /// List the machines that `--on` knows by name
+    #[arg(long, exclusive = true)]
+    presets: bool,
+    /// Measure this machine again
+    #[arg(long, conflicts_with = "on")]
+    fresh: bool,
+
+    #[command(flatten)]
+    computation: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cachalot plan                                        what runs here, best first
+  cachalot plan deepseek-r1:671b --on desktop-96
+  cachalot plan UD-Q2_K_XL --on \"epyc-9654 12x4800 384GB rtx4090 nvme 7GB/s\"
+  cachalot plan DeepSeek-R1-UD-IQ1_S-00001-of-00003.gguf --ram 64GB --explain
+  cachalot plan --machine --json > mine.json           for `--on mine.json`, anywhere";
+
+/// Answers.
+pub(crate) fn run(
+    args: &PlanArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if args.presets {
+        out.write_all(preset_list().as_bytes())?;
+        return Ok(out.flush()?);
+    }
+    let page = if args.kv {
+        kv::page(&Subject::of_kv(args.model.as_deref(), args.quant.as_deref())?, args.json)?
+    } else if args.machine {
+        let machine = machine(args, None, environment)?;
+        if args.json {
+            serde_json::to_string_pretty(&machine)? + "\n"
+        } else {
+            answer::machine(&machine)
+        }
+    } else if let Some(name) = &args.model {
+        let subject = Subject::find(name, args.quant.as_deref())?;
+        let machine = machine(args, Some(&subject), environment)?;
+        one(args, &subject, &machine)?
+    } else {
+        if args.plot.is_some() {
+            return Err(usage(
+                "--plot draws one model: name it, as in `cachalot plan UD-Q2_K_XL --plot r1.svg`",
+            ));
+        }
+        let machine = machine(args, None, environment)?;
+        choices::page(&machine, wish(args)?, args.quant.as_deref(), args.json)?
+    };
+    out.write_all(page.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Everything about one model on one machine.
+fn one(args: &PlanArgs, subject: &Subject, machine: &Machine) -> anyhow::Result<String> {
+    let engine = Engine { locality: subject.locality, ..Engine::default() };
+    let model = match args.computation.experts {
+        Some(used) if used as u64 > subject.model.experts || used == 0 => {
+            return Err(usage(format!(
+                "--experts is {used}: the model has 1 to {}",
+                subject.model.experts
+            )));
+        }
+        Some(used) => subject.model.with_experts_used(used as u64),
+        None => subject.model.clone(),
+    };
+    let question = answer::Question { machine, model: &model, subject, wish: wish(args)?, engine };
+    let mut page =
+        if args.json { json::text(&question)? } else { answer::page(&question, args.explain) };
+    if let Some(file) = &args.plot {
+        let curve = plot::curve(&question);
+        if !args.json {
+            page += &plot::chart(&curve);
+        }
+        if let Some(file) = file {
+            plot::draw(&curve, &model.name, file)?;
+            if !args.json {
+                page += &format!("\nThe chart is in {}.\n", file.display());
+            }
+        }
+    }
+    Ok(page)
+}
+
+fn wish(args: &PlanArgs) -> anyhow::Result<Wish> {
+    if args.ctx == Some(0) {
+        return Err(usage("--ctx is 0: a conversation needs room for at least one token"));
+    }
+    let cache_type = args.computation.kv_type.map(|ty| match ty {
+        KvArg::F32 => CacheType::F32,
+        KvArg::F16 => CacheType::F16,
+        KvArg::Q8_0 => CacheType::Q8_0,
+    });
+    Ok(Wish { context: args.ctx, cache_type, stream: Stream::Auto })
+}
+
+/// The machine that is asked about: this one, or another, with what flags say instead.
+fn machine(
+    args: &PlanArgs,
+    subject: Option<&Subject>,
+    environment: &Environment,
+) -> anyhow::Result<Machine> {
+    let wrong = |error: describe::DescribeError| usage(error.to_string());
+    let mut machine = match &args.on {
+        Some(text) if is_json(text) => read_json(text)?,
+        Some(text) => presets::machine(text).map_err(wrong)?,
+        None => {
+            let options = model_options(&args.computation, environment);
+            let measure = if args.fresh { Measure::Fresh } else { Measure::Missing };
+            let file = subject.and_then(|subject| subject.file.as_deref());
+            hardware::this_machine(environment, &options, file, measure)
+        }
+    };
+    if let Some(size) = &args.ram {
+        let total = describe::size(size).map_err(wrong)?;
+        (machine.memory.total_bytes, machine.memory.available_bytes) = (Some(total), None);
+    }
+    if let Some(rate) = &args.bandwidth {
+        machine.memory.read_bytes_per_second = Some(describe::rate(rate).map_err(wrong)?);
+        machine.memory.measured_here = false;
+    }
+    if let Some(rate) = &args.disk {
+        machine.drives = vec![describe::drive(describe::rate(rate).map_err(wrong)?)];
+    }
+    if !args.gpu.is_empty() {
+        if args.gpu.len() > 1 && args.gpu.iter().any(|gpu| gpu == "none") {
+            return Err(usage("--gpu none and other cards contradict each other"));
+        }
+        let cards = args.gpu.iter().filter(|gpu| *gpu != "none");
+        machine.gpus =
+            cards.map(|gpu| describe::gpu(gpu)).collect::<Result<_, _>>().map_err(wrong)?;
+    }
+    describe::consistent(&machine).map_err(wrong)?;
+    Ok(machine)
+}
+
+fn is_json(text: &str) -> bool {
+    let path = std::path::Path::new(text);
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+}
+
+fn read_json(path: &str) -> anyhow::Result<Machine> {
+    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+    match serde_json::from_str(&text) {
+        Ok(machine) => Ok(machine),
+        Err(error) => bail!(
+            "{path} does not describe a machine as `cachalot plan --machine --json` does: {error}"
+        ),
+    }
+}
+
+fn preset_list() -> String {
+    let mut rows = vec![["preset", "what it is", "as a description"].map(str::to_owned).to_vec()];
+    rows.extend(
+        presets::PRESETS.iter().map(|preset| {
+            [preset.name, preset.what, preset.description].map(str::to_owned).to_vec()
+        }),
+    );
+    table("lll", &rows)
+}
+
+/// `about 2.9 tok/s (2.0-3.9)`.
+fn rate(range: cachalot_plan::Range) -> String {
+    let [low, likely, high] = [range.low, range.likely, range.high].map(units::significant);
+    format!("{likely} tok/s ({low}-{high})")
+}

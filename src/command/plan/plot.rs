@@ -1,0 +1,214 @@
+//! Tokens per second against memory: how much is enough, at a glance.
+//!
+//! The picture is drawn by a library with its backends for SVG and for pixels. Text in pixels would
+//! need a font of the system, so letters come as bitmaps of 8 x 8 points.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use cachalot_plan::{Wish, plan, units};
+use font8x8::UnicodeFonts;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::answer::Question;
+use crate::failure::usage;
+
+/// Points of the curve.
+const POINTS: u64 = 60;
+/// Size of the picture.
+const SIZE: (u32, u32) = (900, 540);
+/// Room for the axes' labels.
+const MARGIN: i32 = 70;
+/// Lines of the chart in the terminal.
+const ROWS: usize = 8;
+
+/// Rates over memory, in GiB and tokens per second.
+pub(super) struct Curve {
+    points: Vec<(f64, f64)>,
+    /// The machine asked about.
+    here: Option<(f64, f64)>,
+}
+
+/// Asks the planner for every size of memory up to one that holds the whole model.
+pub(super) fn curve(question: &Question<'_>) -> Curve {
+    let total = question.machine.memory.total_bytes.unwrap_or(0);
+    let most = (question.model.size + question.model.size / 4).max(total + total / 8);
+    // At one and the same context, or the curve would have steps that memory did not make.
+    let wish = Wish {
+        context: question.wish.context.or(Some(8192.min(question.model.context))),
+        ..question.wish
+    };
+    let rate = |bytes: u64| {
+        let mut machine = question.machine.clone();
+        machine.memory.total_bytes = Some(bytes);
+        machine.memory.available_bytes = None;
+        plan(&machine, question.model, wish, question.engine)
+            .ok()
+            .map(|plan| plan.prediction.decode(0).likely)
+    };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let sizes = (1..=POINTS).map(|point| most / POINTS * point);
+    let points = sizes.map(|bytes| (gib(bytes), rate(bytes).unwrap_or(0.0))).collect();
+    let here = rate(total).map(|rate| (gib(total), rate));
+    Curve { points, here }
+}
+
+impl Curve {
+    fn highest(&self) -> f64 {
+        self.points.iter().map(|point| point.1).fold(1e-3, f64::max)
+    }
+
+    fn widest(&self) -> f64 {
+        self.points.last().map_or(1.0, |point| point.0)
+    }
+}
+
+/// The curve in characters, the machine marked.
+pub(super) fn chart(curve: &Curve) -> String {
+    let (highest, widest) = (curve.highest(), curve.widest());
+    let mut text = String::from("\ntok/s\n");
+    for row in (0..ROWS).rev() {
+        let label = if row == ROWS - 1 { units::significant(highest) } else { String::new() };
+        let cells = curve.points.iter().map(|(_, rate)| {
+            let filled = rate / highest * ROWS as f64 - row as f64;
+            let eighths = (filled.clamp(0.0, 1.0) * 8.0).round() as usize;
+            [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][eighths]
+        });
+        text += &format!("{label:>6} |{}\n", cells.collect::<String>().trim_end());
+    }
+    text += &format!("     0 +{}\n", "-".repeat(curve.points.len()));
+    if let Some((gib, rate)) = curve.here {
+        let column = (gib / widest * curve.points.len() as f64).ceil() as usize;
+        let note = format!("^ {gib:.0} GiB here: {} tok/s", units::significant(rate));
+        text += &format!("        {}{note}\n", " ".repeat(column.clamp(1, curve.points.len()) - 1));
+    }
+    text += &format!("        0 to {widest:.0} GiB of memory\n");
+    text
+}
+
+/// Draws the curve into a file whose name ends in `.svg` or `.png`.
+pub(super) fn draw(curve: &Curve, title: &str, file: &Path) -> anyhow::Result<()> {
+    let failed = |why: String| anyhow!("{}: {why}", file.display());
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => {
+            let root = SVGBackend::new(file, SIZE).into_drawing_area();
+            picture(&root, curve, title, &|root, text, (x, y)| {
+                let style = TextStyle::from(("sans-serif", 16).into_font()).color(&BLACK);
+                root.draw_text(text, &style, (x, y)).map_err(|error| error.to_string())
+            })
+            .map_err(failed)
+        }
+        Some("png") => {
+            let root = BitMapBackend::new(file, SIZE).into_drawing_area();
+            picture(&root, curve, title, &|root, text, place| letters(root, text, place))
+                .map_err(failed)
+        }
+        _ => Err(usage(format!("--plot {}: the name must end in .svg or .png", file.display()))),
+    }
+}
+
+type Area<B> = DrawingArea<B, Shift>;
+/// Writes a text to the right of and below a place.
+type Write<'a, B> = &'a dyn Fn(&Area<B>, &str, (i32, i32)) -> Result<(), String>;
+
+fn picture<B: DrawingBackend>(
+    root: &Area<B>,
+    curve: &Curve,
+    title: &str,
+    write: Write<'_, B>,
+) -> Result<(), String> {
+    let (highest, widest) = (curve.highest() * 1.1, curve.widest());
+    let (width, height) = (SIZE.0 as i32, SIZE.1 as i32);
+    let place = |(gib, rate): (f64, f64)| {
+        let x = MARGIN + (gib / widest * f64::from(width - 2 * MARGIN)) as i32;
+        let y = height - MARGIN - (rate / highest * f64::from(height - 2 * MARGIN)) as i32;
+        (x, y)
+    };
+    let said = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+    root.fill(&WHITE).map_err(said)?;
+    let corners = vec![place((0.0, highest)), place((0.0, 0.0)), place((widest, 0.0))];
+    root.draw(&PathElement::new(corners, BLACK.stroke_width(1))).map_err(said)?;
+    let line: Vec<(i32, i32)> = curve.points.iter().map(|point| place(*point)).collect();
+    root.draw(&PathElement::new(line, BLUE.stroke_width(3))).map_err(said)?;
+    write(root, title, (MARGIN, 20))?;
+    write(root, "tokens per second over GiB of memory", (MARGIN, 44))?;
+    for quarter in 1..=4 {
+        let share = f64::from(quarter) / 4.0;
+        let (gib, rate) = (widest * share, curve.highest() * share);
+        let (x, _) = place((gib, 0.0));
+        write(root, &format!("{gib:.0}"), (x - 12, height - MARGIN + 12))?;
+        let (_, y) = place((0.0, rate));
+        write(root, &units::significant(rate), (12, y - 8))?;
+    }
+    if let Some(here) = curve.here {
+        let (x, y) = place(here);
+        root.draw(&Circle::new((x, y), 6, RED.filled())).map_err(said)?;
+        let label = format!("here: {} tok/s", units::significant(here.1));
+        write(root, &label, (x.min(width - 200) + 10, y + 12))?;
+    }
+    root.present().map_err(said)
+}
+
+/// Bitmaps of letters, twice their size.
+fn letters<B: DrawingBackend>(
+    root: &Area<B>,
+    text: &str,
+    (left, top): (i32, i32),
+) -> Result<(), String> {
+    const SCALE: i32 = 2;
+    let mut x = left;
+    for letter in text.chars() {
+        let rows = font8x8::BASIC_FONTS.get(letter).unwrap_or_default();
+        for (row, bits) in (0..).zip(rows) {
+            for column in (0..8).filter(|column| bits >> column & 1 == 1) {
+                let corner = (x + column * SCALE, top + row * SCALE);
+                let square = [corner, (corner.0 + SCALE, corner.1 + SCALE)];
+                root.draw(&Rectangle::new(square, BLACK.filled()))
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        x += 6 * SCALE;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cachalot_plan::{Engine, presets};
+
+    use super::super::subject::published;
+    use super::*;
+
+    fn drawn() -> Curve {
+        let machine = presets::machine("desktop-96").unwrap();
+        let subject = published("UD-Q2_K_XL");
+        let model = subject.model.clone();
+        let (wish, engine) = (Wish::default(), Engine::default());
+        curve(&Question { machine: &machine, model: &model, subject: &subject, wish, engine })
+    }
+
+    #[test]
+    fn more_memory_is_never_drawn_slower() {
+        let curve = drawn();
+        assert!(curve.points.is_sorted_by(|a, b| a.1 <= b.1 * 1.0001), "{:?}", curve.points);
+        assert_eq!(curve.points[0].1, 0.0, "a few GiB are not enough");
+        let text = chart(&curve);
+        assert!(text.contains("^ 96 GiB here: 2.") && text.lines().count() == ROWS + 5, "{text}");
+    }
+
+    #[test]
+    fn pictures_are_svg_or_png() {
+        let folder = tempfile::tempdir().unwrap();
+        let curve = drawn();
+        for (name, begins) in [("a.svg", &b"<svg"[..]), ("a.png", b"\x89PNG")] {
+            let path = folder.path().join(name);
+            draw(&curve, "R1", &path).unwrap();
+            assert!(std::fs::read(&path).unwrap().starts_with(begins), "{name}");
+        }
+        let svg = std::fs::read_to_string(folder.path().join("a.svg")).unwrap();
+        assert!(svg.contains("tokens per second over GiB"));
+        assert!(draw(&curve, "R1", &folder.path().join("a.gif")).is_err());
+        assert!(draw(&curve, "R1", &folder.path().join("no/such/a.png")).is_err());
+    }
+}

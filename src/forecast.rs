@@ -1,0 +1,183 @@
+//! The planner asked before a model is loaded: where it will lie, whether it fits, what to expect. Loading
+//! asks it the same, with the same answer.
+
+use std::path::Path;
+
+use cachalot_engine::{Options, Source, described, machine, room, wish};
+use cachalot_gguf::split::Set;
+use cachalot_plan::fit::fit;
+use cachalot_plan::predict::predict;
+use cachalot_plan::{
+    CacheType, Demand, Engine, Fit, Locality, Mode, Model, Prediction, Range, identity, units,
+};
+
+use crate::hardware::{self, Measure};
+use crate::record::{self, Run};
+use crate::settings::Environment;
+
+/// Measuring a machine takes a second or two: smaller models are not worth it.
+const WORTH_MEASURING: u64 = 1 << 30;
+
+/// What was chosen for a model, and what to expect of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Forecast {
+    model: Model,
+    fit: Fit,
+    /// `None` if this machine has never been measured.
+    prediction: Option<Prediction>,
+    /// Bytes per second of the drive, if it is read from.
+    drive: Option<f64>,
+    run: Run,
+}
+
+impl Forecast {
+    /// Asks the planner about `source`. `None` for what is no file, or no model: loading will say so.
+    ///
+    /// # Errors
+    /// If the model does not fit into this machine.
+    pub(crate) fn of(
+        source: &Source,
+        options: &Options,
+        environment: &Environment,
+    ) -> anyhow::Result<Option<Self>> {
+        let Source::File(path) = source else { return Ok(None) };
+        let Some((model, fit, locality)) = placed(path, options)? else { return Ok(None) };
+        let measure = if model.size >= WORTH_MEASURING { Measure::Missing } else { Measure::Never };
+        let here = hardware::this_machine(environment, options, Some(path), measure).without_gpus();
+        let engine = Engine { locality, ..Engine::default() };
+        // How fast a system pages what it has no room for, nobody knows.
+        let is_paged = fit.mode == Mode::Resident && fit.ram > room(options).ram;
+        let prediction = predict(&here, &model, &fit, engine).ok().filter(|_| !is_paged);
+        let run = Run {
+            model: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            size: model.size,
+            threads: options.threads.unwrap_or_else(machine::physical_cores),
+            streamed: fit.mode != Mode::Resident,
+            predicted: prediction.as_ref().map_or(0.0, |prediction| prediction.decode(0).likely),
+            measured: 0.0,
+        };
+        let drive = here.drive().map(|(_, rate)| rate).filter(|_| run.streamed);
+        let ratio = record::ratio(environment.runs.as_deref(), &run);
+        let prediction = match (prediction, ratio) {
+            (Some(prediction), Some(ratio)) => Some(prediction.calibrated(ratio)),
+            (prediction, _) => prediction,
+        };
+        Ok(Some(Self { model, fit, prediction, drive, run }))
+    }
+
+    /// What was chosen and what to expect, in a line.
+    pub(crate) fn line(&self) -> String {
+        let Self { model, fit, drive, .. } = self;
+        let place = match fit.mode {
+            Mode::Resident => "all of it in memory".to_owned(),
+            Mode::Streamed { .. } => {
+                let rate = drive.map_or(String::new(), |rate| format!(" at {}", units::rate(rate)));
+                format!("{} of memory, experts from the drive{rate}", units::bytes(fit.ram))
+            }
+        };
+        let speed = self.prediction.as_ref().map_or(String::new(), |prediction| {
+            format!(
+                ": about {}, bound by {}",
+                shown(prediction.decode(0)),
+                prediction.bound().bound()
+            )
+        });
+        let kv = if fit.cache_type == CacheType::Q8_0 { ", keys and values in q8_0" } else { "" };
+        format!("{}, {}: {place}{kv}{speed}", model.name, units::bytes(model.size))
+    }
+
+    /// The line for which nobody asked is for models that take a while.
+    pub(crate) fn is_worth_a_line(&self) -> bool {
+        self.model.size >= WORTH_MEASURING
+    }
+
+    /// The predicted rate with so many tokens in the cache, if there is a prediction.
+    pub(crate) fn decode(&self, depth: usize) -> Option<Range> {
+        Some(self.prediction.as_ref()?.decode(depth as u64))
+    }
+
+    /// Predicted beside measured, after `tokens` of an answer; kept for the next prediction.
+    pub(crate) fn compare(
+        &self,
+        depth: usize,
+        tokens: usize,
+        measured: f64,
+        environment: &Environment,
+    ) -> Option<String> {
+        let predicted = self.decode(depth)?;
+        if tokens >= record::TOKENS_MIN && measured > 0.0 {
+            // As if it had been measured with an empty cache, since that is what is predicted.
+            let at_start = measured * self.decode(0)?.likely / predicted.likely;
+            let run = Run { measured: at_start, ..self.run.clone() };
+            record::keep(environment.runs.as_deref(), &run);
+        }
+        let ratio = measured / predicted.likely;
+        Some(format!(
+            "predicted {} tokens/s, measured {measured:.1} ({ratio:.2} times that)",
+            shown_rate(predicted)
+        ))
+    }
+}
+
+/// `2.9 tok/s (2.1-3.6)`.
+fn shown(range: Range) -> String {
+    let [low, likely, high] = [range.low, range.likely, range.high].map(units::significant);
+    format!("{likely} tok/s ({low}-{high})")
+}
+
+fn shown_rate(range: Range) -> String {
+    let [low, likely, high] = [range.low, range.likely, range.high].map(units::significant);
+    format!("{likely} ({low}-{high})")
+}
+
+/// The model of a file by its header, and where loading will put it; `None` if it is no such model.
+fn placed(path: &Path, options: &Options) -> anyhow::Result<Option<(Model, Fit, Locality)>> {
+    let Ok(set) = Set::open(path) else { return Ok(None) };
+    let tensors = || set.tensors.iter().map(|tensor| &tensor.info);
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let demand = Demand::of(&set.metadata, tensors());
+    if !identity::identify(&set.metadata, &demand, &file_name).runs {
+        return Ok(None);
+    }
+    let name = file_name.trim_end_matches(".gguf");
+    let Ok(model) = described(name, &set.metadata, tensors(), options) else { return Ok(None) };
+    let files = set.parts.iter().map(|part| part.path.as_path());
+    let fit = fit(&model, room(options), wish(options, files))?;
+    Ok(Some((model, fit, Locality::of(&set.metadata))))
+}
+
+#[cfg(test)]
+mod tests {
+    use cachalot_engine::Stream;
+
+    use super::*;
+
+    fn of(options: &Options) -> anyhow::Result<Option<Forecast>> {
+        let calf = Source::File("models/calf.gguf".into());
+        Forecast::of(&calf, options, &Environment::default())
+    }
+
+    #[test]
+    fn a_small_model_lies_in_memory_and_is_not_worth_a_line() {
+        let forecast = of(&Options::default()).unwrap().unwrap();
+        assert!(!forecast.is_worth_a_line());
+        assert!(forecast.line().starts_with("calf, "), "{}", forecast.line());
+        assert!(forecast.line().contains("all of it in memory"), "{}", forecast.line());
+        assert_eq!((forecast.fit.context, forecast.fit.cache_type), (4096, CacheType::F16));
+    }
+
+    #[test]
+    fn what_the_user_says_is_kept_or_refused() {
+        let options = Options { context: Some(64), ..Options::default() };
+        assert_eq!(of(&options).unwrap().unwrap().fit.context, 64);
+        let options = Options { context: Some(1 << 40), ..Options::default() };
+        assert!(of(&options).unwrap_err().to_string().contains("at most"));
+        let options = Options { stream: Stream::Always, memory: Some(1), ..Options::default() };
+        assert!(
+            of(&options).unwrap_err().to_string().contains("of weights that every token reads")
+        );
+        let missing = Source::File("missing.gguf".into());
+        let none = Forecast::of(&missing, &Options::default(), &Environment::default());
+        assert!(none.unwrap().is_none(), "loading says what is wrong");
+    }
+}

@@ -1,0 +1,243 @@
+//! The machine that this program runs on, with its measured rates.
+//!
+//! Measuring takes a second or two, and what was measured stays true: rates are kept in a file of the
+//! user's cache, by processor and number of threads, and by drive. Whoever doubts them deletes the
+//! file, or says `--fresh`.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use cachalot_engine::Options;
+use cachalot_kernels::Cpu;
+use cachalot_plan::{Machine, probe};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::Environment;
+use crate::terminal::Progress;
+
+/// More programs than this share of the threads disturb a measurement.
+const BUSY: f64 = 0.75;
+/// What is written to measure a drive without a model.
+const SCRATCH_MIB: u64 = 256;
+
+/// What to do about rates that nobody has measured yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Measure them.
+    Missing,
+    /// Measure all again.
+    Fresh,
+    /// Go on without.
+    Never,
+}
+
+/// The rates of this machine, as they are kept.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Rates {
+    memory: Vec<MemoryRate>,
+    drives: Vec<DriveRate>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct MemoryRate {
+    processor: String,
+    threads: usize,
+    instructions: String,
+    read_bytes_per_second: f64,
+    products_per_second: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct DriveRate {
+    device: String,
+    read_bytes_per_second: f64,
+}
+
+impl Rates {
+    fn load(path: Option<&Path>) -> Self {
+        let text = path.and_then(|path| fs::read_to_string(path).ok());
+        // A file that makes no sense is measured anew, and written over.
+        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    /// Keeps them, if there is a place: without one, the next run measures again.
+    fn save(&self, path: Option<&Path>) {
+        let Some(path) = path else { return };
+        let folder = path.parent().map(fs::create_dir_all);
+        if let (Some(Ok(())), Ok(text)) = (folder, serde_json::to_string_pretty(self)) {
+            let _ = fs::write(path, text);
+        }
+    }
+}
+
+/// This machine; `file` is the model, on whose drive the rates of reading are of interest.
+pub(crate) fn this_machine(
+    environment: &Environment,
+    options: &Options,
+    file: Option<&Path>,
+    measure: Measure,
+) -> Machine {
+    let mut machine = probe::machine();
+    let path = environment.rates.as_deref();
+    let mut rates = Rates::load(path);
+    let threads = options.threads.unwrap_or_else(probe::system::physical_cores);
+    let processor = machine.processor.name.clone().unwrap_or_default();
+    let instructions = options.tier.to_string();
+    let is_this = |rate: &MemoryRate| {
+        rate.processor == processor && rate.threads == threads && rate.instructions == instructions
+    };
+    if measure == Measure::Fresh {
+        rates.memory.retain(|rate| !is_this(rate));
+    }
+    if let Some(rate) = rates.memory.iter().find(|rate| is_this(rate)) {
+        machine.memory.read_bytes_per_second = Some(rate.read_bytes_per_second);
+        machine.processor.products_per_second = Some(rate.products_per_second);
+        machine.memory.measured_here = true;
+    } else if measure != Measure::Never {
+        let mut progress = Progress::new("measuring this machine");
+        progress.pulse();
+        probe::measure(&mut machine, &Cpu::new(threads, options.tier));
+        progress.clear();
+        if probe::system::load().is_some_and(|load| load > BUSY * threads as f64) {
+            let warning = "how fast memory is while nothing else runs: other programs were busy as it \
+                           was measured, and it was not kept";
+            machine.unknown.push(warning.to_owned());
+            return with_drive(machine, rates, environment, file, measure);
+        }
+        rates.memory.push(MemoryRate {
+            processor,
+            threads,
+            instructions,
+            read_bytes_per_second: machine.memory.read_bytes_per_second.unwrap_or_default(),
+            products_per_second: machine.processor.products_per_second.unwrap_or_default(),
+        });
+        rates.save(path);
+    }
+    with_drive(machine, rates, environment, file, measure)
+}
+
+/// The machine with the drive on which the model lies, or would lie.
+fn with_drive(
+    mut machine: Machine,
+    mut rates: Rates,
+    environment: &Environment,
+    file: Option<&Path>,
+    measure: Measure,
+) -> Machine {
+    let kept = environment.rates.as_deref();
+    match (file, kept.and_then(Path::parent)) {
+        (Some(file), _) => drive(&mut machine, &mut rates, kept, file, measure),
+        (None, Some(folder)) => {
+            // There is no model yet: a file to measure with is written where files may be.
+            let known = probe::device_of(folder)
+                .is_some_and(|device| rates.drives.iter().any(|rate| rate.device == device));
+            if known && measure != Measure::Fresh {
+                drive(&mut machine, &mut rates, kept, folder, measure);
+            } else if measure != Measure::Never {
+                match scratch(folder) {
+                    Ok(file) => drive(&mut machine, &mut rates, kept, file.path(), measure),
+                    Err(error) => {
+                        let folder = folder.display();
+                        machine.unknown.push(format!("the drive's rate: {folder}: {error}"));
+                    }
+                }
+            }
+        }
+        (None, None) => {}
+    }
+    machine
+}
+
+/// A file of numbers that no drive can compress, which goes away when it is dropped.
+fn scratch(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut progress = Progress::new("measuring the drive");
+    let mut state = 671_u64;
+    let mut piece = vec![0; 1 << 20];
+    for done in 0..SCRATCH_MIB {
+        for bytes in piece.chunks_exact_mut(8) {
+            // xorshift64, Marsaglia 2003
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.copy_from_slice(&state.to_le_bytes());
+        }
+        file.write_all(&piece)?;
+        progress.set(done, SCRATCH_MIB);
+    }
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// The drive of the model, measured or as remembered, before all others.
+fn drive(
+    machine: &mut Machine,
+    rates: &mut Rates,
+    kept: Option<&Path>,
+    file: &Path,
+    measure: Measure,
+) {
+    let device = probe::device_of(file).unwrap_or_else(|| "unknown drive".to_owned());
+    if measure == Measure::Fresh {
+        rates.drives.retain(|rate| rate.device != device);
+    }
+    let known = rates.drives.iter().find(|rate| rate.device == device);
+    let found = match known {
+        Some(rate) => Some(cachalot_plan::machine::Drive {
+            name: device.clone(),
+            path: file.parent().map(|folder| folder.display().to_string()),
+            read_bytes_per_second: Some(rate.read_bytes_per_second),
+            measured_here: true,
+            free_bytes: None,
+        }),
+        None if measure == Measure::Never => None,
+        None => match probe::drive(file) {
+            Ok(drive) => {
+                let rate = drive.read_bytes_per_second.unwrap_or_default();
+                rates
+                    .drives
+                    .push(DriveRate { device: device.clone(), read_bytes_per_second: rate });
+                rates.save(kept);
+                Some(drive)
+            }
+            Err(why) => {
+                machine.unknown.push(why);
+                None
+            }
+        },
+    };
+    if let Some(found) = found {
+        machine.drives.retain(|drive| drive.name != device);
+        machine.drives.insert(0, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_measured_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut environment = Environment::default();
+        environment.rates = Some(folder.path().join("cachalot/rates.json"));
+        let options = Options { threads: Some(1), ..Options::default() };
+        let calf = Some(Path::new("models/calf.gguf"));
+        let none = this_machine(&environment, &options, None, Measure::Never);
+        assert_eq!(none.memory.read_bytes_per_second, None);
+        let first = this_machine(&environment, &options, calf, Measure::Missing);
+        assert!(first.memory.measured_here && first.memory.read_bytes_per_second.unwrap() > 1e6);
+        let again = this_machine(&environment, &options, None, Measure::Never);
+        // On a busy machine nothing is kept, and that is said.
+        let busy = first.unknown.iter().any(|why| why.contains("other programs were busy"));
+        let kept = first.memory.read_bytes_per_second.filter(|_| !busy);
+        assert_eq!(again.memory.read_bytes_per_second, kept);
+        let path = environment.rates.as_deref();
+        fs::create_dir_all(path.unwrap().parent().unwrap()).unwrap();
+        fs::write(path.unwrap(), "nonsense").unwrap();
+        assert!(Rates::load(path).memory.is_empty(), "what makes no sense is forgotten");
+    }
+}
