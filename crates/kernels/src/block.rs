@@ -5,7 +5,10 @@ use crate::cpu::Tier;
 use crate::inputs::{BLOCK, Inputs};
 use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, Order, Rows};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{amx::THIN, avx2};
+use crate::isa::{
+    amx::THIN,
+    avx2::{self, words},
+};
 use crate::matrix::Matrix;
 use crate::ops;
 use crate::pool::Scratch;
@@ -17,17 +20,15 @@ const FEW: usize = 4;
 const FEW_ROWS: usize = 64;
 /// Most rows of a task with many columns.
 const MANY_ROWS: usize = 256;
-/// Blocks of 256 weights that are unpacked to codes at a time.
+/// Rows, and blocks of 256 weights, that are unpacked to words at a time: 16 KiB.
 #[cfg(target_arch = "x86_64")]
-const PANEL_BLOCKS: usize = 8;
+const PANEL_ROWS: usize = 8;
+#[cfg(target_arch = "x86_64")]
+const PANEL_BLOCKS: usize = 4;
 /// Blocks that are unpacked to tiles at a time: 32 rows of them are 32 KiB of bf16, which stay in the
 /// first-level cache while all columns pass.
 #[cfg(target_arch = "x86_64")]
 const TILE_BLOCKS: usize = 2;
-
-/// Rows that are unpacked at a time for AVX2: with `PANEL_BLOCKS` blocks, 80 KiB.
-#[cfg(target_arch = "x86_64")]
-const UNPACKED_ROWS: usize = 16;
 
 /// Which of the inputs take part.
 #[derive(Clone, Copy, Debug)]
@@ -104,9 +105,12 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
             return Path::Floats(gemv);
         }
         if let Some(kernels) = &spec.avx512 {
-            let tiles = columns > FEW && tier.has_amx();
-            let few = Path::Gemv(kernels.gemv, kernels.order);
-            return if tiles { Path::Tiles(kernels) } else { few };
+            if columns <= FEW {
+                return Path::Gemv(kernels.gemv, kernels.order);
+            }
+            if tier.has_amx() {
+                return Path::Tiles(kernels);
+            }
         }
     }
     #[cfg(target_arch = "x86_64")]
@@ -142,7 +146,7 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
         #[cfg(target_arch = "x86_64")]
-        Path::Unpacked(_) => inputs.quantize(cpu.pool(), &avx2::ORDER),
+        Path::Unpacked(_) => inputs.to_words(cpu.pool()),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
     }
@@ -258,8 +262,8 @@ fn few(
     }
 }
 
-/// Unpacks some blocks of some rows, as many as stay in the cache, and multiplies them with all
-/// columns.
+/// Unpacks some blocks of some rows, as many as stay in the first-level cache, and multiplies them with
+/// all columns.
 #[cfg(target_arch = "x86_64")]
 fn unpacked(
     kernels: &Kernels256,
@@ -268,39 +272,27 @@ fn unpacked(
     columns: Columns<'_>,
     scratch: &mut Scratch,
 ) {
-    const BYTES: usize = size_of::<avx2::Unpacked256>();
-    let (rows, blocks) = (matrix.rows(), blocks_of(matrix));
-    let values = scratch.values.resize(columns.len() * rows);
+    let (rows, n, blocks) = (matrix.rows(), columns.len(), blocks_of(matrix));
+    let values = scratch.values.resize(n * rows);
     values.fill(0.0);
-    let panel = scratch.panel.resize(UNPACKED_ROWS * PANEL_BLOCKS * BYTES / 2).as_mut_ptr();
-    for start in (0..rows).step_by(UNPACKED_ROWS) {
-        let count = UNPACKED_ROWS.min(rows - start);
+    let words = scratch.words.resize(PANEL_ROWS * PANEL_BLOCKS * words::RUN);
+    let scales = scratch.scales.resize(PANEL_ROWS * PANEL_BLOCKS);
+    for start in (0..rows).step_by(PANEL_ROWS) {
+        let count = PANEL_ROWS.min(rows - start);
+        let slice = matrix.slice(start, count);
         for from in (0..blocks.count()).step_by(PANEL_BLOCKS) {
             let range = from..blocks.count().min(from + PANEL_BLOCKS);
-            let whole = Blocks { whole: range.len(), tail: 0 };
-            let ready = Rows { start: panel.cast(), stride: range.len() * BYTES, count };
-            // SAFETY: the path was chosen for the tier of its kernels; the panel has room, and its
-            // start lies on a cache line.
-            unsafe {
-                let rows = rows_of(&matrix.slice(start, count));
-                (kernels.unpack)(rows, blocks, range, panel.cast());
-            }
-            for c in (0..columns.len()).step_by(FEW) {
-                let n = FEW.min(columns.len() - c);
-                let column = |i: usize| {
-                    let column = inputs.column(&avx2::ORDER, columns.get(c + i.min(n - 1)));
-                    // SAFETY: columns have the matrix's blocks.
-                    unsafe { column.after(from) }
-                };
-                let group: [Column; FEW] = std::array::from_fn(column);
-                let mut sums = [0.0; FEW * UNPACKED_ROWS];
-                // SAFETY: as above; `sums` has room for `n` columns of `count` rows.
-                unsafe { (kernels.ready)(ready, whole, &group[..n], sums.as_mut_ptr()) };
-                for (i, sums) in sums.chunks_exact(count).take(n).enumerate() {
-                    let values = &mut values[(c + i) * rows + start..][..count];
-                    values.iter_mut().zip(sums).for_each(|(v, s)| *v += s);
-                }
-            }
+            let runs = range.len();
+            let panel = words::Panel { words: words.as_mut_ptr(), scales: scales.as_mut_ptr() };
+            // SAFETY: the path was chosen for the tier of its kernels; the panel has room.
+            unsafe { (kernels.unpack)(rows_of(&slice), blocks, range, panel) };
+            let first = words::Vector { words: panel.words, scales: panel.scales };
+            let left = words::Vectors { first, stride: runs * words::RUN, runs };
+            let column = |c: usize| inputs.words(columns.get(c), from);
+            let steps = words::RUN / words::STEP;
+            let out = values[start..].as_mut_ptr();
+            // SAFETY: as above; columns have the matrix's blocks, and `values` their products.
+            unsafe { words::product(left, column, (count, n), (runs, steps), out, rows) };
         }
     }
 }

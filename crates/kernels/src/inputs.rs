@@ -5,11 +5,14 @@
 //! all experts):
 //!
 //! - [`Plane`]: 16-bit integers with one scale for 256 inputs, as two bytes, for few columns;
+//! - [`Words`]: integers of 14 bits, for many columns without tiles;
 //! - [`Half`]: bf16, for tiles.
 //!
 //! Scales and sums are f32: in f16 they overflow on R1.
 
 use crate::buffer::{Aligned, Shared};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::avx2::words;
 use crate::isa::{Column, Order};
 use crate::pool::Pool;
 
@@ -28,6 +31,7 @@ pub struct Inputs {
     cols: usize,
     floats: Aligned<f32>, // [rows, cols]
     planes: Vec<Plane>,
+    words: Words,
     halves: Vec<Half>,
 }
 
@@ -40,6 +44,14 @@ struct Plane {
     low: Aligned<i8>,    // [rows, blocks, 256]
     scale: Aligned<f32>, // [rows, blocks]
     sums: Aligned<f32>,  // [rows, blocks, 16]
+}
+
+/// Inputs as words with one scale for 256.
+#[derive(Debug, Default)]
+struct Words {
+    fresh: bool,
+    numbers: Aligned<i16>, // [rows, blocks, 256]
+    scale: Aligned<f32>,   // [rows, blocks]
 }
 
 /// Inputs as bf16 in one order.
@@ -60,6 +72,7 @@ impl Inputs {
     pub fn reset(&mut self, rows: usize, cols: usize) -> &mut [f32] {
         (self.rows, self.cols) = (rows, cols);
         self.planes.iter_mut().for_each(|plane| plane.fresh = false);
+        self.words.fresh = false;
         self.halves.iter_mut().for_each(|half| half.fresh = false);
         self.floats.resize(rows * cols)
     }
@@ -122,6 +135,42 @@ impl Inputs {
             }
         };
         each_row(pool, (self.rows, self.cols), &one_row);
+    }
+
+    /// Derives the form of words, unless it is there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn to_words(&mut self, pool: &Pool) {
+        let blocks = self.blocks();
+        if std::mem::replace(&mut self.words.fresh, true) {
+            return;
+        }
+        let numbers = Shared::new(self.words.numbers.resize(self.rows * blocks * BLOCK));
+        let scale = Shared::new(self.words.scale.resize(self.rows * blocks));
+        let (floats, cols) = (&self.floats, self.cols);
+        let one_row = |row: usize| {
+            // SAFETY: each row is written by one task.
+            let (numbers, scale) = unsafe {
+                let at = row * blocks;
+                (numbers.slice(at * BLOCK, blocks * BLOCK), scale.slice(at, blocks))
+            };
+            let floats = floats[row * cols..][..cols].chunks(BLOCK);
+            for ((floats, numbers), scale) in floats.zip(numbers.chunks_exact_mut(BLOCK)).zip(scale)
+            {
+                *scale = to_words(floats, &words::WORDS, numbers);
+            }
+        };
+        each_row(pool, (self.rows, self.cols), &one_row);
+    }
+
+    /// Row `row` as words, from block `block` on; [`Inputs::to_words`] came before.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn words(&self, row: usize, block: usize) -> words::Vector {
+        assert!(self.words.fresh, "turned to words before they are multiplied");
+        let at = row * self.blocks() + block;
+        words::Vector {
+            words: self.words.numbers[at * BLOCK..].as_ptr(),
+            scales: self.words.scale[at..].as_ptr(),
+        }
     }
 
     /// Derives the bf16 form in this order, unless it is there.
@@ -215,14 +264,14 @@ fn quantize(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
     quantize_block(floats, order, out);
 }
 
-/// Quantizes up to 256 inputs; missing ones count as zero.
+/// Up to 256 inputs as integers of magnitudes up to `limit`, and their scale; missing ones count as zero.
 #[inline(always)]
-fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
+fn integers(floats: &[f32], limit: f32) -> ([i32; BLOCK], f32) {
     let mut padded = [0.0f32; BLOCK];
     padded[..floats.len()].copy_from_slice(floats);
     let mut integers = [0i32; BLOCK];
     let largest = padded.iter().fold(0.0f32, |a, &x| a.max(x.abs()));
-    let mut scale = largest / LARGEST;
+    let mut scale = largest / limit;
     // Inputs too small for a normal scale are zero next to anything that matters.
     if scale < f32::MIN_POSITIVE {
         scale = 0.0;
@@ -233,6 +282,13 @@ fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
             *i = (x * inverse + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).cast_signed();
         }
     }
+    (integers, scale)
+}
+
+/// Quantizes up to 256 inputs.
+#[inline(always)]
+fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
+    let (integers, scale) = integers(floats, LARGEST);
     *out.scale = scale;
     for (sum, group) in out.sums.iter_mut().zip(integers.chunks_exact(16)) {
         *sum = scale * group.iter().sum::<i32>() as f32;
@@ -248,6 +304,29 @@ fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
         out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
         out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
     }
+}
+
+/// Turns up to 256 inputs to words in this order, and returns their scale.
+#[cfg(target_arch = "x86_64")]
+fn to_words(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
+    #[inline(always)]
+    fn block(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
+        let (integers, scale) = integers(floats, words::LARGEST);
+        let numbers = integers.map(|i| i as i16);
+        for (to, &quad) in out.chunks_exact_mut(4).zip(&order.quads) {
+            to.copy_from_slice(&numbers[usize::from(quad) * 4..][..4]);
+        }
+        scale
+    }
+    #[target_feature(enable = "avx2")]
+    fn wide(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
+        block(floats, order, out)
+    }
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was detected.
+        return unsafe { wide(floats, order, out) };
+    }
+    block(floats, order, out)
 }
 
 fn halve(floats: &[f32], order: &Order, out: &mut [u16]) {

@@ -28,6 +28,9 @@ pub(crate) struct Scratch {
     pub(crate) sums: Aligned<f32>,
     /// Unpacked weights.
     pub(crate) panel: Aligned<u16>,
+    /// Unpacked weights as words, and their scales.
+    pub(crate) words: Aligned<i16>,
+    pub(crate) scales: Aligned<f32>,
     /// Cache rows and softmax weights as bf16.
     pub(crate) halves: Aligned<u16>,
     /// Inputs brought together for one matrix.

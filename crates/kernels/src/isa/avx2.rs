@@ -18,11 +18,10 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_sign_epi8,
 };
 
-use std::marker::PhantomData;
-
-use super::{BlockRange, Blocks, Column, Kernels256, Order, Rows};
+use super::{Blocks, Column, Kernels256, Order, Rows};
 
 pub(crate) mod lanes;
+pub(crate) mod words;
 
 /// Bytes ahead of the reader that are asked for early; the hardware's own prefetch stops at pages.
 const AHEAD: usize = 4096;
@@ -90,51 +89,7 @@ const fn run(largest: u8) -> usize {
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
     assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
-    Kernels256 { gemv: gemv::<F>, unpack: unpack::<F>, ready: gemv::<Ready<F>> }
-}
-
-/// Blocks of `F` that are unpacked already: each an [`Unpacked256`] in memory.
-struct Ready<F>(PhantomData<F>);
-
-// SAFETY: reads one `Unpacked256`, whose codes are those of `F`.
-unsafe impl<F: Codes256> Codes256 for Ready<F> {
-    const BYTES: usize = size_of::<Unpacked256>();
-    const LARGEST: u8 = F::LARGEST;
-    const SIGNED: bool = F::SIGNED;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn unpack(at: *const u8) -> Unpacked256 {
-        // SAFETY: readable by contract.
-        unsafe { at.cast::<Unpacked256>().read_unaligned() }
-    }
-}
-
-/// Unpacks blocks `range` of `rows`: `panel[r * range.len() + b]`.
-///
-/// # Safety
-/// As for [`Kernels256::unpack`].
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn unpack<F: Codes256>(
-    rows: Rows,
-    blocks: Blocks,
-    range: BlockRange,
-    panel: *mut Unpacked256,
-) {
-    for r in 0..rows.count {
-        for (i, b) in range.clone().enumerate() {
-            // SAFETY: block `b` of the row is in bounds and the panel has room for every one.
-            unsafe {
-                let at = rows.start.add(r * rows.stride + b * F::BYTES);
-                let unpacked = if b < blocks.whole {
-                    F::unpack(at)
-                } else {
-                    unpack_tail::<F>(at, blocks.tail)
-                };
-                panel.add(r * range.len() + i).write(unpacked);
-            }
-        }
-    }
+    Kernels256 { gemv: gemv::<F>, unpack: words::unpack::<F> }
 }
 
 /// Unpacks the first `tail` bytes of a block as if zero bytes followed, whose weights meet inputs
@@ -193,8 +148,7 @@ unsafe fn dot<F: Codes256, const C: usize>(
         // anywhere.
         unsafe {
             let at = row.add(b * F::BYTES);
-            // What was unpacked just now is in the cache.
-            let mut line = if F::BYTES == size_of::<Unpacked256>() { F::BYTES } else { 0 };
+            let mut line = 0;
             while line < F::BYTES {
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast());
                 line += 64;

@@ -73,24 +73,6 @@ pub(crate) struct Column {
     pub(crate) sums: *const f32,
 }
 
-impl Column {
-    /// The column after this many blocks.
-    ///
-    /// # Safety
-    /// It has as many.
-    pub(crate) unsafe fn after(self, blocks: usize) -> Self {
-        // SAFETY: by contract.
-        unsafe {
-            Self {
-                high: self.high.add(blocks * 256),
-                low: self.low.add(blocks * 256),
-                scale: self.scale.add(blocks),
-                sums: self.sums.add(blocks * 16),
-            }
-        }
-    }
-}
-
 /// Rows of one matrix for the drivers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
@@ -108,11 +90,9 @@ pub(crate) struct Rows {
 pub(crate) struct Kernels256 {
     /// Products of few columns.
     pub(crate) gemv: Gemv,
-    /// Unpacks some blocks of all rows, `panel[row * range.len() + block]`.
+    /// Unpacks some blocks of all rows; see [`avx2::words`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, panel: *mut avx2::Unpacked256),
-    /// Products of few columns with rows that were unpacked.
-    pub(crate) ready: Gemv,
+    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx2::words::Panel),
 }
 
 /// The AVX-512 kernels of one format.
