@@ -25,6 +25,9 @@ const AHEAD_MAX: usize = 16;
 /// Experts of a prompt that are computed together.
 const TOGETHER_MAX: usize = 8;
 
+/// Experts of each token that are guessed for the next layer, the likeliest of its router.
+const GUESSES: usize = 6;
+
 /// [`Experts`] over an [`ExpertCache`].
 #[derive(Debug)]
 pub struct Streamed {
@@ -365,6 +368,19 @@ impl Experts for Streamed {
         let count = picks.groups().count();
         let first = if tokens * picks.of(0).0.len() <= OUTPUTS_MAX { count } else { ahead };
         self.request_up_to(first.min(count), layer, picks);
+        self.cache.end_guesses(layer);
+    }
+
+    fn hint(&mut self, layer: usize, guesses: &Picks) {
+        for token in 0..guesses.tokens() {
+            for &expert in guesses.of(token).0.iter().take(GUESSES) {
+                self.cache.guess(layer - self.first, expert as usize);
+            }
+        }
+    }
+
+    fn wants_hints(&self) -> bool {
+        self.cache.wants_guesses()
     }
 
     fn apply(
