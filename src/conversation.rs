@@ -170,12 +170,9 @@ impl Conversation {
                 eprintln!("{}", look.dim(&format!("planner:  {compared}")));
             }
         }
-        if let (Some(streaming), Some(streamed)) = (self.engine.streaming(), stats.answer_streamed)
-            && streaming.is_slow(&streamed)
-        {
-            let rates = [streamed.read_rate(), streaming.rate.bytes_per_second].map(gigabytes);
-            let [now, then] = rates;
-            eprintln!("The drive delivers {now}/s, less than half of the {then}/s of the start.");
+        let slow = self.engine.streaming().zip(stats.answer_streamed);
+        if let Some(line) = slow.and_then(|(of, stats)| terminal::slow_drive(of, &stats)) {
+            eprintln!("{line}");
         }
     }
 

@@ -79,6 +79,10 @@ pub struct CacheStats {
     pub foreseen: u64,
     /// Experts that were read because of a guess, in whole or in part, and not picked.
     pub wasted: u64,
+    /// Picks that had to prefer what is in memory, if that was wanted.
+    pub routed: u64,
+    /// Of these, picks that are not the router's.
+    pub replaced: u64,
     /// Bytes read from drives.
     pub bytes: u64,
     /// Time in which at least one read was under way.
@@ -96,6 +100,8 @@ impl CacheStats {
             misses: self.misses - earlier.misses,
             foreseen: self.foreseen - earlier.foreseen,
             wasted: self.wasted - earlier.wasted,
+            routed: self.routed - earlier.routed,
+            replaced: self.replaced - earlier.replaced,
             bytes: self.bytes - earlier.bytes,
             busy: self.busy.saturating_sub(earlier.busy),
             waited: self.waited.saturating_sub(earlier.waited),
@@ -106,6 +112,11 @@ impl CacheStats {
     pub fn hit_rate(&self) -> f64 {
         let all = self.hits + self.misses;
         if all == 0 { 1.0 } else { self.hits as f64 / all as f64 }
+    }
+
+    /// The share of picks that are the router's own, if experts in memory were preferred.
+    pub fn agreement(&self) -> Option<f64> {
+        (self.routed > 0).then(|| 1.0 - self.replaced as f64 / self.routed as f64)
     }
 
     /// Bytes per second while reads were under way; 0 if none were.
@@ -141,6 +152,11 @@ impl Monitor {
     /// Asks the cache to give memory back, as others need it; it does so with the next token.
     pub fn give_back(&self, bytes: u64) {
         self.0.unwanted.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of memory that were asked back and not given yet.
+    pub fn unwanted(&self) -> u64 {
+        self.0.unwanted.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheStats> {
@@ -362,6 +378,18 @@ impl ExpertCache {
         self.residency.pin(frame);
     }
 
+    /// Whether an expert is in memory or on its way.
+    pub fn has(&self, layer: usize, expert: usize) -> bool {
+        self.residency.frame(self.residency.number(layer, expert)).is_some()
+    }
+
+    /// Notes that, of so many `picks`, some were `replaced`: others than the router's.
+    pub fn note_routing(&self, picks: usize, replaced: usize) {
+        let mut stats = self.monitor.lock();
+        (stats.routed, stats.replaced) =
+            (stats.routed + picks as u64, stats.replaced + replaced as u64);
+    }
+
     /// Whether an expert can be computed.
     pub fn is_ready(&self, layer: usize, expert: usize) -> bool {
         let frame = self.residency.frame(self.residency.number(layer, expert));
@@ -470,7 +498,7 @@ impl ExpertCache {
         let Some(number) = self.residency.expert(frame) else { return };
         let (layer, expert) = (number / self.experts, number % self.experts);
         let wrong = match done.result {
-            Ok(()) => done.read.file.check_unchanged(&self.name(layer, expert)).err(),
+            Ok(()) => done.read.file.check_unchanged(|| self.name(layer, expert)).err(),
             Err(source) => Some(self.unreadable(layer, expert, slice, source)),
         };
         let Frame { slots, missing, failure, .. } = &mut self.frames[frame];

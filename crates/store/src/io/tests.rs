@@ -138,14 +138,14 @@ fn a_dropped_reader_ends_with_reads_in_flight() {
 fn a_file_that_is_written_to_is_noticed() {
     let (_folder, path) = file(&numbered(10_000));
     let open = ReadFile::open(&path).unwrap();
-    open.check_unchanged("it").unwrap();
+    open.check_unchanged(|| "it".to_owned()).unwrap();
     let other = path.with_extension("new");
     fs::write(&other, b"new").unwrap();
     fs::rename(&other, &path).unwrap();
-    open.check_unchanged("it").expect("a replaced file is still the old one");
+    open.check_unchanged(|| "it".to_owned()).expect("a replaced file is still the old one");
     let open = ReadFile::open(&path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(1).unwrap();
-    let error = open.check_unchanged("it").unwrap_err().to_string();
+    let error = open.check_unchanged(|| "it".to_owned()).unwrap_err().to_string();
     assert!(error.contains("written to"), "{error}");
 }
 

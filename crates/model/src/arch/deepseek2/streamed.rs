@@ -34,6 +34,8 @@ pub struct Streamed {
     first: usize,
     layers: Vec<Layer>,
     cache: ExpertCache,
+    /// Whether routers shall prefer what is in memory.
+    prefers_cached: bool,
     /// Picked experts of the present layer that the cache was asked for, in ascending order.
     requested: usize,
     inner: Inputs, // [rows, width]
@@ -109,28 +111,12 @@ impl Layer {
 }
 
 impl Streamed {
-    /// Experts of all layers that have them, over a cache of `budget` bytes.
+    /// Experts of all layers that have them, over a cache.
     ///
     /// # Errors
     /// If the model has no experts, a tensor is missing or has another shape or format than it
     /// should, or there is no memory for the cache.
     pub fn bind(
-        weights: &Weights,
-        config: &Config,
-        reader: Reader,
-        budget: u64,
-    ) -> Result<Self, Error> {
-        let experts = config.experts.as_ref().ok_or(Error::NoExperts)?;
-        let first = config.dense_layers;
-        let options = CacheOptions::new(budget, first, experts.count, experts.used);
-        Self::bind_with(weights, config, reader, &options)
-    }
-
-    /// As [`Streamed::bind`], with all options of the cache.
-    ///
-    /// # Errors
-    /// As [`Streamed::bind`].
-    pub fn bind_with(
         weights: &Weights,
         config: &Config,
         reader: Reader,
@@ -147,6 +133,7 @@ impl Streamed {
             first,
             layers,
             cache: ExpertCache::new(stacks, reader, options)?,
+            prefers_cached: false,
             requested: 0,
             inner: Inputs::new(),
             gates: Vec::new(),
@@ -167,6 +154,12 @@ impl Streamed {
     /// As [`ExpertCache::remember`].
     pub fn remember(&mut self, path: PathBuf) {
         self.cache.remember(path);
+    }
+
+    /// From now on, routers prefer experts that are in memory to others that they like little better:
+    /// fewer reads, and other results than the model's.
+    pub fn prefer_cached(&mut self) {
+        self.prefers_cached = true;
     }
 
     /// Whether the cache's memory is safe from being swapped out.
@@ -369,6 +362,9 @@ impl Experts for Streamed {
         let first = if tokens * picks.of(0).0.len() <= OUTPUTS_MAX { count } else { ahead };
         self.request_up_to(first.min(count), layer, picks);
         self.cache.end_guesses(layer);
+        if let Some(replaced) = picks.replaced() {
+            self.cache.note_routing(tokens * picks.of(0).0.len(), replaced);
+        }
     }
 
     fn hint(&mut self, layer: usize, guesses: &Picks) {
@@ -381,6 +377,14 @@ impl Experts for Streamed {
 
     fn wants_hints(&self) -> bool {
         self.cache.wants_guesses()
+    }
+
+    fn wants_preference(&self) -> bool {
+        self.prefers_cached
+    }
+
+    fn is_at_hand(&self, layer: usize, expert: usize) -> bool {
+        self.cache.has(layer - self.first, expert)
     }
 
     fn apply(
