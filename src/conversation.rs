@@ -11,7 +11,7 @@ use cachalot_plan::units;
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
-use crate::terminal::{self, AnswerWriter, Look, Progress, gigabytes, time};
+use crate::terminal::{self, AnswerWriter, Look, Progress, time};
 
 /// A model, what was said so far, and how to go on.
 #[derive(Debug)]

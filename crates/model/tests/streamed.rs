@@ -178,7 +178,7 @@ fn routers_that_prefer_what_is_cached_read_less_and_say_how_far_they_stray() {
     let [plain, preferring] = seen[..] else { panic!("two runs") };
     assert_eq!(plain.agreement(), None, "nobody prefers anything unasked");
     let agreement = preferring.agreement().unwrap();
-    assert!((0.5..1.0).contains(&agreement), "{agreement} of the picks are the router's");
+    assert!((0.94..1.0).contains(&agreement), "{agreement} of the picks are the router's");
     assert!(preferring.misses < plain.misses, "{preferring:?} after {plain:?}");
 }
 

@@ -16,6 +16,10 @@ const SUM_MIN: f32 = 6.103_515_6e-5;
 /// many are looked at for each pick (Cache-conditional experts, arXiv 2412.00099, section 3).
 const SACRED: usize = 2;
 const CANDIDATES: (usize, usize) = (3, 2);
+/// The share of picks that may be replaced: with more, models that were measured grew worse.
+const REPLACED_SHARE: f64 = 0.05;
+/// Replacements that can be saved up.
+const REPLACED_MAX: f64 = 8.0;
 
 /// The router of one layer.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct RouterScratch {
     choice: Vec<f32>, // [experts]: scores as they count for the choice
     groups: Vec<f32>, // [groups]
     best: Vec<usize>, // [candidates]
+    /// Picks that may still be replaced.
+    replaceable: f64,
 }
 
 /// The name of a layer's selection bias, if it has one: converters wrote it in two ways.
@@ -85,7 +91,7 @@ impl Router {
         scratch: &mut RouterScratch,
         picks: &mut Picks,
     ) {
-        let RouterScratch { choice, groups, best, .. } = scratch;
+        let RouterScratch { choice, groups, best, replaceable, .. } = scratch;
         match self.config.gate {
             Gate::Softmax => ops::softmax(scores),
             Gate::Sigmoid => scores.iter_mut().for_each(|s| *s = ops::sigmoid(*s)),
@@ -108,7 +114,10 @@ impl Router {
             best.push(next);
         }
         if let Some(preferred) = preferred {
-            picks.note_replaced(prefer(best, used, preferred));
+            *replaceable = (*replaceable + REPLACED_SHARE * used as f64).min(REPLACED_MAX);
+            let replaced = prefer(best, used, *replaceable as usize, preferred);
+            *replaceable -= replaced as f64;
+            picks.note_replaced(replaced);
         }
         let first = picks.begin_token();
         best.iter().take(used).for_each(|&expert| picks.push(expert as u32, scores[expert]));
@@ -149,11 +158,20 @@ impl Router {
 }
 
 /// Reorders `best`, experts from the best on, so that the first `used` have those that are `preferred`
-/// before others, but for the very best. Returns how many of these were not among the first before.
-fn prefer(best: &mut [usize], used: usize, preferred: &dyn Fn(usize) -> bool) -> usize {
+/// before others, but for the very best. Returns how many of these were not among the first before, at
+/// most `most`.
+fn prefer(
+    best: &mut [usize],
+    used: usize,
+    most: usize,
+    preferred: &dyn Fn(usize) -> bool,
+) -> usize {
     let mut replaced = 0;
     // From the worst pick on: each that is not at hand gives way to the best of the rest that is.
     for at in (SACRED.min(used)..used).rev() {
+        if replaced == most {
+            break;
+        }
         if preferred(best[at]) {
             continue;
         }
@@ -250,21 +268,23 @@ mod tests {
     fn what_is_at_hand_replaces_the_worst_picks_but_never_the_best() {
         let router = router(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -1.0], None, &config(8, 4));
         let (cpu, mut x, mut picks) = (Cpu::new(1, Tier::SCALAR), Inputs::new(), Picks::default());
-        let mut choose = |at_hand: &[usize]| {
+        let mut choose = |at_hand: &[usize], replaceable: f64| {
             x.reset(1, 1).fill(1.0);
             let preferred = |expert: usize| at_hand.contains(&expert);
-            let scratch = &mut RouterScratch::default();
+            let scratch = &mut RouterScratch { replaceable, ..RouterScratch::default() };
             router.choose(&cpu, &mut x, Some(&preferred), scratch, &mut picks);
             let (experts, weights) = picks.of(0);
             assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6, "weights of those picked");
             (experts.to_vec(), picks.replaced().unwrap())
         };
-        assert_eq!(choose(&[]), (vec![0, 1, 2, 3], 0), "nothing to prefer");
-        assert_eq!(choose(&[0, 1, 2, 3, 4, 5]), (vec![0, 1, 2, 3], 0), "all are there");
-        assert_eq!(choose(&[5]), (vec![0, 1, 2, 5], 1), "the worst pick gives way");
-        assert_eq!(choose(&[4, 5]), (vec![0, 1, 5, 4], 2), "the two best do not");
-        assert_eq!(choose(&[3, 4, 5]), (vec![0, 1, 4, 3], 1), "what is at hand stays");
-        assert_eq!(choose(&[6, 7]), (vec![0, 1, 2, 3], 0), "too far down to be looked at");
+        assert_eq!(choose(&[], 4.0), (vec![0, 1, 2, 3], 0), "nothing to prefer");
+        assert_eq!(choose(&[0, 1, 2, 3, 4, 5], 4.0), (vec![0, 1, 2, 3], 0), "all are there");
+        assert_eq!(choose(&[5], 4.0), (vec![0, 1, 2, 5], 1), "the worst pick gives way");
+        assert_eq!(choose(&[4, 5], 4.0), (vec![0, 1, 5, 4], 2), "the two best do not");
+        assert_eq!(choose(&[3, 4, 5], 4.0), (vec![0, 1, 4, 3], 1), "what is at hand stays");
+        assert_eq!(choose(&[4, 5], 1.0), (vec![0, 1, 2, 4], 1), "only so many");
+        assert_eq!(choose(&[4, 5], 0.0), (vec![0, 1, 2, 3], 0), "or none");
+        assert_eq!(choose(&[6, 7], 4.0), (vec![0, 1, 2, 3], 0), "too far down to be looked at");
     }
 
     #[test]
