@@ -101,6 +101,13 @@ pub(crate) struct ModelArgs {
     /// memory (auto), always, or never
     #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
     pub(crate) stream: StreamArg,
+    /// Read experts that the next layer will probably pick, while the drive is idle: the same results
+    #[arg(long)]
+    pub(crate) guess_experts: bool,
+    /// Prefer experts that are in memory to others that the router likes little better: faster, and
+    /// OTHER RESULTS than the model's; --verbose says how many picks were the router's own
+    #[arg(long)]
+    pub(crate) prefer_cached: bool,
     /// Write down which experts are picked, for `cargo xtask replay`
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,

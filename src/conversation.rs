@@ -11,7 +11,7 @@ use cachalot_plan::units;
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
-use crate::terminal::{self, AnswerWriter, Look, Progress, gigabytes, time};
+use crate::terminal::{self, AnswerWriter, Look, Progress, time};
 
 /// A model, what was said so far, and how to go on.
 #[derive(Debug)]
@@ -170,12 +170,9 @@ impl Conversation {
                 eprintln!("{}", look.dim(&format!("planner:  {compared}")));
             }
         }
-        if let (Some(streaming), Some(streamed)) = (self.engine.streaming(), stats.answer_streamed)
-            && streaming.is_slow(&streamed)
-        {
-            let rates = [streamed.read_rate(), streaming.rate.bytes_per_second].map(gigabytes);
-            let [now, then] = rates;
-            eprintln!("The drive delivers {now}/s, less than half of the {then}/s of the start.");
+        let slow = self.engine.streaming().zip(stats.answer_streamed);
+        if let Some(line) = slow.and_then(|(of, stats)| terminal::slow_drive(of, &stats)) {
+            eprintln!("{line}");
         }
     }
 

@@ -246,16 +246,38 @@ pub(crate) fn streamed(
     time: Duration,
 ) -> String {
     let waited = stats.waited.as_secs_f64() / time.as_secs_f64().max(1e-9);
-    format!(
+    let mut text = format!(
         "{:.1} % found in memory, {} read per token at {}/s of {}/s, {:.0} % of the time waiting: bound by \
-         the {}",
+         {}",
         100.0 * stats.hit_rate(),
         gigabytes(stats.bytes as f64 / tokens.max(1) as f64),
         gigabytes(stats.read_rate()),
         gigabytes(streaming.rate.bytes_per_second),
         100.0 * waited,
-        if waited > 0.5 { "disk" } else { "processor" },
-    )
+        if waited > 0.5 { "disk" } else { "compute" },
+    );
+    let guessed = stats.foreseen + stats.wasted;
+    if guessed > 0 {
+        text += &format!("; {} of {guessed} guesses were right", stats.foreseen);
+    }
+    if let Some(agreement) = stats.agreement() {
+        text += &format!(
+            "; results changed by --prefer-cached: {:.1} % of the picks are the router's own",
+            100.0 * agreement
+        );
+    }
+    text
+}
+
+/// The line for a drive that has been slower than it was, for long.
+pub(crate) fn slow_drive(streaming: &Streaming, stats: &CacheStats) -> Option<String> {
+    let [now, then] = [stats.read_rate(), streaming.rate.bytes_per_second].map(gigabytes);
+    streaming.is_slow(stats).then(|| {
+        format!(
+            "The drive delivers {now}/s, less than half of the {then}/s of the start: is it hot, or busy \
+             with something else?"
+        )
+    })
 }
 
 #[cfg(test)]

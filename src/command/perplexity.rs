@@ -90,6 +90,8 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         kv_type: None,
         memory: args.computation.memory,
         stream: args.computation.stream,
+        guess_experts: false,
+        prefer_cached: false,
         trace: None,
         exact: false,
     };

@@ -52,6 +52,11 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Whether to stream experts from drives.
     pub stream: Stream,
+    /// Whether to read experts that the next layer will probably pick, while the drive is idle. It
+    /// changes no result.
+    pub guesses: bool,
+    /// Whether routers shall prefer experts that are in memory, which changes results.
+    pub prefer_cached: bool,
     /// Where to write down which experts are picked.
     pub trace: Option<PathBuf>,
     /// The folder that remembers, from run to run, which experts were popular.
@@ -69,6 +74,8 @@ impl Default for Options {
             groups: ExpertGroups::Auto,
             memory: None,
             stream: Stream::Auto,
+            guesses: false,
+            prefer_cached: false,
             trace: None,
             memories: None,
         }

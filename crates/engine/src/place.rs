@@ -10,7 +10,7 @@ use cachalot_kernels::Cpu;
 use cachalot_model::{Config, Experts, KvType, Model, ModelOptions, Resident, Streamed, Traced};
 use cachalot_plan::fit::{fit, headroom};
 use cachalot_plan::{CacheType, Demand, Fit, Mode, Room, Stream, Wish};
-use cachalot_store::{Placement, Reader, Weights};
+use cachalot_store::{CacheOptions, Placement, Reader, Weights};
 
 use crate::assemble::{Options, Source};
 use crate::stream::Streaming;
@@ -143,7 +143,15 @@ fn placed(
         true
     };
     let (weights, rate) = Weights::open_streamed(&path, &mut reader, &mut go_on)?;
-    let mut streamed = Streamed::bind(&weights, &config, reader, cache)?;
+    let experts = config.experts.as_ref().ok_or(cachalot_model::Error::NoExperts)?;
+    let cache = CacheOptions {
+        guesses: options.guesses,
+        ..CacheOptions::new(cache, config.dense_layers, experts.count, experts.used)
+    };
+    let mut streamed = Streamed::bind(&weights, &config, reader, &cache)?;
+    if options.prefer_cached {
+        streamed.prefer_cached();
+    }
     if let Some(folder) = &options.memories {
         streamed.remember(folder.join(memory_name(&weights, &path)));
     }

@@ -39,3 +39,37 @@ impl Streaming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn streaming(bytes_per_second: f64) -> Streaming {
+        let rate = ReadRate { bytes_per_second, direct: true, reader: "io_uring" };
+        Streaming { monitor: Monitor::default(), rate, is_locked: true, routed: 1 << 40 }
+    }
+
+    #[test]
+    fn a_drive_is_slow_if_it_delivers_less_than_half_for_long() {
+        let streaming = streaming(2e9);
+        let after = |gigabytes: u64, seconds| CacheStats {
+            bytes: gigabytes << 30,
+            busy: Duration::from_secs(seconds),
+            ..CacheStats::default()
+        };
+        assert!(streaming.is_slow(&after(10, 20)), "0.54 GB/s");
+        assert!(!streaming.is_slow(&after(10, 10)), "1.07 GB/s");
+        assert!(!streaming.is_slow(&after(1, 20)), "so little may be an accident");
+    }
+
+    #[test]
+    fn memory_is_given_back_at_the_brink_only() {
+        let streaming = streaming(2e9);
+        streaming.relieve(600, 1000);
+        assert_eq!(streaming.monitor.unwanted(), 0, "there is enough");
+        streaming.relieve(300, 1000);
+        assert_eq!(streaming.monitor.unwanted(), 700, "up to the headroom");
+    }
+}

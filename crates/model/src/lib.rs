@@ -124,6 +124,18 @@ pub trait Experts: Send {
     fn wants_hints(&self) -> bool {
         false
     }
+
+    /// Whether routers are to prefer experts that are at hand. This changes results, so nobody does
+    /// that unasked.
+    fn wants_preference(&self) -> bool {
+        false
+    }
+
+    /// Whether an expert is at hand, without reading or asking others.
+    fn is_at_hand(&self, layer: usize, expert: usize) -> bool {
+        let _ = (layer, expert);
+        true
+    }
 }
 
 /// A gated feed-forward network: `down · (silu(gate · x) * (up · x))`.

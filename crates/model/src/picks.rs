@@ -9,7 +9,8 @@ pub struct Picks {
     used: usize,
     experts: Vec<u32>, // [tokens, used]
     weights: Vec<f32>, // [tokens, used]
-    starts: Vec<u32>,  // [experts + 1]: where an expert's run begins in the two lists below
+    replaced: Option<usize>,
+    starts: Vec<u32>, // [experts + 1]: where an expert's run begins in the two lists below
     sorted_tokens: Vec<u32>,
     sorted_weights: Vec<f32>,
 }
@@ -31,12 +32,23 @@ impl Picks {
         self.used = used;
         self.experts.clear();
         self.weights.clear();
+        self.replaced = None;
     }
 
     /// Adds the experts of the next token.
     pub fn push(&mut self, expert: u32, weight: f32) {
         self.experts.push(expert);
         self.weights.push(weight);
+    }
+
+    /// Notes that so many experts of a token are not the router's first choice.
+    pub(crate) fn note_replaced(&mut self, count: usize) {
+        *self.replaced.get_or_insert(0) += count;
+    }
+
+    /// Picks that are not the router's first choice, if what was at hand was preferred.
+    pub fn replaced(&self) -> Option<usize> {
+        self.replaced
     }
 
     /// Where the weights of the next token will begin.

@@ -91,4 +91,12 @@ impl Experts for Traced {
     fn wants_hints(&self) -> bool {
         self.inner.wants_hints()
     }
+
+    fn wants_preference(&self) -> bool {
+        self.inner.wants_preference()
+    }
+
+    fn is_at_hand(&self, layer: usize, expert: usize) -> bool {
+        self.inner.is_at_hand(layer, expert)
+    }
 }

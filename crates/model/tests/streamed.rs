@@ -6,6 +6,7 @@ mod common;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use cachalot_kernels::Tier;
 use cachalot_model::{Config, KvType, Logits, Model, ModelOptions, Resident, Streamed, Traced};
 use cachalot_store::trace::Trace;
-use cachalot_store::{CacheOptions, Monitor, ReadFunction, Reader, Weights};
+use cachalot_store::{CacheOptions, Monitor, Placement, ReadFunction, Reader, Weights};
 
 const FILES: [&str; 3] = ["nano-ud-iq1_s.gguf", "nano-ud-q2_k_xl.gguf", "nano-iq-mix.gguf"];
 const VOCABULARY: u32 = 640;
@@ -23,22 +24,26 @@ fn tokens(n: u32) -> Vec<u32> {
 }
 
 /// A model whose experts have a cache of `budget` bytes.
-fn streamed(
-    name: &str,
-    mut reader: Reader,
-    budget: u64,
+fn streamed(name: &str, reader: Reader, budget: u64, options: &ModelOptions) -> (Model, Monitor) {
+    let cache = |plain| CacheOptions { budget, patience: Duration::from_secs(20), ..plain };
+    streamed_with(&common::fixture(name), reader, &cache, &|_| {}, options)
+}
+
+/// As [`streamed`], with all of a cache's options and whatever is to be set before the model is bound.
+fn streamed_with(
+    path: &Path,
+    reader: Reader,
+    cache: &dyn Fn(CacheOptions) -> CacheOptions,
+    set: &dyn Fn(&mut Streamed),
     options: &ModelOptions,
 ) -> (Model, Monitor) {
-    let (weights, rate) =
-        Weights::open_streamed(common::fixture(name), &mut reader, &mut |_, _| true).unwrap();
-    assert!(rate.bytes_per_second > 0.0);
+    let mut reader = reader;
+    let (weights, _) = Weights::open_streamed(path, &mut reader, &mut |_, _| true).unwrap();
     let config = Config::of(&weights, options).unwrap();
     let experts = config.experts.clone().unwrap();
-    let cache = CacheOptions {
-        patience: Duration::from_secs(20),
-        ..CacheOptions::new(budget, config.dense_layers, experts.count, experts.used)
-    };
-    let experts = Streamed::bind_with(&weights, &config, reader, &cache).unwrap();
+    let plain = CacheOptions::new(1, config.dense_layers, experts.count, experts.used);
+    let mut experts = Streamed::bind(&weights, &config, reader, &cache(plain)).unwrap();
+    set(&mut experts);
     let monitor = experts.monitor();
     let cpu = common::cpu(2, Tier::detect());
     let model = Model::load_with_experts(&weights, &cpu, options, Box::new(experts)).unwrap();
@@ -78,6 +83,103 @@ fn logits_are_those_of_resident_experts_at_any_size_on_any_path() {
             }
         }
     }
+}
+
+#[test]
+fn guesses_change_no_bit_and_are_read_once() {
+    for name in FILES {
+        let options = ModelOptions::default();
+        let cpu = common::cpu(2, Tier::detect());
+        let expected = run(&mut Model::load(&common::open(name), &cpu, &options).unwrap());
+        let (mut foreseen, mut wasted) = (0, 0);
+        for budget in [200 << 10, 900 << 10, 2 << 20] {
+            let cache = |plain| CacheOptions { budget, guesses: true, ..plain };
+            let path = common::fixture(name);
+            let reader = Reader::start().unwrap();
+            let (mut model, monitor) = streamed_with(&path, reader, &cache, &|_| {}, &options);
+            for _ in 0..3 {
+                assert!(run(&mut model) == expected, "{name}, {budget} bytes, with guesses");
+            }
+            let stats = monitor.stats();
+            (foreseen, wasted) = (foreseen + stats.foreseen, wasted + stats.wasted);
+            let most = 8 + stats.misses * 8 / 100;
+            assert!(stats.wasted <= most + 8, "what is read in vain is bounded: {stats:?}");
+        }
+        assert!(foreseen > 0, "{name}: some guesses are right ({wasted} were wrong)");
+    }
+}
+
+#[test]
+fn a_prompt_reads_each_of_its_experts_once() {
+    let options = ModelOptions::default();
+    let path = common::fixture(FILES[1]);
+    for budget in [1, 300 << 10, 1 << 30] {
+        let cache = |plain| CacheOptions { budget, ..plain };
+        let reader = Reader::start().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let trace = folder.path().join("trace");
+        let (mut model, monitor) = streamed_with(&path, reader, &cache, &|_| {}, &options);
+        let mut cache = model.cache(64, KvType::F16).unwrap();
+        model.forward(&mut cache, &tokens(60), Logits::Last, &mut |_| true).unwrap();
+        // What the routers pick, from a run that has all experts in memory.
+        let weights = common::open(FILES[1]);
+        let config = Config::of(&weights, &options).unwrap();
+        let resident = Box::new(Resident::bind(&weights, &config, 0..config.layers).unwrap());
+        let traced = Traced::new(resident, &config, File::create(&trace).unwrap()).unwrap();
+        let cpu = common::cpu(2, Tier::detect());
+        let mut whole =
+            Model::load_with_experts(&weights, &cpu, &options, Box::new(traced)).unwrap();
+        let mut cache = whole.cache(64, KvType::F16).unwrap();
+        whole.forward(&mut cache, &tokens(60), Logits::Last, &mut |_| true).unwrap();
+        drop(whole);
+        let trace = Trace::read(&std::fs::read(&trace).unwrap()).unwrap();
+        let used = usize::from(trace.header.used);
+        let picked: std::collections::BTreeSet<(usize, u16)> = trace
+            .tokens()
+            .flat_map(|token| token.iter().enumerate().map(|(at, &pick)| (at / used, pick)))
+            .collect();
+        let stats = monitor.stats();
+        assert_eq!(stats.misses, picked.len() as u64, "with {budget} bytes: {stats:?}");
+        assert_eq!(stats.hits, 0, "nothing was there before");
+    }
+}
+
+#[test]
+fn a_split_model_is_read_from_all_its_files() {
+    let path = common::fixture("split/split-nano-q4_k_m-00001-of-00003.gguf");
+    let options = ModelOptions::default();
+    let whole = Weights::open(&path, Placement::Mapped).unwrap();
+    let cpu = common::cpu(2, Tier::detect());
+    let expected = run(&mut Model::load(&whole, &cpu, &options).unwrap());
+    let cache = |plain| CacheOptions { budget: 1, ..plain };
+    let reader = Reader::start().unwrap();
+    let (mut model, monitor) = streamed_with(&path, reader, &cache, &|_| {}, &options);
+    assert!(run(&mut model) == expected);
+    assert!(monitor.stats().misses > 0);
+}
+
+#[test]
+fn routers_that_prefer_what_is_cached_read_less_and_say_how_far_they_stray() {
+    let options = ModelOptions::default();
+    let cache = |plain| CacheOptions { budget: 500 << 10, ..plain };
+    let path = common::fixture(FILES[1]);
+    let mut seen = Vec::new();
+    for preferring in [false, true] {
+        let set = |experts: &mut Streamed| {
+            if preferring {
+                experts.prefer_cached();
+            }
+        };
+        let reader = Reader::start().unwrap();
+        let (mut model, monitor) = streamed_with(&path, reader, &cache, &set, &options);
+        run(&mut model);
+        seen.push(monitor.stats());
+    }
+    let [plain, preferring] = seen[..] else { panic!("two runs") };
+    assert_eq!(plain.agreement(), None, "nobody prefers anything unasked");
+    let agreement = preferring.agreement().unwrap();
+    assert!((0.94..1.0).contains(&agreement), "{agreement} of the picks are the router's");
+    assert!(preferring.misses < plain.misses, "{preferring:?} after {plain:?}");
 }
 
 #[test]

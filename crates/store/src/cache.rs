@@ -5,6 +5,9 @@
 //! waits; [`ExpertCache::wait`] does, for one expert, and reports what went wrong with it. A failed
 //! read leaves nothing behind: the next request for the expert reads it again.
 
+mod guesses;
+mod warmth;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::io::{CAPACITY, Done, Read, ReadFile, Reader, skipped};
+use crate::io::{CAPACITY, Done, Read, ReadFile, Reader, Urgency, skipped};
 use crate::policy::{Frequency, Policy};
 use crate::residency::{Frames, Place, Residency};
 use crate::slab::Slot;
+use guesses::Guesses;
 
 /// Slices of an expert: gate, up and down, or gate and up in one, and down.
 pub const SLICES_MAX: usize = 3;
@@ -53,22 +57,32 @@ pub struct CacheOptions {
     pub first_layer: usize,
     /// How long a drive may deliver nothing before that is an error.
     pub patience: Duration,
+    /// Whether there are guesses of what will be picked, for which some memory is kept free.
+    pub guesses: bool,
 }
 
 impl CacheOptions {
     /// For layers from `first_layer` on, of `experts` experts of which a token picks `used`.
     pub fn new(budget: u64, first_layer: usize, experts: usize, used: usize) -> Self {
-        Self { budget, experts, used, first_layer, patience: PATIENCE }
+        Self { budget, experts, used, first_layer, patience: PATIENCE, guesses: false }
     }
 }
 
 /// What the cache has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CacheStats {
-    /// Picks whose expert was in memory, or on its way because of a guess.
+    /// Picks whose expert was in memory, all of it.
     pub hits: u64,
     /// Picks whose expert was not.
     pub misses: u64,
+    /// Of these, picks whose expert was foreseen: it was read by then because of a guess, or on its way.
+    pub foreseen: u64,
+    /// Experts that were read because of a guess, in whole or in part, and not picked.
+    pub wasted: u64,
+    /// Picks that had to prefer what is in memory, if that was wanted.
+    pub routed: u64,
+    /// Of these, picks that are not the router's.
+    pub replaced: u64,
     /// Bytes read from drives.
     pub bytes: u64,
     /// Time in which at least one read was under way.
@@ -84,6 +98,10 @@ impl CacheStats {
         Self {
             hits: self.hits - earlier.hits,
             misses: self.misses - earlier.misses,
+            foreseen: self.foreseen - earlier.foreseen,
+            wasted: self.wasted - earlier.wasted,
+            routed: self.routed - earlier.routed,
+            replaced: self.replaced - earlier.replaced,
             bytes: self.bytes - earlier.bytes,
             busy: self.busy.saturating_sub(earlier.busy),
             waited: self.waited.saturating_sub(earlier.waited),
@@ -94,6 +112,11 @@ impl CacheStats {
     pub fn hit_rate(&self) -> f64 {
         let all = self.hits + self.misses;
         if all == 0 { 1.0 } else { self.hits as f64 / all as f64 }
+    }
+
+    /// The share of picks that are the router's own, if experts in memory were preferred.
+    pub fn agreement(&self) -> Option<f64> {
+        (self.routed > 0).then(|| 1.0 - self.replaced as f64 / self.routed as f64)
     }
 
     /// Bytes per second while reads were under way; 0 if none were.
@@ -131,6 +154,11 @@ impl Monitor {
         self.0.unwanted.fetch_max(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes of memory that were asked back and not given yet.
+    pub fn unwanted(&self) -> u64 {
+        self.0.unwanted.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, CacheStats> {
         self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -154,6 +182,7 @@ pub struct ExpertCache {
     failures: Vec<(usize, Error)>,
     /// Experts to read when there is nothing else to do, the most popular last.
     wanted: Vec<u32>,
+    guesses: Guesses,
     /// Where popularity is left for the next run.
     memory: Option<PathBuf>,
     /// Until when reads are known to have been under way.
@@ -169,7 +198,10 @@ struct Frame {
     /// Slices that are being read.
     missing: usize,
     failure: Option<Error>,
-    asked: Option<Instant>,
+    /// Its expert was guessed, and it is not known yet whether it will be picked.
+    is_guess: bool,
+    /// Nobody wants it any more: it is freed as soon as its reads have ended.
+    is_expired: bool,
 }
 
 impl ExpertCache {
@@ -183,7 +215,7 @@ impl ExpertCache {
         reader: Reader,
         options: &CacheOptions,
     ) -> Result<Self, Error> {
-        let &CacheOptions { budget, experts, used, first_layer, patience } = options;
+        let &CacheOptions { budget, experts, used, first_layer, patience, guesses } = options;
         let (class_of, classes) = classes(&layers);
         let (counts, frame_bytes) = frame_counts(&class_of, &classes, options);
         let all: usize = counts.iter().sum();
@@ -204,7 +236,9 @@ impl ExpertCache {
             }
         }
         let one = Frames::of_one_class(layers.len(), experts, used, all);
-        let shape = Frames { class_of: class_of.clone(), counts: counts.clone(), ..one };
+        let least = counts.iter().copied().min().unwrap_or(0);
+        let reserve = if guesses { guesses::reserve(least) } else { 0 };
+        let shape = Frames { class_of: class_of.clone(), counts: counts.clone(), reserve, ..one };
         let monitor = Monitor::default();
         monitor.0.capacity.store(total, Ordering::Relaxed);
         Ok(Self {
@@ -222,6 +256,7 @@ impl ExpertCache {
             in_use: Vec::with_capacity(all),
             failures: Vec::new(),
             wanted: Vec::new(),
+            guesses: Guesses::new(reserve),
             memory: None,
             busy_until: Instant::now(),
             monitor,
@@ -285,7 +320,7 @@ impl ExpertCache {
         let number = self.residency.number(layer, expert);
         let frame = match self.residency.place(number) {
             Place::There(frame) => {
-                self.monitor.lock().hits += 1;
+                self.found(frame);
                 frame
             }
             Place::Given(frame) => {
@@ -294,7 +329,8 @@ impl ExpertCache {
                     return false;
                 }
                 self.monitor.lock().misses += 1;
-                self.read(layer, expert, frame);
+                self.guesses.allow();
+                self.read(Urgency::Demand, layer, expert, frame);
                 frame
             }
             Place::Full => return false,
@@ -328,19 +364,30 @@ impl ExpertCache {
     }
 
     /// Begins to read an expert into a frame.
-    fn read(&mut self, layer: usize, expert: usize, frame: usize) {
-        let asked = Instant::now();
+    fn read(&mut self, urgency: Urgency, layer: usize, expert: usize, frame: usize) {
         let slices = &self.layers[layer];
-        let Frame { slots, missing, asked: since, .. } = &mut self.frames[frame];
-        *since = Some(asked);
+        let Frame { slots, missing, .. } = &mut self.frames[frame];
         for (at, (stack, slot)) in slices.iter().zip(slots).enumerate() {
             let Some(slot) = slot.take() else { continue };
             let offset = stack.offset + (expert * stack.len) as u64;
             let tag = (frame * SLICES_MAX + at) as u64;
-            self.reader.submit(Read::covering(tag, &stack.file, offset, stack.len, slot));
+            let read = Read::covering(tag, &stack.file, offset, stack.len, slot);
+            self.reader.submit(urgency, read);
             *missing += 1;
         }
         self.residency.pin(frame);
+    }
+
+    /// Whether an expert is in memory or on its way.
+    pub fn has(&self, layer: usize, expert: usize) -> bool {
+        self.residency.frame(self.residency.number(layer, expert)).is_some()
+    }
+
+    /// Notes that, of so many `picks`, some were `replaced`: others than the router's.
+    pub fn note_routing(&self, picks: usize, replaced: usize) {
+        let mut stats = self.monitor.lock();
+        (stats.routed, stats.replaced) =
+            (stats.routed + picks as u64, stats.replaced + replaced as u64);
     }
 
     /// Whether an expert can be computed.
@@ -447,11 +494,11 @@ impl ExpertCache {
     fn land(&mut self, done: Done) {
         let (frame, slice) =
             (done.read.tag as usize / SLICES_MAX, done.read.tag as usize % SLICES_MAX);
-        self.count(frame, &done);
+        self.count(&done);
         let Some(number) = self.residency.expert(frame) else { return };
         let (layer, expert) = (number / self.experts, number % self.experts);
         let wrong = match done.result {
-            Ok(()) => done.read.file.check_unchanged().err(),
+            Ok(()) => done.read.file.check_unchanged(|| self.name(layer, expert)).err(),
             Err(source) => Some(self.unreadable(layer, expert, slice, source)),
         };
         let Frame { slots, missing, failure, .. } = &mut self.frames[frame];
@@ -461,18 +508,29 @@ impl ExpertCache {
             *failure = wrong;
         }
         if *missing == 0 {
-            let failed = failure.take();
-            self.residency.unpin(frame);
-            if let Some(error) = failed {
+            self.landed(number, frame);
+        }
+    }
+
+    /// All slices of an expert are back.
+    fn landed(&mut self, number: usize, frame: usize) {
+        self.residency.unpin(frame);
+        let Frame { failure, is_expired, .. } = &mut self.frames[frame];
+        let is_expired = std::mem::take(is_expired);
+        match failure.take() {
+            Some(error) => {
+                self.forget_guess(frame);
                 self.residency.remove(frame);
                 self.failures.push((number, error));
             }
+            None if is_expired => self.residency.remove(frame),
+            None => {}
         }
     }
 
     /// Adds a read to the statistics: reads overlap, and time counts once.
-    fn count(&mut self, frame: usize, done: &Done) {
-        let begun = self.frames[frame].asked.unwrap_or(done.ended).max(self.busy_until);
+    fn count(&mut self, done: &Done) {
+        let begun = done.read.asked.max(self.busy_until);
         let mut stats = self.monitor.lock();
         stats.busy += done.ended.saturating_duration_since(begun);
         stats.bytes += done.read.len as u64;
@@ -501,58 +559,9 @@ impl ExpertCache {
         self.residency.rank_again();
         self.monitor.0.capacity.fetch_sub(given, Ordering::Relaxed);
     }
-
-    /// Begins with what an earlier run left in the file `path`, and leaves there what this one finds out:
-    /// how popular each expert is. What was popular is read when there is nothing else to read, as
-    /// long as there is free memory. A file that is missing or of another model is ignored.
-    pub fn remember(&mut self, path: PathBuf) {
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let known: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-        if known.len() == self.layers.len() * self.experts {
-            self.residency.policy().set_popularity(&known);
-            let popular = (0..known.len() as u32).filter(|&number| known[number as usize] > 0.0);
-            self.wanted = popular.collect();
-            self.wanted.sort_by(|&a, &b| known[a as usize].total_cmp(&known[b as usize]));
-        }
-        self.memory = Some(path);
-    }
-
-    /// Begins to read what is known to be popular, one expert at a time, if nothing else is read.
-    pub fn idle(&mut self) {
-        if self.wanted.is_empty() {
-            return;
-        }
-        self.poll();
-        while self.reader.in_flight() == 0
-            && let Some(number) = self.wanted.pop()
-        {
-            let (layer, expert) = (number as usize / self.experts, number as usize % self.experts);
-            if self.residency.frame(number as usize).is_some() {
-                continue;
-            }
-            if !self.residency.has_free(layer) {
-                continue;
-            }
-            if let Place::Given(frame) = self.residency.place(number as usize) {
-                self.read(layer, expert, frame);
-            }
-        }
-    }
 }
 
 type Rooms = [usize; SLICES_MAX];
-
-impl Drop for ExpertCache {
-    /// Leaves what was found out to the next run, if there is a place for it.
-    fn drop(&mut self) {
-        let Some(path) = self.memory.take() else { return };
-        let popularity = self.residency.policy().popularity();
-        let bytes: Vec<u8> = popularity.iter().flat_map(|count| count.to_le_bytes()).collect();
-        // It is a help, not a need: the next run learns by itself.
-        let _ = path.parent().map(std::fs::create_dir_all);
-        let _ = std::fs::write(path, bytes);
-    }
-}
 
 /// The class of each layer, and the room that each class has for slices.
 fn classes(layers: &[Vec<Stack>]) -> (Vec<usize>, Vec<Rooms>) {

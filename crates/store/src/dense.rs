@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cachalot_gguf::split::PartTensor;
 
-use crate::io::{Read, ReadFile, Reader, skipped};
+use crate::io::{Read, ReadFile, Reader, Urgency, skipped};
 use crate::region::Region;
 use crate::slab::{ALIGNMENT, Slot};
 use crate::{Bytes, Error, ReadRate};
@@ -125,7 +125,10 @@ fn read_pieces(
         while next < pieces.len() && reader.in_flight() < trials.depth().min(IN_FLIGHT_MAX) {
             let Piece { part, offset, len, slot } = &mut pieces[next];
             if let Some(slot) = slot.take() {
-                reader.submit(Read::covering(next as u64, &sources[*part], *offset, *len, slot));
+                reader.submit(
+                    Urgency::Demand,
+                    Read::covering(next as u64, &sources[*part], *offset, *len, slot),
+                );
             }
             next += 1;
         }

@@ -34,10 +34,10 @@ pub enum Error {
     #[error("{}: {what} cannot be read: {source}", path.display())]
     Expert { path: PathBuf, what: String, source: std::io::Error },
     #[error(
-        "{}: somebody has written to the file since it was opened: load the model again",
+        "{}: {what}: somebody has written to the file since it was opened: load the model again",
         path.display()
     )]
-    Changed { path: PathBuf },
+    Changed { path: PathBuf, what: String },
     #[error(
         "{}: {what}: the drive has delivered nothing for {seconds} seconds: is it there, and well?",
         path.display()

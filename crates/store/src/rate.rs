@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::io::{Read, ReadFile, Reader};
+use crate::io::{Read, ReadFile, Reader, Urgency};
 use crate::slab::Slot;
 
 /// Bytes of a piece: about an expert's slice.
@@ -54,7 +54,7 @@ pub fn read_rate(path: &Path, budget: Duration) -> Result<ReadRate, Error> {
         let (slot, others) = rest.split(Read::room(PIECE));
         rest = others;
         let (start, len) = place(next);
-        reader.submit(Read::covering(0, &file, start, len, slot));
+        reader.submit(Urgency::Demand, Read::covering(0, &file, start, len, slot));
         next += 1;
     }
     let mut bytes = 0;
@@ -65,7 +65,7 @@ pub fn read_rate(path: &Path, budget: Duration) -> Result<ReadRate, Error> {
         bytes += done.read.needed;
         if begun.elapsed() < budget {
             let (start, len) = place(next);
-            reader.submit(Read::covering(0, &file, start, len, done.read.slot));
+            reader.submit(Urgency::Demand, Read::covering(0, &file, start, len, done.read.slot));
             next += 1;
         }
     }

@@ -25,6 +25,8 @@ pub struct Frames {
     pub counts: Vec<usize>,
     /// Experts that each layer keeps while others want room, as long as there is any.
     pub floor: usize,
+    /// Frames of each class that stay free for what was not picked yet.
+    pub reserve: usize,
 }
 
 impl Frames {
@@ -32,7 +34,7 @@ impl Frames {
     /// layer holds on to serves its repetitions; at least half of the memory goes by merit alone.
     pub fn of_one_class(layers: usize, experts: usize, used: usize, count: usize) -> Self {
         let floor = used.min(count / (2 * layers.max(1)));
-        Self { experts, class_of: vec![0; layers], counts: vec![count], floor }
+        Self { experts, class_of: vec![0; layers], counts: vec![count], floor, reserve: 0 }
     }
 }
 
@@ -43,6 +45,7 @@ pub struct Residency<P> {
     experts: usize,
     class_of: Vec<usize>,
     floor: u32,
+    reserve: usize,
     frame_of: Vec<u32>, // [layers · experts]
     frames: Vec<Frame>,
     in_layer: Vec<u32>, // [layers]: frames that each has
@@ -101,6 +104,7 @@ impl<P: Policy> Residency<P> {
             in_layer: vec![0; frames.class_of.len()],
             class_of: frames.class_of.clone(),
             floor: frames.floor as u32,
+            reserve: frames.reserve,
             classes,
         }
     }
@@ -115,9 +119,9 @@ impl<P: Policy> Residency<P> {
         &mut self.policy
     }
 
-    /// Whether `layer` can have a frame without anybody leaving.
+    /// Whether `layer` can have a frame without anybody leaving, and without one of the reserve.
     pub fn has_free(&self, layer: usize) -> bool {
-        !self.classes[self.class_of[layer]].free.is_empty()
+        self.classes[self.class_of[layer]].free.len() > self.reserve
     }
 
     /// The frame of an expert.
@@ -140,14 +144,39 @@ impl<P: Policy> Residency<P> {
         if let Some(frame) = self.frame(number) {
             return Place::There(frame);
         }
-        let class = self.class_of[number / self.experts];
-        let free = self.classes[class].free.pop().or_else(|| self.victim(class));
-        let Some(frame) = free else { return Place::Full };
+        let layer = number / self.experts;
+        let class = self.class_of[layer];
+        let free = if self.has_free(layer) { self.classes[class].free.pop() } else { None };
+        let found = free.or_else(|| self.victim(class)).or_else(|| self.classes[class].free.pop());
+        found.map_or(Place::Full, |frame| self.give(frame, number))
+    }
+
+    /// Gives an expert that nobody has picked a frame that is free; nobody leaves for it.
+    pub fn place_free(&mut self, number: usize) -> Place {
+        if let Some(frame) = self.frame(number) {
+            return Place::There(frame);
+        }
+        let free = self.classes[self.class_of[number / self.experts]].free.pop();
+        free.map_or(Place::Full, |frame| self.give(frame, number))
+    }
+
+    fn give(&mut self, frame: u32, number: usize) -> Place {
         self.vacate(frame as usize);
         self.frames[frame as usize].expert = number as u32;
         self.frame_of[number] = frame;
         self.in_layer[number / self.experts] += 1;
         Place::Given(frame as usize)
+    }
+
+    /// Frees as many frames for `layer` as are to be free, now that something of the reserve was
+    /// picked and stays: the experts that are worth least leave.
+    pub fn restore(&mut self, layer: usize) {
+        let class = self.class_of[layer];
+        while self.classes[class].free.len() < self.reserve
+            && let Some(frame) = self.victim(class)
+        {
+            self.remove(frame as usize);
+        }
     }
 
     /// Takes an expert out of a frame, which is free then.
@@ -232,7 +261,8 @@ mod tests {
     use crate::policy::{Frequency, Lru};
 
     fn lru(layers: usize, experts: usize, frames: usize, floor: usize) -> Residency<Lru> {
-        let frames = Frames { experts, class_of: vec![0; layers], counts: vec![frames], floor };
+        let frames =
+            Frames { experts, class_of: vec![0; layers], counts: vec![frames], floor, reserve: 0 };
         Residency::new(&frames, Lru::new(layers * experts))
     }
 
@@ -271,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_guessed_takes_free_frames_only_and_these_are_made_by_picks() {
+        let frames = Frames { reserve: 1, ..Frames::of_one_class(1, 8, 0, 3) };
+        let mut residency = Residency::new(&frames, Lru::new(8));
+        for (number, frame) in [(0, 0), (1, 1), (2, 0)] {
+            assert_eq!(pick(&mut residency, number), Place::Given(frame), "one stays free");
+        }
+        assert_eq!(residency.place_free(3), Place::Given(2));
+        assert_eq!(residency.place_free(4), Place::Full, "nobody leaves for a guess");
+        assert_eq!(pick(&mut residency, 3), Place::There(2));
+        residency.restore(0);
+        assert_eq!(residency.frame(1), None, "the oldest has left for what was picked");
+        assert_eq!(residency.place_free(4), Place::Given(1));
+    }
+
+    #[test]
     fn retired_frames_are_never_given() {
         let mut residency = lru(1, 8, 3, 0);
         (0..3).for_each(|number| assert!(pick(&mut residency, number) != Place::Full));
@@ -285,7 +330,7 @@ mod tests {
         /// Experts and frames stay paired, whatever happens, and pinned experts stay.
         #[test]
         fn frames_and_experts_stay_paired(steps in prop::collection::vec((0usize..48, 0u8..4), 1..300)) {
-            let frames = Frames { experts: 16, class_of: vec![0, 1, 0], counts: vec![6, 4], floor: 1 };
+            let frames = Frames { experts: 16, class_of: vec![0, 1, 0], counts: vec![6, 4], floor: 1, reserve: 0 };
             let mut residency = Residency::new(&frames, Frequency::new(48));
             let mut pinned: Vec<(usize, usize)> = Vec::new();
             for (number, what) in steps {

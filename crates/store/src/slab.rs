@@ -42,7 +42,7 @@ impl Slot {
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let len = len.next_multiple_of(ALIGNMENT);
         let mut memory = MmapMut::map_anon(len + HUGE_PAGE)?;
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))] // miri has no such calls
         let _refused_is_fine = memory.advise(memmap2::Advice::HugePage);
         let base = memory.as_mut_ptr();
         let skipped = base.align_offset(HUGE_PAGE);
@@ -53,7 +53,7 @@ impl Slot {
 
     /// Keeps whatever gets into this memory from being swapped out, as the system allows: usually
     /// there is a limit to such memory (`ulimit -l`).
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     pub(crate) fn lock(&mut self) -> io::Result<()> {
         use rustix::mm::{MlockFlags, mlock_with};
         // SAFETY: the range is mapped as long as `self` lives, and locking changes no byte.
@@ -63,14 +63,14 @@ impl Slot {
     }
 
     /// Keeps memory from being swapped out: not on this system.
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     pub(crate) fn lock(&mut self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Gives the memory back to the system; the slot stays, and is zeroed.
     pub(crate) fn discard(&mut self) {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         {
             use rustix::mm::{Advice, madvise, munlock};
             // SAFETY: private anonymous pages that `self` alone can see become zeros, which are
@@ -180,7 +180,7 @@ mod tests {
         let _refused_is_fine = slot.lock();
         slot.fill(9);
         slot.discard();
-        if cfg!(target_os = "linux") {
+        if cfg!(all(target_os = "linux", not(miri))) {
             assert!(slot.iter().all(|&byte| byte == 0));
         }
         slot.fill(8);

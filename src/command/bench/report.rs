@@ -178,6 +178,9 @@ impl Report {
             "misses_per_token": stats.misses as f64 / tokens,
             "bytes_per_token": stats.bytes as f64 / tokens,
             "read_bytes_per_second": stats.read_rate(),
+            "foreseen_per_token": stats.foreseen as f64 / tokens,
+            "wasted_per_token": stats.wasted as f64 / tokens,
+            "router_agreement": stats.agreement(),
             "waited_fraction": stats.waited.as_secs_f64() / seconds,
         }))
     }
@@ -308,6 +311,9 @@ impl Report {
                     let time = Duration::from_secs_f64(seconds);
                     let text = terminal::streamed(streaming, &stats, tokens, time);
                     line("", format!("{name}: {text}"));
+                    terminal::slow_drive(streaming, &stats)
+                        .into_iter()
+                        .for_each(|text| line("", text));
                 }
             }
         }

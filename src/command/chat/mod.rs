@@ -107,9 +107,10 @@ impl Chat {
                     let stats = streaming.stats();
                     println!("  experts   {}", terminal::streaming(streaming));
                     println!(
-                        "            {:.1} % found in memory so far, {} read",
+                        "            {:.1} % found in memory so far, {} read at {}/s",
                         100.0 * stats.hit_rate(),
-                        units::bytes(stats.bytes)
+                        units::bytes(stats.bytes),
+                        terminal::gigabytes(stats.read_rate()),
                     );
                 }
             }

@@ -127,7 +127,7 @@ fn hit_rate<P: Policy>(trace: &Trace, size: usize, policy: P) -> f64 {
     if all == 0 { 0.0 } else { hits as f64 / all as f64 }
 }
 
-/// A line for each size, a column for each policy, and what is left to gain.
+/// A line for each size, a column for each policy, and how far ours is from the optimum.
 fn table(trace: &Trace, sizes: &[usize], policies: &[Name]) -> String {
     let header = trace.header;
     let mut text = format!(
@@ -140,13 +140,17 @@ fn table(trace: &Trace, sizes: &[usize], policies: &[Name]) -> String {
         "share"
     );
     policies.iter().for_each(|name| _ = write!(text, "{:>11}", name.title()));
-    text += "\n";
+    let of = |name: Name| policies.iter().position(|&other| other == name);
+    let compared = of(Name::Frequency).zip(of(Name::Optimum));
+    text += if compared.is_some() { "   left to gain\n" } else { "\n" };
     for &size in sizes {
         let share = 100.0 * size as f64 / experts(trace) as f64;
         _ = write!(text, "{size:>8}{share:>7.1} %");
-        for name in policies {
-            let rate = hit_rate(trace, size, name.policy(experts(trace), trace));
-            _ = write!(text, "{:>9.2} %", 100.0 * rate);
+        let rate = |name: &Name| 100.0 * hit_rate(trace, size, name.policy(experts(trace), trace));
+        let rates: Vec<f64> = policies.iter().map(rate).collect();
+        rates.iter().for_each(|rate| _ = write!(text, "{rate:>9.2} %"));
+        if let Some((frequency, optimum)) = compared {
+            _ = write!(text, "{:>8.2} points", rates[optimum] - rates[frequency]);
         }
         text += "\n";
     }

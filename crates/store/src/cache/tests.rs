@@ -64,6 +64,30 @@ fn expect(model: &Model, cache: &ExpertCache, layer: usize, expert: usize) {
     }
 }
 
+/// A cache that guesses, whose reader waits at each read until the test lets it go on.
+fn guessing(model: &Model, frames: usize) -> (ExpertCache, Arc<AtomicBool>, Arc<AtomicU64>) {
+    let (open, reads) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+    let (gate, count) = (Arc::clone(&open), Arc::clone(&reads));
+    let read: crate::ReadFunction = Arc::new(move |file: &File, bytes: &mut [u8], offset| {
+        count.fetch_add(1, Ordering::Relaxed);
+        while !gate.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        file.read_at(bytes, offset)
+    });
+    let reader = Reader::pool(4, "gate", &read).unwrap();
+    let options = CacheOptions { guesses: true, ..options(frames) };
+    (ExpertCache::new(model.layers.clone(), reader, &options).unwrap(), open, reads)
+}
+
+/// Waits until all that was asked for has landed, without asking for anything.
+fn settle(cache: &mut ExpertCache) {
+    while cache.reader.in_flight() > 0 {
+        cache.poll();
+        std::thread::yield_now();
+    }
+}
+
 /// Requests and awaits the picks of one layer.
 fn pick(cache: &mut ExpertCache, layer: usize, picks: &[usize]) -> Result<(), Error> {
     picks.iter().for_each(|&expert| cache.touch(layer, expert, 0));
@@ -71,6 +95,7 @@ fn pick(cache: &mut ExpertCache, layer: usize, picks: &[usize]) -> Result<(), Er
     for &expert in picks {
         assert!(cache.request(layer, expert), "there is room");
     }
+    cache.end_guesses(layer);
     picks.iter().try_for_each(|&expert| cache.wait(layer, expert))
 }
 
@@ -106,16 +131,20 @@ proptest! {
     /// Whatever is asked for in whatever order, what is ready is right.
     #[test]
     fn any_sequence_of_picks_gives_right_bytes(
-        frames in 6usize..30,
-        steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..5), 1..40),
+        frames in 6usize..48,
+        steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..7), 1..40),
     ) {
         let model = model();
-        let mut cache = cache(&model, frames, Reader::start().unwrap());
+        let options = CacheOptions { guesses: true, ..options(frames) };
+        let reader = Reader::start().unwrap();
+        let mut cache = ExpertCache::new(model.layers.clone(), reader, &options).unwrap();
         for (layer, picks, what) in steps {
             let picks: Vec<usize> = picks.into_iter().collect();
             match what {
                 0 => cache.advance(1),
                 1 => cache.idle(),
+                4 => (picks[0]..EXPERTS).for_each(|expert| cache.guess(layer, expert)),
+                5 => cache.guess((layer + 1) % LAYERS, picks[0]),
                 2 => cache.monitor().give_back(20_000),
                 // Asked for, and never awaited.
                 3 => {
@@ -130,6 +159,102 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_guess_that_is_picked_is_not_read_again_and_one_that_is_not_makes_nobody_leave() {
+    let model = model();
+    let (mut cache, _, reads) = guessing(&model, 48 * 3 / 4);
+    // Full, as far as picks can fill it.
+    for layer in 0..LAYERS {
+        (0..EXPERTS).for_each(|expert| pick(&mut cache, layer, &[expert]).unwrap());
+    }
+    let there = |cache: &ExpertCache| -> Vec<usize> {
+        (0..LAYERS * EXPERTS).filter(|&number| cache.residency.frame(number).is_some()).collect()
+    };
+    let before = there(&cache);
+    let missing: Vec<usize> =
+        (0..EXPERTS).filter(|expert| !before.contains(&(EXPERTS + expert))).collect();
+    let [right, wrong] = missing[..2] else { panic!("two are missing of {before:?}") };
+    let done = reads.load(Ordering::Relaxed);
+    cache.guess(1, right);
+    cache.guess(1, wrong);
+    settle(&mut cache);
+    assert_eq!(reads.load(Ordering::Relaxed) - done, 6, "both are read meanwhile");
+    assert!(before.iter().all(|number| there(&cache).contains(number)), "nobody has left");
+    let stats = cache.monitor().stats();
+    pick(&mut cache, 1, &[right]).unwrap();
+    expect(&model, &cache, 1, right);
+    let stats = cache.monitor().stats().since(&stats);
+    assert_eq!((stats.hits, stats.misses, stats.foreseen, stats.wasted), (0, 1, 1, 1));
+    assert_eq!(reads.load(Ordering::Relaxed) - done, 6, "and not again");
+    assert!(!there(&cache).contains(&(EXPERTS + wrong)), "it is forgotten");
+    assert_eq!(there(&cache).len(), before.len(), "one has come, and one has left for it");
+}
+
+#[test]
+fn demand_overtakes_guesses_and_what_they_have_not_read_is_not_read() {
+    let model = model();
+    let (mut cache, open, reads) = guessing(&model, 40);
+    open.store(false, Ordering::Relaxed);
+    (0..2).for_each(|expert| cache.guess(0, expert));
+    while reads.load(Ordering::Relaxed) < 2 {
+        std::thread::yield_now();
+    }
+    cache.begin_layer();
+    assert!(cache.request(0, 9), "there is room");
+    // One guess was right: of it, what was not begun is demand as well.
+    assert!(cache.request(0, 1), "it is there");
+    cache.end_guesses(0);
+    open.store(true, Ordering::Relaxed);
+    for expert in [9, 1] {
+        cache.wait(0, expert).unwrap();
+        expect(&model, &cache, 0, expert);
+    }
+    settle(&mut cache);
+    // Two slices of the first guess had been begun; its third was not read.
+    assert_eq!(reads.load(Ordering::Relaxed), 2 + 3 + 3);
+    let stats = cache.monitor().stats();
+    assert_eq!((stats.misses, stats.foreseen, stats.wasted), (2, 1, 1));
+    assert_eq!(cache.residency.frame(0), None, "what is wrong is not kept");
+    pick(&mut cache, 0, &[0]).unwrap();
+    expect(&model, &cache, 0, 0);
+}
+
+#[test]
+fn wrong_guesses_come_to_rest() {
+    let model = model();
+    let (mut cache, _, reads) = guessing(&model, 40);
+    for _ in 0..200 {
+        // Always wrong: the layer that is guessed picks another.
+        (0..4).for_each(|expert| cache.guess(1, expert));
+        settle(&mut cache);
+        pick(&mut cache, 1, &[8]).unwrap();
+    }
+    let stats = cache.monitor().stats();
+    assert_eq!(stats.misses, 1);
+    let wasted = reads.load(Ordering::Relaxed) / 3 - stats.misses;
+    assert!((1..=8).contains(&wasted), "{wasted} experts were read in vain: {stats:?}");
+    assert!(!cache.wants_guesses());
+}
+
+#[test]
+fn a_guess_that_cannot_be_read_harms_nobody() {
+    let model = model();
+    let broken = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&broken);
+    let fault = move |_| match seen.load(Ordering::Relaxed) {
+        true => Err(io::Error::from_raw_os_error(5)), // EIO
+        false => Ok(()),
+    };
+    let options = CacheOptions { guesses: true, ..options(40) };
+    let mut cache = ExpertCache::new(model.layers.clone(), faulty(fault), &options).unwrap();
+    cache.guess(2, 3);
+    settle(&mut cache);
+    broken.store(false, Ordering::Relaxed);
+    pick(&mut cache, 2, &[3]).unwrap();
+    expect(&model, &cache, 2, 3);
+    assert_eq!(cache.monitor().stats().foreseen, 0, "what failed was no guess any more");
 }
 
 #[test]
@@ -166,7 +291,8 @@ fn a_truncated_file_is_an_error_of_the_experts_it_lacks() {
     let error = pick(&mut cache, 2, &[3]).unwrap_err().to_string();
     assert!(error.contains("expert 3 of layer 5") && error.contains("truncated"), "{error}");
     let error = pick(&mut cache, 0, &[2]).unwrap_err().to_string();
-    assert!(error.contains("written to"), "what is still there is not trusted: {error}");
+    let named = error.contains("expert 2 of layer 3");
+    assert!(error.contains("written to") && named, "what is still there is not trusted: {error}");
     pick(&mut cache, 0, &[1]).expect("what was read before is in memory");
 }
 

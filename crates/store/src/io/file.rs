@@ -76,12 +76,13 @@ impl ReadFile {
 
     /// Checks that nobody has written to it since it was opened. (A file that was replaced by
     /// renaming is the old one to whoever had it open, as it should be.)
-    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+    /// `what` was read of it.
+    pub(crate) fn check_unchanged(&self, what: impl Fn() -> String) -> Result<(), Error> {
         let metadata = self.file.metadata().map_err(|e| Error::unreadable(&self.path, e))?;
         if State::of(&metadata) == self.state {
             return Ok(());
         }
-        Err(Error::Changed { path: self.path.clone() })
+        Err(Error::Changed { path: self.path.clone(), what: what() })
     }
 
     /// What was read is in memory of our own: the system need not remember it as well.

@@ -1,25 +1,33 @@
 //! Reading whole pieces of files past the page cache, many at a time.
 //!
-//! A [`Reader`] is two queues: reads go in, each with the memory to fill, and come back with it
-//! filled, in whatever order the drive has them ready. Behind the queues is one thread with an
+//! A [`Reader`] is two queues: reads go in, each with the memory to fill, demand before what is only
+//! foreseen, and come back with it filled, in whatever order the drive has them ready. Between the
+//! queues is one thread with an
 //! `io_uring`, or, where the system refuses that (as containers often do), a pool of threads that read.
 //! Files that refuse `O_DIRECT` are read through the page cache, which is told to forget at once.
 //! What comes back is the same whichever way it took.
 
 mod file;
 mod pool;
+mod queue;
 #[cfg(target_os = "linux")]
 mod uring;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 pub use self::file::ReadFile;
 pub use self::pool::ReadFunction;
+use self::queue::Queue;
+pub(crate) use self::queue::Urgency;
 use crate::slab::{ALIGNMENT, Slot};
+
+/// What the queue is locked with.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 /// Most reads that one reader has taken and not given back. Queues of a fixed size allocate nothing.
 pub(crate) const CAPACITY: usize = 4096;
@@ -43,6 +51,8 @@ pub(crate) struct Read {
     pub(crate) needed: usize,
     /// Where to; at least `len` long.
     pub(crate) slot: Slot,
+    /// Since when it is wanted; of what is not demand, since when it is read.
+    pub(crate) asked: Instant,
 }
 
 /// A read that has ended.
@@ -70,7 +80,8 @@ impl Read {
         let all = needed.next_multiple_of(ALIGNMENT);
         assert!(all <= slot.len(), "{all} bytes into {slot:?}");
         let offset = offset - skipped as u64;
-        Self { tag, file: Arc::clone(file), offset, len: all, needed, slot }
+        let (file, asked) = (Arc::clone(file), Instant::now());
+        Self { tag, file, offset, len: all, needed, slot, asked }
     }
 
     /// Bytes of a slot that holds `len` bytes from anywhere in a file.
@@ -103,9 +114,9 @@ fn ended_early(read: &Read) -> io::Error {
 #[derive(Debug)]
 pub struct Reader {
     name: &'static str,
-    requests: Option<SyncSender<Read>>,
+    queue: Arc<Queue<Read>>,
     done: Receiver<Done>,
-    depth: Arc<AtomicUsize>,
+    depth_max: usize,
     in_flight: usize,
     #[cfg(target_os = "linux")]
     wake: Option<uring::Wake>,
@@ -131,17 +142,13 @@ impl Reader {
     /// If the system refuses it: it is old, or a container's rules forbid it.
     #[cfg(target_os = "linux")]
     pub fn uring() -> io::Result<Self> {
-        let ring = uring::Ring::new()?;
-        let (requests, taken) = sync_channel(CAPACITY);
+        let queue = Arc::new(Queue::new(CAPACITY, DEPTH));
+        let ring = uring::Ring::new(&queue)?;
         let (give, done) = sync_channel(CAPACITY);
-        let depth = Arc::new(AtomicUsize::new(DEPTH));
-        let wake = ring.wake()?;
-        let of_ring = Arc::clone(&depth);
-        std::thread::Builder::new()
-            .name("reader".to_owned())
-            .spawn(move || ring.serve(&taken, &give, &of_ring))?;
-        let requests = Some(requests);
-        Ok(Self { name: "io_uring", requests, done, depth, in_flight: 0, wake: Some(wake) })
+        let wake = Some(ring.wake());
+        std::thread::Builder::new().name("reader".to_owned()).spawn(move || ring.serve(&give))?;
+        let depth_max = uring::FLYING_MAX;
+        Ok(Self { name: "io_uring", queue, done, depth_max, in_flight: 0, wake })
     }
 
     /// A reader with `threads` threads that call `read`: the one for systems without `io_uring`,
@@ -150,14 +157,14 @@ impl Reader {
     /// # Errors
     /// If no thread can be started.
     pub fn pool(threads: usize, name: &'static str, read: &ReadFunction) -> io::Result<Self> {
-        let (requests, taken) = sync_channel(CAPACITY);
+        let queue = Arc::new(Queue::new(CAPACITY, threads.max(1)));
         let (give, done) = sync_channel(CAPACITY);
-        pool::start(threads, taken, &give, read)?;
+        pool::start(threads, &queue, &give, read)?;
         Ok(Self {
             name,
-            requests: Some(requests),
+            queue,
             done,
-            depth: Arc::new(AtomicUsize::new(threads)),
+            depth_max: threads.max(1),
             in_flight: 0,
             #[cfg(target_os = "linux")]
             wake: None,
@@ -176,24 +183,42 @@ impl Reader {
 
     /// How many reads the drive works on at a time, of those that were taken.
     pub(crate) fn set_depth(&self, depth: usize) {
-        self.depth.store(depth.max(1), Ordering::Relaxed);
+        self.queue.set_depth(depth.clamp(1, self.depth_max));
+        self.wake();
     }
 
     /// Takes a read, to be given back by [`Reader::next`].
     ///
     /// # Panics
     /// If more than [`CAPACITY`] are in flight.
-    pub(crate) fn submit(&mut self, read: Read) {
+    pub(crate) fn submit(&mut self, urgency: Urgency, read: Read) {
         assert!(self.in_flight < CAPACITY, "reads in flight");
         self.in_flight += 1;
-        if let Some(requests) = &self.requests {
-            // A reader that has ended takes nothing; `next` reports it.
-            let _ = requests.send(read);
+        // A reader that has ended takes nothing; `next` reports it.
+        self.queue.push(urgency, read);
+        self.wake();
+    }
+
+    /// What was foreseen is wanted now: the reads of these tags become demand, if they still wait.
+    pub(crate) fn promote(&self, tags: std::ops::Range<u64>) {
+        let now = Instant::now();
+        let promoted = self.queue.promote(|read| {
+            let is = tags.contains(&read.tag);
+            if is {
+                read.asked = now;
+            }
+            is
+        });
+        if promoted > 0 {
+            self.wake();
         }
-        #[cfg(target_os = "linux")]
-        if let Some(wake) = &self.wake {
-            wake.up();
-        }
+    }
+
+    /// Takes a read of one of these tags back that was foreseen, if one still waits.
+    pub(crate) fn withdraw(&mut self, tags: std::ops::Range<u64>) -> Option<Read> {
+        let read = self.queue.withdraw(|read| tags.contains(&read.tag))?;
+        self.in_flight -= 1;
+        Some(read)
     }
 
     /// The next read that has ended, after at most `patience`; `None` if none has.
@@ -212,16 +237,21 @@ impl Reader {
             }
         }
     }
-}
 
-impl Drop for Reader {
-    /// Reads in flight end by themselves: their memory is theirs.
-    fn drop(&mut self) {
-        self.requests = None;
+    /// Threads wait at the queue; a ring does not.
+    fn wake(&self) {
         #[cfg(target_os = "linux")]
         if let Some(wake) = &self.wake {
             wake.up();
         }
+    }
+}
+
+impl Drop for Reader {
+    /// Reads that have begun end by themselves: their memory is theirs.
+    fn drop(&mut self) {
+        self.queue.close();
+        self.wake();
     }
 }
 

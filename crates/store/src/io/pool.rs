@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Instant;
 
+use super::queue::{Queue, Urgency};
 use super::{Done, Read, advanced, ended_early};
 
 /// Reads some bytes of a file from an offset on, and says how many.
@@ -20,23 +21,23 @@ pub(super) fn pread(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<us
     return std::os::windows::fs::FileExt::seek_read(file, bytes, offset);
 }
 
-/// Starts threads that end when `requests` does.
+/// Starts threads that end when the `queue` is closed.
 pub(super) fn start(
     threads: usize,
-    requests: Receiver<Read>,
+    queue: &Arc<Queue<Read>>,
     done: &SyncSender<Done>,
     read: &ReadFunction,
 ) -> io::Result<()> {
-    let requests = Arc::new(Mutex::new(requests));
     for _ in 0..threads.max(1) {
-        let (requests, done, read) = (Arc::clone(&requests), done.clone(), Arc::clone(read));
+        let (queue, done, read) = (Arc::clone(queue), done.clone(), Arc::clone(read));
         thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            // Whoever has the lock waits for a request; the others wait for the lock.
-            let next = || requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            while let Ok(mut request) = next() {
+            while let Some((urgency, mut request)) = queue.pop() {
+                if urgency != Urgency::Demand {
+                    request.asked = Instant::now();
+                }
                 let result = fully(&read, &mut request);
-                let read = Done { read: request, result, ended: Instant::now() };
-                if done.send(read).is_err() {
+                queue.done(urgency);
+                if done.send(Done { read: request, result, ended: Instant::now() }).is_err() {
                     return;
                 }
             }

@@ -1,20 +1,19 @@
 //! Reading with an `io_uring`: one thread owns the ring and all memory that the kernel writes to.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
-use super::{CAPACITY, Done, Read, advanced, ended_early};
+use super::queue::{Next, Queue, Urgency};
+use super::{Done, Read, advanced, ended_early};
 
 /// Reads that the kernel has at most.
-const FLYING_MAX: usize = 64;
+pub(super) const FLYING_MAX: usize = 64;
 /// The tag of the event that says: there are requests. Reads have their place in a list as theirs.
 const WAKE: u64 = u64::MAX;
 
@@ -22,13 +21,14 @@ const WAKE: u64 = u64::MAX;
 pub(super) struct Ring {
     ring: IoUring,
     wake: Arc<OwnedFd>,
-    waiting: VecDeque<Read>,
+    queue: Arc<Queue<Read>>,
     /// What the kernel writes to: a slot stays here, unmoved and untouched, until it is done.
     flying: Vec<Option<Flight>>,
 }
 
 struct Flight {
     read: Read,
+    urgency: Urgency,
     /// Bytes that have come.
     have: usize,
 }
@@ -45,33 +45,26 @@ impl Wake {
 }
 
 impl Ring {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(queue: &Arc<Queue<Read>>) -> io::Result<Self> {
         Ok(Self {
             ring: IoUring::new(2 * FLYING_MAX as u32)?,
             wake: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
-            waiting: VecDeque::with_capacity(CAPACITY),
+            queue: Arc::clone(queue),
             flying: (0..FLYING_MAX).map(|_| None).collect(),
         })
     }
 
     /// A way to wake the thread that serves.
-    pub(super) fn wake(&self) -> io::Result<Wake> {
-        Ok(Wake(Arc::clone(&self.wake)))
+    pub(super) fn wake(&self) -> Wake {
+        Wake(Arc::clone(&self.wake))
     }
 
-    /// Serves requests until there will be no more and all are done.
-    pub(super) fn serve(
-        mut self,
-        requests: &Receiver<Read>,
-        done: &SyncSender<Done>,
-        depth: &AtomicUsize,
-    ) {
+    /// Serves requests until there will be no more and all that were begun are done.
+    pub(super) fn serve(mut self, done: &SyncSender<Done>) {
         let mut listening = false;
         loop {
-            let open = self.take(requests);
-            let depth = depth.load(Ordering::Relaxed).min(FLYING_MAX);
-            self.start(depth);
-            if !open && self.waiting.is_empty() && self.flying.iter().all(Option::is_none) {
+            let open = self.start();
+            if !open && self.flying.iter().all(Option::is_none) {
                 return;
             }
             if !listening {
@@ -90,31 +83,27 @@ impl Ring {
         std::mem::forget(self.flying);
     }
 
-    /// Moves requests to the list of those waiting; returns whether there may be more.
-    fn take(&mut self, requests: &Receiver<Read>) -> bool {
-        loop {
-            match requests.try_recv() {
-                Ok(read) => self.waiting.push_back(read),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return false,
+    /// Hands reads to the kernel while it shall have more; returns whether there will be others.
+    fn start(&mut self) -> bool {
+        while let Some(place) = self.flying.iter().position(Option::is_none) {
+            match self.queue.try_pop() {
+                Next::Item(urgency, mut read) => {
+                    if urgency != Urgency::Demand {
+                        read.asked = Instant::now();
+                    }
+                    self.flying[place] = Some(Flight { read, urgency, have: 0 });
+                    self.push(place);
+                }
+                Next::Nothing => return true,
+                Next::Closed => return false,
             }
         }
-    }
-
-    /// Hands waiting reads to the kernel while it has fewer than `depth`.
-    fn start(&mut self, depth: usize) {
-        let free = depth.saturating_sub(self.flying.iter().flatten().count());
-        for _ in 0..free {
-            let place = self.flying.iter().position(Option::is_none);
-            let (Some(place), Some(read)) = (place, self.waiting.pop_front()) else { return };
-            self.flying[place] = Some(Flight { read, have: 0 });
-            self.push(place);
-        }
+        true
     }
 
     /// Asks for the bytes that the flight at `place` does not have.
     fn push(&mut self, place: usize) {
-        let Some(Flight { read, have }) = &mut self.flying[place] else { return };
+        let Some(Flight { read, have, .. }) = &mut self.flying[place] else { return };
         let file = types::Fd(read.file.file().as_raw_fd());
         let bytes = &mut read.slot[*have..read.len];
         let entry = opcode::Read::new(file, bytes.as_mut_ptr(), bytes.len() as u32)
@@ -158,7 +147,8 @@ impl Ring {
                 self.push(place);
                 continue;
             };
-            if let Some(Flight { read, .. }) = self.flying[place].take() {
+            if let Some(Flight { read, urgency, .. }) = self.flying[place].take() {
+                self.queue.done(urgency);
                 if result.is_ok() {
                     read.file.forget(read.offset, read.len);
                 }

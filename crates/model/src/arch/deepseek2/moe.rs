@@ -9,8 +9,9 @@ use super::router::{Router, RouterScratch};
 use crate::bind::Binder;
 use crate::{Error, Experts, Picks};
 
-/// Tokens up to which the next layer's experts are guessed: more want nearly all of them.
-const GUESS_TOKENS_MAX: usize = 4;
+/// Tokens up to which the next layer's experts are guessed, or those at hand preferred: more want nearly
+/// all of them.
+const FEW_TOKENS: usize = 4;
 
 /// Router and shared expert of one layer; the routed ones are in an [`Experts`].
 #[derive(Debug)]
@@ -58,14 +59,19 @@ impl Moe {
         scratch: &mut MoeScratch,
         hidden: &mut [f32],
     ) -> Result<(), Error> {
-        self.router.choose(cpu, x, &mut scratch.router, &mut scratch.picks);
+        let is_few = x.rows() <= FEW_TOKENS;
+        let at_hand = |expert: usize| experts.is_at_hand(layer, expert);
+        let preferred: Option<&dyn Fn(usize) -> bool> =
+            if is_few && experts.wants_preference() { Some(&at_hand) } else { None };
+        self.router.choose(cpu, x, preferred, &mut scratch.router, &mut scratch.picks);
         experts.request(layer, &scratch.picks);
         if let Some(Guesser { norm, epsilon, router }) = next
             && experts.wants_hints()
-            && x.rows() <= GUESS_TOKENS_MAX
+            && is_few
         {
             norm_rows(hidden, norm, epsilon, &mut scratch.guess_x);
-            router.choose(cpu, &mut scratch.guess_x, &mut scratch.router, &mut scratch.guesses);
+            let MoeScratch { router: of_router, guess_x, guesses, .. } = scratch;
+            router.choose(cpu, guess_x, None, of_router, guesses);
             experts.hint(layer + 1, &scratch.guesses);
         }
         let shared = self.shared.as_ref().map(Dense::mlp);

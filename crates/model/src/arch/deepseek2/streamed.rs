@@ -25,12 +25,17 @@ const AHEAD_MAX: usize = 16;
 /// Experts of a prompt that are computed together.
 const TOGETHER_MAX: usize = 8;
 
+/// Experts of each token that are guessed for the next layer, the likeliest of its router.
+const GUESSES: usize = 6;
+
 /// [`Experts`] over an [`ExpertCache`].
 #[derive(Debug)]
 pub struct Streamed {
     first: usize,
     layers: Vec<Layer>,
     cache: ExpertCache,
+    /// Whether routers shall prefer what is in memory.
+    prefers_cached: bool,
     /// Picked experts of the present layer that the cache was asked for, in ascending order.
     requested: usize,
     inner: Inputs, // [rows, width]
@@ -106,28 +111,12 @@ impl Layer {
 }
 
 impl Streamed {
-    /// Experts of all layers that have them, over a cache of `budget` bytes.
+    /// Experts of all layers that have them, over a cache.
     ///
     /// # Errors
     /// If the model has no experts, a tensor is missing or has another shape or format than it
     /// should, or there is no memory for the cache.
     pub fn bind(
-        weights: &Weights,
-        config: &Config,
-        reader: Reader,
-        budget: u64,
-    ) -> Result<Self, Error> {
-        let experts = config.experts.as_ref().ok_or(Error::NoExperts)?;
-        let first = config.dense_layers;
-        let options = CacheOptions::new(budget, first, experts.count, experts.used);
-        Self::bind_with(weights, config, reader, &options)
-    }
-
-    /// As [`Streamed::bind`], with all options of the cache.
-    ///
-    /// # Errors
-    /// As [`Streamed::bind`].
-    pub fn bind_with(
         weights: &Weights,
         config: &Config,
         reader: Reader,
@@ -144,6 +133,7 @@ impl Streamed {
             first,
             layers,
             cache: ExpertCache::new(stacks, reader, options)?,
+            prefers_cached: false,
             requested: 0,
             inner: Inputs::new(),
             gates: Vec::new(),
@@ -164,6 +154,12 @@ impl Streamed {
     /// As [`ExpertCache::remember`].
     pub fn remember(&mut self, path: PathBuf) {
         self.cache.remember(path);
+    }
+
+    /// From now on, routers prefer experts that are in memory to others that they like little better:
+    /// fewer reads, and other results than the model's.
+    pub fn prefer_cached(&mut self) {
+        self.prefers_cached = true;
     }
 
     /// Whether the cache's memory is safe from being swapped out.
@@ -365,6 +361,30 @@ impl Experts for Streamed {
         let count = picks.groups().count();
         let first = if tokens * picks.of(0).0.len() <= OUTPUTS_MAX { count } else { ahead };
         self.request_up_to(first.min(count), layer, picks);
+        self.cache.end_guesses(layer);
+        if let Some(replaced) = picks.replaced() {
+            self.cache.note_routing(tokens * picks.of(0).0.len(), replaced);
+        }
+    }
+
+    fn hint(&mut self, layer: usize, guesses: &Picks) {
+        for token in 0..guesses.tokens() {
+            for &expert in guesses.of(token).0.iter().take(GUESSES) {
+                self.cache.guess(layer - self.first, expert as usize);
+            }
+        }
+    }
+
+    fn wants_hints(&self) -> bool {
+        self.cache.wants_guesses()
+    }
+
+    fn wants_preference(&self) -> bool {
+        self.prefers_cached
+    }
+
+    fn is_at_hand(&self, layer: usize, expert: usize) -> bool {
+        self.cache.has(layer - self.first, expert)
     }
 
     fn apply(

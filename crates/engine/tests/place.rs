@@ -1,0 +1,61 @@
+//! Where a model is put: what memory does not hold is streamed, and what is memory already is left there.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cachalot_engine::{Options, Source, Stream, place};
+use cachalot_kernels::{Cpu, Tier};
+use cachalot_model::{KvType, Logits};
+use cachalot_plan::Mode;
+
+const CALF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");
+/// Less than calf has, with the program and its buffers.
+const LITTLE: u64 = 104 << 20;
+
+fn options() -> Options {
+    Options { memory: Some(LITTLE), context: Some(128), threads: Some(1), ..Options::default() }
+}
+
+/// Whether experts are streamed, and the logits of some tokens.
+fn placed(path: PathBuf, options: &Options) -> (bool, Vec<f32>) {
+    let cpu = Arc::new(Cpu::new(1, Tier::detect()));
+    let mut placed = place(&Source::File(path), options, &cpu, &mut |_, _| {}).unwrap();
+    let streamed = matches!(placed.fit.mode, Mode::Streamed { .. });
+    assert_eq!(streamed, placed.streaming.is_some());
+    let mut cache = placed.model.cache(128, KvType::F16).unwrap();
+    let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 500).collect();
+    let logits = placed.model.forward(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
+    (streamed, logits.to_vec())
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_in_memory_is_used_in_place_and_not_counted_again() {
+    // Another system may have no such folder, or no room in it.
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+    let path = folder.path().join("calf.gguf");
+    std::fs::copy(CALF, &path).unwrap();
+    let (on_drive, expected) = placed(Path::new(CALF).to_owned(), &options());
+    assert!(on_drive, "on a drive, it does not fit");
+    let (in_memory, logits) = placed(path.clone(), &options());
+    assert!(
+        !in_memory,
+        "its pages are memory already: there is nothing to cache, and no budget to pass"
+    );
+    assert!(logits == expected);
+    let asked = Options { stream: Stream::Always, ..options() };
+    let (streamed, logits) = placed(path, &asked);
+    assert!(streamed, "unless somebody wants it");
+    assert!(logits == expected);
+}
+
+#[test]
+fn guesses_and_any_budget_give_the_same_logits() {
+    let (_, expected) = placed(CALF.into(), &Options { memory: None, ..options() });
+    for guesses in [false, true] {
+        let options = Options { guesses, stream: Stream::Always, ..options() };
+        let (streamed, logits) = placed(CALF.into(), &options);
+        assert!(streamed && logits == expected, "guesses: {guesses}");
+    }
+}
