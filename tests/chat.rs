@@ -225,3 +225,16 @@ fn a_question_that_does_not_fit_leaves_the_chat_alive() {
     chat.replies("/clear", "forgotten");
     chat.replies("What is 12 + 30?", "12 + 30 = 42");
 }
+
+#[test]
+fn a_long_prompt_shows_how_far_it_is_read() {
+    let state = tempfile::tempdir().unwrap();
+    let text = "What is 12 + 30? ".repeat(150);
+    let mut command = common::command(&["run", "--exact", "--threads=1", "--max-tokens=1", &text]);
+    command.env("TERM", "xterm").env("XDG_STATE_HOME", state.path());
+    let mut chat = Chat(spawn_command(command, Some(PATIENCE_MS)).unwrap());
+    chat.until("reading the prompt");
+    chat.until(" %");
+    chat.until("(stopped after 1 token, as asked)");
+    chat.ends();
+}
