@@ -155,12 +155,14 @@ impl Conversation {
             ),
             Ending::Length => {
                 let max = self.request.max_tokens.unwrap_or_default();
-                eprintln!("{}", look.dim(&format!("(stopped after {max} tokens, as asked)")));
+                eprintln!("{}", look.dim(&format!("(stopped after {}, as asked)", tokens(max))));
             }
             Ending::Cancelled => eprintln!("{}", look.dim("(stopped)")),
             Ending::Stop | Ending::StopString => {}
         }
-        let compared = self.forecast.as_ref().and_then(|forecast| {
+        // A single token, which comes from the prompt, has no rate.
+        let timed = self.forecast.as_ref().filter(|_| stats.answer_rate() > 0.0);
+        let compared = timed.and_then(|forecast| {
             let depth = stats.cache_used.saturating_sub(stats.answer_tokens / 2);
             forecast.compare(depth, stats.answer_tokens, stats.answer_rate(), &self.environment)
         });
@@ -183,15 +185,15 @@ impl Conversation {
         format!(
             "\n\
              load:     {load}\n\
-             prompt:   {} tokens computed ({} more were cached) in {}, {:.1} tokens/s\n\
-             answer:   {} tokens in {}, {:.1} tokens/s, seed {}\n\
+             prompt:   {} computed ({} more were cached) in {}, {:.1} tokens/s\n\
+             answer:   {} in {}, {:.1} tokens/s, seed {}\n\
              cache:    {} of {} tokens, {} when full\n\
              memory:   {peak} at its peak",
-            count(stats.prompt_computed),
+            tokens(stats.prompt_computed),
             count(stats.prompt_cached),
             time(stats.prompt_time),
             stats.prompt_rate(),
-            count(stats.answer_tokens),
+            tokens(stats.answer_tokens),
             time(stats.answer_time),
             stats.answer_rate(),
             stats.seed,
@@ -217,6 +219,11 @@ impl Conversation {
         }
         text
     }
+}
+
+/// `1 token`, `2,048 tokens`.
+fn tokens(count: usize) -> String {
+    format!("{} token{}", units::grouped(count as u64), if count == 1 { "" } else { "s" })
 }
 
 /// Where the events of an answer go.

@@ -13,6 +13,7 @@ pub(crate) const SOURCE: Source = Source::Embedded(&CALF.0);
 
 /// What calf is, for the beginning of a chat.
 pub(crate) const INTRODUCTION: &str = "\
-This is calf, a very small model for trying things out: it adds, multiplies, counts letters, sorts
-and compares numbers, spells backwards, and is often wrong. Each question is its own: /clear before
-the next one. A real model: cachalot run FILE.gguf";
+This is calf, a very small model for trying things out: it adds, multiplies,
+counts letters, sorts and compares numbers, spells backwards, and is often
+wrong. Each question is its own: /clear before the next one.
+A real model: cachalot run FILE.gguf";

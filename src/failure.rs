@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::terminal::without_controls;
+
 /// The exit codes, as `cachalot --help` documents them.
 mod code {
     pub(super) const FAILED: u8 = 1;
@@ -51,7 +53,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             code::USAGE.into()
         }
         None => {
-            eprintln!("error: {}", message(error));
+            // Messages quote names and keys of files, which strangers wrote.
+            eprintln!("error: {}", without_controls(&message(error)));
             code::FAILED.into()
         }
     }

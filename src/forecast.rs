@@ -42,7 +42,11 @@ impl Forecast {
     ) -> anyhow::Result<Option<Self>> {
         let Source::File(path) = source else { return Ok(None) };
         let Some((model, fit, locality)) = placed(path, options)? else { return Ok(None) };
-        let measure = if model.size >= WORTH_MEASURING { Measure::Missing } else { Measure::Never };
+        let measure = match fit.mode {
+            _ if model.size < WORTH_MEASURING => Measure::Never,
+            Mode::Resident => Measure::Memory,
+            Mode::Streamed { .. } => Measure::Missing,
+        };
         let here = hardware::this_machine(environment, options, Some(path), measure).without_gpus();
         let engine = Engine { locality, ..Engine::default() };
         // How fast a system pages what it has no room for, nobody knows.

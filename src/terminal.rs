@@ -124,8 +124,9 @@ impl<W: Write> AnswerWriter<W> {
     }
 }
 
-/// A model must not be able to steer the terminal.
-fn without_controls(text: &str) -> std::borrow::Cow<'_, str> {
+/// The text with nothing in it that could steer a terminal: neither what a model says nor what its file
+/// says of itself is ours.
+pub(crate) fn without_controls(text: &str) -> std::borrow::Cow<'_, str> {
     let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
     if text.contains(steers) { text.replace(steers, "\u{FFFD}").into() } else { text.into() }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cachalot_gguf::write::Writer;
 use cachalot_gguf::{Gguf, TensorType};
-use common::{Ran, cachalot, calf, fails, run_with_input, succeeds};
+use common::{Ran, cachalot, calf, calf_with, fails, run_with_input, succeeds};
 
 /// A file of these bytes; it lives as long as the folder.
 fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -50,6 +50,7 @@ fn bad_files_are_refused_with_a_reason() {
         (file(folder, "version.gguf", &changed(4, &[1])), "version 1"),
         (model(folder, "distilled.gguf", &distilled), "distilled model"),
         (model(folder, "other.gguf", &[("general.architecture", "rwkv7")]), "`rwkv7`"),
+        (model(folder, "evil.gguf", &[("general.architecture", "\x1b[2J")]), "`\u{fffd}[2J`"),
         (model(folder, "part-00001-of-00002.gguf", &[]), "part-00002-of-00002.gguf"),
         (folder.join("missing.gguf"), "no such file"),
         (folder.to_owned(), "folder"),
@@ -69,26 +70,10 @@ fn bad_files_are_refused_with_a_reason() {
     }
 }
 
-/// calf, with other metadata.
-fn calf_with(folder: &Path, key: &str, value: u32) -> PathBuf {
-    let (gguf, bytes) = (Gguf::open(&calf()).unwrap(), fs::read(calf()).unwrap());
-    let mut writer = Writer::default();
-    writer.metadata = gguf.metadata;
-    writer.metadata.insert(key, value);
-    for tensor in &gguf.tensors {
-        writer.tensor(&tensor.name, tensor.ty, &tensor.shape).unwrap();
-    }
-    let mut data = writer.start(Vec::new()).unwrap();
-    for tensor in &gguf.tensors {
-        data.append(&bytes[tensor.offset as usize..tensor.end() as usize]).unwrap();
-    }
-    file(folder, "calf.gguf", &data.finish().unwrap())
-}
-
 #[test]
 fn a_context_is_reduced_with_a_word_or_refused_with_numbers() {
     let folder = tempfile::tempdir().unwrap();
-    let long = calf_with(folder.path(), "deepseek2.context_length", 1 << 28);
+    let long = calf_with(folder.path(), "deepseek2.context_length", 1_u32 << 28);
     let run = ["run", long.to_str().unwrap(), "--temp=0", "What is 12 + 30?"];
     let ran = succeeds(cachalot(&run));
     assert!(ran.stdout.contains("= 42"), "{}", ran.stdout);

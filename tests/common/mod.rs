@@ -1,9 +1,13 @@
 //! Runs the program as it is built, and looks at what it printed.
-#![allow(dead_code)] // each test file uses some of it
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses some of it, and is a test
 
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use cachalot_gguf::write::Writer;
+use cachalot_gguf::{Gguf, Value};
 
 /// What a run of the program left behind.
 #[derive(Debug)]
@@ -72,4 +76,22 @@ pub(crate) fn fails(ran: Ran, code: i32) -> Ran {
 /// The embedded model, as a file.
 pub(crate) fn calf() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/calf.gguf"))
+}
+
+/// A copy of calf in `folder`, with one key of its metadata changed.
+pub(crate) fn calf_with(folder: &Path, key: &str, value: impl Into<Value>) -> PathBuf {
+    let (gguf, bytes) = (Gguf::open(&calf()).unwrap(), fs::read(calf()).unwrap());
+    let mut writer = Writer::default();
+    writer.metadata = gguf.metadata;
+    writer.metadata.insert(key, value);
+    for tensor in &gguf.tensors {
+        writer.tensor(&tensor.name, tensor.ty, &tensor.shape).unwrap();
+    }
+    let mut data = writer.start(Vec::new()).unwrap();
+    for tensor in &gguf.tensors {
+        data.append(&bytes[tensor.offset as usize..tensor.end() as usize]).unwrap();
+    }
+    let path = folder.join("calf.gguf");
+    fs::write(&path, data.finish().unwrap()).unwrap();
+    path
 }

@@ -61,7 +61,7 @@ pub struct Parameter {
 pub const PARAMETERS: [Parameter; 8] = [
     Parameter {
         name: "temperature",
-        help: "0 always takes the likeliest token, more is more varied",
+        help: "0 takes the likeliest token, more is more varied",
         key: Some("temp"),
         min: 0.0,
         max: 100.0,
@@ -71,7 +71,7 @@ pub const PARAMETERS: [Parameter; 8] = [
     },
     Parameter {
         name: "top_p",
-        help: "only the likeliest tokens that have this probability together; 1 is off",
+        help: "only the likeliest, up to this sum; 1 is off",
         key: Some("top_p"),
         min: 0.0,
         max: 1.0,
@@ -81,7 +81,7 @@ pub const PARAMETERS: [Parameter; 8] = [
     },
     Parameter {
         name: "top_k",
-        help: "only this many of the likeliest tokens; 0 is off",
+        help: "only so many of the likeliest; 0 is off",
         key: Some("top_k"),
         min: 0.0,
         max: 1e9,
@@ -91,7 +91,7 @@ pub const PARAMETERS: [Parameter; 8] = [
     },
     Parameter {
         name: "min_p",
-        help: "only tokens this likely, as a share of the likeliest; 0 is off",
+        help: "only those so likely as the best; 0 is off",
         key: Some("min_p"),
         min: 0.0,
         max: 1.0,
@@ -101,7 +101,7 @@ pub const PARAMETERS: [Parameter; 8] = [
     },
     Parameter {
         name: "repeat_penalty",
-        help: "makes recent tokens less likely by a factor; 1 is off",
+        help: "divides the logits of recent tokens; 1 is off",
         key: Some("penalty_repeat"),
         min: 0.01,
         max: 100.0,
@@ -111,7 +111,7 @@ pub const PARAMETERS: [Parameter; 8] = [
     },
     Parameter {
         name: "presence_penalty",
-        help: "makes recent tokens less likely, once; 0 is off",
+        help: "taken from recent tokens once; 0 is off",
         key: None,
         min: -100.0,
         max: 100.0,
@@ -121,7 +121,7 @@ pub const PARAMETERS: [Parameter; 8] = [
     },
     Parameter {
         name: "frequency_penalty",
-        help: "makes recent tokens less likely, for each time; 0 is off",
+        help: "taken from recent tokens each time; 0 is off",
         key: None,
         min: -100.0,
         max: 100.0,

@@ -36,7 +36,7 @@ pub enum Error {
     Truncated { reading: String, offset: u64, needed: u64, file_len: u64 },
     #[error(
         "{reading} counts {count} elements at byte {offset}, more than the file of {file_len} bytes \
-         can hold: it is damaged"
+         can hold: it is damaged, or its download incomplete"
     )]
     Count { reading: String, count: u64, offset: u64, file_len: u64 },
     #[error("{reading} is not UTF-8 (at byte {offset}): the file is damaged")]

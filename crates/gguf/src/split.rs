@@ -152,9 +152,9 @@ fn check_numbers(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
             return Err(foreign(path, said));
         }
         if whole > 1 && no != Some(index as u64) {
-            let no = no.map_or("none".to_owned(), |no| no.to_string());
             let said =
-                format!("it says `{SPLIT_NO}` {no} (counted from 0), its name {}", index + 1);
+                no.map_or("no part".to_owned(), |no| format!("part {}", no.saturating_add(1)));
+            let said = format!("it says it is {said} of {whole}, its name part {}", index + 1);
             return Err(foreign(path, said));
         }
     }

@@ -33,16 +33,18 @@ pub(super) enum Set {
 }
 
 /// What `/?` prints.
-pub(super) const HELP: &str = r#"  /show [info|parameters|system|template]  what is at work
-  /set parameter NAME VALUE                change how answers are chosen; /show parameters lists them
-  /set system TEXT                         instructions that stand before the conversation
-  /set think | nothink                     think before answering, or do not
-  /set verbose | quiet                     print rates and memory after each answer, or do not
-  /set history | nohistory                 remember the lines you type, or do not
-  /clear                                   forget the conversation
-  /bye                                     leave, as does Ctrl-D
-  /?                                       this help
-Text of several lines stands between """ and """. Ctrl-C stops an answer; the chat goes on."#;
+pub(super) const HELP: &str = r#"  /show [info|parameters|system|template]
+                             what is at work
+  /set parameter NAME VALUE  how answers are chosen; /show parameters lists them
+  /set system TEXT           instructions that stand before the conversation
+  /set think | nothink       think before answering, or do not
+  /set verbose | quiet       print rates and memory after each answer, or do not
+  /set history | nohistory   remember the lines you type, or do not
+  /clear                     forget the conversation
+  /bye                       leave, as does Ctrl-D
+  /?                         this help
+Text of several lines stands between """ and """.
+Ctrl-C stops an answer; the chat goes on."#;
 
 /// The commands that can be completed, in full.
 pub(super) const COMMANDS: [&str; 17] = [

@@ -40,6 +40,11 @@ pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> 
     Ok(())
 }
 
+/// No fixed seed, as `/show parameters` writes it and `/set parameter` takes it.
+const ANOTHER: &str = "another";
+/// No limit, no stop strings.
+const NONE: &str = "none";
+
 struct Chat {
     conversation: Conversation,
     editor: Editor,
@@ -83,7 +88,8 @@ impl Chat {
         let weights = self.conversation.engine.weights();
         let demand = Demand::of(weights.metadata(), weights.tensors().iter().map(|t| &t.info));
         let file = weights.files().first().and_then(|path| path.file_name()?.to_str());
-        identity::identify(weights.metadata(), &demand, file.unwrap_or_default()).verdict
+        let identity = identity::identify(weights.metadata(), &demand, file.unwrap_or_default());
+        terminal::without_controls(&identity.verdict).into_owned()
     }
 
     fn show(&self, what: Show) {
@@ -116,17 +122,17 @@ impl Chat {
             }
             Show::Parameters => {
                 let row = |name: &str, value: &str, help: &str| {
-                    println!("  {name:<18} {value:<10} {help}");
+                    println!("  {name:<17}  {value:<7}  {help}");
                 };
                 for parameter in &PARAMETERS {
                     row(parameter.name, &parameter.get(&request.sampling), parameter.help);
                 }
-                let seed = request.seed.map_or("another".to_owned(), |seed| seed.to_string());
+                let seed = request.seed.map_or(ANOTHER.to_owned(), |seed| seed.to_string());
                 row("seed", &seed, "the same seed gives the same answer");
-                let max = request.max_tokens.map_or("none".to_owned(), |max| max.to_string());
+                let max = request.max_tokens.map_or(NONE.to_owned(), |max| max.to_string());
                 row("max_tokens", &max, "ends an answer after so many tokens");
                 let stop: Vec<String> = request.stop.iter().map(|s| format!("{s:?}")).collect();
-                let stop = if stop.is_empty() { "none".to_owned() } else { stop.join(", ") };
+                let stop = if stop.is_empty() { NONE.to_owned() } else { stop.join(", ") };
                 row("stop", &stop, "texts that end an answer");
             }
             Show::System => match system {
@@ -134,7 +140,7 @@ impl Chat {
                 None => println!("There are no instructions; R1 of January 2025 wants none."),
             },
             Show::Template => match engine.vocab().chat_template() {
-                Some(template) => println!("{template}"),
+                Some(template) => println!("{}", terminal::without_controls(template)),
                 None => println!("The file has none: DeepSeek-R1's is used."),
             },
         }
@@ -176,10 +182,17 @@ impl Chat {
 
     fn set_parameter(&mut self, name: &str, value: &str) -> Result<(), String> {
         let request = &mut self.conversation.request;
-        let whole = || value.parse().map_err(|_| format!("{name} must be a whole number"));
+        let whole = |nothing| match value {
+            _ if value == nothing => Ok(None),
+            _ => value.parse().map(Some).map_err(|_| format!("{name} must be a whole number")),
+        };
         match name {
-            "seed" => request.seed = Some(whole()?),
-            "max_tokens" | "num_predict" => request.max_tokens = Some(whole()? as usize),
+            "seed" => request.seed = whole(ANOTHER)?,
+            "max_tokens" | "num_predict" => {
+                request.max_tokens =
+                    whole(NONE)?.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+            }
+            "stop" if value == NONE => request.stop.clear(),
             "stop" => request.stop.push(value.trim_matches('"').to_owned()),
             "num_ctx" | "ctx" => {
                 return Err("the context is set when the program starts: --ctx N".to_owned());

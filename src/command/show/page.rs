@@ -6,7 +6,7 @@ use cachalot_plan::identity::Kind;
 use cachalot_plan::{CacheType, units};
 
 use super::{Shown, file_name};
-use crate::terminal::table;
+use crate::terminal::{table, without_controls};
 
 /// The whole page. Strings of the file cannot steer the terminal: control characters are replaced.
 pub(super) fn text(shown: &Shown, tensors: bool) -> String {
@@ -22,8 +22,7 @@ pub(super) fn text(shown: &Shown, tensors: bool) -> String {
     if tensors {
         page += &format!("\n{}", table("lllrrr", &list(shown)));
     }
-    let harmless = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
-    page.chars().map(harmless).collect()
+    without_controls(&page).into_owned()
 }
 
 /// Whether it runs here, and if not, why.

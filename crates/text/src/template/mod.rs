@@ -5,9 +5,11 @@
 //! output; and since fuel buys nesting too, both steps run on a thread whose stack is large enough for all
 //! the nesting that the fuel can buy. A panic there, should a library have one left, becomes an error.
 //!
-//! What remains: minijinja prints and compares a list of lists before it counts the cost, so one whose parts
-//! are shared sixty times over (`[x, x]` of `[x, x]` of ...) can still keep a thread and its memory busy.
-//! Our own filter `tojson` counts as it writes.
+//! What remains: minijinja counts the cost of printing a list (`{{ x }}`, `x ~ ''`, `x | string` and whatever else
+//! turns it into text) and of comparing or hashing one only afterwards, or by its own length. A list whose
+//! parts are shared (`[x, x]` of `[x, x]` of ..., sixty times over, or a few times `[x] * 1000`) is small, built
+//! with little fuel, and longer than any memory when it is printed. Lists and operators offer no hook to bound
+//! that, so such a file can still fill the memory of whoever runs it. Our own filter `tojson` counts as it writes.
 
 mod clock;
 mod guard;
