@@ -36,6 +36,11 @@ const TOKENS: usize = 1024;
 const HEADS: usize = 128;
 const LATENT: usize = 512;
 const ROTATED: usize = 64;
+/// Parallel regions of a round that measures what they cost, and pieces of work of each thread in them: about
+/// a microsecond each.
+const JOINS: usize = 200;
+const TASKS_PER_THREAD: usize = 8;
+const JOIN_ROUNDS: usize = 9;
 /// Rounds go on for this long, but there are at least so many.
 const ROUNDS_TIME: Duration = Duration::from_millis(400);
 /// The same where much is measured.
@@ -137,6 +142,30 @@ pub fn decode_rate(cpu: &Cpu, format: Format, bytes: &[u8]) -> f64 {
     (longest * size) as f64 / best
 }
 
+/// Seconds that a parallel region costs besides its work, as decoding has them: short ones, with something for
+/// one thread alone to do in between. What waking a thread costs is the better part of it, where the system or
+/// a hypervisor takes its time.
+pub fn join_time(cpu: &Cpu) -> f64 {
+    let numbers = vec![1u64; LANES * 64];
+    let alone = || black_box(sum(cpu.tier(), &numbers));
+    let tasks = cpu.pool().threads() * TASKS_PER_THREAD;
+    let mut times: Vec<f64> = (0..JOIN_ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..JOINS {
+                (0..TASKS_PER_THREAD).for_each(|_| _ = alone());
+                cpu.pool().run(tasks, &|_, _| _ = alone());
+            }
+            let all = begun.elapsed().as_secs_f64();
+            let begun = Instant::now();
+            (0..JOINS * 2 * TASKS_PER_THREAD).for_each(|_| _ = alone());
+            (all - begun.elapsed().as_secs_f64()).max(0.0) / JOINS as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[JOIN_ROUNDS / 2]
+}
+
 /// Operations per second of attention in decoding, over latents in f16 as R1 has them: 2 for each number of
 /// a key and of a value, head and token.
 pub fn attention_rate(cpu: &Cpu) -> f64 {
@@ -200,6 +229,7 @@ mod tests {
         assert_eq!(decode_rate(&cpu, Format::Q8_0, &noise[..100]), 0.0, "too few bytes");
         let [q4, iq1] = decode;
         let (read, products) = (read_bandwidth_over(&cpu, 8 << 20), product_rate(&cpu));
+        assert!((0.0..1.0).contains(&join_time(&cpu)));
         for rate in [read, products, q4, iq1, attention_rate(&cpu)] {
             assert!((1e6..1e16).contains(&rate), "{rate} per second");
         }

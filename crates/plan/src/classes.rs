@@ -75,6 +75,8 @@ impl Class {
     }
 }
 
+/// What a run is of earlier ones of the same model on the same machine.
+pub(crate) const SPREAD_OF_RUNS: (f64, f64) = (0.85, 1.15);
 /// Where channels and speed of memory are assumed to be the best that the platform has, many machines have
 /// less: the lower end of the range is so much lower.
 pub(crate) const ASSUMED_MEMORY: f64 = 0.7;
@@ -120,7 +122,11 @@ pub(crate) const LAYER_JOINED_EARLY: f64 = 450e-6;
 pub(crate) const LAYER_JOINED_FAR: f64 = 420e-6;
 /// Cards that one machine has, joined.
 pub(crate) const JOINED_MAX: u32 = 8;
-/// See [`LAYER_PROCESSOR`]: this program, 12 joins of a handful of threads.
+/// Joins of threads that a layer with experts takes in this program.
+pub(crate) const JOINS_PER_LAYER: f64 = 10.0;
+/// Seconds of what one thread does alone in a layer: norms, rotations, the choice of experts.
+pub(crate) const LAYER_ALONE: f64 = 60e-6;
+/// See [`LAYER_PROCESSOR`]: this program, where nobody measured what a join takes.
 pub(crate) const LAYER_MEASURED: f64 = 105e-6;
 
 /// Two sockets over which the weights are spread read as much as so many single ones, if each has

@@ -53,6 +53,8 @@ pub struct Processor {
     pub decode_bytes_per_second: BTreeMap<String, f64>,
     /// Measured: operations of attention per second in decoding, with all cores.
     pub attention_flops: Option<f64>,
+    /// Measured: seconds that all cores take to begin something together and to wait for each other.
+    pub join_seconds: Option<f64>,
 }
 
 /// Main memory.

@@ -23,7 +23,7 @@ use crate::processors::{self, Instructions};
 use crate::units;
 
 /// How the software uses what the hardware has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Engine {
     /// Whether each socket has a copy of the weights; else they are spread over all.
     pub copies_per_socket: bool,
@@ -33,6 +33,19 @@ pub struct Engine {
     pub locality: Locality,
     /// How much it knows of such models.
     pub runtime: Runtime,
+    /// What past runs on this machine told.
+    pub calibration: Option<Calibration>,
+}
+
+/// How many times as fast as predicted runs on this machine were.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Calibration {
+    /// The median of their quotients.
+    pub times: f64,
+    /// So many runs.
+    pub runs: usize,
+    /// Whether they were of this very model; else of others that lay in the same places.
+    pub same_model: bool,
 }
 
 /// How much software knows of models like R1.
@@ -52,6 +65,7 @@ impl Default for Engine {
             direct_reads: true,
             locality: Locality::Text,
             runtime: Runtime::Current,
+            calibration: None,
         }
     }
 }
@@ -162,6 +176,8 @@ pub struct Prediction {
     pub load_seconds: Option<f64>,
     /// What measured rates are of predicted ones, at 10 % and 90 % of a class.
     pub spread: (f64, f64),
+    /// What past runs on this machine told, which is in the numbers already.
+    pub calibration: Option<Calibration>,
     /// What was assumed for want of a fact, in sentences.
     pub assumed: Vec<String>,
 }
@@ -201,6 +217,16 @@ impl Prediction {
         self.parts.iter_mut().for_each(|part| part.seconds /= ratio);
         self.attention_seconds /= ratio;
         self
+    }
+}
+
+impl Prediction {
+    /// The same prediction after runs on this machine.
+    pub fn learned(self, calibration: Calibration) -> Self {
+        let spread = if calibration.same_model { classes::SPREAD_OF_RUNS } else { self.spread };
+        let calibration = Some(calibration).filter(|calibration| calibration.times > 0.0);
+        let learned = self.calibrated(calibration.map_or(1.0, |calibration| calibration.times));
+        Self { spread, calibration, ..learned }
     }
 }
 
@@ -280,7 +306,12 @@ pub fn predict(
         prompt_formula: prompt.1,
         load_seconds: load(machine, model, fit),
         spread,
+        calibration: None,
         assumed,
+    };
+    let prediction = match engine.calibration {
+        Some(calibration) => prediction.learned(calibration),
+        None => prediction,
     };
     Ok(match engine.runtime {
         Runtime::Current => prediction,
@@ -555,22 +586,36 @@ fn misses(machine: &Machine, model: &Model, hits: Hits, engine: Engine) -> Resul
 }
 
 fn layers(machine: &Machine, class: Class, model: &Model, engine: Engine) -> Part {
-    let each = match class {
-        Class::JoinedCards if engine.runtime == Runtime::Early => classes::LAYER_JOINED_EARLY,
-        Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => {
-            classes::LAYER_JOINED_FAR
+    let here = matches!(class, Class::Measured | Class::Drive) && machine.memory.measured_here;
+    let (each, how) = match (class, machine.processor.join_seconds.filter(|_| here)) {
+        (_, Some(join)) => {
+            let how = format!(
+                " ({} joins of {:.0} us as measured here, and {:.0} us)",
+                classes::JOINS_PER_LAYER,
+                join * 1e6,
+                classes::LAYER_ALONE * 1e6
+            );
+            (classes::JOINS_PER_LAYER * join + classes::LAYER_ALONE, how)
         }
-        Class::Drive if machine.memory.measured_here => classes::LAYER_MEASURED,
-        Class::Measured => classes::LAYER_MEASURED,
+        (class, None) => (layer_of(class, machine, engine), String::new()),
+    };
+    let formula = format!("{} layers x {:.2} ms{how}", model.layers, each * 1e3);
+    Part { what: What::Layers, bytes: 0, seconds: model.layers as f64 * each, formula }
+}
+
+/// Seconds that a layer costs besides its bytes in published runtimes.
+fn layer_of(class: Class, machine: &Machine, engine: Engine) -> f64 {
+    match class {
+        Class::JoinedCards if engine.runtime == Runtime::Early => classes::LAYER_JOINED_EARLY,
+        Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => classes::LAYER_JOINED_FAR,
+        Class::JoinedCards => classes::LAYER_JOINED,
         Class::Processor | Class::Arm | Class::Sockets | Class::Drive | Class::Early => {
             classes::LAYER_PROCESSOR
         }
+        Class::Measured => classes::LAYER_MEASURED,
         Class::Hybrid => classes::LAYER_HYBRID,
         Class::Cards | Class::Unified | Class::Network => classes::LAYER_CARDS,
-        Class::JoinedCards => classes::LAYER_JOINED,
-    };
-    let formula = format!("{} layers x {:.2} ms", model.layers, each * 1e3);
-    Part { what: What::Layers, bytes: 0, seconds: model.layers as f64 * each, formula }
+    }
 }
 
 /// Seconds that each token in the cache costs, and their formula.
