@@ -9,8 +9,8 @@ use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 use cachalot_plan::fit::fit;
 use cachalot_plan::predict::predict;
 use cachalot_plan::{
-    CacheType, Demand, Engine, Fit, Locality, Mode, Model, Prediction, Range, Stream, Wish, identity,
-    units,
+    CacheType, Demand, Engine, Fit, Locality, Mode, Model, Prediction, Range, Stream, Wish,
+    identity, units,
 };
 
 use crate::hardware::{self, Measure, Where};

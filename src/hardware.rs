@@ -161,7 +161,8 @@ pub(crate) fn this_machine(
         let others = probe::system::Others::watch();
         probe::measure(&mut machine, &Cpu::new(threads, options.tier));
         progress.clear();
-        if others.and_then(|others| others.busy()).is_some_and(|busy| busy > BUSY * threads as f64) {
+        if others.and_then(|others| others.busy()).is_some_and(|busy| busy > BUSY * threads as f64)
+        {
             let warning = "how fast this machine is while nothing else runs: other programs were busy \
                            as it was measured, and what was measured is not kept";
             machine.unknown.push(warning.to_owned());

@@ -96,7 +96,8 @@ mod tests {
         };
         let kept = path.as_path();
         let path = Some(kept);
-        let ratio = |like: &Run| calibration(path, like).map(|found| (found.times, found.same_model));
+        let ratio =
+            |like: &Run| calibration(path, like).map(|found| (found.times, found.same_model));
         assert_eq!(ratio(&run(0.0, 2)), None);
         for measured in [12.0, 8.0, 9.0] {
             keep(path, &run(measured, 2));

@@ -214,7 +214,8 @@ pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
     let last = sides.len().saturating_sub(1);
     let before = widths[..last].iter().map(|width| width + GAP.len()).sum::<usize>();
-    let room = if sides.ends_with('l') { LINE.saturating_sub(before).max(CELL_MIN) } else { usize::MAX };
+    let room =
+        if sides.ends_with('l') { LINE.saturating_sub(before).max(CELL_MIN) } else { usize::MAX };
     let mut table = String::new();
     for row in rows {
         let mut rest = Vec::new();

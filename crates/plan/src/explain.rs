@@ -51,7 +51,8 @@ pub fn explain(machine: &Machine, model: &Model, plan: &Plan) -> Vec<Row> {
     };
     if let Some(Calibration { times, runs, same_model }) = prediction.calibration {
         let of = if same_model { "of this model" } else { "of other models" };
-        let formula = format!("{runs} runs {of} on this machine; all times are divided by it already");
+        let formula =
+            format!("{runs} runs {of} on this machine; all times are divided by it already");
         row("measured of predicted", format!("{times:.2}"), formula);
     }
     row("time per token", units::seconds(prediction.seconds(0)), sum);

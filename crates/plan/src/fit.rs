@@ -379,7 +379,9 @@ fn streamed(model: &Model, room: Room, least: u64, choice: Choice) -> Option<Fit
     let (mut fit, left) = place_dense(model, room, choice)?;
     fit.routed_vram = model.routed.min(left.vram);
     let elsewhere = model.routed - fit.routed_vram;
-    let spare = left.ram.checked_sub(least.max(cache_min(model)).min(elsewhere))?;
+    // What lies in graphics memory is found there as well.
+    let cached = least.max(cache_min(model)).min(elsewhere).saturating_sub(fit.routed_vram);
+    let spare = left.ram.checked_sub(cached)?;
     let taken = fit.grow(model, spare.min(left.ram / MICRO_BATCH_SHARE));
     let cache = elsewhere.min(left.ram - taken);
     fit.mode = Mode::Streamed { cache };

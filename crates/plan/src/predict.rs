@@ -607,7 +607,9 @@ fn layers(machine: &Machine, class: Class, model: &Model, engine: Engine) -> Par
 fn layer_of(class: Class, machine: &Machine, engine: Engine) -> f64 {
     match class {
         Class::JoinedCards if engine.runtime == Runtime::Early => classes::LAYER_JOINED_EARLY,
-        Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => classes::LAYER_JOINED_FAR,
+        Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => {
+            classes::LAYER_JOINED_FAR
+        }
         Class::JoinedCards => classes::LAYER_JOINED,
         Class::Processor | Class::Arm | Class::Sockets | Class::Drive | Class::Early => {
             classes::LAYER_PROCESSOR

@@ -213,7 +213,11 @@ fn changes<'a>(question: &Question<'a>, now: Option<&Plan>) -> Vec<Change<'a>> {
     found
 }
 
-fn change<'a>(what: impl Into<String>, effort: Effort, make: impl Fn(&mut State) + 'a) -> Change<'a> {
+fn change<'a>(
+    what: impl Into<String>,
+    effort: Effort,
+    make: impl Fn(&mut State) + 'a,
+) -> Change<'a> {
     Change { what: what.into(), effort, note: None, supported: true, make: Box::new(make) }
 }
 
@@ -233,7 +237,8 @@ fn settings<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Cha
         for (used, percent) in FEWER_EXPERTS {
             let make = move |state: &mut State| state.model = state.model.with_experts_used(used);
             let what = format!("{used} of {EXPERTS_R1} experts");
-            let note = format!("--experts {used}: perplexity +{percent} % (measured with R1 in 4 bits)");
+            let note =
+                format!("--experts {used}: perplexity +{percent} % (measured with R1 in 4 bits)");
             found.push(change(what, Effort::Setting, make).noted(note));
         }
     }
@@ -351,7 +356,8 @@ fn faster_memory<'a>(machine: &Machine) -> Option<(String, Make<'a>)> {
     }
     let now = memory.speed_mts.or(platform.map(|platform| platform.speed_mts))?;
     let is_desktop = memory.channels.or(all).is_none_or(|channels| channels <= 2);
-    let of_generation = FASTEST_DESKTOP.iter().find(|(slowest, _)| now < *slowest).map(|(_, most)| *most);
+    let of_generation =
+        FASTEST_DESKTOP.iter().find(|(slowest, _)| now < *slowest).map(|(_, most)| *most);
     let most = if is_desktop { of_generation? } else { platform?.speed_mts };
     let mts = most.min(now + now / 4);
     if mts < now + now / 20 {
@@ -377,8 +383,10 @@ fn quicken(machine: &mut Machine, factor: f64) {
 }
 
 fn card<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
-    let is_board = question.machine.processor.platform().is_some_and(|platform| platform.channels < 2);
-    let Some(gpu) = gpus::find("4090").filter(|_| question.machine.gpus.is_empty() && !is_board) else {
+    let is_board =
+        question.machine.processor.platform().is_some_and(|platform| platform.channels < 2);
+    let Some(gpu) = gpus::find("4090").filter(|_| question.machine.gpus.is_empty() && !is_board)
+    else {
         return;
     };
     let make = move |state: &mut State| state.machine.gpus = vec![gpu.clone()];
@@ -395,7 +403,9 @@ fn boards<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     }
     let delivers = |machine: &Machine| {
         let platform = machine.processor.platform().map(|platform| {
-            f64::from(platform.channels * machine.processor.sockets()) * f64::from(platform.speed_mts) * 8e6
+            f64::from(platform.channels * machine.processor.sockets())
+                * f64::from(platform.speed_mts)
+                * 8e6
         });
         machine.memory.theoretical().or(machine.memory.read_bytes_per_second).or(platform)
     };
@@ -539,6 +549,14 @@ mod tests {
         ];
         assert_eq!(cheapest_doubling(&all).unwrap().what, "drive");
         assert_eq!(cheapest_doubling(&all[2..]), None);
+    }
+
+    #[test]
+    fn unified_memory_streams_too() {
+        assert!(
+            gain(&asked("dgx spark nvme 3.5GB/s", "UD-IQ1_S"), "14 GB/s")
+                .is_some_and(|gain| gain > 1.0)
+        );
     }
 
     #[test]

@@ -117,7 +117,10 @@ pub(super) fn patience(rate: f64) -> String {
         7200.0.. => (seconds / 3600.0, "hours"),
         _ => (seconds / 60.0, "minutes"),
     };
-    format!("; an answer of {} tokens takes {count:.0} {unit}", units::grouped(ANSWER_TOKENS as u64))
+    format!(
+        "; an answer of {} tokens takes {count:.0} {unit}",
+        units::grouped(ANSWER_TOKENS as u64)
+    )
 }
 
 /// The change of least effort with which it runs, and of those the one that brings least: more memory
@@ -305,10 +308,16 @@ fn doubling(question: &Question<'_>, upgrades: &[Upgrade]) -> String {
             format!("The least costly change that doubles the speed: {}.\n", name(single))
         }
         (_, Some(pair)) => {
-            format!("No single one doubles the speed; the least costly two that do: {}.\n", name(&pair))
+            format!(
+                "No single one doubles the speed; the least costly two that do: {}.\n",
+                name(&pair)
+            )
         }
         (Some(single), None) => {
-            format!("With other software, what doubles the speed at least cost: {}.\n", name(single))
+            format!(
+                "With other software, what doubles the speed at least cost: {}.\n",
+                name(single)
+            )
         }
         (None, None) => "Not even two of these double the speed.\n".to_owned(),
     }

@@ -122,7 +122,8 @@ pub(crate) fn run(
             ));
         }
         let machine = machine(args, None, environment)?;
-        let engine = |model: &Model| engine(args, &machine, (model, None), Locality::Text, environment);
+        let engine =
+            |model: &Model| engine(args, &machine, (model, None), Locality::Text, environment);
         choices::page(&machine, wish(args)?, args.quant.as_deref(), args.json, &engine)?
     };
     out.write_all(page.as_bytes())?;

@@ -122,8 +122,7 @@ pub(super) fn draw(curve: &Curve, file: &Path) -> anyhow::Result<()> {
         }
         Some("png") => {
             let root = BitMapBackend::new(file, SIZE).into_drawing_area();
-            picture(&root, curve, &|root, text, place| letters(root, text, place))
-                .map_err(failed)
+            picture(&root, curve, &|root, text, place| letters(root, text, place)).map_err(failed)
         }
         _ => Err(usage(format!("--plot {}: the name must end in .svg or .png", file.display()))),
     }
@@ -156,7 +155,9 @@ fn picture<B: DrawingBackend>(
     };
     let said = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
     root.fill(&WHITE).map_err(said)?;
-    let ticks = |most: f64, step: f64| (0..).map(move |n| f64::from(n) * step).take_while(move |at| *at <= most);
+    let ticks = |most: f64, step: f64| {
+        (0..).map(move |n| f64::from(n) * step).take_while(move |at| *at <= most)
+    };
     for gib in ticks(widest, step(widest, true)) {
         let (x, bottom) = place((gib, 0.0));
         let line = vec![(x, bottom), place((gib, highest))];
@@ -167,10 +168,13 @@ fn picture<B: DrawingBackend>(
         let (left, y) = place((0.0, rate));
         let line = vec![(left, y), place((widest, rate))];
         root.draw(&PathElement::new(line, GRID.stroke_width(1))).map_err(said)?;
-        write(root, &units::significant(rate), (12, y - 8))?;
+        let label = if rate > 0.0 { units::significant(rate) } else { "0".to_owned() };
+        write(root, &label, (12, y - 8))?;
     }
-    let of = |pick: fn(&Range) -> f64| curve.points.iter().map(move |(gib, range)| (*gib, pick(range)));
-    let band = of(|range| range.low).chain(of(|range| range.high).collect::<Vec<_>>().into_iter().rev());
+    let of =
+        |pick: fn(&Range) -> f64| curve.points.iter().map(move |(gib, range)| (*gib, pick(range)));
+    let band =
+        of(|range| range.low).chain(of(|range| range.high).collect::<Vec<_>>().into_iter().rev());
     let band: Vec<(i32, i32)> = band.map(place).collect();
     root.draw(&Polygon::new(band, BLUE.mix(0.12).filled())).map_err(said)?;
     let corners = vec![place((0.0, highest)), place((0.0, 0.0)), place((widest, 0.0))];
@@ -230,7 +234,11 @@ mod tests {
     #[test]
     fn more_memory_is_never_drawn_slower() {
         let curve = drawn();
-        assert!(curve.points.is_sorted_by(|a, b| a.1.likely <= b.1.likely * 1.0001), "{:?}", curve.points);
+        assert!(
+            curve.points.is_sorted_by(|a, b| a.1.likely <= b.1.likely * 1.0001),
+            "{:?}",
+            curve.points
+        );
         assert_eq!(curve.points[0].1.likely, 0.0, "a few GiB are not enough");
         let text = chart(&curve);
         assert!(text.contains("^ 96 GiB here: 2.") && text.lines().count() == ROWS + 5, "{text}");

@@ -292,6 +292,7 @@ mod tests {
             let found = rate(text).unwrap_or_default();
             assert!((found - gb_per_second).abs() < 0.01, "{text}: {found}");
         }
+        assert_eq!(of("EPYC 7002 8 channel DDR4 256GB RAM + 3060").memory.channels, Some(8));
         assert_eq!(of("Framework Desktop 128GB").processor.cores, Some(16));
         assert_eq!(of("NVIDIA Jetson AGX Orin 64GB").gpus[0].bytes_per_second, Some(204.8e9));
         assert_eq!(of("4x RTX PRO 6000 Blackwell Max-Q").gpu_count(), 4);

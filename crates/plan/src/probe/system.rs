@@ -146,7 +146,8 @@ fn other_seconds() -> Option<f64> {
     // `cpu user nice system idle iowait irq softirq steal`
     let ticks: Vec<f64> =
         all.lines().next()?.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
-    let busy: f64 = ticks.iter().take(8).enumerate().filter(|(i, _)| !matches!(i, 3 | 4)).map(|(_, n)| n).sum();
+    let busy: f64 =
+        ticks.iter().take(8).enumerate().filter(|(i, _)| !matches!(i, 3 | 4)).map(|(_, n)| n).sum();
     let own = fs::read_to_string("/proc/self/stat").ok()?;
     // The name, in brackets, may hold blanks; utime and stime are fields 14 and 15, 12 and 13 after it.
     let fields: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
