@@ -263,7 +263,9 @@ pub fn predict(
     let on_cards = fit.dense_in == Tier::Vram;
     let class = class(machine, fit);
     let share = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
-    let vram_share = share(fit.routed_vram, model.routed);
+    // What a unified memory lacks is read into it, too.
+    let all_in_vram = on_cards && machine.unified().is_some();
+    let vram_share = if all_in_vram { 1.0 } else { share(fit.routed_vram, model.routed) };
     let routed_vram = (model.routed_per_token as f64 * vram_share) as u64;
     let routed_ram = model.routed_per_token - routed_vram;
     let dense_ram = if on_cards { 0 } else { model.dense_per_token };
