@@ -5,13 +5,15 @@ use std::path::Path;
 
 use cachalot_engine::{Options, Source, described, machine, room, wish};
 use cachalot_gguf::split::Set;
+use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 use cachalot_plan::fit::fit;
 use cachalot_plan::predict::predict;
 use cachalot_plan::{
-    CacheType, Demand, Engine, Fit, Locality, Mode, Model, Prediction, Range, identity, units,
+    CacheType, Demand, Engine, Fit, Locality, Mode, Model, Prediction, Range, Stream, Wish,
+    identity, units,
 };
 
-use crate::hardware::{self, Measure};
+use crate::hardware::{self, Measure, Where};
 use crate::record::{self, Run};
 use crate::settings::Environment;
 
@@ -31,7 +33,8 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// Asks the planner about `source`. `None` for what is no file, or no model: loading will say so.
+    /// Asks the planner about `source`, for tokens of a text. `None` for what is no model: loading will say
+    /// so.
     ///
     /// # Errors
     /// If the model does not fit into this machine.
@@ -40,33 +43,67 @@ impl Forecast {
         options: &Options,
         environment: &Environment,
     ) -> anyhow::Result<Option<Self>> {
-        let Source::File(path) = source else { return Ok(None) };
-        let Some((model, fit, locality)) = placed(path, options)? else { return Ok(None) };
-        let measure = match fit.mode {
-            _ if model.size < WORTH_MEASURING => Measure::Never,
-            Mode::Resident => Measure::Memory,
-            Mode::Streamed { .. } => Measure::Missing,
+        let Some(placed) = placed(source, options)? else { return Ok(None) };
+        let is_worth = placed.model.size >= WORTH_MEASURING;
+        let measure = if is_worth { Measure::Missing } else { Measure::Never };
+        Ok(Some(Self::at(placed, source, options, environment, measure)))
+    }
+
+    /// The same for random tokens, on a machine that is measured in any case: for whoever measures a model,
+    /// too.
+    ///
+    /// # Errors
+    /// If the model does not fit into this machine.
+    pub(crate) fn of_noise(
+        source: &Source,
+        options: &Options,
+        environment: &Environment,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(placed) = placed(source, options)? else { return Ok(None) };
+        let placed = Placed { locality: Locality::Noise, ..placed };
+        Ok(Some(Self::at(placed, source, options, environment, Measure::Missing)))
+    }
+
+    fn at(
+        Placed { model, fit, locality }: Placed,
+        source: &Source,
+        options: &Options,
+        environment: &Environment,
+        measure: Measure,
+    ) -> Self {
+        let file = match source {
+            Source::File(path) => Some(path.as_path()),
+            Source::Embedded(_) => None,
         };
-        let here = hardware::this_machine(environment, options, Some(path), measure).without_gpus();
-        let engine = Engine { locality, ..Engine::default() };
+        // Only what is read from a drive depends on it.
+        let drive = match file {
+            Some(file) if fit.mode != Mode::Resident => Where::File(file),
+            _ => Where::Nowhere,
+        };
+        let here = hardware::this_machine(environment, options, drive, measure).without_gpus();
         // How fast a system pages what it has no room for, nobody knows.
         let is_paged = fit.mode == Mode::Resident && fit.ram > room(options).ram;
-        let prediction = predict(&here, &model, &fit, engine).ok().filter(|_| !is_paged);
+        let predicted = |calibration| {
+            let engine = Engine { locality, calibration, ..Engine::default() };
+            predict(&here, &model, &fit, engine).ok().filter(|_| !is_paged)
+        };
+        let plain = predicted(None);
+        let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         let run = Run {
-            model: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            model: name.unwrap_or_else(|| model.name.clone()),
             size: model.size,
             threads: options.threads.unwrap_or_else(machine::physical_cores),
             streamed: fit.mode != Mode::Resident,
-            predicted: prediction.as_ref().map_or(0.0, |prediction| prediction.decode(0).likely),
+            random: locality == Locality::Noise,
+            predicted: plain.as_ref().map_or(0.0, |prediction| prediction.decode(0).likely),
             measured: 0.0,
         };
         let drive = here.drive().map(|(_, rate)| rate).filter(|_| run.streamed);
-        let ratio = record::ratio(environment.runs.as_deref(), &run);
-        let prediction = match (prediction, ratio) {
-            (Some(prediction), Some(ratio)) => Some(prediction.calibrated(ratio)),
-            (prediction, _) => prediction,
+        let prediction = match record::calibration(environment.runs.as_deref(), &run) {
+            Some(calibration) => predicted(Some(calibration)),
+            None => plain,
         };
-        Ok(Some(Self { model, fit, prediction, drive, run }))
+        Self { model, fit, prediction, drive, run }
     }
 
     /// What was chosen and what to expect, in a line.
@@ -134,20 +171,51 @@ fn shown_rate(range: Range) -> String {
     format!("{likely} ({low}-{high})")
 }
 
-/// The model of a file by its header, and where loading will put it; `None` if it is no such model.
-fn placed(path: &Path, options: &Options) -> anyhow::Result<Option<(Model, Fit, Locality)>> {
-    let Ok(set) = Set::open(path) else { return Ok(None) };
-    let tensors = || set.tensors.iter().map(|tensor| &tensor.info);
-    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let demand = Demand::of(&set.metadata, tensors());
-    if !identity::identify(&set.metadata, &demand, &file_name).runs {
+/// A model by its header, and where loading will put it.
+struct Placed {
+    model: Model,
+    fit: Fit,
+    locality: Locality,
+}
+
+/// `None` if it is no model that runs.
+fn placed(source: &Source, options: &Options) -> anyhow::Result<Option<Placed>> {
+    match source {
+        Source::File(path) => {
+            let Ok(set) = Set::open(path) else { return Ok(None) };
+            let tensors: Vec<&TensorInfo> = set.tensors.iter().map(|tensor| &tensor.info).collect();
+            let files = set.parts.iter().map(|part| part.path.as_path());
+            let wish = wish(options, files);
+            let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+            placed_as(&file_name, &set.metadata, &tensors, options, wish)
+        }
+        Source::Embedded(bytes) => {
+            let Ok(gguf) = Gguf::parse(bytes, bytes.len() as u64) else { return Ok(None) };
+            let tensors: Vec<&TensorInfo> = gguf.tensors.iter().collect();
+            // Its bytes are the program's, wherever that is.
+            let wish = Wish { stream: Stream::Never, ..wish(options, std::iter::empty()) };
+            placed_as("calf", &gguf.metadata, &tensors, options, wish)
+        }
+    }
+}
+
+fn placed_as(
+    file_name: &str,
+    metadata: &Metadata,
+    tensors: &[&TensorInfo],
+    options: &Options,
+    wish: Wish,
+) -> anyhow::Result<Option<Placed>> {
+    let demand = Demand::of(metadata, tensors.iter().copied());
+    if !identity::identify(metadata, &demand, file_name).runs {
         return Ok(None);
     }
     let name = file_name.trim_end_matches(".gguf");
-    let Ok(model) = described(name, &set.metadata, tensors(), options) else { return Ok(None) };
-    let files = set.parts.iter().map(|part| part.path.as_path());
-    let fit = fit(&model, room(options), wish(options, files))?;
-    Ok(Some((model, fit, Locality::of(&set.metadata))))
+    let Ok(model) = described(name, metadata, tensors.iter().copied(), options) else {
+        return Ok(None);
+    };
+    let fit = fit(&model, room(options), wish)?;
+    Ok(Some(Placed { model, fit, locality: Locality::of(metadata) }))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The machine that this program runs on, with its measured rates.
 //!
-//! Measuring takes a second or two, and what was measured stays true: rates are kept in a file of the
-//! user's cache, by processor and number of threads, and by drive. Whoever doubts them deletes the
-//! file, or says `--fresh`.
+//! Measuring takes a few seconds, and what was measured stays true: rates are kept in a file of the
+//! user's cache, by processor, number of threads and build of this program, and by drive. Whoever doubts
+//! them deletes the file, or says `--fresh`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -16,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::settings::Environment;
 use crate::terminal::Progress;
 
-/// More programs than this share of the threads disturb a measurement.
-const BUSY: f64 = 0.75;
+/// Other programs that compute for more than this share of the threads disturb a measurement.
+const BUSY: f64 = 0.25;
 /// What is written to measure a drive without a model.
 const SCRATCH_MIB: u64 = 256;
 
@@ -26,12 +27,21 @@ const SCRATCH_MIB: u64 = 256;
 pub(crate) enum Measure {
     /// Measure them.
     Missing,
-    /// Measure memory; go on without the drive, which takes longest and is not wanted.
-    Memory,
     /// Measure all again.
     Fresh,
     /// Go on without.
     Never,
+}
+
+/// Which drive's rate is of interest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Where<'a> {
+    /// The one on which this model lies.
+    File(&'a Path),
+    /// One on which a model would lie: a file to measure with is written for it.
+    Anywhere,
+    /// None.
+    Nowhere,
 }
 
 /// The rates of this machine, as they are kept.
@@ -47,8 +57,52 @@ struct MemoryRate {
     processor: String,
     threads: usize,
     instructions: String,
+    /// Other builds have other kernels.
+    program: String,
     read_bytes_per_second: f64,
     products_per_second: f64,
+    attention_flops: f64,
+    join_seconds: f64,
+    decode_bytes_per_second: BTreeMap<String, f64>,
+}
+
+impl MemoryRate {
+    /// What was measured of `machine`, under the same key.
+    fn of(machine: &Machine, key: &Self) -> Self {
+        let (memory, processor) = (&machine.memory, &machine.processor);
+        Self {
+            read_bytes_per_second: memory.read_bytes_per_second.unwrap_or_default(),
+            products_per_second: processor.products_per_second.unwrap_or_default(),
+            attention_flops: processor.attention_flops.unwrap_or_default(),
+            join_seconds: processor.join_seconds.unwrap_or_default(),
+            decode_bytes_per_second: processor.decode_bytes_per_second.clone(),
+            ..key.clone()
+        }
+    }
+
+    fn is_of(&self, key: &Self) -> bool {
+        let key_of = |rate: &Self| {
+            let Self { processor, instructions, program, .. } = rate.clone();
+            (processor, rate.threads, instructions, program)
+        };
+        key_of(self) == key_of(key)
+    }
+
+    fn tell(&self, machine: &mut Machine) {
+        machine.memory.read_bytes_per_second = Some(self.read_bytes_per_second);
+        machine.memory.measured_here = true;
+        let processor = &mut machine.processor;
+        processor.products_per_second = Some(self.products_per_second);
+        processor.attention_flops = Some(self.attention_flops);
+        processor.join_seconds = Some(self.join_seconds);
+        processor.decode_bytes_per_second = self.decode_bytes_per_second.clone();
+    }
+}
+
+/// What tells one build of this program from another: its version and its size.
+fn program() -> String {
+    let size = std::env::current_exe().and_then(fs::metadata).map_or(0, |file| file.len());
+    format!("{} {size}", env!("CARGO_PKG_VERSION"))
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,50 +128,50 @@ impl Rates {
     }
 }
 
-/// This machine; `file` is the model, on whose drive the rates of reading are of interest.
+/// This machine, with measured rates.
 pub(crate) fn this_machine(
     environment: &Environment,
     options: &Options,
-    file: Option<&Path>,
+    drive: Where<'_>,
     measure: Measure,
 ) -> Machine {
     let mut machine = probe::machine();
     let path = environment.rates.as_deref();
     let mut rates = Rates::load(path);
     let threads = options.threads.unwrap_or_else(probe::system::physical_cores);
-    let processor = machine.processor.name.clone().unwrap_or_default();
-    let instructions = options.tier.to_string();
-    let is_this = |rate: &MemoryRate| {
-        rate.processor == processor && rate.threads == threads && rate.instructions == instructions
+    let key = MemoryRate {
+        processor: machine.processor.name.clone().unwrap_or_default(),
+        threads,
+        instructions: options.tier.to_string(),
+        program: program(),
+        read_bytes_per_second: 0.0,
+        products_per_second: 0.0,
+        attention_flops: 0.0,
+        join_seconds: 0.0,
+        decode_bytes_per_second: BTreeMap::new(),
     };
     if measure == Measure::Fresh {
-        rates.memory.retain(|rate| !is_this(rate));
+        rates.memory.retain(|rate| !rate.is_of(&key));
     }
-    if let Some(rate) = rates.memory.iter().find(|rate| is_this(rate)) {
-        machine.memory.read_bytes_per_second = Some(rate.read_bytes_per_second);
-        machine.processor.products_per_second = Some(rate.products_per_second);
-        machine.memory.measured_here = true;
+    if let Some(rate) = rates.memory.iter().find(|rate| rate.is_of(&key)) {
+        rate.tell(&mut machine);
     } else if measure != Measure::Never {
         let mut progress = Progress::new("measuring this machine");
         progress.pulse();
+        let others = probe::system::Others::watch();
         probe::measure(&mut machine, &Cpu::new(threads, options.tier));
         progress.clear();
-        if probe::system::load().is_some_and(|load| load > BUSY * threads as f64) {
-            let warning = "how fast memory is while nothing else runs: other programs were busy as it \
-                           was measured, and it was not kept";
+        if others.and_then(|others| others.busy()).is_some_and(|busy| busy > BUSY * threads as f64)
+        {
+            let warning = "how fast this machine is while nothing else runs: other programs were busy \
+                           as it was measured, and what was measured is not kept";
             machine.unknown.push(warning.to_owned());
-            return with_drive(machine, rates, environment, file, measure);
+        } else {
+            rates.memory.push(MemoryRate::of(&machine, &key));
+            rates.save(path);
         }
-        rates.memory.push(MemoryRate {
-            processor,
-            threads,
-            instructions,
-            read_bytes_per_second: machine.memory.read_bytes_per_second.unwrap_or_default(),
-            products_per_second: machine.processor.products_per_second.unwrap_or_default(),
-        });
-        rates.save(path);
     }
-    with_drive(machine, rates, environment, file, measure)
+    with_drive(machine, rates, environment, drive, measure)
 }
 
 /// The machine with the drive on which the model lies, or would lie.
@@ -125,14 +179,13 @@ fn with_drive(
     mut machine: Machine,
     mut rates: Rates,
     environment: &Environment,
-    file: Option<&Path>,
+    place: Where<'_>,
     measure: Measure,
 ) -> Machine {
     let kept = environment.rates.as_deref();
-    let measure = if measure == Measure::Memory { Measure::Never } else { measure };
-    match (file, kept.and_then(Path::parent)) {
-        (Some(file), _) => drive(&mut machine, &mut rates, kept, file, measure),
-        (None, Some(folder)) => {
+    match (place, kept.and_then(Path::parent)) {
+        (Where::File(file), _) => drive(&mut machine, &mut rates, kept, file, measure),
+        (Where::Anywhere, Some(folder)) => {
             // There is no model yet: a file to measure with is written where files may be.
             let known = probe::device_of(folder)
                 .is_some_and(|device| rates.drives.iter().any(|rate| rate.device == device));
@@ -148,7 +201,7 @@ fn with_drive(
                 }
             }
         }
-        (None, None) => {}
+        (Where::Anywhere, None) | (Where::Nowhere, _) => {}
     }
     machine
 }
@@ -228,12 +281,12 @@ mod tests {
         let mut environment = Environment::default();
         environment.rates = Some(folder.path().join("cachalot/rates.json"));
         let options = Options { threads: Some(1), ..Options::default() };
-        let calf = Some(Path::new("models/calf.gguf"));
-        let none = this_machine(&environment, &options, None, Measure::Never);
+        let calf = Where::File(Path::new("models/calf.gguf"));
+        let none = this_machine(&environment, &options, Where::Nowhere, Measure::Never);
         assert_eq!(none.memory.read_bytes_per_second, None);
         let first = this_machine(&environment, &options, calf, Measure::Missing);
         assert!(first.memory.measured_here && first.memory.read_bytes_per_second.unwrap() > 1e6);
-        let again = this_machine(&environment, &options, None, Measure::Never);
+        let again = this_machine(&environment, &options, Where::Nowhere, Measure::Never);
         // On a busy machine nothing is kept, and that is said.
         let busy = first.unknown.iter().any(|why| why.contains("other programs were busy"));
         let kept = first.memory.read_bytes_per_second.filter(|_| !busy);

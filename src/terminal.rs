@@ -12,6 +12,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
+/// Between the columns of a table.
+const GAP: &str = "  ";
+/// Characters of a line of a table, if its last column can be wrapped to that, and the least it is wrapped to.
+const LINE: usize = 100;
+const CELL_MIN: usize = 32;
 
 /// How to write to one of the standard streams.
 #[derive(Clone, Copy, Debug)]
@@ -208,15 +213,48 @@ pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
     };
     let widths: Vec<usize> = (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let last = sides.len().saturating_sub(1);
+    let before = widths[..last].iter().map(|width| width + GAP.len()).sum::<usize>();
+    let room =
+        if sides.ends_with('l') { LINE.saturating_sub(before).max(CELL_MIN) } else { usize::MAX };
     let mut table = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).zip(sides.chars()).map(|((cell, width), side)| {
-            if side == 'l' { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        let mut rest = Vec::new();
+        let cells = row.iter().zip(&widths).zip(sides.chars()).enumerate();
+        let cells = cells.map(|(column, ((cell, width), side))| match side {
+            'l' if column == last => {
+                let mut lines = wrapped(cell, room).into_iter();
+                let first = lines.next().unwrap_or_default();
+                rest.extend(lines);
+                first
+            }
+            'l' => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
         });
-        table += cells.collect::<Vec<_>>().join("  ").trim_end();
+        table += cells.collect::<Vec<_>>().join(GAP).trim_end();
         table.push('\n');
+        for line in rest {
+            table += &format!("{:before$}{line}\n", "");
+        }
     }
     table
+}
+
+/// Text in lines of at most `room` characters, as far as its words are not longer.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is a first line");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
 }
 
 /// `0.85 GB`: decimal, as rates of drives and memory are given.
@@ -284,6 +322,15 @@ pub(crate) fn slow_drive(streaming: &Streaming, stats: &CacheStats) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_cells_at_the_end_are_wrapped() {
+        let rows = [vec!["a".to_owned(), "word ".repeat(30).trim().to_owned()]];
+        let table = table("ll", &rows);
+        assert_eq!(table.lines().count(), 2, "{table}");
+        assert!(table.lines().all(|line| line.len() <= LINE), "{table}");
+        assert!(table.lines().nth(1).unwrap().starts_with("   word"), "{table}");
+    }
 
     const PIPE: Look = Look { terminal: false, colour: false };
     const TERMINAL: Look = Look { terminal: true, colour: true };

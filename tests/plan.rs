@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{cachalot, succeeds};
+use common::{cachalot, calf, command, run, succeeds};
 
 /// What `cachalot plan WORDS` prints, which must go well.
 fn page(words: &[&str]) -> String {
@@ -117,10 +117,63 @@ fn bad_input_is_answered_clearly() {
     assert!(error(&["missing.gguf", "--on", "desktop-96"], 1).contains("missing.gguf"));
     assert!(error(&["--on", "missing.json"], 1).contains("missing.json"));
     assert!(error(&["--presets", "--json"], 2).contains("--presets"));
+    assert!(error(&["--on", "epyc-9654 12x4800 384QB"], 2).contains("384qb"));
+    assert!(error(&["--on", "epyc-9654 12x4800 8 channels"], 2).contains("twice"));
+    assert!(error(&["UD-IQ1_S", "--on", "desktop-96", "--disk", "7 GB"], 2).contains("no rate"));
 }
 
 #[test]
 fn calf_runs_anywhere_and_its_file_is_enough() {
     let page = page(&["models/calf.gguf", "--on", "raspberry-pi"]);
     assert!(page.contains("Yes: about "), "{page}");
+}
+
+#[test]
+fn machines_in_everyday_words_are_understood() {
+    for words in [
+        "HP Z840, dual Xeon E5-2699 v4, 8 channels DDR4-2400, 512 GB RAM, 2TB NVMe",
+        "AMD EPYC 7532 32-Core Processor, 8x 32GB DDR4-3200, 2x RTX 3090, Samsung 990 Pro",
+        "2x EPYC 7R13 16x3200 512GB nvme",
+        "Framework Desktop 128GB nvme",
+        "Core Ultra 9 285K 192GB DDR5-6400 RTX 5090 PCIe 5.0 NVMe",
+        "2x3090 256GB threadripper pro 3945wx 8x3200 nvme",
+    ] {
+        let page = page(&["UD-IQ1_S", "--on", words]);
+        assert!(page.contains("Yes"), "{words}: {page}");
+    }
+}
+
+#[test]
+fn what_past_runs_reached_is_counted_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("cachalot/runs.jsonl");
+    std::fs::create_dir_all(record.parent().unwrap()).unwrap();
+    let size = 8_898_048; // of calf's tensors
+    let line = |model: &str| {
+        format!(
+            r#"{{"model":"{model}","size":{size},"threads":1,"streamed":false,"predicted":10.0,"measured":5.0}}"#
+        )
+    };
+    std::fs::write(&record, line("calf.gguf") + "\n").unwrap();
+    let calf = calf().display().to_string();
+    let plan = |words: &[&str], kept: &str| {
+        let mut command = command(&[&["plan", &calf, "--threads", "1"], words].concat());
+        command.env("XDG_STATE_HOME", folder.path()).env("CACHALOT_RECORD", kept);
+        succeeds(run(&mut command, b"")).stdout
+    };
+    let counted = plan(&["--explain"], "on");
+    assert!(counted.contains("Runs of this model on this machine were 0.50 times"), "{counted}");
+    assert!(counted.contains("measured of predicted"), "{counted}");
+    assert!(!plan(&[], "off").contains("Runs of this model"));
+    assert!(!plan(&["--on", "desktop-96"], "on").contains("Runs of this model"), "of that machine");
+}
+
+#[test]
+fn a_download_under_way_is_planned_by_its_header() {
+    let folder = tempfile::tempdir().unwrap();
+    let half = folder.path().join("half.gguf");
+    let whole = std::fs::read(calf()).unwrap();
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    let page = page(&[half.to_str().unwrap(), "--on", "desktop-96"]);
+    assert!(page.contains("Yes: about ") && page.contains("not complete"), "{page}");
 }

@@ -26,6 +26,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     }
     // Tests leave nothing behind in anybody's home.
     command.env("CACHALOT_RECORD", "off");
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")); // rates, measured once for all tests
     command
 }
 

@@ -1,12 +1,14 @@
-//! What this machine can do at best: the two rates that bound everything else.
+//! What this machine can do at best: the rates that bound everything else.
 //!
-//! Decoding is bound by the bytes that are read per second, prompts by the products that are made
-//! per second. Both are measured with the threads and the instructions that a model would use, and
-//! the best of some short rounds counts: whatever else runs here only makes a round slower.
+//! Decoding is bound by the bytes that are read per second, or by unpacking them where that is slower;
+//! prompts by the products that are made per second; both, after many tokens, by attention. All are
+//! measured with the threads and the instructions that a model would use, and the best of some short
+//! rounds counts: whatever else runs here only makes a round slower.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::attention::{Attention, Latent, Queries};
 use crate::block::Columns;
 use crate::buffer::Shared;
 use crate::cpu::Tier;
@@ -26,8 +28,23 @@ const LANES: usize = 64;
 const ROWS_PER_THREAD: usize = 1024;
 const COLS: usize = 4096;
 const INPUTS: usize = 256;
+/// Matrices in the list of a token, as a layer of experts has it, and the rows of each.
+const LIST: usize = 8;
+const LIST_ROWS: usize = 2048;
+/// Attention of one token over so many, in the shape of R1.
+const TOKENS: usize = 1024;
+const HEADS: usize = 128;
+const LATENT: usize = 512;
+const ROTATED: usize = 64;
+/// Parallel regions of a round that measures what they cost, and pieces of work of each thread in them: about
+/// a microsecond each.
+const JOINS: usize = 200;
+const TASKS_PER_THREAD: usize = 8;
+const JOIN_ROUNDS: usize = 9;
 /// Rounds go on for this long, but there are at least so many.
 const ROUNDS_TIME: Duration = Duration::from_millis(400);
+/// The same where much is measured.
+const ROUNDS_TIME_SHORT: Duration = Duration::from_millis(60);
 const ROUNDS_MIN: usize = 3;
 
 /// Bytes per second that all threads together read from memory.
@@ -47,7 +64,7 @@ pub fn read_bandwidth_over(cpu: &Cpu, bytes: usize) -> f64 {
         // SAFETY: each task has a piece of its own.
         unsafe { shared.slice(i * PIECE, PIECE) }.fill(1);
     });
-    let best = best_time(|| {
+    let best = best_time(ROUNDS_TIME, || {
         cpu.pool().run(pieces, &|_, i| {
             black_box(sum(cpu.tier(), &buffer[i * PIECE..][..PIECE]));
         });
@@ -70,8 +87,99 @@ pub fn product_rate(cpu: &Cpu) -> f64 {
     numbers.for_each(|(i, number)| *number = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; rows * INPUTS];
     let columns = Columns::Range { start: 0, len: INPUTS };
-    let best = best_time(|| cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out));
+    let best = best_time(ROUNDS_TIME, || {
+        cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out)
+    });
     (rows * COLS * INPUTS) as f64 / best
+}
+
+/// Bytes that look like weights of any format: all of them differ, so that codebooks are looked up all over.
+pub fn noise(cpu: &Cpu, bytes: usize) -> Vec<u8> {
+    let piece = PIECE * size_of::<u64>();
+    let pieces = (bytes / piece).max(1);
+    let mut noise = vec![0u8; pieces * piece];
+    let shared = Shared::new(&mut noise);
+    cpu.pool().run(pieces, &|_, i| {
+        let mut state = 671 + i as u64;
+        // SAFETY: each task has a piece of its own.
+        for number in unsafe { shared.slice(i * piece, piece) }.chunks_exact_mut(8) {
+            // xorshift64, Marsaglia 2003. One bit of each 16 is 0, so that none is an infinite f16.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            number.copy_from_slice(&(state & 0xBFFF_BFFF_BFFF_BFFF).to_le_bytes());
+        }
+    });
+    noise
+}
+
+/// Bytes per second of weights in `format` that all threads together multiply with one input: what
+/// decoding does all the time. `bytes` are any, and should be more than the caches hold. 0 if they are
+/// too few for a matrix.
+pub fn decode_rate(cpu: &Cpu, format: Format, bytes: &[u8]) -> f64 {
+    let size = format.row_bytes(COLS).map_or(0, |row| row * LIST_ROWS);
+    let matrix = |bytes| Matrix::new(format, LIST_ROWS, COLS, bytes).ok();
+    let matrices: Vec<Matrix<'_>> = bytes.chunks_exact(size.max(1)).filter_map(matrix).collect();
+    let lists: Vec<Vec<Product<'_>>> = matrices
+        .chunks(LIST)
+        .map(|list| {
+            list.iter().map(|&matrix| Product { matrix, columns: Columns::one(0) }).collect()
+        })
+        .collect();
+    let Some(longest) = lists.first().map(Vec::len).filter(|_| size > 0) else { return 0.0 };
+    let lists: Vec<_> = lists.into_iter().filter(|list| list.len() == longest).collect();
+    let mut inputs = Inputs::new();
+    let numbers = inputs.reset(1, COLS).iter_mut().enumerate();
+    numbers.for_each(|(i, number)| *number = (i % 13) as f32 - 6.0);
+    let mut out = vec![0.0; longest * LIST_ROWS];
+    let mut next = lists.iter().cycle();
+    let best = best_time(ROUNDS_TIME_SHORT, || {
+        if let Some(list) = next.next() {
+            cpu.multiply(&mut inputs, list, &mut out);
+        }
+    });
+    black_box(&out);
+    (longest * size) as f64 / best
+}
+
+/// Seconds that a parallel region costs besides its work, as decoding has them: short ones, with something for
+/// one thread alone to do in between. What waking a thread costs is the better part of it, where the system or
+/// a hypervisor takes its time.
+pub fn join_time(cpu: &Cpu) -> f64 {
+    let numbers = vec![1u64; LANES * 64];
+    let alone = || black_box(sum(cpu.tier(), &numbers));
+    let tasks = cpu.pool().threads() * TASKS_PER_THREAD;
+    let mut times: Vec<f64> = (0..JOIN_ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..JOINS {
+                (0..TASKS_PER_THREAD).for_each(|_| _ = alone());
+                cpu.pool().run(tasks, &|_, _| _ = alone());
+            }
+            let all = begun.elapsed().as_secs_f64();
+            let begun = Instant::now();
+            (0..JOINS * 2 * TASKS_PER_THREAD).for_each(|_| _ = alone());
+            (all - begun.elapsed().as_secs_f64()).max(0.0) / JOINS as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[JOIN_ROUNDS / 2]
+}
+
+/// Operations per second of attention in decoding, over latents in f16 as R1 has them: 2 for each number of
+/// a key and of a value, head and token.
+pub fn attention_rate(cpu: &Cpu) -> f64 {
+    let width = LATENT + ROTATED;
+    let queries: Vec<f32> = (0..HEADS * width).map(|i| (i % 7) as f32 * 0.01).collect();
+    let bytes: Vec<u8> = (0..TOKENS * width).flat_map(|_| [0x00, 0x34]).collect(); // 0.25
+    let cache = Latent { format: Format::F16, bytes: &bytes, width, values: LATENT };
+    let shape = Queries { heads: HEADS, past: TOKENS - 1, scale: 0.1 };
+    let (mut attention, mut out) = (Attention::new(), vec![0.0; HEADS * LATENT]);
+    let best = best_time(ROUNDS_TIME_SHORT, || {
+        attention.absorbed(cpu, &queries, shape, cache, &mut out);
+    });
+    black_box(&out);
+    2.0 * (TOKENS * HEADS * (width + LATENT)) as f64 / best
 }
 
 /// Adding up is the least that can be done with what was read.
@@ -88,11 +196,11 @@ fn sum(tier: Tier, numbers: &[u64]) -> u64 {
 }
 
 /// Seconds of the fastest round.
-fn best_time(mut round: impl FnMut()) -> f64 {
+fn best_time(time: Duration, mut round: impl FnMut()) -> f64 {
     let begun = Instant::now();
     let mut best = f64::INFINITY;
     let mut rounds = 0;
-    while rounds < ROUNDS_MIN || begun.elapsed() < ROUNDS_TIME {
+    while rounds < ROUNDS_MIN || begun.elapsed() < time {
         let round_begun = Instant::now();
         round();
         best = best.min(round_begun.elapsed().as_secs_f64());
@@ -116,7 +224,13 @@ mod tests {
     #[test]
     fn rates_are_those_of_a_computer() {
         let cpu = Cpu::new(2, Tier::detect());
-        for rate in [read_bandwidth_over(&cpu, 8 << 20), product_rate(&cpu)] {
+        let noise = noise(&cpu, 40 << 20);
+        let decode = [Format::Q4_K, Format::IQ1_S].map(|format| decode_rate(&cpu, format, &noise));
+        assert_eq!(decode_rate(&cpu, Format::Q8_0, &noise[..100]), 0.0, "too few bytes");
+        let [q4, iq1] = decode;
+        let (read, products) = (read_bandwidth_over(&cpu, 8 << 20), product_rate(&cpu));
+        assert!((0.0..1.0).contains(&join_time(&cpu)));
+        for rate in [read, products, q4, iq1, attention_rate(&cpu)] {
             assert!((1e6..1e16).contains(&rate), "{rate} per second");
         }
     }
@@ -124,7 +238,7 @@ mod tests {
     #[test]
     fn the_fastest_round_counts_and_there_are_enough() {
         let mut rounds = 0;
-        let best = best_time(|| {
+        let best = best_time(ROUNDS_TIME, || {
             rounds += 1;
             std::thread::sleep(Duration::from_millis(if rounds == 2 { 1 } else { 200 }));
         });

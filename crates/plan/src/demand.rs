@@ -164,6 +164,9 @@ pub struct Demand {
     /// Sums by type name, the largest first.
     #[serde(serialize_with = "types_as_objects")]
     pub types: Vec<(TensorType, Usage)>,
+    /// The same of routed experts alone.
+    #[serde(skip)]
+    pub routed_types: Vec<(TensorType, Usage)>,
     /// The layers, if the file says how many.
     pub layers: Option<Layers>,
     /// The experts, if there are any.
@@ -197,6 +200,7 @@ impl Demand {
             total: Usage::default(),
             groups: BTreeMap::new(),
             types: Vec::new(),
+            routed_types: Vec::new(),
             layers: blocks.map(|total| layers(total, &tensors, &keys)),
             experts,
             hidden: keys.number("embedding_length"),
@@ -215,9 +219,9 @@ impl Demand {
         let (group, usage) = rules.usage(tensor);
         self.total += usage;
         *self.groups.entry(group).or_default() += usage;
-        match self.types.iter_mut().find(|(ty, _)| *ty == tensor.ty) {
-            Some((_, sum)) => *sum += usage,
-            None => self.types.push((tensor.ty, usage)),
+        add_type(&mut self.types, tensor.ty, usage);
+        if group == Group::RoutedExperts {
+            add_type(&mut self.routed_types, tensor.ty, usage);
         }
     }
 
@@ -234,6 +238,13 @@ impl Demand {
     /// Mean bits that a weight takes in the file.
     pub fn bits_per_weight(&self) -> f64 {
         self.total.bytes as f64 * 8.0 / self.total.parameters.max(1) as f64
+    }
+}
+
+fn add_type(types: &mut Vec<(TensorType, Usage)>, ty: TensorType, usage: Usage) {
+    match types.iter_mut().find(|(known, _)| *known == ty) {
+        Some((_, sum)) => *sum += usage,
+        None => types.push((ty, usage)),
     }
 }
 

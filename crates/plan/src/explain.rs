@@ -4,7 +4,7 @@ use crate::classes::{EXPOSED, PROMPT_SPREAD};
 use crate::demand::CacheType;
 use crate::fit::{Mode, Tier};
 use crate::model::Model;
-use crate::predict::{Locality, Prediction, What};
+use crate::predict::{Calibration, Locality, Prediction, What};
 use crate::{Machine, Plan, units};
 
 /// A number of a plan.
@@ -49,6 +49,12 @@ pub fn explain(machine: &Machine, model: &Model, plan: &Plan) -> Vec<Row> {
         }
         _ => "the sum of these".to_owned(),
     };
+    if let Some(Calibration { times, runs, same_model }) = prediction.calibration {
+        let of = if same_model { "of this model" } else { "of other models" };
+        let formula =
+            format!("{runs} runs {of} on this machine; all times are divided by it already");
+        row("measured of predicted", format!("{times:.2}"), formula);
+    }
     row("time per token", units::seconds(prediction.seconds(0)), sum);
     rates(prediction, &mut row);
     if let (Some(seconds), Some((drive, rate))) = (prediction.load_seconds, machine.drive()) {

@@ -3,7 +3,7 @@
 //! Everything that each token reads comes first and goes into the fastest memory that holds all of
 //! it; routed experts fill what is left, and what memory does not hold is read from the drive when it
 //! is needed, through a cache. A context of 32,768 tokens in f16 is wanted; the cache of keys and
-//! values takes fewer bits, and then fewer tokens, only where the model would not fit otherwise.
+//! values takes fewer bits, and then the most tokens that fit, only where the model would not otherwise.
 
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ const CONTEXT_RESIDENT_MIN: u64 = 8_192;
 const CONTEXT_STREAMED_MIN: u64 = 4_096;
 /// No default is reduced below this, however little memory there is.
 const CONTEXT_MIN: u64 = 512;
+/// Reduced contexts are multiples of this.
+const CONTEXT_STEP: u64 = 256;
 /// Tokens of a prompt that are computed at once: with fewer than the first, each reads too many experts
 /// alone; with more than the last, nothing gains.
 const MICRO_BATCH_MIN: u64 = 64;
@@ -239,7 +241,8 @@ pub fn fit(model: &Model, room: Room, wish: Wish) -> Result<Fit, Misfit> {
         return Err(Misfit::Context { model: model.name.clone(), asked, most: model.context });
     }
     let of = |context_min: u64, place: &dyn Fn(Choice) -> Option<Fit>| {
-        choices(model, wish, context_min).find_map(place)
+        let wanted = wanted(model, wish).find_map(place);
+        wanted.or_else(|| most_tokens(model, wish, context_min, place))
     };
     let resident = |choice| resident(model, room, choice);
     let streamed = |least: u64| move |choice| streamed(model, room, least, choice);
@@ -269,25 +272,40 @@ struct Choice {
     reduced: bool,
 }
 
-/// What may be chosen, the best first.
-fn choices(model: &Model, wish: Wish, context_min: u64) -> impl Iterator<Item = Choice> {
-    let default = model.context.min(CONTEXT_DEFAULT_MAX);
-    let first = wish.context.unwrap_or(default);
-    let shorter = std::iter::successors(Some(first), |context| Some(context / 2))
-        .enumerate()
-        .take_while(move |(n, context)| *n == 0 || *context >= context_min)
-        .take(if wish.context.is_some() { 1 } else { usize::MAX });
-    let most = model.context;
-    shorter.flat_map(move |(_, context)| {
-        let types: &[CacheType] = match wish.cache_type {
-            Some(CacheType::F32) => &[CacheType::F32],
-            Some(CacheType::F16) => &[CacheType::F16],
-            Some(CacheType::Q8_0) => &[CacheType::Q8_0],
-            None => &[CacheType::F16, CacheType::Q8_0],
-        };
-        let reduced = wish.context.is_none() && context < most;
-        types.iter().map(move |&cache_type| Choice { context, cache_type, reduced })
-    })
+/// The context that was asked for, or a long one, in numbers of as many bits as possible.
+fn wanted(model: &Model, wish: Wish) -> impl Iterator<Item = Choice> {
+    let context = wish.context.unwrap_or(model.context.min(CONTEXT_DEFAULT_MAX));
+    let types = match wish.cache_type {
+        Some(ty) => [Some(ty), None],
+        None => [Some(CacheType::F16), Some(CacheType::Q8_0)],
+    };
+    let reduced = wish.context.is_none() && context < model.context;
+    types.into_iter().flatten().map(move |cache_type| Choice { context, cache_type, reduced })
+}
+
+/// The longest context, of at least so many tokens, that has a place, where nobody asked for one.
+fn most_tokens(
+    model: &Model,
+    wish: Wish,
+    context_min: u64,
+    place: &dyn Fn(Choice) -> Option<Fit>,
+) -> Option<Fit> {
+    let most = model.context.min(CONTEXT_DEFAULT_MAX);
+    if wish.context.is_some() || context_min >= most {
+        return None;
+    }
+    let cache_type = wish.cache_type.unwrap_or(CacheType::Q8_0);
+    let at = |context| place(Choice { context, cache_type, reduced: true });
+    let mut found = at(context_min)?;
+    let (mut fits, mut too_many) = (context_min, most);
+    while too_many - fits > CONTEXT_STEP {
+        let middle = (fits + too_many) / 2 / CONTEXT_STEP * CONTEXT_STEP;
+        match at(middle).filter(|_| middle > fits) {
+            Some(fit) => (found, fits) = (fit, middle),
+            None => too_many = middle.max(fits + 1),
+        }
+    }
+    Some(found)
 }
 
 /// All that a token reads whatever the router says, in the fastest memory that holds all of it.
@@ -361,7 +379,9 @@ fn streamed(model: &Model, room: Room, least: u64, choice: Choice) -> Option<Fit
     let (mut fit, left) = place_dense(model, room, choice)?;
     fit.routed_vram = model.routed.min(left.vram);
     let elsewhere = model.routed - fit.routed_vram;
-    let spare = left.ram.checked_sub(least.max(cache_min(model)).min(elsewhere))?;
+    // What lies in graphics memory is found there as well.
+    let cached = least.max(cache_min(model)).min(elsewhere).saturating_sub(fit.routed_vram);
+    let spare = left.ram.checked_sub(cached)?;
     let taken = fit.grow(model, spare.min(left.ram / MICRO_BATCH_SHARE));
     let cache = elsewhere.min(left.ram - taken);
     fit.mode = Mode::Streamed { cache };
@@ -422,12 +442,15 @@ mod tests {
             routed_per_token: 201 * GIB / 32,
             dense: 10 * GIB,
             dense_per_token: 9 * GIB,
+            routed_formats: Vec::new(),
+            dense_formats: Vec::new(),
             routed_products: 20_435_000_000,
             dense_products: 15_000_000_000,
             layers: 61,
             moe_layers: 58,
             experts: 256,
             experts_used: 8,
+            heads: 128,
             hidden: 7168,
             context: 163_840,
             cache_f32: 140_544,
@@ -462,7 +485,8 @@ mod tests {
         };
         assert_eq!(at(70_272 * 32_768), (true, 32_768, CacheType::F16));
         assert_eq!(at(70_272 * 32_768 - 1), (true, 32_768, CacheType::Q8_0));
-        assert_eq!(at(37_332 * 32_768 - 1), (true, 16_384, CacheType::F16));
+        assert_eq!(at(37_332 * 32_768 - 1), (true, 32_512, CacheType::Q8_0), "the most that fits");
+        assert_eq!(at(37_332 * 8192), (true, 8192, CacheType::Q8_0));
         assert_eq!(at(0), (false, 32_768, CacheType::F16), "a little streaming, a whole context");
     }
 
@@ -546,6 +570,13 @@ mod tests {
             let stream = if always { Stream::Always } else { Stream::Auto };
             match fit(&model, room, Wish { context, stream, cache_type: None }) {
                 Ok(fit) => {
+                    if context.is_none() && fit.context < CONTEXT_DEFAULT_MAX {
+                        // Nobody gets a shorter context than fits.
+                        let more = Some(fit.context + CONTEXT_STEP + 1);
+                        let cache_type = Some(fit.cache_type);
+                        let longer = super::fit(&model, room, Wish { context: more, stream, cache_type });
+                        prop_assert!(longer.map_or(true, |longer| longer.mode != fit.mode), "{fit:?}");
+                    }
                     prop_assert!(fit.ram <= ram && fit.vram <= vram, "{fit:?}");
                     prop_assert_eq!(fit.routed_vram + fit.routed_ram + fit.routed_disk, model.routed);
                     prop_assert!(drive || matches!(fit.mode, Mode::Resident));

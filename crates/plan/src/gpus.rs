@@ -34,30 +34,56 @@ const fn joined(
     Known { name, shown, memory_gib, gb_per_second, attention: 0.0, joined: true }
 }
 
+/// Figures are the makers' data sheets. A name may be a part of a longer one: then the longer comes first.
 const KNOWN: &[Known] = &[
+    joined("b300", "B300", 288, 8000.0),
     joined("b200", "B200", 180, 8000.0),
     joined("gh200", "GH200", 96, 4000.0),
     joined("h200", "H200", 141, 4800.0),
+    joined("h100nvl", "H100 NVL", 94, 3900.0),
     joined("h100", "H100", 80, 3350.0),
     joined("h800", "H800", 80, 3350.0),
     joined("h20", "H20", 96, 4000.0),
+    joined("mi355x", "MI355X", 288, 8000.0),
+    joined("mi325x", "MI325X", 256, 6000.0),
     joined("mi300x", "MI300X", 192, 5300.0),
+    joined("mi250x", "MI250X", 128, 3277.0),
+    joined("mi250", "MI250", 128, 3277.0),
     joined("a800", "A800", 80, 2039.0),
     joined("a10080gb", "A100 80 GB", 80, 2039.0),
     joined("a100-sxm4-80gb", "A100 80 GB", 80, 2039.0),
     joined("a100", "A100 40 GB", 40, 1555.0),
     card("pro6000", "RTX PRO 6000", 96, 1792.0, 67.0),
+    card("pro5000", "RTX PRO 5000", 48, 1344.0, 0.0),
+    card("pro4500", "RTX PRO 4500", 32, 896.0, 0.0),
+    card("pro4000", "RTX PRO 4000", 24, 672.0, 0.0),
     card("6000ada", "RTX 6000 Ada", 48, 960.0, 59.0),
+    card("5000ada", "RTX 5000 Ada", 32, 576.0, 0.0),
+    card("4500ada", "RTX 4500 Ada", 24, 432.0, 0.0),
+    card("4000ada", "RTX 4000 Ada", 20, 360.0, 0.0),
+    card("quadro8000", "Quadro RTX 8000", 48, 672.0, 0.0),
     card("a6000", "RTX A6000", 48, 768.0, 20.0),
+    card("a5000", "RTX A5000", 24, 768.0, 0.0),
+    card("a4500", "RTX A4500", 20, 640.0, 0.0),
+    card("a4000", "RTX A4000", 16, 448.0, 0.0),
+    card("a2000", "RTX A2000", 12, 288.0, 0.0),
     card("l40s", "L40S", 48, 864.0, 0.0),
     card("l40", "L40", 48, 864.0, 0.0),
     card("l20", "L20", 48, 864.0, 0.0),
     card("l4", "L4", 24, 300.0, 0.0),
     card("a40", "A40", 48, 696.0, 0.0),
+    card("a30", "A30", 24, 933.0, 0.0),
+    card("a16", "A16", 16, 200.0, 0.0),
+    card("a10", "A10", 24, 600.0, 0.0),
     card("a2", "A2", 16, 200.0, 0.0),
     card("v100", "V100", 32, 900.0, 0.0),
+    card("p100", "P100", 16, 732.0, 0.0),
     card("p40", "P40", 24, 346.0, 0.0),
+    card("m40", "M40", 24, 288.0, 0.0),
     card("t4", "T4", 16, 320.0, 0.0),
+    card("mi210", "MI210", 64, 1638.0, 0.0),
+    card("mi100", "MI100", 32, 1229.0, 0.0),
+    card("mi60", "MI60", 32, 1024.0, 0.0),
     card("mi50", "MI50", 32, 1024.0, 0.0),
     card("titan", "Titan RTX", 24, 672.0, 0.0),
     card("5090", "RTX 5090", 32, 1792.0, 38.0),
@@ -67,20 +93,56 @@ const KNOWN: &[Known] = &[
     card("5060ti", "RTX 5060 Ti", 16, 448.0, 0.0),
     card("4090d", "RTX 4090 D", 24, 1008.0, 0.0),
     card("4090", "RTX 4090", 24, 1008.0, 0.0),
+    card("4080super", "RTX 4080 Super", 16, 736.0, 0.0),
     card("4080", "RTX 4080", 16, 717.0, 0.0),
     card("4070tisuper", "RTX 4070 Ti Super", 16, 672.0, 0.0),
+    card("4070ti", "RTX 4070 Ti", 12, 504.0, 0.0),
+    card("4070super", "RTX 4070 Super", 12, 504.0, 0.0),
     card("4070", "RTX 4070", 12, 504.0, 0.0),
     card("4060ti", "RTX 4060 Ti", 16, 288.0, 0.0),
+    card("4060", "RTX 4060", 8, 272.0, 0.0),
     card("3090ti", "RTX 3090 Ti", 24, 1008.0, 0.0),
     card("3090", "RTX 3090", 24, 936.0, 20.0),
+    card("3080ti", "RTX 3080 Ti", 12, 912.0, 0.0),
     card("3080", "RTX 3080", 10, 760.0, 0.0),
+    card("3070ti", "RTX 3070 Ti", 8, 608.0, 0.0),
+    card("3070", "RTX 3070", 8, 448.0, 0.0),
+    card("3060ti", "RTX 3060 Ti", 8, 448.0, 0.0),
     card("3060", "RTX 3060", 12, 360.0, 0.0),
     card("2080ti", "RTX 2080 Ti", 11, 616.0, 0.0),
+    card("2080", "RTX 2080", 8, 448.0, 0.0),
+    card("2070", "RTX 2070", 8, 448.0, 0.0),
+    card("1080ti", "GTX 1080 Ti", 11, 484.0, 0.0),
+    card("w7900", "Radeon PRO W7900", 48, 864.0, 0.0),
+    card("r9700", "Radeon AI PRO R9700", 32, 640.0, 0.0),
     card("7900xtx", "RX 7900 XTX", 24, 960.0, 0.0),
+    card("7900xt", "RX 7900 XT", 20, 800.0, 0.0),
+    card("7800xt", "RX 7800 XT", 16, 624.0, 0.0),
+    card("6900xt", "RX 6900 XT", 16, 512.0, 0.0),
+    card("6800xt", "RX 6800 XT", 16, 512.0, 0.0),
     card("9070xt", "RX 9070 XT", 16, 640.0, 0.0),
+    card("b60", "Arc Pro B60", 24, 456.0, 0.0),
+    card("b580", "Arc B580", 12, 456.0, 0.0),
+    card("a770", "Arc A770", 16, 560.0, 0.0),
 ];
 
-/// Apple's chips: name, GB/s, and memory if the name does not say how much it has.
+/// Memory that cards of one name are made with, in GiB, besides what [`KNOWN`] says.
+const VARIANTS: &[(&str, &[u64])] = &[
+    ("H100", &[64, 94, 96]),
+    ("GH200", &[144]),
+    ("A100 40 GB", &[80]),
+    ("V100", &[16]),
+    ("MI50", &[16]),
+    ("RTX 4090", &[48]),
+    ("RTX 4060 Ti", &[8]),
+    ("RTX 5060 Ti", &[8]),
+    ("RTX 3080", &[12, 20]),
+    ("RTX 2080 Ti", &[22]),
+    ("RTX PRO 5000", &[72]),
+];
+
+/// Chips whose graphics unit shares the machine's memory: name, GB/s, and memory if nothing says how much
+/// it has.
 const UNIFIED: &[(&str, f64, u64)] = &[
     ("m3ultra", 819.0, 512),
     ("m2ultra", 800.0, 192),
@@ -88,10 +150,44 @@ const UNIFIED: &[(&str, f64, u64)] = &[
     ("m5max", 614.0, 128),
     ("m4max", 546.0, 128),
     ("m3max", 400.0, 128),
+    ("m2max", 400.0, 96),
+    ("m1max", 400.0, 64),
+    ("m5pro", 307.0, 64),
     ("m4pro", 273.0, 64),
+    ("m3pro", 150.0, 36),
+    ("m2pro", 200.0, 32),
+    ("m1pro", 200.0, 32),
     ("gb10", 273.0, 128),
     ("dgxspark", 273.0, 128),
+    ("jetsonagxthor", 273.0, 128),
+    ("jetsonthor", 273.0, 128),
+    ("agxthor", 273.0, 128),
+    ("jetsonagxorin", 204.8, 64),
+    ("agxorin", 204.8, 64),
+    ("jetsonorinnano", 102.0, 8),
+    ("orinnano", 102.0, 8),
+    ("jetsonorinnx", 102.0, 16),
+    ("orinnx", 102.0, 16),
+    ("jetsonorin", 204.8, 64),
 ];
+
+/// The card whose name is just this one.
+pub(crate) fn by_name(text: &str) -> Option<Gpu> {
+    is_name(text).then(|| find(text))?
+}
+
+/// Whether this is the name of a card and nothing else.
+pub(crate) fn is_name(text: &str) -> bool {
+    let text = plain(text);
+    names().any(|name| plain(name) == text || text.strip_suffix('s') == Some(name))
+}
+
+/// Whether cards of this name are made with so much memory.
+pub(crate) fn is_made_with(gpu: &Gpu, bytes: u64) -> bool {
+    let variants = VARIANTS.iter().find(|(shown, _)| *shown == gpu.name).map(|(_, gib)| *gib);
+    let made = |gib: &u64| bytes == gib << 30;
+    gpu.unified || gpu.memory_bytes == bytes || variants.is_some_and(|gib| gib.iter().any(made))
+}
 
 /// The card of this name, one of it.
 pub fn find(text: &str) -> Option<Gpu> {

@@ -35,7 +35,7 @@ pub use fit::{Fit, Misfit, Mode, Room, Stream, Tier, Wish};
 pub use identity::{Identity, Kind};
 pub use machine::Machine;
 pub use model::Model;
-pub use predict::{Engine, Locality, Prediction, Range, Unknown};
+pub use predict::{Calibration, Engine, Locality, Prediction, Range, Runtime, Unknown};
 pub use shape::Shape;
 
 /// A model in its places on a machine, and how fast it will be there.

@@ -4,6 +4,8 @@
 //! as JSON from somebody else's machine, so that one person can plan for another. What is not known
 //! is absent, and `unknown` says why; nothing is filled in here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::processors::{self, Platform};
@@ -46,6 +48,13 @@ pub struct Processor {
     pub features: Vec<String>,
     /// Measured: products of weights and inputs per second, with all cores.
     pub products_per_second: Option<f64>,
+    /// Measured: bytes of weights per second that are multiplied with one input, by format, with all
+    /// cores. Memory limits some formats, unpacking the others.
+    pub decode_bytes_per_second: BTreeMap<String, f64>,
+    /// Measured: operations of attention per second in decoding, with all cores.
+    pub attention_flops: Option<f64>,
+    /// Measured: seconds that all cores take to begin something together and to wait for each other.
+    pub join_seconds: Option<f64>,
 }
 
 /// Main memory.

@@ -7,7 +7,7 @@
 use cachalot_gguf::{Metadata, TensorType};
 use serde::Serialize;
 
-use crate::demand::{CacheType, Demand, Group};
+use crate::demand::{CacheType, Demand, Group, Usage};
 
 /// Vectors of hidden length that a token of a micro-batch takes: residual, normed, queries of all
 /// heads, outputs of experts, and their quantized forms.
@@ -40,6 +40,15 @@ impl Decoding {
     }
 }
 
+/// How many bytes a token reads in one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Encoded {
+    /// The format's name: `Q4_K`.
+    pub format: String,
+    /// Bytes that a token reads.
+    pub per_token: u64,
+}
+
 /// A model as the planner sees it. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Model {
@@ -55,6 +64,10 @@ pub struct Model {
     pub dense: u64,
     /// Of these, what one token reads: all but the embedding.
     pub dense_per_token: u64,
+    /// What a token reads of routed experts by format, as far as known.
+    pub routed_formats: Vec<Encoded>,
+    /// What a token reads of other weights by format, as far as known.
+    pub dense_formats: Vec<Encoded>,
     /// Weights of routed experts that one token is multiplied with.
     pub routed_products: u64,
     /// Other weights that one token of a prompt is multiplied with: neither embedding nor head.
@@ -67,6 +80,8 @@ pub struct Model {
     pub experts: u64,
     /// How many of them a token uses.
     pub experts_used: u64,
+    /// Heads of attention.
+    pub heads: u64,
     /// Length of a hidden vector.
     pub hidden: u64,
     /// Tokens that the model was made for.
@@ -103,12 +118,15 @@ impl Model {
             routed_per_token: routed.bytes_per_token,
             dense: size - routed.bytes,
             dense_per_token: demand.total.bytes_per_token - routed.bytes_per_token,
+            routed_formats: encoded(&demand.routed_types, &[]),
+            dense_formats: encoded(&demand.types, &demand.routed_types),
             routed_products: routed.active_parameters,
             dense_products: demand.total.active_parameters - routed.active_parameters - lookup,
             layers: layers.total,
             moe_layers: layers.moe,
             experts: experts.map_or(0, |experts| experts.total),
             experts_used: experts.map_or(0, |experts| experts.used),
+            heads: metadata.arch_u64("attention.head_count").unwrap_or(0),
             hidden: demand.hidden?,
             context: demand.context?,
             cache_f32: cache.bytes_per_token(CacheType::F32),
@@ -142,10 +160,33 @@ impl Model {
         Self {
             routed_per_token: share(self.routed_per_token),
             routed_products: share(self.routed_products),
+            routed_formats: of_formats(&self.routed_formats, share),
             experts_used: used,
             ..self.clone()
         }
     }
+}
+
+/// What a token reads by format, without what is counted elsewhere.
+fn encoded(types: &[(TensorType, Usage)], elsewhere: &[(TensorType, Usage)]) -> Vec<Encoded> {
+    let other = |ty: TensorType| {
+        let found = elsewhere.iter().find(|(known, _)| *known == ty);
+        found.map_or(0, |(_, usage)| usage.bytes_per_token)
+    };
+    let all = types.iter().map(|(ty, usage)| Encoded {
+        format: ty.name().to_owned(),
+        per_token: usage.bytes_per_token - other(*ty),
+    });
+    all.filter(|encoded| encoded.per_token > 0).collect()
+}
+
+/// The same formats with other numbers of bytes.
+pub(crate) fn of_formats(formats: &[Encoded], bytes: impl Fn(u64) -> u64) -> Vec<Encoded> {
+    let other = |encoded: &Encoded| Encoded {
+        format: encoded.format.clone(),
+        per_token: bytes(encoded.per_token),
+    };
+    formats.iter().map(other).collect()
 }
 
 /// Layers x heads x (key + value) x 2 bytes: what runtimes cached that did not know the latent.

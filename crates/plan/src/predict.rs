@@ -18,12 +18,12 @@ use serde::Serialize;
 use crate::classes::{self, Class, Core};
 use crate::fit::{Fit, Mode, Tier};
 use crate::machine::{Gpu, Machine};
-use crate::model::{Decoding, Model};
+use crate::model::{Decoding, Encoded, Model};
 use crate::processors::{self, Instructions};
 use crate::units;
 
 /// How the software uses what the hardware has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Engine {
     /// Whether each socket has a copy of the weights; else they are spread over all.
     pub copies_per_socket: bool,
@@ -33,6 +33,19 @@ pub struct Engine {
     pub locality: Locality,
     /// How much it knows of such models.
     pub runtime: Runtime,
+    /// What past runs on this machine told.
+    pub calibration: Option<Calibration>,
+}
+
+/// How many times as fast as predicted runs on this machine were.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Calibration {
+    /// The median of their quotients.
+    pub times: f64,
+    /// So many runs.
+    pub runs: usize,
+    /// Whether they were of this very model; else of others that lay in the same places.
+    pub same_model: bool,
 }
 
 /// How much software knows of models like R1.
@@ -52,6 +65,7 @@ impl Default for Engine {
             direct_reads: true,
             locality: Locality::Text,
             runtime: Runtime::Current,
+            calibration: None,
         }
     }
 }
@@ -162,6 +176,8 @@ pub struct Prediction {
     pub load_seconds: Option<f64>,
     /// What measured rates are of predicted ones, at 10 % and 90 % of a class.
     pub spread: (f64, f64),
+    /// What past runs on this machine told, which is in the numbers already.
+    pub calibration: Option<Calibration>,
     /// What was assumed for want of a fact, in sentences.
     pub assumed: Vec<String>,
 }
@@ -204,6 +220,16 @@ impl Prediction {
     }
 }
 
+impl Prediction {
+    /// The same prediction after runs on this machine.
+    pub fn learned(self, calibration: Calibration) -> Self {
+        let spread = if calibration.same_model { classes::SPREAD_OF_RUNS } else { self.spread };
+        let calibration = Some(calibration).filter(|calibration| calibration.times > 0.0);
+        let learned = self.calibrated(calibration.map_or(1.0, |calibration| calibration.times));
+        Self { spread, calibration, ..learned }
+    }
+}
+
 /// Why no rate can be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
@@ -232,23 +258,29 @@ pub fn predict(
     engine: Engine,
 ) -> Result<Prediction, Unknown> {
     let mut assumed = Vec::new();
+    let mut memory_assumed = false;
     let cards = Cards::of(machine)?;
     let on_cards = fit.dense_in == Tier::Vram;
     let class = class(machine, fit);
     let share = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
-    let vram_share = share(fit.routed_vram, model.routed);
+    // What a unified memory lacks is read into it, too.
+    let all_in_vram = on_cards && machine.unified().is_some();
+    let vram_share = if all_in_vram { 1.0 } else { share(fit.routed_vram, model.routed) };
     let routed_vram = (model.routed_per_token as f64 * vram_share) as u64;
     let routed_ram = model.routed_per_token - routed_vram;
     let dense_ram = if on_cards { 0 } else { model.dense_per_token };
     let mut parts = Vec::new();
     if routed_ram + dense_ram > 0 {
         let ram = ram(machine, on_cards, engine, &mut assumed)?;
+        memory_assumed = !assumed.is_empty();
         if routed_ram > 0 {
             let rate = ram.clone().at_most(kernel_rate(machine, model));
-            parts.push(rate.part(What::Experts, routed_ram));
+            let part = by_format(machine, What::Experts, routed_ram, &model.routed_formats, &ram);
+            parts.push(part.unwrap_or_else(|| rate.part(What::Experts, routed_ram)));
         }
         if dense_ram > 0 {
-            parts.push(ram.part(What::Dense, dense_ram));
+            let part = by_format(machine, What::Dense, dense_ram, &model.dense_formats, &ram);
+            parts.push(part.unwrap_or_else(|| ram.part(What::Dense, dense_ram)));
         }
     }
     if on_cards {
@@ -258,10 +290,12 @@ pub fn predict(
     if let Some(hits) = hits {
         parts.push(misses(machine, model, hits, engine)?);
     }
-    parts.push(layers(machine, class, model));
+    parts.push(layers(machine, class, model, engine));
     let (attention_seconds, attention_formula) =
         attention(machine, model, &cards, on_cards, &mut assumed);
     let prompt = prompt(machine, model, fit, &cards, class);
+    let (low, high) = class.spread();
+    let spread = if memory_assumed { (low * classes::ASSUMED_MEMORY, high) } else { (low, high) };
     let prediction = Prediction {
         class,
         parts,
@@ -273,11 +307,18 @@ pub fn predict(
         prompt_attention_seconds: attention_seconds / classes::PROMPT_ATTENTION,
         prompt_formula: prompt.1,
         load_seconds: load(machine, model, fit),
-        spread: class.spread(),
+        spread,
+        calibration: None,
         assumed,
+    };
+    let prediction = match engine.calibration {
+        Some(calibration) => prediction.learned(calibration),
+        None => prediction,
     };
     Ok(match engine.runtime {
         Runtime::Current => prediction,
+        // They know such models, and only take longer between layers.
+        Runtime::Early if class == Class::JoinedCards => prediction,
         Runtime::Early => {
             let slower = prediction.calibrated(1.0 / classes::EARLY);
             Prediction { class: Class::Early, spread: Class::Early.spread(), ..slower }
@@ -302,6 +343,8 @@ fn class(machine: &Machine, fit: &Fit) -> Class {
         Class::Sockets
     } else if on_cards {
         Class::Hybrid
+    } else if instructions(machine) == Some(Instructions::Neon) {
+        Class::Arm
     } else {
         Class::Processor
     }
@@ -346,25 +389,11 @@ fn ram(
     }
     let sockets = f64::from(processor.sockets());
     let share = share_of_channels(machine, hybrid);
-    let by_channels = memory.theoretical().map(|all| {
-        let (channels, mts) = (memory.channels.unwrap_or(0), memory.speed_mts.unwrap_or(0));
-        Rate::share(share, all, &format!("({channels} channels x {mts} MT/s x 8 bytes)"))
-    });
-    let by_platform = || {
-        let platform = processor.platform()?;
-        let channels = memory.channels.unwrap_or(platform.channels * processor.sockets());
-        let mts = memory.speed_mts.unwrap_or(platform.speed_mts);
-        assumed.push(format!(
-            "{channels} memory channels at {mts} MT/s, as {} has at best",
-            platform.name
-        ));
+    let best = channels(machine, assumed).map(|(channels, mts, is_assumed)| {
         let all = f64::from(channels) * f64::from(mts) * 8e6;
-        Some(Rate::share(
-            share,
-            all,
-            &format!("({channels} channels x {mts} MT/s x 8 bytes, assumed)"),
-        ))
-    };
+        let assumed = if is_assumed { ", assumed" } else { "" };
+        Rate::share(share, all, &format!("({channels} channels x {mts} MT/s x 8 bytes{assumed})"))
+    });
     let reported = memory
         .read_bytes_per_second
         .map(|rate| Rate::share(classes::SHARE_REPORTED, rate, "as reported"));
@@ -375,19 +404,38 @@ fn ram(
         let all = f64::from(count) * rate * sockets;
         Rate::share(classes::SHARE_REPORTED, all, &format!("({count} chiplets per socket)"))
     });
-    let best = by_channels.or_else(by_platform);
     let first = best.or_else(|| reported.clone()).ok_or(Unknown::Bandwidth)?;
     Ok(over_sockets(first.at_most(reported).at_most(chiplets), sockets, engine))
+}
+
+/// Memory channels, their speed, and whether one of them was assumed: as many as the platform has, or two where
+/// nobody says more than the speed, as desktops and laptops have.
+fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<(u32, u32, bool)> {
+    let (memory, processor) = (&machine.memory, &machine.processor);
+    if let (Some(channels), Some(mts)) = (memory.channels, memory.speed_mts) {
+        return Some((channels, mts, false));
+    }
+    if let Some(platform) = processor.platform() {
+        let channels = memory.channels.unwrap_or(platform.channels * processor.sockets());
+        let mts = memory.speed_mts.unwrap_or(platform.speed_mts);
+        let name = platform.name;
+        assumed.push(format!("{channels} memory channels at {mts} MT/s, as {name} has at best"));
+        return Some((channels, mts, true));
+    }
+    // A rate that somebody measured says more than a guess.
+    let mts = memory.speed_mts.filter(|_| memory.read_bytes_per_second.is_none())?;
+    assumed.push(format!("{CHANNELS_ASSUMED} memory channels, as desktops have"));
+    Some((CHANNELS_ASSUMED, mts, true))
 }
 
 /// What decoding reaches of the bandwidth that memory channels promise.
 fn share_of_channels(machine: &Machine, hybrid: bool) -> f64 {
     let platform = machine.processor.platform();
     let channels = machine.memory.channels.or(platform.map(|platform| platform.channels));
-    let neon = platform.is_some_and(|platform| platform.instructions == Instructions::Neon);
+    let channels =
+        channels.or(Some(CHANNELS_ASSUMED).filter(|_| machine.memory.speed_mts.is_some()));
     match hybrid {
         _ if channels.is_some_and(|channels| channels <= 2) => classes::SHARE_DESKTOP,
-        _ if neon => classes::SHARE_NEON,
         true => classes::SHARE_HYBRID,
         false => classes::SHARE_PROCESSOR,
     }
@@ -413,24 +461,60 @@ fn over_sockets(all: Rate, sockets: f64, engine: Engine) -> Rate {
 
 /// What unpacking allows, where it and not memory is the limit.
 fn kernel_rate(machine: &Machine, model: &Model) -> Option<Rate> {
-    if model.decoding == Decoding::Plain {
-        return None;
-    }
+    let core = Core::of(instructions(machine)?);
     let cores = f64::from(machine.processor.cores()?);
-    let (per_core, what) = if machine.memory.measured_here {
-        let wide = machine.processor.features.iter().any(|feature| feature == "avx512f");
-        let (of_512, of_256) = classes::CODEBOOK_MEASURED;
-        (if wide { of_512 } else { of_256 }, "codebook")
-    } else {
-        let core = Core::of(machine.processor.platform()?.instructions);
-        match model.decoding {
-            Decoding::Trellis => (core.trellis, "trellis"),
-            _ => (core.codebook, "codebook"),
-        }
+    let (per_core, what) = match model.decoding {
+        Decoding::Plain => return None,
+        Decoding::Codebook => (core.codebook, "codebook"),
+        Decoding::Trellis => (core.trellis, "trellis"),
     };
     let formula =
         format!("{cores:.0} cores x {} of unpacking a {what} format", units::rate(per_core));
     Some(Rate { bytes_per_second: cores * per_core, formula })
+}
+
+/// Time of `bytes` that are shared out over formats, each at the rate at which this machine was measured to
+/// multiply it, which memory or unpacking limits; `None` if no such rates or shares are known.
+fn by_format(
+    machine: &Machine,
+    what: What,
+    bytes: u64,
+    formats: &[Encoded],
+    memory: &Rate,
+) -> Option<Part> {
+    let rates = &machine.processor.decode_bytes_per_second;
+    if !machine.memory.measured_here || rates.is_empty() || formats.is_empty() {
+        return None;
+    }
+    let all: u64 = formats.iter().map(|encoded| encoded.per_token).sum();
+    let (mut seconds, mut formulas) = (0.0, Vec::new());
+    for Encoded { format, per_token } in formats {
+        let bytes = bytes as f64 * *per_token as f64 / all.max(1) as f64;
+        let measured = rates.get(format).filter(|rate| **rate > 0.0);
+        let rate = match measured {
+            Some(rate) => Rate::share(classes::SHARE_KERNELS, *rate, "as measured here"),
+            None => memory.clone(),
+        };
+        seconds += bytes / rate.bytes_per_second;
+        formulas.push(format!("{} of {format} / ({})", units::gigabytes(bytes), rate.formula));
+    }
+    Some(Part { what, bytes, seconds, formula: formulas.join(" + ") })
+}
+
+/// The vectors of a machine's processor, by its name or by what it says it can.
+fn instructions(machine: &Machine) -> Option<Instructions> {
+    let has = |name: &str| machine.processor.features.iter().any(|feature| feature == name);
+    let by_features = || {
+        let known = [
+            ("avx512_vnni", Instructions::Avx512Vnni),
+            ("avx_vnni", Instructions::AvxVnni),
+            ("avx512f", Instructions::Avx512),
+            ("avx2", Instructions::Avx2),
+        ];
+        known.into_iter().find(|(name, _)| has(name)).map(|(_, instructions)| instructions)
+    };
+    let platform = machine.processor.platform().map(|platform| platform.instructions);
+    platform.or_else(by_features)
 }
 
 /// All graphics cards together.
@@ -503,17 +587,39 @@ fn misses(machine: &Machine, model: &Model, hits: Hits, engine: Engine) -> Resul
     Ok(Part { formula, ..rate.part(What::Drive, bytes as u64) })
 }
 
-fn layers(machine: &Machine, class: Class, model: &Model) -> Part {
-    let each = match class {
-        Class::Drive if machine.memory.measured_here => classes::LAYER_MEASURED,
+fn layers(machine: &Machine, class: Class, model: &Model, engine: Engine) -> Part {
+    let here = matches!(class, Class::Measured | Class::Drive) && machine.memory.measured_here;
+    let (each, how) = match (class, machine.processor.join_seconds.filter(|_| here)) {
+        (_, Some(join)) => {
+            let how = format!(
+                " ({} joins of {:.0} us as measured here, and {:.0} us)",
+                classes::JOINS_PER_LAYER,
+                join * 1e6,
+                classes::LAYER_ALONE * 1e6
+            );
+            (classes::JOINS_PER_LAYER * join + classes::LAYER_ALONE, how)
+        }
+        (class, None) => (layer_of(class, machine, engine), String::new()),
+    };
+    let formula = format!("{} layers x {:.2} ms{how}", model.layers, each * 1e3);
+    Part { what: What::Layers, bytes: 0, seconds: model.layers as f64 * each, formula }
+}
+
+/// Seconds that a layer costs besides its bytes in published runtimes.
+fn layer_of(class: Class, machine: &Machine, engine: Engine) -> f64 {
+    match class {
+        Class::JoinedCards if engine.runtime == Runtime::Early => classes::LAYER_JOINED_EARLY,
+        Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => {
+            classes::LAYER_JOINED_FAR
+        }
+        Class::JoinedCards => classes::LAYER_JOINED,
+        Class::Processor | Class::Arm | Class::Sockets | Class::Drive | Class::Early => {
+            classes::LAYER_PROCESSOR
+        }
         Class::Measured => classes::LAYER_MEASURED,
-        Class::Processor | Class::Sockets | Class::Drive | Class::Early => classes::LAYER_PROCESSOR,
         Class::Hybrid => classes::LAYER_HYBRID,
         Class::Cards | Class::Unified | Class::Network => classes::LAYER_CARDS,
-        Class::JoinedCards => classes::LAYER_JOINED,
-    };
-    let formula = format!("{} layers x {:.2} ms", model.layers, each * 1e3);
-    Part { what: What::Layers, bytes: 0, seconds: model.layers as f64 * each, formula }
+    }
 }
 
 /// Seconds that each token in the cache costs, and their formula.
@@ -525,9 +631,10 @@ fn attention(
     assumed: &mut Vec<String>,
 ) -> (f64, String) {
     let (rate, of) = if on_cards {
-        (cards.attention, "the graphics card")
-    } else if let Some(products) = machine.processor.products_per_second {
-        (products * classes::MEASURED_ATTENTION_PER_PRODUCT, "this processor")
+        let filled = (model.heads as f64 / classes::CARD_HEADS).min(1.0);
+        (cards.attention * filled, "the graphics card")
+    } else if let Some(measured) = machine.processor.attention_flops {
+        (measured * classes::SHARE_ATTENTION, "this processor, as measured")
     } else {
         let core = core(machine, assumed);
         let cores = f64::from(machine.processor.cores().unwrap_or(CORES_ASSUMED));
@@ -541,11 +648,13 @@ fn attention(
     (model.attention_flops / rate, formula)
 }
 
+/// Memory channels of a machine of which only the speed of its memory is known.
+const CHANNELS_ASSUMED: u32 = 2;
 /// Cores of a processor of which nothing is known.
 const CORES_ASSUMED: u32 = 16;
 
 fn core(machine: &Machine, assumed: &mut Vec<String>) -> Core {
-    let instructions = machine.processor.platform().map(|platform| platform.instructions);
+    let instructions = instructions(machine);
     if machine.processor.cores().is_none() {
         assumed.push(format!("{CORES_ASSUMED} cores"));
     }

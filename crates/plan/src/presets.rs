@@ -47,7 +47,11 @@ pub const PRESETS: [Preset; 16] = [
         "desktop with 96 GB and an RTX 4090",
         "ryzen 9950x 2x6000 96GB rtx4090 nvme 7GB/s",
     ),
-    preset("strix-halo", "Ryzen AI Max+ 395 with 128 GB", "ryzen ai max 395 128GB nvme 7GB/s"),
+    preset(
+        "strix-halo",
+        "Ryzen AI Max+ 395 with 128 GB",
+        "ryzen ai max 395 4x8000 128GB nvme 7GB/s",
+    ),
     preset(
         "server-4x4090",
         "server board with four RTX 4090",

@@ -2,15 +2,15 @@
 //!
 //! There are no prices here: they change by the month. Changes are of a few kinds, ordered by what
 //! they usually cost, from settings that cost nothing to another machine, and the cheapest that
-//! doubles the speed is the first of its kind that does.
+//! doubles the speed is the first of its kind that does; if none does alone, two together.
 
 use serde::Serialize;
 
 use crate::demand::CacheType;
 use crate::fit::{Mode, Room, Wish};
-use crate::machine::Machine;
+use crate::machine::{Machine, Memory};
 use crate::model::Model;
-use crate::predict::{Engine, Range, What};
+use crate::predict::{Engine, Prediction, Range, What};
 use crate::{Plan, describe, gpus, plan};
 
 /// What kind of change it is, in the order of usual cost.
@@ -44,6 +44,8 @@ pub struct Upgrade {
     pub gain: Option<f64>,
     /// What else is to be known: what it costs in quality, or what is needed besides.
     pub note: Option<String>,
+    /// Whether cachalot makes use of it so far.
+    pub supported: bool,
 }
 
 /// Gains below this are not worth a line.
@@ -51,6 +53,20 @@ const GAIN_MIN: f64 = 1.03;
 /// Sizes in which memory is bought, in GiB.
 const MEMORY_SIZES: [u64; 15] =
     [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536];
+/// The most that boards with two channels take, in GiB: four modules of 64.
+const MEMORY_MAX_DESKTOP: u64 = 256;
+/// Platforms whose memory is soldered.
+const SOLDERED: [&str; 7] = [
+    "Ryzen AI Max",
+    "Ryzen AI 300",
+    "Raspberry Pi 5",
+    "Raspberry Pi 4",
+    "RK3588",
+    "Grace",
+    "Graviton4",
+];
+/// The fastest modules for boards with two channels, by generation: DDR4, DDR5.
+const FASTEST_DESKTOP: [(u32, u32); 2] = [(4000, 4000), (20_000, 8000)];
 /// Perplexity of R1 (IQ4_KSS) with fewer active experts, relative to 8:
 /// github.com/ikawrakow/ik_llama.cpp pull 239.
 const FEWER_EXPERTS: [(u64, f64); 2] = [(7, 0.6), (6, 2.1)];
@@ -72,83 +88,176 @@ pub struct Question<'a> {
     pub engine: Engine,
 }
 
+/// What is planned, and can be changed.
+#[derive(Clone)]
+struct State {
+    machine: Machine,
+    model: Model,
+    wish: Wish,
+    /// The network to a second machine like this one.
+    link: Option<Network>,
+}
+
+/// A network between two machines.
+#[derive(Clone, Copy)]
+struct Network {
+    name: &'static str,
+    /// Seconds for a message.
+    latency: f64,
+    bytes_per_second: f64,
+}
+
+/// Links that people have.
+const NETWORKS: [Network; 2] = [
+    Network { name: "10 GbE", latency: 30e-6, bytes_per_second: 1.25e9 },
+    Network { name: "1 GbE", latency: 75e-6, bytes_per_second: 0.125e9 },
+];
+/// Sums over all machines in each layer: after attention and after the experts.
+const SUMS_PER_LAYER: f64 = 2.0;
+
+/// A change that can be made.
+struct Change<'a> {
+    what: String,
+    effort: Effort,
+    note: Option<String>,
+    supported: bool,
+    make: Box<dyn Fn(&mut State) + 'a>,
+}
+
+impl Question<'_> {
+    fn state(&self) -> State {
+        let (machine, model) = (self.machine.clone(), self.model.clone());
+        State { machine, model, wish: self.wish, link: None }
+    }
+
+    /// What is predicted after some changes; `None` if it does not run.
+    fn after(&self, changes: &[&Change<'_>]) -> Option<Prediction> {
+        let mut state = self.state();
+        changes.iter().for_each(|change| (change.make)(&mut state));
+        let Plan { mut prediction, .. } =
+            plan(&state.machine, &state.model, state.wish, self.engine).ok()?;
+        if let Some(link) = state.link {
+            halve(&mut prediction, &state.model, link);
+        }
+        Some(prediction)
+    }
+}
+
 /// All changes that help, the greatest gain first.
 pub fn upgrades(question: &Question<'_>) -> Vec<Upgrade> {
     let now = plan(question.machine, question.model, question.wish, question.engine).ok();
-    let mut found = Vec::new();
-    settings(question, now.as_ref(), &mut found);
-    quantizations(question, &mut found);
-    drives(question, now.as_ref(), &mut found);
-    memory(question, now.as_ref(), &mut found);
-    card(question, &mut found);
-    second_machine(question, &mut found);
-    let base = now.map(|now| now.prediction.decode(0).likely);
-    for upgrade in &mut found {
-        upgrade.gain = base.map(|base| upgrade.decode.likely / base);
-    }
-    found.retain(|upgrade| upgrade.gain.is_none_or(|gain| gain >= GAIN_MIN));
+    let base = now.as_ref().map(|now| now.prediction.decode(0).likely);
+    let changes = changes(question, now.as_ref());
+    let found = changes.iter().filter_map(|change| {
+        let decode = question.after(&[change])?.decode(0);
+        let gain = base.map(|base| decode.likely / base);
+        let (what, note) = (change.what.clone(), change.note.clone());
+        let (effort, supported) = (change.effort, change.supported);
+        Some(Upgrade { what, effort, decode, gain, note, supported })
+    });
+    let mut found: Vec<Upgrade> =
+        found.filter(|upgrade| upgrade.gain.is_none_or(|gain| gain >= GAIN_MIN)).collect();
     found.sort_by(|a, b| b.decode.likely.total_cmp(&a.decode.likely).then(a.effort.cmp(&b.effort)));
     found
 }
 
-/// The least costly change that at least doubles the speed, or makes the model run at all.
+/// The least costly change that at least doubles the speed, or makes the model run at all; one that cachalot
+/// makes no use of only if there is no other.
 pub fn cheapest_doubling(upgrades: &[Upgrade]) -> Option<&Upgrade> {
     let enough = upgrades.iter().filter(|upgrade| upgrade.gain.is_none_or(|gain| gain >= 2.0));
-    enough.min_by(|a, b| a.effort.cmp(&b.effort).then(b.decode.likely.total_cmp(&a.decode.likely)))
+    let cost = |upgrade: &Upgrade| (!upgrade.supported, upgrade.effort);
+    enough.min_by(|a, b| cost(a).cmp(&cost(b)).then(b.decode.likely.total_cmp(&a.decode.likely)))
 }
 
-fn add(
-    found: &mut Vec<Upgrade>,
-    what: String,
+/// The two least costly changes of different kinds that double the speed together, where none does alone; or
+/// of those with which it runs at all the two that bring least, since more is no smaller change.
+pub fn cheapest_pair(question: &Question<'_>) -> Option<Upgrade> {
+    let now = plan(question.machine, question.model, question.wish, question.engine).ok();
+    let base = now.as_ref().map(|now| now.prediction.decode(0).likely);
+    let changes = changes(question, now.as_ref());
+    let enough = |changes: &[&Change<'_>]| {
+        let decode = question.after(changes)?.decode(0);
+        base.is_none_or(|base| decode.likely >= 2.0 * base).then_some(decode)
+    };
+    let not_alone: Vec<&Change<'_>> =
+        changes.iter().filter(|change| change.supported && enough(&[change]).is_none()).collect();
+    let mut pairs = Vec::new();
+    for (index, first) in not_alone.iter().enumerate() {
+        for second in not_alone[index + 1..].iter().filter(|second| second.effort != first.effort) {
+            let Some(decode) = enough(&[first, second]) else { continue };
+            let what = format!("{}, and {}", first.what, second.what);
+            let gain = base.map(|base| decode.likely / base);
+            let costs = (second.effort, first.effort);
+            let effort = second.effort;
+            let pair = Upgrade { what, effort, decode, gain, note: None, supported: true };
+            pairs.push((costs, pair));
+        }
+    }
+    let by_cost = |a: &((Effort, Effort), Upgrade), b: &((Effort, Effort), Upgrade)| {
+        let by_speed = a.1.decode.likely.total_cmp(&b.1.decode.likely);
+        a.0.cmp(&b.0).then(if base.is_some() { by_speed.reverse() } else { by_speed })
+    };
+    pairs.into_iter().min_by(by_cost).map(|(_, pair)| pair)
+}
+
+/// All changes that can be made, the least costly first.
+fn changes<'a>(question: &Question<'a>, now: Option<&Plan>) -> Vec<Change<'a>> {
+    let mut found = Vec::new();
+    settings(question, now, &mut found);
+    quantizations(question, &mut found);
+    drives(question, now, &mut found);
+    memory(question, now, &mut found);
+    card(question, &mut found);
+    boards(question, &mut found);
+    second_machine(question, &mut found);
+    found
+}
+
+fn change<'a>(
+    what: impl Into<String>,
     effort: Effort,
-    planned: Result<Plan, crate::Error>,
-    note: Option<String>,
-) {
-    if let Ok(planned) = planned {
-        found.push(Upgrade {
-            what,
-            effort,
-            decode: planned.prediction.decode(0),
-            gain: None,
-            note,
-        });
+    make: impl Fn(&mut State) + 'a,
+) -> Change<'a> {
+    Change { what: what.into(), effort, note: None, supported: true, make: Box::new(make) }
+}
+
+impl Change<'_> {
+    fn noted(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
+
+    /// A change that other software makes use of.
+    fn unsupported(self) -> Self {
+        Self { supported: false, ..self }
     }
 }
 
-fn settings(question: &Question<'_>, now: Option<&Plan>, found: &mut Vec<Upgrade>) {
-    let Question { machine, model, wish, engine, .. } = *question;
-    if model.experts_used == EXPERTS_R1 {
+fn settings<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
+    if question.model.experts_used == EXPERTS_R1 {
         for (used, percent) in FEWER_EXPERTS {
-            let planned = plan(machine, &model.with_experts_used(used), wish, engine);
-            let note = format!("perplexity +{percent} % (measured with R1 in 4 bits)");
-            add(
-                found,
-                format!("{used} of {EXPERTS_R1} experts"),
-                Effort::Setting,
-                planned,
-                Some(note),
-            );
+            let make = move |state: &mut State| state.model = state.model.with_experts_used(used);
+            let what = format!("{used} of {EXPERTS_R1} experts");
+            let note =
+                format!("--experts {used}: perplexity +{percent} % (measured with R1 in 4 bits)");
+            found.push(change(what, Effort::Setting, make).noted(note));
         }
     }
     if now.is_none_or(|now| now.fit.cache_type == CacheType::F16) {
-        let wish = Wish { cache_type: Some(CacheType::Q8_0), ..wish };
-        add(
-            found,
-            "keys and values in q8_0".to_owned(),
-            Effort::Setting,
-            plan(machine, model, wish, engine),
-            None,
-        );
+        let make = |state: &mut State| state.wish.cache_type = Some(CacheType::Q8_0);
+        let change = change("keys and values in q8_0", Effort::Setting, make);
+        found.push(change.noted("--kv-type q8_0"));
     }
 }
 
-fn quantizations(question: &Question<'_>, found: &mut Vec<Upgrade>) {
-    let Question { machine, model, others, wish, engine } = *question;
-    let smaller = others.iter().filter(|other| other.size < model.size / 20 * 19);
-    let planned = smaller.map(|other| (other, plan(machine, other, wish, engine)));
-    for (other, planned) in planned {
+fn quantizations<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
+    let Question { model, others, .. } = *question;
+    for other in others.iter().filter(|other| other.size < model.size / 20 * 19) {
+        let make = |state: &mut State| {
+            let used = state.model.experts_used;
+            state.model = other.with_experts_used(used);
+        };
         let note = format!("{:.1} bits per weight instead of {:.1}", bits(other), bits(model));
-        add(found, other.name.clone(), Effort::Download, planned, Some(note));
+        found.push(change(other.name.clone(), Effort::Download, make).noted(note));
     }
 }
 
@@ -159,148 +268,220 @@ fn bits(model: &Model) -> f64 {
     model.size as f64 * 8.0 / weights.max(1) as f64
 }
 
-fn drives(question: &Question<'_>, now: Option<&Plan>, found: &mut Vec<Upgrade>) {
+fn drives<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
     if now.is_some_and(|now| now.fit.mode == Mode::Resident) {
         return;
     }
-    let Question { machine, model, wish, engine, .. } = *question;
     for (what, text) in [
         ("an NVMe drive of 7 GB/s (PCIe 4.0)", "gen4"),
         ("an NVMe drive of 14 GB/s (PCIe 5.0)", "gen5"),
         ("four NVMe drives of 7 GB/s as RAID 0", "4xgen4"),
     ] {
         let Ok(described) = describe::machine(text) else { continue };
-        let better = Machine { drives: described.drives, ..machine.clone() };
-        let faster =
-            better.drive().map(|(_, rate)| rate) > machine.drive().map(|(_, rate)| rate * 1.1);
-        if faster {
-            add(found, what.to_owned(), Effort::Drive, plan(&better, model, wish, engine), None);
+        let rate = |machine: &Machine| machine.drive().map(|(_, rate)| rate);
+        if rate(&described) > rate(question.machine).map(|rate| rate * 1.1) {
+            let make = move |state: &mut State| state.machine.drives.clone_from(&described.drives);
+            found.push(change(what, Effort::Drive, make));
         }
     }
 }
 
-fn memory(question: &Question<'_>, now: Option<&Plan>, found: &mut Vec<Upgrade>) {
-    let Question { machine, model, wish, engine, .. } = *question;
+fn memory<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
+    let machine = question.machine;
     if machine.unified().is_some() {
         return;
     }
     let total = machine.memory.total_bytes.or(machine.memory.usable()).unwrap_or(0);
-    let with = |gib: u64| {
-        let mut better = machine.clone();
-        let more = (gib << 30).saturating_sub(total);
-        better.memory.total_bytes = Some(gib << 30);
-        better.memory.available_bytes = better.memory.available_bytes.map(|free| free + more);
-        better
-    };
-    let larger = MEMORY_SIZES.into_iter().filter(|gib| (gib << 30) > total + total / 8);
-    let fits = |gib: &u64| {
-        plan(&with(*gib), model, wish, engine).is_ok_and(|plan| plan.fit.mode == Mode::Resident)
-    };
+    let most = memory_max(machine);
+    let larger: Vec<Change<'a>> = MEMORY_SIZES
+        .into_iter()
+        .filter(|gib| (gib << 30) > total + total / 8 && *gib <= most)
+        .map(|gib| {
+            let make = move |state: &mut State| enlarge(&mut state.machine.memory, gib << 30);
+            change(format!("{gib} GB of memory"), Effort::Memory, make)
+        })
+        .collect();
     let runs = now.is_some_and(|now| now.fit.mode == Mode::Resident);
-    let all = larger.clone().find(fits).filter(|_| !runs);
-    let next =
-        larger.clone().find(|gib| plan(&with(*gib), model, wish, engine).is_ok()).filter(|_| !runs);
-    for gib in next.into_iter().chain(all.filter(|all| Some(*all) != next)) {
-        let note = (Some(gib) == all).then(|| "holds all of it".to_owned());
-        add(
-            found,
-            format!("{gib} GB of memory"),
-            Effort::Memory,
-            plan(&with(gib), model, wish, engine),
-            note,
-        );
-    }
-    if let Some((what, better)) = faster_memory(machine) {
-        add(found, what, Effort::Memory, plan(&better, model, wish, engine), None);
-    }
-}
-
-/// All channels of the platform, or memory a quarter faster.
-fn faster_memory(machine: &Machine) -> Option<(String, Machine)> {
-    let mut better = machine.clone();
-    let memory = &mut better.memory;
-    let channels = machine.processor.platform().map(|p| p.channels * machine.processor.sockets());
-    let factor = match (memory.channels, channels) {
-        (Some(filled), Some(all)) if filled < all => {
-            memory.channels = Some(all);
-            f64::from(all) / f64::from(filled)
-        }
-        _ => 1.25,
+    let is_resident = |change: &Change<'_>| {
+        question.after(&[change]).is_some_and(|prediction| prediction.hits.is_none())
     };
-    memory.read_bytes_per_second = memory.read_bytes_per_second.map(|rate| rate * factor);
-    if memory.channels != machine.memory.channels {
-        return Some((format!("all {} memory channels filled", memory.channels?), better));
+    let all = larger.iter().position(|change| !runs && is_resident(change));
+    // The next size may help only with something else, such as a drive.
+    for (index, change) in larger.into_iter().enumerate() {
+        if Some(index) == all {
+            found.push(change.noted("holds all of it"));
+        } else if index == 0 && !runs {
+            found.push(change);
+        }
     }
-    memory.speed_mts = memory.speed_mts.map(|mts| mts + mts / 4);
-    let known = memory.speed_mts.is_some() || memory.read_bytes_per_second.is_some();
-    known.then(|| ("memory a quarter faster".to_owned(), better))
+    if let Some((what, make)) = faster_memory(machine) {
+        found.push(Change { what, effort: Effort::Memory, note: None, supported: true, make });
+    }
 }
 
-fn card(question: &Question<'_>, found: &mut Vec<Upgrade>) {
-    let Question { machine, model, wish, engine, .. } = *question;
-    if !machine.gpus.is_empty() {
+/// GiB that the board takes, as far as the platform tells.
+fn memory_max(machine: &Machine) -> u64 {
+    let platform = machine.processor.platform();
+    match machine.memory.channels.or(platform.map(|platform| platform.channels)) {
+        _ if platform.is_some_and(|platform| SOLDERED.contains(&platform.name)) => 0,
+        Some(..=2) => MEMORY_MAX_DESKTOP,
+        _ => u64::MAX,
+    }
+}
+
+fn enlarge(memory: &mut Memory, total: u64) {
+    let more = total.saturating_sub(memory.total_bytes.or(memory.usable()).unwrap_or(0));
+    memory.total_bytes = Some(total);
+    memory.available_bytes = memory.available_bytes.map(|free| free + more);
+}
+
+type Make<'a> = Box<dyn Fn(&mut State) + 'a>;
+
+/// All channels of the platform filled, or the fastest modules that it takes.
+fn faster_memory<'a>(machine: &Machine) -> Option<(String, Make<'a>)> {
+    let (memory, platform) = (&machine.memory, machine.processor.platform());
+    if platform.is_some_and(|platform| SOLDERED.contains(&platform.name)) {
+        return None;
+    }
+    let all = platform.map(|platform| platform.channels * machine.processor.sockets());
+    if let (Some(filled), Some(all)) = (memory.channels, all)
+        && filled < all
+    {
+        let factor = f64::from(all) / f64::from(filled);
+        let make = move |state: &mut State| {
+            state.machine.memory.channels = Some(all);
+            quicken(&mut state.machine, factor);
+        };
+        return Some((format!("all {all} memory channels filled"), Box::new(make)));
+    }
+    let now = memory.speed_mts.or(platform.map(|platform| platform.speed_mts))?;
+    let is_desktop = memory.channels.or(all).is_none_or(|channels| channels <= 2);
+    let of_generation =
+        FASTEST_DESKTOP.iter().find(|(slowest, _)| now < *slowest).map(|(_, most)| *most);
+    let most = if is_desktop { of_generation? } else { platform?.speed_mts };
+    let mts = most.min(now + now / 4);
+    if mts < now + now / 20 {
+        return None;
+    }
+    let make = move |state: &mut State| {
+        state.machine.memory.speed_mts = Some(mts);
+        quicken(&mut state.machine, f64::from(mts) / f64::from(now));
+    };
+    Some((format!("memory at {mts} instead of {now} MT/s"), Box::new(make)))
+}
+
+/// What was measured or reported becomes so many times faster; formats whose unpacking limits them do not.
+fn quicken(machine: &mut Machine, factor: f64) {
+    let Some(rate) = machine.memory.read_bytes_per_second.as_mut() else { return };
+    let limited = *rate * 0.75;
+    *rate *= factor;
+    for of_format in machine.processor.decode_bytes_per_second.values_mut() {
+        if *of_format >= limited {
+            *of_format *= factor;
+        }
+    }
+}
+
+fn card<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
+    let is_board =
+        question.machine.processor.platform().is_some_and(|platform| platform.channels < 2);
+    let Some(gpu) = gpus::find("4090").filter(|_| question.machine.gpus.is_empty() && !is_board)
+    else {
         return;
-    }
-    let Some(gpu) = gpus::find("4090") else { return };
-    let better = Machine { gpus: vec![gpu], ..machine.clone() };
-    let note = "with software that uses it; cachalot computes on processors so far".to_owned();
-    add(
-        found,
-        "a graphics card of 24 GB (RTX 4090)".to_owned(),
-        Effort::Card,
-        plan(&better, model, wish, engine),
-        Some(note),
-    );
+    };
+    let make = move |state: &mut State| state.machine.gpus = vec![gpu.clone()];
+    let change = change("a graphics card of 24 GB (RTX 4090)", Effort::Card, make);
+    let note = "with software that uses it; cachalot computes on processors so far";
+    found.push(change.noted(note).unsupported());
 }
 
-/// Links between two machines: name, seconds for a message, bytes per second.
-const LINKS: [(&str, f64, f64); 2] = [("10 GbE", 30e-6, 1.25e9), ("1 GbE", 75e-6, 0.125e9)];
-/// Sums over all machines in each layer: after attention and after the experts.
-const SUMS_PER_LAYER: f64 = 2.0;
-
-/// Another machine like this one, every matrix sliced in two: each reads half of the bytes and holds
-/// half of the weights, and each layer adds up two vectors of hidden length, in f16, over the network.
-fn second_machine(question: &Question<'_>, found: &mut Vec<Upgrade>) {
-    let Question { machine, model, wish, engine, .. } = *question;
+/// Boards with more memory channels, for the memory and the drives that there are.
+fn boards<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
+    let machine = question.machine;
     if machine.unified().is_some() || machine.gpu_count() > 1 {
         return;
     }
-    let mut both = machine.clone();
-    let memory = &mut both.memory;
-    memory.total_bytes = memory.total_bytes.map(|bytes| bytes.saturating_mul(2));
-    memory.available_bytes = memory.available_bytes.map(|bytes| bytes.saturating_mul(2));
-    let Ok(planned) = plan(&both, model, wish, engine) else { return };
-    for (name, latency, rate) in LINKS {
-        let mut prediction = planned.prediction.clone();
-        for part in prediction.parts.iter_mut().filter(|part| part.what != What::Layers) {
-            part.seconds /= 2.0;
-        }
-        let vector = model.hidden as f64 * 2.0;
-        let network = SUMS_PER_LAYER * model.layers as f64 * (latency + vector / rate);
-        let layers = prediction.parts.iter_mut().find(|part| part.what == What::Layers);
-        layers.into_iter().for_each(|part| part.seconds += network);
-        let note = format!("{:.0} ms of network per token; not in this release", network * 1e3);
-        found.push(Upgrade {
-            what: format!("a second machine like this over {name}"),
-            effort: Effort::Machine,
-            decode: prediction.decode(0),
-            gain: None,
-            note: Some(note),
+    let delivers = |machine: &Machine| {
+        let platform = machine.processor.platform().map(|platform| {
+            f64::from(platform.channels * machine.processor.sockets())
+                * f64::from(platform.speed_mts)
+                * 8e6
         });
+        machine.memory.theoretical().or(machine.memory.read_bytes_per_second).or(platform)
+    };
+    let Some(now) = delivers(machine) else { return };
+    for (what, text) in [
+        ("a used server board with 8 channels of DDR4-3200 (EPYC 7002)", "epyc-7702 8x3200"),
+        ("a server board with 12 channels of DDR5-4800 (EPYC 9004)", "epyc-9654 12x4800"),
+    ] {
+        let Ok(board) = describe::machine(text) else { continue };
+        if delivers(&board).is_some_and(|rate| rate > now * 1.2) {
+            let make = move |state: &mut State| {
+                let total = state.machine.memory.total_bytes;
+                state.machine.processor = board.processor.clone();
+                state.machine.memory = Memory { total_bytes: total, ..board.memory.clone() };
+            };
+            found.push(change(what, Effort::Machine, make).noted("with as much memory"));
+        }
     }
 }
 
-/// The least memory with which the model runs, of sizes in which memory is bought; `None` if no size
-/// is enough.
-pub fn least_memory(question: &Question<'_>) -> Option<u64> {
+/// Another machine like this one, every matrix sliced in two: each reads half of the bytes and holds
+/// half of the weights, and each layer adds up two vectors of hidden length, in f16, over the network.
+fn second_machine<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
+    let Question { machine, model, .. } = *question;
+    if machine.unified().is_some() || machine.gpu_count() > 1 {
+        return;
+    }
+    for link in NETWORKS {
+        let make = move |state: &mut State| {
+            let memory = &mut state.machine.memory;
+            memory.total_bytes = memory.total_bytes.map(|bytes| bytes.saturating_mul(2));
+            memory.available_bytes = memory.available_bytes.map(|bytes| bytes.saturating_mul(2));
+            state.link = Some(link);
+        };
+        let what = format!("a second machine like this over {}", link.name);
+        let milliseconds = link.seconds(model) * 1e3;
+        let note = format!("{milliseconds:.0} ms of network per token; not in this release");
+        found.push(change(what, Effort::Machine, make).noted(note).unsupported());
+    }
+}
+
+impl Network {
+    /// Seconds of a token.
+    fn seconds(self, model: &Model) -> f64 {
+        let vector = model.hidden as f64 * 2.0;
+        SUMS_PER_LAYER * model.layers as f64 * (self.latency + vector / self.bytes_per_second)
+    }
+}
+
+fn halve(prediction: &mut Prediction, model: &Model, link: Network) {
+    for part in &mut prediction.parts {
+        if part.what == What::Layers {
+            part.seconds += link.seconds(model);
+        } else {
+            part.seconds /= 2.0;
+        }
+    }
+}
+
+/// The least memory with which the model runs, of sizes in which memory is bought, and whether a drive is
+/// needed besides; `None` if no size is enough.
+pub fn least_memory(question: &Question<'_>) -> Option<(u64, bool)> {
     let Question { machine, model, wish, .. } = *question;
-    let fits = |gib: &u64| {
+    let fits = |gib: u64| {
         let mut larger = machine.clone();
         larger.memory.total_bytes = Some(gib << 30);
         larger.memory.available_bytes = None;
-        crate::fit::fit(model, Room::of(&larger), wish).is_ok()
+        let room = Room::of(&larger);
+        let fits = |drive| crate::fit::fit(model, Room { drive, ..room }, wish).is_ok();
+        match (fits(room.drive), fits(true)) {
+            (true, _) => Some((gib << 30, false)),
+            (false, true) => Some((gib << 30, true)),
+            (false, false) => None,
+        }
     };
-    MEMORY_SIZES.into_iter().find(fits).map(|gib| gib << 30)
+    MEMORY_SIZES.into_iter().find_map(fits)
 }
 
 #[cfg(test)]
@@ -344,7 +525,7 @@ mod tests {
     fn a_machine_that_holds_everything_is_helped_by_bandwidth_not_by_drives() {
         let upgrades = asked("epyc-ddr4", "q4_k_m");
         assert_eq!(gain(&upgrades, "NVMe"), None);
-        assert!(gain(&upgrades, "memory a quarter faster").unwrap() > 1.1);
+        assert!(gain(&upgrades, "memory at 3000 instead of 2400").unwrap() > 1.1);
         assert!(gain(&upgrades, "RTX 4090").unwrap() > 1.3, "{upgrades:#?}");
         assert!(gain(&upgrades, "10 GbE").unwrap() > gain(&upgrades, "1 GbE").unwrap());
         assert!(gain(&upgrades, "6 of 8 experts").unwrap() > 1.1);
@@ -359,6 +540,7 @@ mod tests {
             decode: range(likely),
             gain: Some(gain),
             note: None,
+            supported: true,
         };
         let all = [
             upgrade("card", Effort::Card, 9.0, 3.0),
@@ -367,6 +549,38 @@ mod tests {
         ];
         assert_eq!(cheapest_doubling(&all).unwrap().what, "drive");
         assert_eq!(cheapest_doubling(&all[2..]), None);
+    }
+
+    #[test]
+    fn unified_memory_streams_too() {
+        let upgrades = asked("dgx spark nvme 1GB/s", "UD-IQ1_S");
+        assert!(gain(&upgrades, "14 GB/s").is_some_and(|gain| gain > 1.0), "{upgrades:#?}");
+    }
+
+    #[test]
+    fn where_one_change_does_not_double_two_do() {
+        let machine = presets::machine("desktop-96").unwrap();
+        let model = catalogue::find("UD-Q2_K_XL")[0].model();
+        let others = [catalogue::find("UD-IQ1_S")[0].model()];
+        let (wish, engine) = (Wish::default(), Engine::default());
+        let question = Question { machine: &machine, model: &model, others: &others, wish, engine };
+        let single = cheapest_doubling(&upgrades(&question)).cloned();
+        assert!(single.is_none_or(|single| !single.supported));
+        let pair = cheapest_pair(&question).unwrap();
+        assert!(pair.gain.unwrap() >= 2.0 && pair.what.contains(", and "), "{pair:?}");
+    }
+
+    #[test]
+    fn nobody_is_told_to_buy_what_does_not_fit() {
+        let of = |machine: &str| {
+            let upgrades = asked(machine, "UD-IQ1_S");
+            upgrades.iter().map(|upgrade| upgrade.what.clone()).collect::<Vec<_>>().join("\n")
+        };
+        assert!(!of("strix-halo").contains("GB of memory"), "it is soldered");
+        assert!(!of("raspberry-pi").contains("RTX 4090"));
+        assert!(!of("desktop-96").contains("384 GB of memory"));
+        assert!(of("epyc-7702 8x3200 64GB nvme").contains("GB of memory"));
+        assert!(!of("epyc-7702 8x3200 64GB nvme").contains("MT/s"), "3200 is the fastest it takes");
     }
 
     #[test]
@@ -380,9 +594,15 @@ mod tests {
             wish: Wish::default(),
             engine: Engine::default(),
         };
-        assert_eq!(least_memory(&question), Some(16 << 30));
+        assert_eq!(least_memory(&question), Some((16 << 30, false)));
         assert!(
             upgrades(&question).iter().any(|u| u.gain.is_none() && u.what.contains("GB of memory"))
         );
+        // Without a drive, too, 16 GB and one are less than what holds all of it.
+        let machine = presets::machine("8GB 2x4800").unwrap();
+        let question = Question { machine: &machine, ..question };
+        assert_eq!(least_memory(&question), Some((16 << 30, true)));
+        let pair = cheapest_pair(&question).unwrap();
+        assert!(pair.what.contains("NVMe") && pair.what.contains("16 GB of memory"), "{pair:?}");
     }
 }

@@ -94,9 +94,9 @@ pub(crate) fn run(
 
 /// What the planner expects.
 fn forecast(args: &BenchArgs, options: &Options, environment: &Environment) -> Option<Forecast> {
-    let source = Source::File(args.file.clone()?);
+    let source = args.file.clone().map_or(crate::embedded::SOURCE, Source::File);
     // What does not fit is refused by what loads it.
-    Forecast::of(&source, options, environment).ok()?
+    Forecast::of_noise(&source, options, environment).ok()?
 }
 
 /// A model on the bench.

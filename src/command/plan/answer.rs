@@ -11,6 +11,8 @@ use crate::terminal::table;
 
 /// Depths at which rates are shown.
 pub(super) const DEPTHS: [u64; 3] = [0, 8192, 32_768];
+/// An answer of R1, with its thoughts, is at least about so long.
+const ANSWER_TOKENS: f64 = 1000.0;
 /// So many changes are worth a line.
 const UPGRADES: usize = 8;
 
@@ -74,8 +76,10 @@ fn headline(question: &Question<'_>, planned: &Result<Plan, Error>) -> String {
                     format!("; {:.0} % of the experts stay on the drive", share * 100.0)
                 }
             };
+            let yes = yes(prediction.decode(0).likely);
+            let patience = patience(prediction.decode(0).likely);
             return format!(
-                "Yes: about {range}, bound by {}{streamed}.\n",
+                "{yes}: about {range}, bound by {}{streamed}{patience}.\n",
                 prediction.bound().bound()
             );
         }
@@ -94,10 +98,36 @@ fn headline(question: &Question<'_>, planned: &Result<Plan, Error>) -> String {
     text
 }
 
+/// A yes that says what it is worth.
+pub(super) fn yes(rate: f64) -> &'static str {
+    match rate {
+        1.0.. => "Yes",
+        0.2.. => "Yes, slowly",
+        _ => "Hardly",
+    }
+}
+
+/// How long an answer takes, where that needs patience.
+pub(super) fn patience(rate: f64) -> String {
+    if rate >= 1.0 {
+        return String::new();
+    }
+    let seconds = ANSWER_TOKENS / rate.max(1e-6);
+    let (count, unit) = match seconds {
+        7200.0.. => (seconds / 3600.0, "hours"),
+        _ => (seconds / 60.0, "minutes"),
+    };
+    format!(
+        "; an answer of {} tokens takes {count:.0} {unit}",
+        units::grouped(ANSWER_TOKENS as u64)
+    )
+}
+
 /// The change of least effort with which it runs, and of those the one that brings least: more memory
 /// or a better drive than is needed is no smaller change.
 fn smallest_change(question: &Question<'_>) -> String {
-    let upgrades = question.upgrades();
+    let mut upgrades = question.upgrades();
+    upgrades.extend(upgrade::cheapest_pair(&question.upgrade_question()));
     let smallest = upgrades
         .iter()
         .min_by(|a, b| a.effort.cmp(&b.effort).then(a.decode.likely.total_cmp(&b.decode.likely)));
@@ -109,11 +139,10 @@ fn smallest_change(question: &Question<'_>) -> String {
         );
     }
     match upgrade::least_memory(&question.upgrade_question()) {
-        Some(bytes) => {
+        Some((bytes, needs_drive)) => {
             let gib = bytes >> 30;
-            format!(
-                "The smallest change that makes it work: {gib} GB of memory in all, and a drive.\n"
-            )
+            let drive = if needs_drive { ", and a drive to stream from" } else { "" };
+            format!("It takes a machine with {gib} GB of memory{drive}.\n")
         }
         None => "No single change makes it work.\n".to_owned(),
     }
@@ -124,10 +153,16 @@ fn on_processor(question: &Question<'_>, planned: &Plan) -> String {
     if planned.fit.dense_in == Tier::Ram {
         return String::new();
     }
+    if question.machine.unified().is_some() {
+        return "This counts on software that uses the graphics unit. cachalot computes on processors, on \
+                Linux x86-64, so far.\n"
+            .to_owned();
+    }
     let alone = question.machine.without_gpus();
     let how = match plan(&alone, question.model, question.wish, question.engine) {
         Ok(planned) => format!("about {}", rate(planned.prediction.decode(0))),
-        Err(_) => "it does not run without them".to_owned(),
+        Err(Error::Unknown(_)) => "how fast, without them, cannot be told".to_owned(),
+        Err(_) => "without them it does not fit here".to_owned(),
     };
     format!(
         "This counts on software that uses the graphics. cachalot computes on processors so far: {how}.\n"
@@ -221,16 +256,27 @@ fn remarks(machine: &Machine, planned: &Plan) -> String {
     if let Some(seconds) = prediction.load_seconds {
         text += &format!("Loading takes about {}.\n", units::seconds(seconds));
     }
+    if let Some(calibration) = prediction.calibration {
+        let of = if calibration.same_model { "this model" } else { "other models" };
+        text += &format!(
+            "Runs of {of} on this machine were {:.2} times as fast as predicted: that is counted in.\n",
+            calibration.times
+        );
+    }
     if planned.fit.context_reduced {
         text += "A longer context is possible for the model: --ctx asks for one.\n";
     }
     for assumed in &prediction.assumed {
         text += &format!("Assumed: {assumed}.\n");
     }
-    for unknown in &machine.unknown {
-        text += &format!("Unknown: {unknown}.\n");
-    }
-    text
+    text + &unknown(machine)
+}
+
+/// What could not be seen and would matter: not what channels promise of a memory that was measured.
+pub(super) fn unknown(machine: &Machine) -> String {
+    let is_known = |why: &str| machine.memory.measured_here && why.starts_with("memory channels");
+    let unknown = machine.unknown.iter().filter(|why| !is_known(why));
+    unknown.map(|why| format!("Unknown: {why}.\n")).collect()
 }
 
 fn help(question: &Question<'_>) -> String {
@@ -240,7 +286,7 @@ fn help(question: &Question<'_>) -> String {
     }
     let mut rows = vec![["what would help", "then", "gain", ""].map(str::to_owned).to_vec()];
     rows.extend(upgrades.iter().take(UPGRADES).map(|upgrade| {
-        let gain = upgrade.gain.map_or("runs".to_owned(), |gain| format!("{gain:.1}x"));
+        let gain = upgrade.gain.map_or("runs".to_owned(), |gain| format!("{gain:.2}x"));
         vec![
             upgrade.what.clone(),
             rate(upgrade.decode),
@@ -248,14 +294,33 @@ fn help(question: &Question<'_>) -> String {
             upgrade.note.clone().unwrap_or_default(),
         ]
     }));
-    let doubling = match upgrade::cheapest_doubling(&upgrades) {
-        Some(upgrade) if upgrade.gain.is_some() => {
-            format!("The least costly change that doubles the speed: {}.\n", upgrade.what)
-        }
-        Some(_) => String::new(),
-        None => "None of these alone doubles the speed.\n".to_owned(),
-    };
+    let doubling = doubling(question, &upgrades);
     format!("\n{}{doubling}", table("llrl", &rows))
+}
+
+/// The least costly change that doubles the speed, or the two that do.
+fn doubling(question: &Question<'_>, upgrades: &[Upgrade]) -> String {
+    let single = upgrade::cheapest_doubling(upgrades);
+    let name = |upgrade: &Upgrade| format!("{} ({})", upgrade.what, rate(upgrade.decode));
+    match (single, upgrade::cheapest_pair(&question.upgrade_question())) {
+        (Some(single), _) if single.gain.is_none() => String::new(),
+        (Some(single), _) if single.supported => {
+            format!("The least costly change that doubles the speed: {}.\n", name(single))
+        }
+        (_, Some(pair)) => {
+            format!(
+                "No single one doubles the speed; the least costly two that do: {}.\n",
+                name(&pair)
+            )
+        }
+        (Some(single), None) => {
+            format!(
+                "With other software, what doubles the speed at least cost: {}.\n",
+                name(single)
+            )
+        }
+        (None, None) => "Not even two of these double the speed.\n".to_owned(),
+    }
 }
 
 /// What a machine is, for people.

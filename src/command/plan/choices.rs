@@ -1,17 +1,21 @@
 //! `cachalot plan` without a model: every quantization of R1 that makes sense here, best first.
 //!
 //! Best is what most people would choose: the most bits per weight among those that are at least half
-//! as fast as the fastest, and after them the others by speed.
+//! as fast as the fastest, and not slower than a token per second if one is faster; after them the others
+//! by speed.
 
 use cachalot_plan::catalogue::{CATALOGUE, Published};
-use cachalot_plan::{Engine, Machine, Mode, Plan, Wish, plan, units};
+use cachalot_plan::{Engine, Machine, Mode, Model, Plan, Wish, plan, units};
 use serde_json::json;
 
+use super::answer::{patience, unknown, yes};
 use super::rate;
 use crate::terminal::table;
 
 /// Slower than this share of the fastest is no longer worth better quality.
 const WORTH_IT: f64 = 0.5;
+/// Slower than this is not worth better quality either, in tokens per second.
+const PLEASANT: f64 = 1.0;
 /// Slower than this nobody waits for.
 const RATE_MIN: f64 = 0.05;
 
@@ -32,6 +36,7 @@ pub(super) fn page(
     wish: Wish,
     quant: Option<&str>,
     as_json: bool,
+    engine: &dyn Fn(&Model) -> anyhow::Result<Engine>,
 ) -> anyhow::Result<String> {
     let wanted = |published: &&Published| {
         quant.is_none_or(|quant| published.quant.to_lowercase().contains(&quant.to_lowercase()))
@@ -49,7 +54,8 @@ pub(super) fn page(
     let mut failures = Vec::new();
     let mut choices = Vec::new();
     for published in r1 {
-        match plan(machine, &published.model(), wish, Engine::default()) {
+        let model = published.model();
+        match plan(machine, &model, wish, engine(&model)?) {
             Ok(plan) => choices.push(Choice { published, plan }),
             Err(error) => failures.push((published, error)),
         }
@@ -77,7 +83,9 @@ pub(super) fn page(
 fn rank(choices: &mut [Choice]) {
     let fastest = choices.iter().map(Choice::rate).fold(0.0, f64::max);
     choices.sort_by(|a, b| {
-        let worth = |choice: &Choice| choice.rate() >= WORTH_IT * fastest;
+        let worth = |choice: &Choice| {
+            choice.rate() >= (WORTH_IT * fastest).max(PLEASANT.min(0.999 * fastest))
+        };
         let by_quality = b.published.size().cmp(&a.published.size());
         match (worth(a), worth(b)) {
             (true, true) => by_quality,
@@ -98,7 +106,10 @@ fn text(
         (Some(best), _) => {
             let range = rate(best.plan.prediction.decode(0));
             let bound = best.plan.prediction.bound().bound();
-            page += &format!("Yes: {} at about {range}, bound by {bound}.\n", best.published.quant);
+            let likely = best.plan.prediction.decode(0).likely;
+            let (yes, patience) = (yes(likely), patience(likely));
+            let quant = best.published.quant;
+            page += &format!("{yes}: {quant} at about {range}, bound by {bound}{patience}.\n");
         }
         (None, Some((_, cachalot_plan::Error::Unknown(unknown)))) => {
             page += &format!("It may run, but how fast cannot be told: {unknown}.\n");
@@ -117,6 +128,7 @@ fn text(
         rows.extend(useful.iter().map(|choice| row(choice)));
         page += &format!("\n{}", table("lrlllr", &rows));
         page += "\n`cachalot plan NAME` shows one of them whole, and what would help.\n";
+        page += &unknown(machine);
     }
     page
 }
@@ -146,8 +158,12 @@ mod tests {
 
     use super::*;
 
+    fn plain(_: &Model) -> anyhow::Result<Engine> {
+        Ok(Engine::default())
+    }
+
     fn page_of(machine: &str) -> String {
-        page(&presets::machine(machine).unwrap(), Wish::default(), None, false).unwrap()
+        page(&presets::machine(machine).unwrap(), Wish::default(), None, false, &plain).unwrap()
     }
 
     #[test]
@@ -169,10 +185,10 @@ mod tests {
     #[test]
     fn json_has_the_same_choices() {
         let machine = presets::machine("desktop-96").unwrap();
-        let text = page(&machine, Wish::default(), None, true).unwrap();
+        let text = page(&machine, Wish::default(), None, true, &plain).unwrap();
         let object: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(object["choices"].as_array().unwrap().len() > 5);
         assert!(object["choices"][0]["decode"]["likely"].as_f64().unwrap() > 0.0);
-        assert!(page(&machine, Wish::default(), Some("Q9"), false).is_err());
+        assert!(page(&machine, Wish::default(), Some("Q9"), false, &plain).is_err());
     }
 }

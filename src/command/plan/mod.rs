@@ -11,15 +11,19 @@ mod plot;
 mod subject;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use cachalot_plan::{CacheType, Engine, Machine, Stream, Wish, describe, presets, units};
+use cachalot_plan::{
+    CacheType, Engine, Locality, Machine, Mode, Model, Stream, Tier, Wish, describe, plan, presets,
+    probe, units,
+};
 
 use self::subject::Subject;
 use crate::args::{KvArg, ModelArgs};
 use crate::failure::usage;
-use crate::hardware::{self, Measure};
+use crate::hardware::{self, Measure, Where};
+use crate::record::{self, Run};
 use crate::settings::{Environment, model_options};
 use crate::terminal::table;
 
@@ -110,7 +114,7 @@ pub(crate) fn run(
     } else if let Some(name) = &args.model {
         let subject = Subject::find(name, args.quant.as_deref())?;
         let machine = machine(args, Some(&subject), environment)?;
-        one(args, &subject, &machine)?
+        one(args, &subject, &machine, environment)?
     } else {
         if args.plot.is_some() {
             return Err(usage(
@@ -118,15 +122,21 @@ pub(crate) fn run(
             ));
         }
         let machine = machine(args, None, environment)?;
-        choices::page(&machine, wish(args)?, args.quant.as_deref(), args.json)?
+        let engine =
+            |model: &Model| engine(args, &machine, (model, None), Locality::Text, environment);
+        choices::page(&machine, wish(args)?, args.quant.as_deref(), args.json, &engine)?
     };
     out.write_all(page.as_bytes())?;
     Ok(out.flush()?)
 }
 
 /// Everything about one model on one machine.
-fn one(args: &PlanArgs, subject: &Subject, machine: &Machine) -> anyhow::Result<String> {
-    let engine = Engine { locality: subject.locality, ..Engine::default() };
+fn one(
+    args: &PlanArgs,
+    subject: &Subject,
+    machine: &Machine,
+    environment: &Environment,
+) -> anyhow::Result<String> {
     let model = match args.computation.experts {
         Some(used) if used as u64 > subject.model.experts || used == 0 => {
             return Err(usage(format!(
@@ -137,6 +147,8 @@ fn one(args: &PlanArgs, subject: &Subject, machine: &Machine) -> anyhow::Result<
         Some(used) => subject.model.with_experts_used(used as u64),
         None => subject.model.clone(),
     };
+    let named = (&model, subject.file.as_deref());
+    let engine = engine(args, machine, named, subject.locality, environment)?;
     let question = answer::Question { machine, model: &model, subject, wish: wish(args)?, engine };
     let mut page =
         if args.json { json::text(&question)? } else { answer::page(&question, args.explain) };
@@ -146,13 +158,43 @@ fn one(args: &PlanArgs, subject: &Subject, machine: &Machine) -> anyhow::Result<
             page += &plot::chart(&curve);
         }
         if let Some(file) = file {
-            plot::draw(&curve, &model.name, file)?;
+            plot::draw(&curve, file)?;
             if !args.json {
                 page += &format!("\nThe chart is in {}.\n", file.display());
             }
         }
     }
     Ok(page)
+}
+
+/// The software, with what past runs on this machine tell about the model, if it is this machine that is asked
+/// about, as it is.
+fn engine(
+    args: &PlanArgs,
+    machine: &Machine,
+    (model, file): (&Model, Option<&Path>),
+    locality: Locality,
+    environment: &Environment,
+) -> anyhow::Result<Engine> {
+    let engine = Engine { locality, ..Engine::default() };
+    let is_changed = args.on.is_some() || args.bandwidth.is_some() || args.disk.is_some();
+    let Ok(planned) = plan(machine, model, wish(args)?, engine) else { return Ok(engine) };
+    if is_changed || planned.fit.dense_in == Tier::Vram {
+        return Ok(engine);
+    }
+    let file = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let options = model_options(&args.computation, environment);
+    let like = Run {
+        model: file.unwrap_or_else(|| model.name.clone()),
+        size: model.size,
+        threads: options.threads.unwrap_or_else(probe::system::physical_cores),
+        streamed: planned.fit.mode != Mode::Resident,
+        random: locality == Locality::Noise,
+        predicted: 0.0,
+        measured: 0.0,
+    };
+    let calibration = record::calibration(environment.runs.as_deref(), &like);
+    Ok(Engine { calibration, ..engine })
 }
 
 fn wish(args: &PlanArgs) -> anyhow::Result<Wish> {
@@ -181,7 +223,8 @@ fn machine(
             let options = model_options(&args.computation, environment);
             let measure = if args.fresh { Measure::Fresh } else { Measure::Missing };
             let file = subject.and_then(|subject| subject.file.as_deref());
-            hardware::this_machine(environment, &options, file, measure)
+            let drive = file.map_or(Where::Anywhere, Where::File);
+            hardware::this_machine(environment, &options, drive, measure)
         }
     };
     if let Some(size) = &args.ram {
@@ -208,7 +251,7 @@ fn machine(
 }
 
 fn is_json(text: &str) -> bool {
-    let path = std::path::Path::new(text);
+    let path = Path::new(text);
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use cachalot_plan::{Wish, plan, units};
+use cachalot_plan::{Range, Wish, plan, units};
 use font8x8::UnicodeFonts;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -25,38 +25,59 @@ const ROWS: usize = 8;
 
 /// Rates over memory, in GiB and tokens per second.
 pub(super) struct Curve {
-    points: Vec<(f64, f64)>,
+    /// Memory, and the low, likely and high rate.
+    points: Vec<(f64, Range)>,
     /// The machine asked about.
     here: Option<(f64, f64)>,
+    /// What is drawn.
+    title: String,
 }
+
+const NOTHING: Range = Range { low: 0.0, likely: 0.0, high: 0.0 };
 
 /// Asks the planner for every size of memory up to one that holds the whole model.
 pub(super) fn curve(question: &Question<'_>) -> Curve {
     let total = question.machine.memory.total_bytes.unwrap_or(0);
     let most = (question.model.size + question.model.size / 4).max(total + total / 8);
-    // At one and the same context, or the curve would have steps that memory did not make.
-    let wish = Wish {
-        context: question.wish.context.or(Some(8192.min(question.model.context))),
-        ..question.wish
-    };
+    // At one and the same context where that fits, or the curve would have steps that memory did not make.
+    let here = question.plan().ok();
+    let context = here.as_ref().map(|plan| plan.fit.context);
+    let fixed = Wish { context: question.wish.context.or(context), ..question.wish };
     let rate = |bytes: u64| {
         let mut machine = question.machine.clone();
         machine.memory.total_bytes = Some(bytes);
         machine.memory.available_bytes = None;
-        plan(&machine, question.model, wish, question.engine)
-            .ok()
-            .map(|plan| plan.prediction.decode(0).likely)
+        let planned = |wish| plan(&machine, question.model, wish, question.engine).ok();
+        let planned = planned(fixed).or_else(|| planned(question.wish));
+        planned.map_or(NOTHING, |plan| plan.prediction.decode(0))
     };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let sizes = (1..=POINTS).map(|point| most / POINTS * point);
-    let points = sizes.map(|bytes| (gib(bytes), rate(bytes).unwrap_or(0.0))).collect();
-    let here = rate(total).map(|rate| (gib(total), rate));
-    Curve { points, here }
+    let points = sizes.map(|bytes| (gib(bytes), rate(bytes))).collect();
+    let drive = question.machine.drive().map_or_else(
+        || "no drive".to_owned(),
+        |(_, rate)| format!("drive of {}", units::rate(rate)),
+    );
+    let title = format!("{}, {drive}", question.model.name);
+    let here = here.map(|plan| (gib(total), plan.prediction.decode(0).likely));
+    Curve { points, here, title }
+}
+
+/// Round steps with which at most six reach `most`: 1, 2 or 5 times a power of ten, or for sizes of memory, of
+/// two.
+fn step(most: f64, of_memory: bool) -> f64 {
+    let steps = (-3..6).flat_map(|power| {
+        let unit = 10f64.powi(power);
+        [1.0, 2.0, 5.0].map(|times| times * unit)
+    });
+    let sizes = (0..20).map(|power| 2f64.powi(power));
+    let enough = |step: &f64| most / step <= 6.0;
+    if of_memory { sizes.clone().find(enough) } else { steps.clone().find(enough) }.unwrap_or(most)
 }
 
 impl Curve {
     fn highest(&self) -> f64 {
-        self.points.iter().map(|point| point.1).fold(1e-3, f64::max)
+        self.points.iter().map(|point| point.1.likely).fold(1e-3, f64::max)
     }
 
     fn widest(&self) -> f64 {
@@ -71,7 +92,7 @@ pub(super) fn chart(curve: &Curve) -> String {
     for row in (0..ROWS).rev() {
         let label = if row == ROWS - 1 { units::significant(highest) } else { String::new() };
         let cells = curve.points.iter().map(|(_, rate)| {
-            let filled = rate / highest * ROWS as f64 - row as f64;
+            let filled = rate.likely / highest * ROWS as f64 - row as f64;
             let eighths = (filled.clamp(0.0, 1.0) * 8.0).round() as usize;
             [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][eighths]
         });
@@ -88,12 +109,12 @@ pub(super) fn chart(curve: &Curve) -> String {
 }
 
 /// Draws the curve into a file whose name ends in `.svg` or `.png`.
-pub(super) fn draw(curve: &Curve, title: &str, file: &Path) -> anyhow::Result<()> {
+pub(super) fn draw(curve: &Curve, file: &Path) -> anyhow::Result<()> {
     let failed = |why: String| anyhow!("{}: {why}", file.display());
     match file.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => {
             let root = SVGBackend::new(file, SIZE).into_drawing_area();
-            picture(&root, curve, title, &|root, text, (x, y)| {
+            picture(&root, curve, &|root, text, (x, y)| {
                 let style = TextStyle::from(("sans-serif", 16).into_font()).color(&BLACK);
                 root.draw_text(text, &style, (x, y)).map_err(|error| error.to_string())
             })
@@ -101,11 +122,18 @@ pub(super) fn draw(curve: &Curve, title: &str, file: &Path) -> anyhow::Result<()
         }
         Some("png") => {
             let root = BitMapBackend::new(file, SIZE).into_drawing_area();
-            picture(&root, curve, title, &|root, text, place| letters(root, text, place))
-                .map_err(failed)
+            picture(&root, curve, &|root, text, place| letters(root, text, place)).map_err(failed)
         }
         _ => Err(usage(format!("--plot {}: the name must end in .svg or .png", file.display()))),
     }
+}
+
+/// Lines behind the curve.
+const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// Digits before the point, of half a letter's width each.
+fn digits(number: f64) -> i32 {
+    if number < 1.0 { 1 } else { number.log10() as i32 + 1 }
 }
 
 type Area<B> = DrawingArea<B, Shift>;
@@ -115,10 +143,10 @@ type Write<'a, B> = &'a dyn Fn(&Area<B>, &str, (i32, i32)) -> Result<(), String>
 fn picture<B: DrawingBackend>(
     root: &Area<B>,
     curve: &Curve,
-    title: &str,
     write: Write<'_, B>,
 ) -> Result<(), String> {
-    let (highest, widest) = (curve.highest() * 1.1, curve.widest());
+    let most = curve.points.iter().map(|point| point.1.high).fold(1e-3, f64::max);
+    let (highest, widest) = (most * 1.05, curve.widest());
     let (width, height) = (SIZE.0 as i32, SIZE.1 as i32);
     let place = |(gib, rate): (f64, f64)| {
         let x = MARGIN + (gib / widest * f64::from(width - 2 * MARGIN)) as i32;
@@ -127,25 +155,39 @@ fn picture<B: DrawingBackend>(
     };
     let said = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
     root.fill(&WHITE).map_err(said)?;
+    let ticks = |most: f64, step: f64| {
+        (0..).map(move |n| f64::from(n) * step).take_while(move |at| *at <= most)
+    };
+    for gib in ticks(widest, step(widest, true)) {
+        let (x, bottom) = place((gib, 0.0));
+        let line = vec![(x, bottom), place((gib, highest))];
+        root.draw(&PathElement::new(line, GRID.stroke_width(1))).map_err(said)?;
+        write(root, &format!("{gib:.0}"), (x - 8 * digits(gib), bottom + 10))?;
+    }
+    for rate in ticks(highest, step(highest, false)) {
+        let (left, y) = place((0.0, rate));
+        let line = vec![(left, y), place((widest, rate))];
+        root.draw(&PathElement::new(line, GRID.stroke_width(1))).map_err(said)?;
+        let label = if rate > 0.0 { units::significant(rate) } else { "0".to_owned() };
+        write(root, &label, (12, y - 8))?;
+    }
+    let of =
+        |pick: fn(&Range) -> f64| curve.points.iter().map(move |(gib, range)| (*gib, pick(range)));
+    let band =
+        of(|range| range.low).chain(of(|range| range.high).collect::<Vec<_>>().into_iter().rev());
+    let band: Vec<(i32, i32)> = band.map(place).collect();
+    root.draw(&Polygon::new(band, BLUE.mix(0.12).filled())).map_err(said)?;
     let corners = vec![place((0.0, highest)), place((0.0, 0.0)), place((widest, 0.0))];
     root.draw(&PathElement::new(corners, BLACK.stroke_width(1))).map_err(said)?;
-    let line: Vec<(i32, i32)> = curve.points.iter().map(|point| place(*point)).collect();
+    let line: Vec<(i32, i32)> = of(|range| range.likely).map(place).collect();
     root.draw(&PathElement::new(line, BLUE.stroke_width(3))).map_err(said)?;
-    write(root, title, (MARGIN, 20))?;
-    write(root, "tokens per second over GiB of memory", (MARGIN, 44))?;
-    for quarter in 1..=4 {
-        let share = f64::from(quarter) / 4.0;
-        let (gib, rate) = (widest * share, curve.highest() * share);
-        let (x, _) = place((gib, 0.0));
-        write(root, &format!("{gib:.0}"), (x - 12, height - MARGIN + 12))?;
-        let (_, y) = place((0.0, rate));
-        write(root, &units::significant(rate), (12, y - 8))?;
-    }
+    write(root, &curve.title, (MARGIN, 16))?;
+    write(root, "tokens per second over GiB of memory", (MARGIN, 40))?;
     if let Some(here) = curve.here {
         let (x, y) = place(here);
         root.draw(&Circle::new((x, y), 6, RED.filled())).map_err(said)?;
-        let label = format!("here: {} tok/s", units::significant(here.1));
-        write(root, &label, (x.min(width - 200) + 10, y + 12))?;
+        let label = format!("here: {:.0} GiB, {} tok/s", here.0, units::significant(here.1));
+        write(root, &label, (x.min(width - 400) + 12, y + 14))?;
     }
     root.present().map_err(said)
 }
@@ -157,6 +199,7 @@ fn letters<B: DrawingBackend>(
     (left, top): (i32, i32),
 ) -> Result<(), String> {
     const SCALE: i32 = 2;
+    const ADVANCE: i32 = 15;
     let mut x = left;
     for letter in text.chars() {
         let rows = font8x8::BASIC_FONTS.get(letter).unwrap_or_default();
@@ -168,7 +211,7 @@ fn letters<B: DrawingBackend>(
                     .map_err(|error| error.to_string())?;
             }
         }
-        x += 6 * SCALE;
+        x += ADVANCE;
     }
     Ok(())
 }
@@ -191,8 +234,12 @@ mod tests {
     #[test]
     fn more_memory_is_never_drawn_slower() {
         let curve = drawn();
-        assert!(curve.points.is_sorted_by(|a, b| a.1 <= b.1 * 1.0001), "{:?}", curve.points);
-        assert_eq!(curve.points[0].1, 0.0, "a few GiB are not enough");
+        assert!(
+            curve.points.is_sorted_by(|a, b| a.1.likely <= b.1.likely * 1.0001),
+            "{:?}",
+            curve.points
+        );
+        assert_eq!(curve.points[0].1.likely, 0.0, "a few GiB are not enough");
         let text = chart(&curve);
         assert!(text.contains("^ 96 GiB here: 2.") && text.lines().count() == ROWS + 5, "{text}");
     }
@@ -203,12 +250,12 @@ mod tests {
         let curve = drawn();
         for (name, begins) in [("a.svg", &b"<svg"[..]), ("a.png", b"\x89PNG")] {
             let path = folder.path().join(name);
-            draw(&curve, "R1", &path).unwrap();
+            draw(&curve, &path).unwrap();
             assert!(std::fs::read(&path).unwrap().starts_with(begins), "{name}");
         }
         let svg = std::fs::read_to_string(folder.path().join("a.svg")).unwrap();
         assert!(svg.contains("tokens per second over GiB"));
-        assert!(draw(&curve, "R1", &folder.path().join("a.gif")).is_err());
-        assert!(draw(&curve, "R1", &folder.path().join("no/such/a.png")).is_err());
+        assert!(draw(&curve, &folder.path().join("a.gif")).is_err());
+        assert!(draw(&curve, &folder.path().join("no/such/a.png")).is_err());
     }
 }

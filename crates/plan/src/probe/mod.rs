@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cachalot_kernels::{Cpu, probe};
+use cachalot_kernels::{Cpu, Format, probe};
 
 pub use self::devices::device_of;
 use crate::machine::{Drive, Machine, Memory, Processor};
@@ -40,6 +40,8 @@ const FEATURES: [&str; 14] = [
 const DRIVE_TIME: Duration = Duration::from_millis(1500);
 /// More than this is not read to measure memory.
 const MEMORY_SHARE: u64 = 2;
+/// What formats are measured with: more than caches hold.
+const NOISE_BYTES: usize = 512 << 20;
 
 /// What the system says about this machine.
 pub fn machine() -> Machine {
@@ -66,7 +68,7 @@ pub fn machine() -> Machine {
             threads,
             numa_nodes,
             features,
-            products_per_second: None,
+            ..Processor::default()
         },
         memory: Memory {
             total_bytes: system::memory_total(),
@@ -83,13 +85,21 @@ pub fn machine() -> Machine {
     }
 }
 
-/// Measures what all cores together read and multiply, in about a second.
+/// Measures what all cores together read, unpack and multiply, in a few seconds.
 pub fn measure(machine: &mut Machine, cpu: &Cpu) {
     let room = system::memory_available().unwrap_or(u64::MAX) / MEMORY_SHARE;
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     machine.memory.read_bytes_per_second = Some(probe::read_bandwidth_over(cpu, room));
     machine.memory.measured_here = true;
-    machine.processor.products_per_second = Some(probe::product_rate(cpu));
+    let processor = &mut machine.processor;
+    processor.products_per_second = Some(probe::product_rate(cpu));
+    processor.attention_flops = Some(probe::attention_rate(cpu));
+    processor.join_seconds = Some(probe::join_time(cpu));
+    let noise = probe::noise(cpu, room.min(NOISE_BYTES));
+    let quantized = Format::all().filter(|format| format.block_len() > 1);
+    let rates =
+        quantized.map(|format| (format.name().to_owned(), probe::decode_rate(cpu, format, &noise)));
+    processor.decode_bytes_per_second = rates.filter(|(_, rate)| *rate > 0.0).collect();
 }
 
 fn processor() -> (Option<String>, Vec<String>) {

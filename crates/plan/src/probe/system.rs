@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Physical cores that this process may use: two threads of one core share the units that do the
 /// arithmetic, so more threads than this gain nothing. At least 1.
@@ -116,9 +117,42 @@ fn status(name: &str) -> Option<String> {
     field(&fs::read_to_string("/proc/self/status").ok()?, name)
 }
 
-/// How many programs wanted to compute, on average over the last minute.
-pub fn load() -> Option<f64> {
-    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+/// How much other programs compute while something is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Others {
+    begun: Instant,
+    seconds: f64,
+}
+
+/// Ticks of the clock in a second, as `/proc` counts them: `USER_HZ`, the same on all Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Others {
+    /// Begins to watch; `None` if the system does not tell.
+    pub fn watch() -> Option<Self> {
+        Some(Self { begun: Instant::now(), seconds: other_seconds()? })
+    }
+
+    /// Processors that others kept busy since, on average.
+    pub fn busy(&self) -> Option<f64> {
+        Some((other_seconds()? - self.seconds) / self.begun.elapsed().as_secs_f64().max(1e-3))
+    }
+}
+
+/// Seconds that all processors have computed for others than this process; what a hypervisor took for other
+/// machines is among them.
+fn other_seconds() -> Option<f64> {
+    let all = fs::read_to_string("/proc/stat").ok()?;
+    // `cpu user nice system idle iowait irq softirq steal`
+    let ticks: Vec<f64> =
+        all.lines().next()?.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let busy: f64 =
+        ticks.iter().take(8).enumerate().filter(|(i, _)| !matches!(i, 3 | 4)).map(|(_, n)| n).sum();
+    let own = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name, in brackets, may hold blanks; utime and stime are fields 14 and 15, 12 and 13 after it.
+    let fields: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
+    let own: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    Some((busy - own) / TICKS_PER_SECOND)
 }
 
 /// Sockets, physical cores, hardware threads and NUMA nodes of the whole machine, as far as known.
@@ -175,6 +209,18 @@ mod tests {
         assert_eq!(cpus(""), [0; 0]);
         assert_eq!(kilobytes("1620 kB"), Some(1620 * 1024));
         assert_eq!(field("VmPeak: 3 kB\nVmHWM:\t  1 kB\n", "VmHWM").as_deref(), Some("1 kB"));
+    }
+
+    #[test]
+    fn what_this_process_computes_is_not_the_others() {
+        let Some(others) = Others::watch() else { return };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let begun = Instant::now();
+        while begun.elapsed().as_millis() < 200 {
+            std::hint::black_box(begun);
+        }
+        let busy = others.busy().unwrap();
+        assert!((-1.0..threads as f64 + 1.0).contains(&busy), "{busy}");
     }
 
     #[test]

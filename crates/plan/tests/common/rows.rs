@@ -246,6 +246,7 @@ impl Row {
             direct_reads: false,
             locality: Locality::Text,
             runtime: if early { Runtime::Early } else { Runtime::Current },
+            calibration: None,
         }
     }
 }

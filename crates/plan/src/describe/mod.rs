@@ -2,18 +2,26 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `epyc-9654`, `xeon gold 6454s`, `2x epyc-9654`, `32c` | processors, sockets, cores of each |
-//! | `12x4800` | memory channels of the machine, and millions of transfers per second |
+//! | `epyc-9654`, `dual xeon gold 6454s`, `2x epyc-9654`, `32c` | processors, sockets, cores of each |
+//! | `12x4800`, `12 channels DDR5-4800` | memory channels of the machine, and millions of transfers per second |
 //! | `384GB`, `12x32GB` | memory, in the binary units that it is sold in |
 //! | `80GB/s` | what memory delivers, as measured |
 //! | `rtx4090`, `8xH100`, `24GB:1008GB/s` | graphics cards, by name or by memory and bandwidth |
-//! | `nvme`, `4xnvme`, `nvme 7GB/s`, `sata`, `hdd` | drives; several are taken as RAID 0 |
+//! | `nvme`, `4xnvme`, `nvme 7GB/s`, `990 pro`, `sata` | drives; several are taken as RAID 0 |
 //! | `10gbe` | a network |
 //!
-//! Order matters only in that a rate after a drive or a card is theirs.
+//! Order matters only in that a rate beside a drive or after a card is theirs. Names of makers and of their
+//! products are passed over, as are words without a meaning of their own.
 
-use crate::machine::{Drive, Gpu, Link, Machine};
-use crate::{gpus, processors};
+mod reader;
+mod vocabulary;
+mod words;
+
+use self::reader::Reader;
+use self::vocabulary::{DRIVES, PRODUCTS};
+use self::words::words;
+use crate::gpus;
+use crate::machine::{Drive, Gpu, Machine};
 
 /// What is wrong with a description.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -71,71 +79,27 @@ pub enum DescribeError {
 
 fn suggestion(nearest: &[String]) -> String {
     if nearest.is_empty() {
-        String::new()
+        ": leave it out if it does not matter here".to_owned()
     } else {
         format!(": did you mean {}?", nearest.join(", "))
     }
 }
 
-/// Rates of drives whose own is not given: the sequential reads of common ones.
-const DRIVES: [(&str, f64); 16] = [
-    ("sn8100", 14.9e9),
-    ("9100pro", 14.7e9),
-    ("t705", 14.5e9),
-    ("990pro", 7.4e9),
-    ("sn850x", 7.3e9),
-    ("sn850", 7.0e9),
-    ("980pro", 6.9e9),
-    ("970evo", 3.5e9),
-    ("gen3", 3.5e9),
-    ("gen4", 7e9),
-    ("gen5", 14e9),
-    ("nvme", 7e9),
-    ("ssd", 0.55e9),
-    ("sata", 0.55e9),
-    ("emmc", 0.25e9),
-    ("hdd", 0.2e9),
-];
 /// Several drives deliver a little less than the sum of what each does.
 const RAID: f64 = 0.93;
 /// More than so many of one thing are not described, but part of a name.
 const COUNT_MAX: u32 = 64;
-/// Words that help people and say nothing.
-const FILLERS: [&str; 24] = [
-    "with", "and", "ram", "memory", "ddr3", "ddr4", "ddr5", "lpddr5x", "rtx", "geforce", "nvidia",
-    "radeon", "gpu", "cpu", "disk", "drive", "raid0", "raid", "apple", "mac", "studio", "server",
-    "desktop", "laptop",
-];
-/// Words that names of processors begin with.
-const MAKERS: [&str; 20] = [
-    "amd",
-    "intel",
-    "epyc",
-    "xeon",
-    "ryzen",
-    "threadripper",
-    "tr",
-    "core",
-    "gold",
-    "platinum",
-    "silver",
-    "raspberry",
-    "pi",
-    "ultra",
-    "ampere",
-    "ampereone",
-    "altra",
-    "pro",
-    "ai",
-    "max",
-];
 
 /// Reads a description.
 ///
 /// # Errors
 /// If a word means nothing, or two contradict each other.
 pub fn machine(text: &str) -> Result<Machine, DescribeError> {
-    let words = words(text);
+    let mut described = text.to_lowercase();
+    for (product, inside) in PRODUCTS {
+        described = described.replace(product, inside);
+    }
+    let words = words(&described);
     if words.is_empty() {
         return Err(DescribeError::Nothing);
     }
@@ -185,30 +149,6 @@ pub fn drive_rate(text: &str) -> Option<f64> {
 /// A drive of this rate.
 pub fn drive(rate: f64) -> Drive {
     Drive { name: "drive".to_owned(), read_bytes_per_second: Some(rate), ..Drive::default() }
-}
-
-/// Small words; a number and its unit become one.
-fn words(text: &str) -> Vec<String> {
-    let lower = text.to_lowercase().replace(['×', '*'], "x");
-    let mut words: Vec<String> = Vec::new();
-    for word in lower.split(|c: char| c.is_whitespace() || ",;+()".contains(c)) {
-        let unit = word.starts_with(|c: char| c.is_ascii_alphabetic())
-            && (parse_size(&format!("1{word}")).is_some()
-                || parse_rate(&format!("1{word}")).is_some());
-        match words.last_mut() {
-            Some(last) if unit && last.parse::<f64>().is_ok() => last.push_str(word),
-            // `2 x 4090`, `2x 4090`; but `9950x` is a name
-            Some(last) if word == "x" && is_count(last) => last.push('x'),
-            Some(last) if last.strip_suffix('x').is_some_and(is_count) => last.push_str(word),
-            _ if word.is_empty() => {}
-            _ => words.push(word.to_owned()),
-        }
-    }
-    words
-}
-
-fn is_count(word: &str) -> bool {
-    word.parse().is_ok_and(|count: u32| (1..=COUNT_MAX).contains(&count))
 }
 
 /// `4xnvme` -> 4 and `nvme`; 1 and the whole if there is no number.
@@ -262,159 +202,6 @@ fn custom_gpu(word: &str) -> Option<Gpu> {
     })
 }
 
-/// What the last word was about, whose a following rate or size is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Topic {
-    #[default]
-    Machine,
-    Processor,
-    Drive,
-    Card,
-}
-
-#[derive(Default)]
-struct Reader {
-    machine: Machine,
-    topic: Topic,
-    processor: Vec<String>,
-}
-
-impl Reader {
-    /// Takes the meaning of some words, and returns the others.
-    fn take<'a>(&mut self, words: &'a [String]) -> Result<&'a [String], DescribeError> {
-        let (count, word) = counted(&words[0]);
-        // Names of several words come first: `rtx 6000 ada`, `m3 ultra`.
-        for n in (1..=words.len().min(3)).rev() {
-            let mut name = word.to_owned();
-            words[1..n].iter().for_each(|word| name.push_str(word));
-            if let Some(gpu) = card(&name) {
-                self.machine.gpus.push(Gpu { count, ..gpu });
-                self.topic = Topic::Card;
-                return Ok(&words[n..]);
-            }
-        }
-        if let Some(gpu) = custom_gpu(word) {
-            self.machine.gpus.push(Gpu { count, ..gpu });
-            self.topic = Topic::Card;
-        } else if let Some(rate) = parse_rate(word) {
-            self.rate(rate)?;
-        } else if let Some(bytes) = parse_size(word) {
-            self.size(bytes.saturating_mul(count.into()))?;
-        } else if let Some((_, rate)) = DRIVES.iter().find(|(name, _)| *name == word) {
-            self.drive(word, count, *rate)?;
-        } else if let Some(bits) = word.strip_suffix("gbe").and_then(|n| n.parse::<u64>().ok()) {
-            let bits_per_second = bits.saturating_mul(1_000_000_000);
-            self.machine.links.push(Link { name: word.to_owned(), bits_per_second });
-        } else if count > 1 && word.parse().is_ok_and(|mts: u32| (800..=20_000).contains(&mts)) {
-            let speed = word.parse().unwrap_or_default();
-            let memory = &mut self.machine.memory;
-            if let (Some(channels), Some(mts)) = (memory.channels, memory.speed_mts) {
-                let (first, second) = (format!("{channels}x{mts}"), words[0].clone());
-                return Err(DescribeError::Twice { what: "the speed of memory", first, second });
-            }
-            (memory.channels, memory.speed_mts) = (Some(count), Some(speed));
-            self.topic = Topic::Machine;
-        } else if self.is_processor(word) {
-            if count > 1 {
-                self.machine.processor.sockets = Some(count);
-            }
-            self.processor.push(word.to_owned());
-            self.topic = Topic::Processor;
-        } else if !FILLERS.contains(&word) {
-            let nearest = nearest(
-                word,
-                processors::names().chain(gpus::names()).chain(DRIVES.map(|(name, _)| name)),
-            );
-            return Err(DescribeError::Word { word: words[0].clone(), nearest });
-        }
-        Ok(&words[1..])
-    }
-
-    fn is_processor(&self, word: &str) -> bool {
-        let goes_on = self.topic == Topic::Processor
-            && word.len() <= 12
-            && word.starts_with(|c: char| c.is_ascii_digit() || "vwi".contains(c));
-        MAKERS.contains(&word)
-            || processors::find(word).is_some()
-            || processors::cores(word).is_some()
-            || goes_on
-    }
-
-    fn rate(&mut self, rate: f64) -> Result<(), DescribeError> {
-        let slot = match self.topic {
-            Topic::Drive => {
-                let Some(drive) = self.machine.drives.last_mut() else { return Ok(()) };
-                // The rate of each of several drives was asked for under the name of the first.
-                let count =
-                    drive.name.split_once('x').and_then(|(n, _)| n.parse().ok()).unwrap_or(1.0);
-                drive.read_bytes_per_second = Some(together(rate, count));
-                return Ok(());
-            }
-            Topic::Card => match self.machine.gpus.last_mut() {
-                Some(gpu) => {
-                    gpu.bytes_per_second = Some(rate);
-                    return Ok(());
-                }
-                None => return Ok(()),
-            },
-            Topic::Machine | Topic::Processor => &mut self.machine.memory.read_bytes_per_second,
-        };
-        if let Some(first) = slot.replace(rate) {
-            let [first, second] = [first, rate].map(crate::units::rate);
-            return Err(DescribeError::Twice { what: "the bandwidth of memory", first, second });
-        }
-        Ok(())
-    }
-
-    fn size(&mut self, bytes: u64) -> Result<(), DescribeError> {
-        if let (Topic::Card, Some(gpu)) = (self.topic, self.machine.gpus.last_mut())
-            && (gpu.unified || gpu.memory_bytes == bytes)
-        {
-            gpu.memory_bytes = bytes;
-            return Ok(());
-        }
-        self.topic = Topic::Machine;
-        if let Some(first) = self.machine.memory.total_bytes.replace(bytes) {
-            let [first, second] = [first, bytes].map(crate::units::bytes);
-            return Err(DescribeError::Twice { what: "memory", first, second });
-        }
-        Ok(())
-    }
-
-    fn drive(&mut self, word: &str, count: u32, rate: f64) -> Result<(), DescribeError> {
-        let name = if count > 1 { format!("{count}x {word}") } else { word.to_owned() };
-        // `nvme gen5` is one drive, said more exactly.
-        if self.topic == Topic::Drive && word.starts_with("gen") {
-            return self.rate(rate);
-        }
-        self.topic = Topic::Drive;
-        let read_bytes_per_second = Some(together(rate, f64::from(count)));
-        self.machine.drives.push(Drive { name, read_bytes_per_second, ..Drive::default() });
-        Ok(())
-    }
-
-    fn finish(mut self, text: &str) -> Result<Machine, DescribeError> {
-        let machine = &mut self.machine;
-        machine.name = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !self.processor.is_empty() {
-            let name = self.processor.join(" ");
-            let known = processors::find(&name);
-            if known.is_none() && processors::cores(&name).is_none() {
-                let nearest = nearest(&name, processors::names());
-                return Err(DescribeError::Word { word: name, nearest });
-            }
-            machine.processor.cores = processors::cores(&name)
-                .map(|cores| cores.saturating_mul(machine.processor.sockets()));
-            machine.processor.name = Some(name);
-        }
-        if let Some(gpu) = machine.unified() {
-            machine.memory.total_bytes = Some(gpu.memory_bytes);
-        }
-        consistent(machine)?;
-        Ok(self.machine)
-    }
-}
-
 /// Whether what was measured is possible.
 ///
 /// # Errors
@@ -433,17 +220,6 @@ pub fn consistent(machine: &Machine) -> Result<(), DescribeError> {
 
 fn together(rate: f64, count: f64) -> f64 {
     if count > 1.0 { rate * count * RAID } else { rate }
-}
-
-/// A card whose name is just this, or this and its memory.
-fn card(name: &str) -> Option<Gpu> {
-    let gpu = gpus::find(name)?;
-    let bare = |text: &str| text.trim_start_matches("rtx").trim_start_matches('-').to_owned();
-    let known = gpus::names().any(|known| {
-        let rest = bare(name);
-        rest == known || rest.strip_prefix(known).is_some_and(|rest| parse_size(rest).is_some())
-    });
-    known.then_some(gpu)
 }
 
 /// The names that are most like `word`, the likest first; at most three, and none if none is like it.
@@ -472,6 +248,61 @@ mod tests {
         assert_eq!(machine.memory.total_bytes, Some(384 << 30));
         assert_eq!((machine.gpus[0].name.as_str(), machine.gpu_count()), ("RTX 4090", 1));
         assert_eq!(machine.drive().unwrap().1, 7e9);
+    }
+
+    #[test]
+    fn a_size_is_that_of_what_it_stands_beside() {
+        let memory = |text: &str| {
+            let machine = machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            machine.memory.total_bytes.map(|bytes| bytes >> 30)
+        };
+        for text in [
+            "epyc 7532 8x3200 2x3090 256GB",
+            "256GB 2x3090 24GB",
+            "2x RTX 3090 256GB RAM",
+            "256GB nvme 7GB/s",
+            "nvme 2TB 256GB",
+            "2TB nvme, 256GB ram",
+            "256GB, 2 x 4TB NVMe",
+            "8x32GB DDR4-3200",
+            "Dell PowerEdge R7525, dual EPYC 7532, 256 GB",
+        ] {
+            assert_eq!(memory(text), Some(256), "{text}");
+        }
+        assert_eq!(memory("8xH100 80GB 2TB"), Some(2048));
+        assert_eq!(memory("192GB M2 Ultra"), Some(192));
+        assert_eq!(memory("MacBook Pro M4 Max 64GB"), Some(64));
+    }
+
+    #[test]
+    fn machines_as_people_describe_them_are_understood() {
+        let of = |text: &str| machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let rate = |text: &str| of(text).memory.theoretical().map(|rate| rate / 1e9);
+        for (text, gb_per_second) in [
+            ("EPYC 9374F 384GB DDR5-4800 12 channels", 460.8),
+            ("EPYC 7773X 64c, 8 channels DDR4-3200, 1TB", 204.8),
+            ("AMD EPYC 7532 32-Core Processor, 8x 32GB DDR4-3200, 2 x NVMe", 204.8),
+            ("dual EPYC 7R13, 8 channels, DDR4-3200, 1TB", 409.6),
+            ("2x EPYC 7R13 16x3200 512GB", 409.6),
+            ("HP Z840, 2x E5-2699v4, 8x2400, 1TB", 153.6),
+            ("Core Ultra 9 285K 2x6400 192GB RTX 5090", 102.4),
+            ("quad channel ddr4 2666 threadripper 1950x 128gb", 85.312),
+            ("raspberry pi 5 1x4267 16GB", 34.136),
+        ] {
+            let found = rate(text).unwrap_or_default();
+            assert!((found - gb_per_second).abs() < 0.01, "{text}: {found}");
+        }
+        assert_eq!(of("EPYC 7002 8 channel DDR4 256GB RAM + 3060").memory.channels, Some(8));
+        assert_eq!(of("Framework Desktop 128GB").processor.cores, Some(16));
+        assert_eq!(of("NVIDIA Jetson AGX Orin 64GB").gpus[0].bytes_per_second, Some(204.8e9));
+        assert_eq!(of("4x RTX PRO 6000 Blackwell Max-Q").gpu_count(), 4);
+        assert_eq!(of("RTX 4070 Ti Super").gpus[0].name, "RTX 4070 Ti Super");
+        assert_eq!(of("ryzen 9 5950x 64c/128t").memory.total_bytes, None);
+        assert_eq!(of("7GB/s nvme").drive().unwrap().1, 7e9);
+        assert_eq!(of("Samsung 990 Pro NVMe").drive().unwrap().1, 7.4e9);
+        assert_eq!(of("NVMe PCIe 5.0 SSD").drive().unwrap().1, 14e9);
+        assert_eq!(of("4 NVMe 7GB/s").drive().unwrap().1, 28e9 * RAID);
+        assert_eq!(of("2.5GbE").links[0].bits_per_second, 2_500_000_000);
     }
 
     #[test]
