@@ -146,7 +146,7 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
         #[cfg(target_arch = "x86_64")]
-        Path::Unpacked(_) => inputs.to_words(cpu.pool()),
+        Path::Unpacked(_) => inputs.put_in_words(cpu.pool()),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
     }

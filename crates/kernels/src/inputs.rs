@@ -137,9 +137,9 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// Derives the form of words, unless it is there.
+    /// Derives the words, unless they are there.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn to_words(&mut self, pool: &Pool) {
+    pub(crate) fn put_in_words(&mut self, pool: &Pool) {
         let blocks = self.blocks();
         if std::mem::replace(&mut self.words.fresh, true) {
             return;
@@ -162,10 +162,10 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// Row `row` as words, from block `block` on; [`Inputs::to_words`] came before.
+    /// Row `row` as words, from block `block` on; [`Inputs::put_in_words`] came before.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn words(&self, row: usize, block: usize) -> words::Vector {
-        assert!(self.words.fresh, "turned to words before they are multiplied");
+        assert!(self.words.fresh, "put in words before they are multiplied");
         let at = row * self.blocks() + block;
         words::Vector {
             words: self.words.numbers[at * BLOCK..].as_ptr(),

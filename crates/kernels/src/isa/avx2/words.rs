@@ -134,9 +134,9 @@ unsafe fn words<F: Codes256>(weights: &Unpacked256, out: *mut i16) -> f32 {
     // A code becomes `code << 8 + raise`; the rounded high half of its product with a factor is the word.
     let unit = LARGEST * (1 << (7 - raise::<F>())) as f32;
     let zero = _mm256_setzero_si256();
-    for half in 0..2 {
-        let factors = by_word(weights.scale[half], largest, unit);
-        let minima = by_word(min[half], largest, LARGEST);
+    for (half, (scale, min)) in weights.scale.into_iter().zip(min).enumerate() {
+        let factors = by_word(scale, largest, unit);
+        let minima = by_word(min, largest, LARGEST);
         for i in half * 4..half * 4 + 4 {
             let mut codes = match raise::<F>() {
                 0 => weights.codes[i],
