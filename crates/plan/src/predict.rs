@@ -228,6 +228,19 @@ impl Prediction {
         let learned = self.calibrated(calibration.map_or(1.0, |calibration| calibration.times));
         Self { spread, calibration, ..learned }
     }
+
+    /// With a runtime of this age.
+    fn with(self, runtime: Runtime) -> Self {
+        match runtime {
+            Runtime::Current => self,
+            // They know such models, and only take longer between layers.
+            Runtime::Early if self.class == Class::JoinedCards => self,
+            Runtime::Early => {
+                let slower = self.calibrated(1.0 / classes::EARLY);
+                Self { class: Class::Early, spread: Class::Early.spread(), ..slower }
+            }
+        }
+    }
 }
 
 /// Why no rate can be told.
@@ -315,15 +328,7 @@ pub fn predict(
         Some(calibration) => prediction.learned(calibration),
         None => prediction,
     };
-    Ok(match engine.runtime {
-        Runtime::Current => prediction,
-        // They know such models, and only take longer between layers.
-        Runtime::Early if class == Class::JoinedCards => prediction,
-        Runtime::Early => {
-            let slower = prediction.calibrated(1.0 / classes::EARLY);
-            Prediction { class: Class::Early, spread: Class::Early.spread(), ..slower }
-        }
-    })
+    Ok(prediction.with(engine.runtime))
 }
 
 /// The class of hardware that this placement depends on.

@@ -66,13 +66,13 @@ pub(super) fn curve(question: &Question<'_>) -> Curve {
 /// Round steps with which at most six reach `most`: 1, 2 or 5 times a power of ten, or for sizes of memory, of
 /// two.
 fn step(most: f64, of_memory: bool) -> f64 {
-    let steps = (-3..6).flat_map(|power| {
+    let mut steps = (-3..6).flat_map(|power| {
         let unit = 10f64.powi(power);
         [1.0, 2.0, 5.0].map(|times| times * unit)
     });
-    let sizes = (0..20).map(|power| 2f64.powi(power));
+    let mut sizes = (0..20).map(|power| 2f64.powi(power));
     let enough = |step: &f64| most / step <= 6.0;
-    if of_memory { sizes.clone().find(enough) } else { steps.clone().find(enough) }.unwrap_or(most)
+    if of_memory { sizes.find(enough) } else { steps.find(enough) }.unwrap_or(most)
 }
 
 impl Curve {

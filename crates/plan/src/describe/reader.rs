@@ -1,5 +1,7 @@
 //! Words become a machine, one thing after the other.
 
+use std::fmt::Display;
+
 use super::vocabulary::{BRANDS, DRIVES, FILLERS, KINDS_OF_DRIVES, MAKERS};
 use super::words::is_speed;
 use super::{
@@ -80,7 +82,7 @@ impl Reader {
             self.speed(is_counted.then_some(count), mts.parse().unwrap_or_default())?;
         } else if let Some(channels) = word.strip_suffix("ch").and_then(|n| n.parse().ok()) {
             if let Some(first) = self.channels.replace(channels) {
-                return Err(twice("memory channels", first, channels));
+                return Err(twice("memory channels", &first, &channels));
             }
         } else if word == "socket" && is_counted {
             self.machine.processor.sockets = Some(count);
@@ -183,7 +185,7 @@ impl Reader {
             return Ok(());
         }
         if let Some(first) = self.machine.memory.read_bytes_per_second.replace(rate) {
-            return Err(twice("the bandwidth of memory", units::rate(first), units::rate(rate)));
+            return Err(twice("the bandwidth of memory", &units::rate(first), &units::rate(rate)));
         }
         Ok(())
     }
@@ -208,7 +210,7 @@ impl Reader {
         self.modules = modules.filter(|count| *count > 1);
         let bytes = bytes.saturating_mul(modules.unwrap_or(1).into());
         if let Some(first) = self.machine.memory.total_bytes.replace(bytes) {
-            return Err(twice("memory", units::bytes(first), units::bytes(bytes)));
+            return Err(twice("memory", &units::bytes(first), &units::bytes(bytes)));
         }
         Ok(())
     }
@@ -221,8 +223,8 @@ impl Reader {
         if let Some(first) = memory.speed_mts.replace(mts) {
             return Err(twice(
                 "the speed of memory",
-                said(memory.channels, first),
-                said(channels, mts),
+                &said(memory.channels, first),
+                &said(channels, mts),
             ));
         }
         memory.channels = channels;
@@ -279,7 +281,7 @@ impl Reader {
         if let (Some(first), Some(second)) = (memory.channels, said)
             && first != second
         {
-            return Err(twice("memory channels", first, second));
+            return Err(twice("memory channels", &first, &second));
         }
         let by_modules = || Some(self.modules?.min(most? * sockets));
         memory.channels = memory.channels.or(said).or_else(by_modules);
@@ -291,7 +293,7 @@ fn drive_rate(name: &str) -> Option<f64> {
     DRIVES.iter().find(|(known, _)| *known == name).map(|(_, rate)| *rate)
 }
 
-fn twice(what: &'static str, first: impl ToString, second: impl ToString) -> DescribeError {
+fn twice(what: &'static str, first: &dyn Display, second: &dyn Display) -> DescribeError {
     DescribeError::Twice { what, first: first.to_string(), second: second.to_string() }
 }
 
