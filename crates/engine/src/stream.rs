@@ -25,10 +25,14 @@ impl Streaming {
         self.monitor.capacity()
     }
 
-    /// Whether the drive has delivered less than half of its rate, over so much that this is no accident.
+    /// Whether the drive has delivered less than half of its rate, over so much that this is no accident,
+    /// and was waited for: reads that nobody waits for share processors with what is computed, and may
+    /// take their time.
     pub fn is_slow(&self, stats: &CacheStats) -> bool {
         const MUCH: u64 = 4 << 30;
-        stats.bytes > MUCH && stats.read_rate() < self.rate.bytes_per_second / 2.0
+        stats.bytes > MUCH
+            && stats.read_rate() < self.rate.bytes_per_second / 2.0
+            && stats.waited > stats.busy / 2
     }
 
     /// Gives a part of the cache back if less than half of the `headroom` is `available`: at the
@@ -54,14 +58,16 @@ mod tests {
     #[test]
     fn a_drive_is_slow_if_it_delivers_less_than_half_for_long() {
         let streaming = streaming(2e9);
-        let after = |gigabytes: u64, seconds| CacheStats {
+        let after = |gigabytes: u64, seconds, waited| CacheStats {
             bytes: gigabytes << 30,
             busy: Duration::from_secs(seconds),
+            waited: Duration::from_secs(waited),
             ..CacheStats::default()
         };
-        assert!(streaming.is_slow(&after(10, 20)), "0.54 GB/s");
-        assert!(!streaming.is_slow(&after(10, 10)), "1.07 GB/s");
-        assert!(!streaming.is_slow(&after(1, 20)), "so little may be an accident");
+        assert!(streaming.is_slow(&after(10, 20, 15)), "0.54 GB/s");
+        assert!(!streaming.is_slow(&after(10, 20, 5)), "0.54 GB/s, but nobody waits for it");
+        assert!(!streaming.is_slow(&after(10, 10, 9)), "1.07 GB/s");
+        assert!(!streaming.is_slow(&after(1, 20, 15)), "so little may be an accident");
     }
 
     #[test]

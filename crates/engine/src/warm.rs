@@ -105,14 +105,19 @@ mod tests {
             calls
         };
         assert_eq!(calls(u64::MAX), [], "what was just written is cached");
-        // Asks the system to forget the file, which it may decline to do.
+        // The system may decline to forget the file, and a look at it may begin to read it.
         #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        if is_cold(&file, len) {
+        for _ in 0..20 {
+            let forget = || rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            forget().unwrap();
             assert_eq!(calls(len - 1), [], "too large");
+            forget().unwrap();
             let calls = calls(len);
-            assert_eq!((calls.len(), calls.last()), (4, Some(&(len, len))));
             assert!(!is_cold(&file, len));
+            if !calls.is_empty() {
+                assert_eq!((calls.len(), calls.last()), (4, Some(&(len, len))));
+                break;
+            }
         }
     }
 }

@@ -158,8 +158,8 @@ pub enum Misfit {
     /// Not even the weights that each token reads, and a few experts.
     #[error(
         "{model} needs at least {} of memory ({} of weights that every token reads, {} for {context} tokens \
-         of context, {} of buffers and a few experts), but only {} may be used: close other programs, or \
-         take a smaller quantization",
+         of context, {} of buffers and a few experts), but only {} may be used: close other programs, \
+         allow more with `--memory`, or take a smaller quantization",
         units::bytes(*.needed), units::bytes(*.dense), units::bytes(*.kv),
         units::bytes(.needed - .dense - .kv), units::bytes(*.room)
     )]

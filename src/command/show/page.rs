@@ -229,7 +229,8 @@ parameters     671.0B, 36.6B active per token
 layers         61: 3 dense, 58 with experts; hidden size 7,168
 experts        8 of 256 per token, from 4 of 8 groups, and 1 shared
 context        163,840 tokens
-cache          68.6 KiB per token in f16, 36.5 KiB in q8_0 (latent); 10.7 GiB for the whole context in f16
+cache          68.6 KiB per token in f16, 36.5 KiB in q8_0 (latent); 10.7 GiB for the whole context
+               in f16
 vocabulary     129,280 tokens
 chat template  2.1 KiB, thinks
 
