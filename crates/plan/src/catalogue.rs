@@ -214,7 +214,7 @@ fn main_format(quant: &str, bits: f64) -> Option<&'static str> {
 /// is unmistakable; several quantizations if only a repository is named.
 pub fn find(name: &str) -> Vec<&'static Published> {
     let wanted = name.trim().to_lowercase();
-    let wanted = if wanted == "deepseek-r1" { "deepseek-r1:671b" } else { &wanted };
+    let wanted = if matches!(&*wanted, "deepseek-r1" | "r1") { "deepseek-r1:671b" } else { &wanted };
     let exact: Vec<_> =
         CATALOGUE.iter().filter(|published| published.name().to_lowercase() == wanted).collect();
     if !exact.is_empty() || wanted.is_empty() {
@@ -228,7 +228,10 @@ pub fn find(name: &str) -> Vec<&'static Published> {
     let first = by_quant.iter().find(|found| found.repository.contains('/')).copied();
     match first {
         Some(first) => vec![first],
-        None => by(|published| published.repository),
+        None => {
+            let of_repository = by(|published| published.repository);
+            if of_repository.is_empty() { by(|published| published.model) } else { of_repository }
+        }
     }
 }
 
@@ -253,6 +256,16 @@ mod tests {
         let q8 = find("q8_0")[0].model();
         let gb = |bytes: u64| (bytes as f64 / 1e8).round() / 10.0;
         assert_eq!((gb(q8.routed_per_token), gb(q8.dense_per_token)), (21.7, 17.3));
+    }
+
+    #[test]
+    fn models_go_by_the_names_that_people_use() {
+        for name in ["R1", "deepseek-r1", "DeepSeek-R1"] {
+            assert_eq!(find(name)[0].name(), "deepseek-r1:671b", "{name}");
+        }
+        let found = find("deepseek-r1-0528");
+        assert!(found.len() > 1 && found.iter().all(|p| p.model == R1_0528), "{found:?}");
+        assert!(find("deepseek-r1:70b").is_empty(), "a distilled model is another model");
     }
 
     #[test]

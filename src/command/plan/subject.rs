@@ -64,7 +64,9 @@ impl Subject {
                 let names = catalogue::names();
                 let near = describe::nearest(&wanted, names.iter().map(String::as_str));
                 let near = if near.is_empty() {
-                    String::new()
+                    " Names look like deepseek-r1:671b or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S; `cachalot plan` \
+                     lists R1's."
+                        .to_owned()
                 } else {
                     format!(" Did you mean {}?", near.join(", "))
                 };
