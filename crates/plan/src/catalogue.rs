@@ -214,7 +214,8 @@ fn main_format(quant: &str, bits: f64) -> Option<&'static str> {
 /// is unmistakable; several quantizations if only a repository is named.
 pub fn find(name: &str) -> Vec<&'static Published> {
     let wanted = name.trim().to_lowercase();
-    let wanted = if matches!(&*wanted, "deepseek-r1" | "r1") { "deepseek-r1:671b" } else { &wanted };
+    let wanted =
+        if matches!(&*wanted, "deepseek-r1" | "r1") { "deepseek-r1:671b" } else { &wanted };
     let exact: Vec<_> =
         CATALOGUE.iter().filter(|published| published.name().to_lowercase() == wanted).collect();
     if !exact.is_empty() || wanted.is_empty() {
