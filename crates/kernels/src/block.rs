@@ -8,6 +8,7 @@ use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, Order,
 use crate::isa::{
     amx::THIN,
     avx2::{self, words},
+    avx512::bytes,
 };
 use crate::matrix::Matrix;
 use crate::ops;
@@ -20,6 +21,10 @@ const FEW: usize = 4;
 const FEW_ROWS: usize = 64;
 /// Most rows of a task with many columns.
 const MANY_ROWS: usize = 256;
+/// Blocks of 256 weights that are unpacked to bytes at a time: at most 24 KiB with their factors, which stay
+/// in the first-level cache while all columns pass.
+#[cfg(target_arch = "x86_64")]
+const BYTES_BLOCKS: usize = 2;
 /// Rows, and blocks of 256 weights, that are unpacked to words at a time: 16 KiB.
 #[cfg(target_arch = "x86_64")]
 const PANEL_ROWS: usize = 8;
@@ -89,9 +94,12 @@ enum Path {
     /// Quantized inputs in this order, weights in place.
     #[cfg(target_arch = "x86_64")]
     Gemv(Gemv, &'static Order),
-    /// Quantized inputs, weights unpacked once for all columns.
+    /// Weights unpacked to bytes once for all columns.
     #[cfg(target_arch = "x86_64")]
-    Unpacked(&'static Kernels256),
+    Bytes(&'static Kernels512),
+    /// Weights unpacked to words once for all columns.
+    #[cfg(target_arch = "x86_64")]
+    Words(&'static Kernels256),
     /// bf16 tiles.
     #[cfg(target_arch = "x86_64")]
     Tiles(&'static Kernels512),
@@ -108,9 +116,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
             if columns <= FEW {
                 return Path::Gemv(kernels.gemv, kernels.order);
             }
-            if tier.has_amx() {
-                return Path::Tiles(kernels);
-            }
+            return if tier.has_amx() { Path::Tiles(kernels) } else { Path::Bytes(kernels) };
         }
     }
     #[cfg(target_arch = "x86_64")]
@@ -120,7 +126,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
         }
         if let Some(kernels) = &spec.avx2 {
             let few = Path::Gemv(kernels.gemv, &avx2::ORDER);
-            return if columns > FEW { Path::Unpacked(kernels) } else { few };
+            return if columns > FEW { Path::Words(kernels) } else { few };
         }
     }
     let _ = (tier, spec, columns);
@@ -146,7 +152,9 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
         #[cfg(target_arch = "x86_64")]
-        Path::Unpacked(_) => inputs.put_in_words(cpu.pool()),
+        Path::Bytes(_) => inputs.put_in_bytes(cpu.pool()),
+        #[cfg(target_arch = "x86_64")]
+        Path::Words(_) => inputs.put_in_words(cpu.pool()),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
     }
@@ -179,7 +187,9 @@ pub(crate) fn compute<'s>(
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(gemv, order) => few(gemv, order, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Unpacked(kernels) => unpacked(kernels, &rows, inputs, columns, scratch),
+        Path::Bytes(kernels) => in_bytes(kernels, &rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Words(kernels) => in_words(kernels, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Tiles(kernels) if columns.len() <= THIN => {
             thin(kernels, &rows, inputs, columns, scratch);
@@ -262,10 +272,44 @@ fn few(
     }
 }
 
-/// Unpacks some blocks of some rows, as many as stay in the first-level cache, and multiplies them with
-/// all columns.
+/// Unpacks some blocks of some rows to bytes and multiplies them with all columns.
 #[cfg(target_arch = "x86_64")]
-fn unpacked(
+fn in_bytes(
+    kernels: &Kernels512,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    let (rows, n, blocks) = (matrix.rows(), columns.len(), blocks_of(matrix));
+    let values = scratch.values.resize(n * rows);
+    values.fill(0.0);
+    let codes = scratch.codes.resize(bytes::PANEL_ROWS * BYTES_BLOCKS * BLOCK);
+    let factors = bytes::PANEL_ROWS / bytes::LANES * BYTES_BLOCKS * bytes::factors(kernels.group);
+    let factors = scratch.scales.resize(factors);
+    let panel = bytes::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
+    for start in (0..rows).step_by(bytes::PANEL_ROWS) {
+        let count = bytes::PANEL_ROWS.min(rows - start);
+        let slice = matrix.slice(start, count);
+        for from in (0..blocks.count()).step_by(BYTES_BLOCKS) {
+            let range = from..blocks.count().min(from + BYTES_BLOCKS);
+            let len = range.len();
+            let column = |c: usize| inputs.bytes(columns.get(c), from);
+            let out = values[start..].as_mut_ptr();
+            // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
+            // the matrix's blocks, and `values` their products.
+            unsafe {
+                (kernels.unpack)(rows_of(&slice), blocks, range, panel);
+                bytes::product(panel, kernels.group, len, column, (count, n), (out, rows));
+            }
+        }
+    }
+}
+
+/// Unpacks some blocks of some rows to words, as many as stay in the first-level cache, and multiplies
+/// them with all columns.
+#[cfg(target_arch = "x86_64")]
+fn in_words(
     kernels: &Kernels256,
     matrix: &Matrix<'_>,
     inputs: &Inputs,

@@ -5,15 +5,16 @@
 //! all experts):
 //!
 //! - [`Plane`]: 16-bit integers with one scale for 256 inputs, as two bytes, for few columns;
-//! - [`Words`]: integers of 14 bits, for many columns without tiles;
+//! - [`Bytes`]: 8-bit integers with a scale for 32, for many columns on AVX-512;
+//! - [`Words`]: integers of 14 bits, for many columns on AVX2;
 //! - [`Half`]: bf16, for tiles.
 //!
 //! Scales and sums are f32: in f16 they overflow on R1.
 
 use crate::buffer::{Aligned, Shared};
-#[cfg(target_arch = "x86_64")]
-use crate::isa::avx2::words;
 use crate::isa::{Column, Order};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{avx2::words, avx512::bytes};
 use crate::pool::Pool;
 
 /// Largest magnitude of a quantized input: the high byte stays within ±127.
@@ -31,6 +32,7 @@ pub struct Inputs {
     cols: usize,
     floats: Aligned<f32>, // [rows, cols]
     planes: Vec<Plane>,
+    bytes: Bytes,
     words: Words,
     halves: Vec<Half>,
 }
@@ -44,6 +46,14 @@ struct Plane {
     low: Aligned<i8>,    // [rows, blocks, 256]
     scale: Aligned<f32>, // [rows, blocks]
     sums: Aligned<f32>,  // [rows, blocks, 16]
+}
+
+/// Inputs as bytes; see [`bytes::Column`].
+#[derive(Debug, Default)]
+struct Bytes {
+    fresh: bool,
+    numbers: Aligned<i8>,  // [rows, blocks, 256]
+    factors: Aligned<f32>, // [rows, blocks, 32]
 }
 
 /// Inputs as words with one scale for 256.
@@ -72,6 +82,7 @@ impl Inputs {
     pub fn reset(&mut self, rows: usize, cols: usize) -> &mut [f32] {
         (self.rows, self.cols) = (rows, cols);
         self.planes.iter_mut().for_each(|plane| plane.fresh = false);
+        self.bytes.fresh = false;
         self.words.fresh = false;
         self.halves.iter_mut().for_each(|half| half.fresh = false);
         self.floats.resize(rows * cols)
@@ -135,6 +146,45 @@ impl Inputs {
             }
         };
         each_row(pool, (self.rows, self.cols), &one_row);
+    }
+
+    /// Derives the bytes, unless they are there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn put_in_bytes(&mut self, pool: &Pool) {
+        let blocks = self.blocks();
+        if std::mem::replace(&mut self.bytes.fresh, true) {
+            return;
+        }
+        let numbers = Shared::new(self.bytes.numbers.resize(self.rows * blocks * BLOCK));
+        let factors = Shared::new(self.bytes.factors.resize(self.rows * blocks * bytes::FACTORS));
+        let (floats, cols) = (&self.floats, self.cols);
+        let one_row = |row: usize| {
+            // SAFETY: each row is written by one task.
+            let (numbers, factors) = unsafe {
+                let (at, n) = (row * blocks, blocks);
+                (
+                    numbers.slice(at * BLOCK, n * BLOCK),
+                    factors.slice(at * bytes::FACTORS, n * bytes::FACTORS),
+                )
+            };
+            let floats = floats[row * cols..][..cols].chunks(BLOCK);
+            let out = numbers.chunks_exact_mut(BLOCK).zip(factors.chunks_exact_mut(bytes::FACTORS));
+            for (floats, (numbers, factors)) in floats.zip(out) {
+                to_bytes(floats, numbers, factors);
+            }
+        };
+        each_row(pool, (self.rows, self.cols), &one_row);
+    }
+
+    /// Row `row` as bytes, from block `block` on; [`Inputs::put_in_bytes`] came before.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bytes(&self, row: usize, block: usize) -> bytes::Column {
+        assert!(self.bytes.fresh, "put in bytes before they are multiplied");
+        let at = row * self.blocks() + block;
+        bytes::Column {
+            numbers: self.bytes.numbers[at * BLOCK..].as_ptr(),
+            factors: self.bytes.factors[at * bytes::FACTORS..].as_ptr(),
+        }
     }
 
     /// Derives the words, unless they are there.
@@ -264,12 +314,12 @@ fn quantize(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
     quantize_block(floats, order, out);
 }
 
-/// Up to 256 inputs as integers of magnitudes up to `limit`, and their scale; missing ones count as zero.
+/// Up to `N` inputs as integers of magnitudes up to `limit`, and their scale; missing ones count as zero.
 #[inline(always)]
-fn integers(floats: &[f32], limit: f32) -> ([i32; BLOCK], f32) {
-    let mut padded = [0.0f32; BLOCK];
+fn integers<const N: usize>(floats: &[f32], limit: f32) -> ([i32; N], f32) {
+    let mut padded = [0.0f32; N];
     padded[..floats.len()].copy_from_slice(floats);
-    let mut integers = [0i32; BLOCK];
+    let mut integers = [0i32; N];
     let largest = padded.iter().fold(0.0f32, |a, &x| a.max(x.abs()));
     let mut scale = largest / limit;
     // Inputs too small for a normal scale are zero next to anything that matters.
@@ -288,7 +338,7 @@ fn integers(floats: &[f32], limit: f32) -> ([i32; BLOCK], f32) {
 /// Quantizes up to 256 inputs.
 #[inline(always)]
 fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
-    let (integers, scale) = integers(floats, LARGEST);
+    let (integers, scale) = integers::<BLOCK>(floats, LARGEST);
     *out.scale = scale;
     for (sum, group) in out.sums.iter_mut().zip(integers.chunks_exact(16)) {
         *sum = scale * group.iter().sum::<i32>() as f32;
@@ -311,7 +361,7 @@ fn quantize_block(floats: &[f32], order: &Order, out: &mut Quantized<'_>) {
 fn to_words(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
     #[inline(always)]
     fn block(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
-        let (integers, scale) = integers(floats, words::LARGEST);
+        let (integers, scale) = integers::<BLOCK>(floats, words::LARGEST);
         let numbers = integers.map(|i| i as i16);
         for (to, &quad) in out.chunks_exact_mut(4).zip(&order.quads) {
             to.copy_from_slice(&numbers[usize::from(quad) * 4..][..4]);
@@ -327,6 +377,37 @@ fn to_words(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
         return unsafe { wide(floats, order, out) };
     }
     block(floats, order, out)
+}
+
+/// Turns up to 256 inputs to bytes in natural order, with the factors of [`bytes::Column`].
+#[cfg(target_arch = "x86_64")]
+fn to_bytes(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
+    #[inline(always)]
+    fn block(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
+        let mut padded = [0.0f32; BLOCK];
+        padded[..floats.len()].copy_from_slice(floats);
+        let (scales, sums) = factors.split_at_mut(bytes::SUMS_16);
+        let (sixteens, groups) = sums.split_at_mut(bytes::SUMS_32 - bytes::SUMS_16);
+        let parts = padded.chunks_exact(bytes::SCALED).zip(out.chunks_exact_mut(bytes::SCALED));
+        for (g, (floats, out)) in parts.enumerate() {
+            let (integers, scale) = integers::<{ bytes::SCALED }>(floats, bytes::LARGEST);
+            out.iter_mut().zip(&integers).for_each(|(out, &i)| *out = i as i8);
+            let [a, b] = [&integers[..16], &integers[16..]].map(|half| half.iter().sum::<i32>());
+            scales[g] = scale;
+            sixteens[2 * g] = scale * a as f32;
+            sixteens[2 * g + 1] = scale * b as f32;
+            groups[g] = scale * (a + b) as f32;
+        }
+    }
+    #[target_feature(enable = "avx2")]
+    fn wide(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
+        block(floats, out, factors);
+    }
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was detected.
+        return unsafe { wide(floats, out, factors) };
+    }
+    block(floats, out, factors);
 }
 
 fn halve(floats: &[f32], order: &Order, out: &mut [u16]) {

@@ -28,7 +28,8 @@ pub(crate) struct Scratch {
     pub(crate) sums: Aligned<f32>,
     /// Unpacked weights.
     pub(crate) panel: Aligned<u16>,
-    /// Unpacked weights as words, and their scales.
+    /// Unpacked weights as bytes, or as words, and their scales.
+    pub(crate) codes: Aligned<u8>,
     pub(crate) words: Aligned<i16>,
     pub(crate) scales: Aligned<f32>,
     /// Cache rows and softmax weights as bf16.

@@ -17,11 +17,11 @@ use std::arch::asm;
 use std::arch::x86_64::{
     __m128i, __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_cvtepi32_ps,
     _mm512_cvtepu8_epi32, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_loadu_si512,
-    _mm512_permutex2var_epi64, _mm512_permutexvar_ps, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_permutexvar_ps, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
 use super::avx512::{AHEAD, Codes512, Unpacked512};
+use super::moves512::transpose;
 use super::{BlockRange, Blocks, Order, Rows};
 
 /// Weights that one tile multiply consumes of each row.
@@ -148,7 +148,7 @@ const fn groups(order: &Order) -> [[i32; 16]; 16] {
     table
 }
 
-/// Turns a tile `[16 rows][16 pairs]` into `[16 pairs][16 rows]`: a transposition of 32-bit lanes.
+/// Turns a tile `[16 rows][16 pairs]` into `[16 pairs][16 rows]`.
 ///
 /// # Safety
 /// The CPU has AVX-512 F; `rows` are 16 of 32 numbers, `stride` apart; `to` has room for a tile.
@@ -160,44 +160,9 @@ pub(crate) unsafe fn pair_up(rows: *const u16, stride: usize, to: *mut u16) {
         // SAFETY: row `r` has 32 numbers by contract.
         *a = unsafe { _mm512_loadu_si512(rows.add(r * stride).cast()) };
     }
-    let mut b = a;
-    for i in 0..8 {
-        b[i * 2] = _mm512_unpacklo_epi32(a[i * 2], a[i * 2 + 1]);
-        b[i * 2 + 1] = _mm512_unpackhi_epi32(a[i * 2], a[i * 2 + 1]);
-    }
-    for i in 0..4 {
-        a[i * 4] = _mm512_unpacklo_epi64(b[i * 4], b[i * 4 + 2]);
-        a[i * 4 + 1] = _mm512_unpackhi_epi64(b[i * 4], b[i * 4 + 2]);
-        a[i * 4 + 2] = _mm512_unpacklo_epi64(b[i * 4 + 1], b[i * 4 + 3]);
-        a[i * 4 + 3] = _mm512_unpackhi_epi64(b[i * 4 + 1], b[i * 4 + 3]);
-    }
-    // Now a[4·g + c] holds, in its 128-bit lane l, pair 4·l + c of rows 4·g to 4·g + 3.
-    // SAFETY: the tables are 64 bytes.
-    let (even, odd, low, high) = unsafe {
-        let table = |t: &[i64; 8]| _mm512_loadu_si512(t.as_ptr().cast());
-        (
-            table(&[0, 1, 8, 9, 4, 5, 12, 13]),
-            table(&[2, 3, 10, 11, 6, 7, 14, 15]),
-            table(&[0, 1, 2, 3, 8, 9, 10, 11]),
-            table(&[4, 5, 6, 7, 12, 13, 14, 15]),
-        )
-    };
-    for c in 0..4 {
-        let [g0, g1, g2, g3] = [a[c], a[4 + c], a[8 + c], a[12 + c]];
-        let first = _mm512_permutex2var_epi64(g0, even, g1);
-        let second = _mm512_permutex2var_epi64(g2, even, g3);
-        let third = _mm512_permutex2var_epi64(g0, odd, g1);
-        let fourth = _mm512_permutex2var_epi64(g2, odd, g3);
-        let pairs = [
-            _mm512_permutex2var_epi64(first, low, second),
-            _mm512_permutex2var_epi64(third, low, fourth),
-            _mm512_permutex2var_epi64(first, high, second),
-            _mm512_permutex2var_epi64(third, high, fourth),
-        ];
-        for (l, pair) in pairs.into_iter().enumerate() {
-            // SAFETY: `to` has 16 rows of 32 numbers.
-            unsafe { _mm512_storeu_si512(to.add((l * 4 + c) * STEP).cast(), pair) };
-        }
+    for (pair, rows) in transpose(a).into_iter().enumerate() {
+        // SAFETY: `to` has 16 rows of 32 numbers.
+        unsafe { _mm512_storeu_si512(to.add(pair * STEP).cast(), rows) };
     }
 }
 

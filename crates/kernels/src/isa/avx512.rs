@@ -15,6 +15,8 @@ use std::arch::x86_64::{
 
 use super::{Blocks, Column, Kernels512, Order, Rows, amx};
 
+pub(crate) mod bytes;
+
 /// Bytes ahead of the reader that are asked for early; the hardware's own prefetch stops at pages.
 pub(crate) const AHEAD: usize = 4096;
 
@@ -38,6 +40,8 @@ pub(crate) unsafe trait Codes512 {
     const BYTES: usize;
     /// The order of the codes.
     const ORDER: &'static Order;
+    /// Weights that share scale and minimum, at least: 16 or 32.
+    const GROUP: usize;
 
     /// Unpacks the 256 weights at `at`.
     ///
@@ -48,7 +52,14 @@ pub(crate) unsafe trait Codes512 {
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
-    Kernels512 { order: F::ORDER, gemv: gemv::<F>, tiles: amx::tiles::<F>, thin: amx::thin::<F> }
+    Kernels512 {
+        order: F::ORDER,
+        group: F::GROUP,
+        gemv: gemv::<F>,
+        unpack: bytes::unpack::<F>,
+        tiles: amx::tiles::<F>,
+        thin: amx::thin::<F>,
+    }
 }
 
 /// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.

@@ -102,8 +102,13 @@ pub(crate) struct Kernels256 {
 pub(crate) struct Kernels512 {
     /// The order its codes come out in.
     pub(crate) order: &'static Order,
+    /// Weights that share scale and minimum.
+    pub(crate) group: usize,
     /// Products of few columns.
     pub(crate) gemv: Gemv,
+    /// Unpacks some blocks of up to [`avx512::bytes::PANEL_ROWS`] rows; see [`avx512::bytes`].
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::bytes::Panel),
     /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
     /// Products with more columns than `gemv` takes and at most [`amx::THIN`]; see [`amx::thin`].

@@ -10,9 +10,10 @@ use std::arch::x86_64::{
     _mm512_i32gather_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi8,
     _mm512_mask_sub_epi8, _mm512_maskz_multishift_epi64_epi8, _mm512_movehdup_ps,
     _mm512_moveldup_ps, _mm512_multishift_epi64_epi8, _mm512_permutex2var_epi8,
-    _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_shuffle_epi8,
-    _mm512_srlv_epi16, _mm512_storeu_si512,
+    _mm512_permutex2var_epi64, _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
+    _mm512_shuffle_epi8, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use crate::formats::grid::{IQ2_LEVELS, even_signs};
@@ -74,6 +75,40 @@ pub(crate) fn by_lane(scale: __m512) -> [__m512; 4] {
         _mm512_add_epi32(first, _mm512_set1_epi32(from)),
         scale
     ))
+}
+
+/// Turns 16 rows of 16 numbers of 32 bits into 16 columns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn transpose(mut a: [__m512i; 16]) -> [__m512i; 16] {
+    let mut b = a;
+    for i in 0..8 {
+        b[i * 2] = _mm512_unpacklo_epi32(a[i * 2], a[i * 2 + 1]);
+        b[i * 2 + 1] = _mm512_unpackhi_epi32(a[i * 2], a[i * 2 + 1]);
+    }
+    for i in 0..4 {
+        a[i * 4] = _mm512_unpacklo_epi64(b[i * 4], b[i * 4 + 2]);
+        a[i * 4 + 1] = _mm512_unpackhi_epi64(b[i * 4], b[i * 4 + 2]);
+        a[i * 4 + 2] = _mm512_unpacklo_epi64(b[i * 4 + 1], b[i * 4 + 3]);
+        a[i * 4 + 3] = _mm512_unpackhi_epi64(b[i * 4 + 1], b[i * 4 + 3]);
+    }
+    // Now a[4·g + c] holds, in its 128-bit lane l, column 4·l + c of rows 4·g to 4·g + 3.
+    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let low = _mm512_setr_epi64(0, 1, 2, 3, 8, 9, 10, 11);
+    let high = _mm512_setr_epi64(4, 5, 6, 7, 12, 13, 14, 15);
+    for c in 0..4 {
+        let [g0, g1, g2, g3] = [a[c], a[4 + c], a[8 + c], a[12 + c]];
+        let first = _mm512_permutex2var_epi64(g0, even, g1);
+        let second = _mm512_permutex2var_epi64(g2, even, g3);
+        let third = _mm512_permutex2var_epi64(g0, odd, g1);
+        let fourth = _mm512_permutex2var_epi64(g2, odd, g3);
+        b[c] = _mm512_permutex2var_epi64(first, low, second);
+        b[4 + c] = _mm512_permutex2var_epi64(third, low, fourth);
+        b[8 + c] = _mm512_permutex2var_epi64(first, high, second);
+        b[12 + c] = _mm512_permutex2var_epi64(third, high, fourth);
+    }
+    b
 }
 
 /// Two halves as one register.

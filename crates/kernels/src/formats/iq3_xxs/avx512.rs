@@ -25,6 +25,7 @@ const ORDER: Order = vectors(4);
 unsafe impl Codes512 for Iq3Xxs {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -19,6 +19,7 @@ pub(crate) static TABLE: [u8; 64] = levels_512(&LEVELS);
 unsafe impl Codes512 for Iq4Nl {
     const BYTES: usize = 8 * BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

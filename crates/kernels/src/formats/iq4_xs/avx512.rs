@@ -20,6 +20,7 @@ pub(super) struct Iq4Xs;
 unsafe impl Codes512 for Iq4Xs {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

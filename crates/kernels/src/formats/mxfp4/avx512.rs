@@ -21,6 +21,7 @@ pub(crate) static TABLE: [u8; 64] = levels_512(&DOUBLED);
 unsafe impl Codes512 for Mxfp4 {
     const BYTES: usize = 8 * BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -24,6 +24,7 @@ const NIBBLE: i64 = 0x0004_0004_0004_0004;
 unsafe impl Codes512 for Nvfp4 {
     const BYTES: usize = 4 * BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

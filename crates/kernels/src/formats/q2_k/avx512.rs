@@ -56,6 +56,7 @@ fn products(scales: __m512i) -> __m512i {
 unsafe impl Codes512 for Q2K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -103,6 +103,7 @@ unsafe fn spread(at: *const u8) -> [__m512i; 4] {
 unsafe impl Codes512 for Q3K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -42,6 +42,7 @@ const fn quads() -> [u8; 64] {
 unsafe impl Codes512 for Q4K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -15,6 +15,7 @@ pub(super) struct Q50;
 unsafe impl Codes512 for Q50 {
     const BYTES: usize = 8 * BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

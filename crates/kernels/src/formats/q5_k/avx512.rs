@@ -24,6 +24,7 @@ const B0: i64 = 0x0101_0101_0101_0101;
 unsafe impl Codes512 for Q5K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -20,6 +20,7 @@ pub(super) struct Q6K;
 unsafe impl Codes512 for Q6K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -17,6 +17,7 @@ pub(super) struct Q80;
 unsafe impl Codes512 for Q80 {
     const BYTES: usize = 8 * BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

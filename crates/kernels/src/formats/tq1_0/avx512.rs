@@ -25,6 +25,7 @@ fn part<const N: usize, const TRITS: u32>(bytes: &[u8], out: &mut [u8]) {
 unsafe impl Codes512 for Tq10 {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &Order::NATURAL;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]

@@ -17,6 +17,7 @@ pub(super) struct Tq20;
 unsafe impl Codes512 for Tq20 {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
