@@ -54,7 +54,7 @@ impl Tier {
         self.0 >= Level::Avx2
     }
 
-    /// AVX-512 F, BW, DQ, VL, VBMI and VNNI may be used (Ice Lake, Zen 4 and later).
+    /// AVX-512 F, BW, DQ, VL, VBMI and VNNI, and BMI2 may be used (Ice Lake, Zen 4 and later).
     pub fn has_avx512(self) -> bool {
         self.0 >= Level::Avx512
     }
@@ -114,6 +114,7 @@ fn avx512() -> bool {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vbmi")
         && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("bmi2")
 }
 
 #[cfg(target_arch = "x86_64")]

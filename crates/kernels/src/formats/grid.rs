@@ -15,18 +15,6 @@ pub(crate) const fn expand8<const N: usize>(packed: &[u16; N], levels: [u8; 4]) 
     grid
 }
 
-/// A grid's 2-bit codes for kernels that read four bytes at any of them.
-pub(crate) const fn padded<const N: usize, const M: usize>(packed: &[u16; N]) -> [u16; M] {
-    assert!(M == N + 1, "one more than is looked up");
-    let mut codes = [0; M];
-    let mut i = 0;
-    while i < N {
-        codes[i] = packed[i];
-        i += 1;
-    }
-    codes
-}
-
 /// The magnitudes of the IQ2 formats by 2-bit code.
 pub(crate) const IQ2_LEVELS: [u8; 4] = [8, 25, 43, 0];
 

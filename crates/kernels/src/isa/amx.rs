@@ -38,7 +38,9 @@ const STEPS: usize = 256 / STEP;
 /// # Safety
 /// The CPU has AVX-512 with BF16; `rows` are as `blocks` says; `panel` has room for
 /// `rows.count` rounded up to 16, times `range.len() * 256` numbers.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2,avx512bf16"
+)]
 pub(crate) unsafe fn tiles<F: Codes512>(
     rows: Rows,
     blocks: Blocks,
@@ -82,7 +84,9 @@ struct Tiles([u16; STEPS * TILE_LEN]);
 
 /// Writes 256 unpacked weights as row `r` of eight tiles.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2,avx512bf16"
+)]
 unsafe fn bf16<F: Codes512>(weights: &Unpacked512, r: usize, tiles: &mut Tiles) {
     let codes: [[__m128i; 4]; 4] =
         // SAFETY: a register is four quarters; all bit patterns are values.
@@ -284,7 +288,9 @@ pub(crate) const THIN: usize = 2 * TILE;
 /// The tier is AMX; `rows` are as `blocks` says; `inputs` has `col_groups` (1 or 2) groups of
 /// `blocks.count() * 8` tiles `[16 pairs][16 columns][2]`; `out` has room for `columns * rows.count`
 /// and `columns` is at most `col_groups * 16`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2,avx512bf16"
+)]
 pub(crate) unsafe fn thin<F: Codes512>(
     rows: Rows,
     blocks: Blocks,

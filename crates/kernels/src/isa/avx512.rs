@@ -67,7 +67,7 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
 /// # Safety
 /// As for [`Kernels512::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
 /// `blocks` says.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
@@ -88,7 +88,7 @@ unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out:
 
 /// One row with `C` columns.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn dot<F: Codes512, const C: usize>(
     row: *const u8,
     blocks: Blocks,
@@ -129,7 +129,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
 
 /// Adds the products of one block of 256 weights with `C` columns.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn add_block<F: Codes512, const C: usize>(
     weights: &Unpacked512,
     block: usize,

@@ -2,18 +2,19 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __m512i, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128,
-    _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_set1_epi8,
-    _mm_srli_epi16, _mm_unpacklo_epi8, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_cvtepi32_epi16, _mm256_cvtph_ps, _mm256_i32gather_epi32, _mm256_mullo_epi32,
-    _mm256_set1_epi32, _mm256_setr_epi32, _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512,
-    _mm512_castps256_ps512, _mm512_castsi256_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-    _mm512_i32gather_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi8,
-    _mm512_mask_sub_epi8, _mm512_maskz_multishift_epi64_epi8, _mm512_movehdup_ps,
-    _mm512_moveldup_ps, _mm512_multishift_epi64_epi8, _mm512_permutex2var_epi8,
+    _mm_cvtss_f32, _mm_insert_epi16, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps,
+    _mm_set_epi64x, _mm_set1_epi8, _mm_srli_epi16, _mm_unpacklo_epi8, _mm256_and_si256,
+    _mm256_broadcastsi128_si256, _mm256_cvtepi32_epi16, _mm256_cvtph_ps, _mm256_i32gather_epi32,
+    _mm256_mullo_epi32, _mm256_set_m128i, _mm256_set1_epi32, _mm256_setr_epi32, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castps256_ps512, _mm512_castsi256_si512,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_inserti64x4, _mm512_loadu_si512,
+    _mm512_mask_add_epi8, _mm512_mask_blend_epi16, _mm512_movehdup_ps, _mm512_moveldup_ps,
+    _mm512_multishift_epi64_epi8, _mm512_permutex2var_epi8, _mm512_permutex2var_epi16,
     _mm512_permutex2var_epi64, _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
-    _mm512_shuffle_epi8, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
+    _mm512_shuffle_epi8, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_test_epi16_mask,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _pdep_u64,
 };
 
 use crate::formats::grid::{IQ2_LEVELS, even_signs};
@@ -150,40 +151,99 @@ pub(crate) const fn vectors(chain: usize) -> Order {
     Order { quads, chain }
 }
 
-/// Sixteen vectors of a grid as its 2-bit codes, one to a byte: those of the even indices, then those
-/// of the odd ones.
-///
-/// Sixteen numbers of 32 bits are gathered in little more time than eight of 64, which pays for taking
-/// them apart.
+/// Vectors of a grid as their 2-bit codes, one to a byte: register `w` has those of the vectors whose
+/// indices are words `w` of the 64-bit lanes.
 ///
 /// # Safety
-/// Every index is below `N - 1`; the CPU has the tier's instructions.
+/// Every index is below `N`; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(crate) unsafe fn look_up<const N: usize>(codes: &[u16; N], index: __m512i) -> [__m512i; 2] {
-    // SAFETY: in bounds by contract: four bytes at an entry that has another one behind it.
-    let words = unsafe { _mm512_i32gather_epi32::<2>(index, codes.as_ptr().cast()) };
-    let (two, fields) = (_mm512_set1_epi8(3), 0x0E0C_0A08_0604_0200);
-    let code = |fields: i64| {
-        _mm512_and_si512(_mm512_multishift_epi64_epi8(_mm512_set1_epi64(fields), words), two)
-    };
-    [code(fields), code(fields + 0x2020_2020_2020_2020)]
+pub(crate) unsafe fn look_up<const N: usize>(codes: &[u16; N], index: __m512i) -> [__m512i; 4] {
+    // SAFETY: as this function's.
+    spread(unsafe { permuted(codes, index) })
 }
 
-/// Indices of two vectors of each of eight groups, side by side: the byte from bit `low` on and, above
-/// it, those bits of the byte from bit `high` on that `mask` leaves; for the second vector, from
-/// `steps` further on.
+/// The words at 32 places of a table of 256 or 512, which is gone through 64 at a time: two to four times as
+/// fast as loading each.
+///
+/// # Safety
+/// The CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i {
+    debug_assert!(N == 256 || N == 512, "{N} words");
+    let bit = |bit: i16| _mm512_test_epi16_mask(index, _mm512_set1_epi16(bit));
+    let (sixth, seventh) = (bit(64), bit(128));
+    let mut parts = [index; 2];
+    for (part, table) in parts.iter_mut().zip(table.chunks_exact(256)) {
+        // SAFETY: 64 words from each of four places on are in the table.
+        let words = each!([0, 64, 128, 192], |from| unsafe {
+            let at = table.as_ptr().add(from);
+            let (low, high) =
+                (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(32).cast()));
+            _mm512_permutex2var_epi16(low, index, high)
+        });
+        let low = _mm512_mask_blend_epi16(sixth, words[0], words[1]);
+        let high = _mm512_mask_blend_epi16(sixth, words[2], words[3]);
+        *part = _mm512_mask_blend_epi16(seventh, low, high);
+    }
+    if N == 256 { parts[0] } else { _mm512_mask_blend_epi16(bit(256), parts[0], parts[1]) }
+}
+
+/// [`look_up`] in a larger table, with the four indices of each of eight groups in 64 bits. Loaded one by one:
+/// on some processors gathering takes twice as long.
+///
+/// # Safety
+/// Every index is below `N`; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(crate) unsafe fn load_up<const N: usize>(codes: &[u16; N], groups: [u64; 8]) -> [__m512i; 4] {
+    // SAFETY: indices are below `N` by contract.
+    let word = |index: u64| unsafe { i32::from(*codes.get_unchecked(usize::from(index as u16))) };
+    let pairs = each!([0, 2, 4, 6], |g| {
+        let (a, b) = (groups[g], groups[g + 1]);
+        let words = _mm_cvtsi32_si128(word(a));
+        let words = _mm_insert_epi16::<1>(words, word(a >> 16));
+        let words = _mm_insert_epi16::<2>(words, word(a >> 32));
+        let words = _mm_insert_epi16::<3>(words, word(a >> 48));
+        let words = _mm_insert_epi16::<4>(words, word(b));
+        let words = _mm_insert_epi16::<5>(words, word(b >> 16));
+        let words = _mm_insert_epi16::<6>(words, word(b >> 32));
+        _mm_insert_epi16::<7>(words, word(b >> 48))
+    });
+    let [a, b, c, d] = pairs;
+    spread(join(_mm256_set_m128i(b, a), _mm256_set_m128i(d, c)))
+}
+
+/// Indices of four vectors: the bytes of `low` and, above each, as many bits of `high`, the lowest
+/// first, as `mask` has.
+#[inline]
+#[target_feature(enable = "bmi2")]
+pub(crate) fn indices_of(low: u32, high: u64, mask: u16) -> u64 {
+    _pdep_u64(low.into(), 0x00FF_00FF_00FF_00FF)
+        | _pdep_u64(high, u64::from(mask) * 0x0001_0001_0001_0001)
+}
+
+/// 2-bit codes of 32 words, one to a byte: register `w` has those of words `w` of the 64-bit lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vbmi")]
-pub(crate) fn two_indices(
-    groups: __m512i,
-    (low, high): (i64, i64),
-    steps: (i64, i64),
-    mask: i32,
-) -> __m512i {
-    let fields = low | high << 8 | (low + steps.0) << 32 | (high + steps.1) << 40;
+fn spread(words: __m512i) -> [__m512i; 4] {
+    let (two, fields) = (_mm512_set1_epi8(3), 0x0E0C_0A08_0604_0200);
+    each!([0, 1, 2, 3], |word| {
+        let fields = _mm512_set1_epi64(fields + word * 0x1010_1010_1010_1010);
+        _mm512_and_si512(_mm512_multishift_epi64_epi8(fields, words), two)
+    })
+}
+
+/// Indices of the four vectors of each of eight groups, side by side as words: the byte from bit
+/// `low[w]` of the group on and, above it, those bits of the byte from bit `high[w]` on that `mask` leaves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub(crate) fn indices(groups: __m512i, low: [i64; 4], high: [i64; 4], mask: i16) -> __m512i {
+    let word = |w: usize| (low[w] | high[w] << 8) << (16 * w);
+    let fields = word(0) | word(1) | word(2) | word(3);
     let indices = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(fields), groups);
-    _mm512_and_si512(indices, _mm512_set1_epi32(mask))
+    _mm512_and_si512(indices, _mm512_set1_epi16(mask))
 }
 
 /// `128 ± magnitude` of the IQ2 formats from 2-bit codes, minus where a bit is set.
@@ -253,15 +313,6 @@ pub(crate) unsafe fn transpose_signs(bytes: __m512i) -> [u64; 4] {
     [signs[0], signs[1], signs[2], signs[3]]
 }
 
-/// `128 ± magnitude`, minus where a bit is set.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(crate) fn around_128(magnitudes: __m512i, signs: u64) -> __m512i {
-    let middle = _mm512_set1_epi8(-128);
-    let plus = _mm512_add_epi8(middle, magnitudes);
-    _mm512_mask_sub_epi8(plus, signs, middle, magnitudes)
-}
-
 /// Sixteen scales by lane of the two streams of [`vectors`]`(2)`: even groups, then odd ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -284,12 +335,33 @@ pub(crate) unsafe fn nibble_scales(at: *const u8) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles))
 }
 
-/// Bytes `2w` and `2w + 1` of each of the eight 64-bit lanes, each in a lane of 32 bits.
+/// Vectors of 4 weights as their 3-bit codes, one to a byte: those of the even places of the 64-bit lanes in
+/// the lower halves, `indices` having a word for each place of two registers.
 #[inline]
-#[target_feature(enable = "avx512f,avx512vbmi")]
-pub(crate) fn pairs_of_indices(bytes: __m512i, w: usize) -> __m512i {
-    let fields = _mm512_set1_epi64(((2 * w) as i64 * 8) | ((2 * w + 1) as i64 * 8) << 32);
-    _mm512_maskz_multishift_epi64_epi8(0x1111_1111_1111_1111, fields, bytes)
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(crate) fn look_up_short<const N: usize>(
+    codes: &[u16; N],
+    indices: [__m512i; 2],
+) -> [__m512i; 4] {
+    let (seven, fields) = (_mm512_set1_epi8(7), 0x1916_1310_0906_0300);
+    // SAFETY: the tier has the instructions, as this function's.
+    let words = each!([indices[0], indices[1]], |index| unsafe { permuted(codes, index) });
+    each!([0, 1, 2, 3], |register| {
+        let fields = _mm512_set1_epi64(fields + register % 2 * 0x2020_2020_2020_2020);
+        let codes = _mm512_multishift_epi64_epi8(fields, words[register as usize / 2]);
+        _mm512_and_si512(codes, seven)
+    })
+}
+
+/// `128 ± level` from 3-bit codes, minus where a bit is set.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) fn iq3_levels(codes: __m512i, signs: u64, levels: &[u8; 8]) -> __m512i {
+    let [plus, minus] =
+        [levels.map(|level| 128 + level), levels.map(|level| 128 - level)].map(i64::from_le_bytes);
+    let table = _mm512_broadcast_i32x4(_mm_set_epi64x(minus, plus));
+    let codes = _mm512_mask_add_epi8(codes, signs, codes, _mm512_set1_epi8(8));
+    _mm512_shuffle_epi8(table, codes)
 }
 
 /// A table of 16 bytes for `vpshufb`, the same in every 128-bit lane, from levels offset by 128.

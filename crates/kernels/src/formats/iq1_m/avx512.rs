@@ -2,18 +2,18 @@
 
 use std::arch::x86_64::{
     __m512i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512,
+    _mm256_cvtepu16_epi32, _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512,
     _mm512_castsi128_si512, _mm512_cvtepi32_ps, _mm512_cvtepu32_epi64, _mm512_maskz_set1_epi64,
-    _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_epi64,
-    _mm512_set1_ps, _mm512_setr_epi32, _mm512_slli_epi16, _mm512_slli_epi64, _mm512_srlv_epi32,
-    _mm512_testn_epi64_mask,
+    _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_slli_epi16, _mm512_srlv_epi32, _mm512_testn_epi64_mask,
 };
 
 use super::BYTES;
 use crate::formats::iq1_s::{SHIFT, tables::CODES};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{look_up, two_indices, two_streams, vectors};
+use crate::isa::each;
+use crate::isa::moves512::{indices_of, load_up, two_streams, vectors};
 
 /// IQ1_M's codes.
 pub(super) struct Iq1M;
@@ -28,12 +28,11 @@ unsafe impl Codes512 for Iq1M {
     const GROUP: usize = 16;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 56 bytes.
-        let (low, high, scales) = unsafe {
+        let (high, scales) = unsafe {
             (
-                _mm256_loadu_si256(at.cast()),
                 _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(32).cast())),
                 at.add(48).cast::<u64>().read_unaligned(),
             )
@@ -41,15 +40,22 @@ unsafe impl Codes512 for Iq1M {
         let d =
             scales >> 12 & 0xF | scales >> 24 & 0xF0 | scales >> 36 & 0xF00 | scales >> 48 & 0xF000;
         let d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(d as i32)));
-        let bytes = _mm512_cvtepu32_epi64(low);
-        let groups = _mm512_or_si512(bytes, _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(high)));
-        let first = two_indices(groups, (0, 32), (8, 4), 0x7FF);
-        let second = two_indices(groups, (16, 40), (8, 4), 0x7FF);
+        let groups = _mm512_cvtepu32_epi64(high);
+        let places = each!([0, 1, 2, 3, 4, 5, 6, 7], |g| {
+            // SAFETY: inside the block.
+            let (low, high) = unsafe {
+                (
+                    at.add(4 * g).cast::<u32>().read_unaligned(),
+                    at.add(32 + 2 * g).cast::<u16>().read_unaligned(),
+                )
+            };
+            indices_of(low, u64::from(high & 0x7777), 0xF00)
+        });
         // SAFETY: 11 bits index 2048 vectors.
-        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
+        let [a, b, c, e] = unsafe { load_up(&CODES, places) };
         // 8·code + 1 ± 1: minus where bit 3 of the nibble is set.
         let code = |code: __m512i, w: i64| {
-            let bit = _mm512_set1_epi64(8 << (32 + 4 * w));
+            let bit = _mm512_set1_epi64(8 << (4 * w));
             let plus = _mm512_testn_epi64_mask(groups, bit);
             let shift = _mm512_maskz_set1_epi64(plus, 0x0202_0202_0202_0202);
             _mm512_add_epi8(_mm512_slli_epi16::<3>(code), shift)

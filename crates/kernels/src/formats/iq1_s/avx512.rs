@@ -2,9 +2,8 @@
 
 use std::arch::x86_64::{
     _mm_loadu_si128, _mm256_and_si256, _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm512_cvtepu32_epi64, _mm512_or_si512,
-    _mm512_slli_epi64,
+    _mm256_cvtepu16_epi32, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_slli_epi32, _mm256_srli_epi32,
 };
 
 use super::BYTES;
@@ -12,7 +11,8 @@ use super::SHIFT;
 use super::tables::CODES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{f16_one, look_up, twice, two_indices, vectors};
+use crate::isa::each;
+use crate::isa::moves512::{f16_one, indices_of, load_up, twice, vectors};
 
 /// IQ1_S's codes.
 pub(super) struct Iq1S;
@@ -27,23 +27,23 @@ unsafe impl Codes512 for Iq1S {
     const GROUP: usize = 32;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 50 bytes.
-        let (d, low, heads) = unsafe {
-            (
-                f16_one(at),
-                _mm256_loadu_si256(at.add(2).cast()),
-                _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(34).cast())),
-            )
-        };
-        let bytes = _mm512_cvtepu32_epi64(low);
-        let groups = _mm512_or_si512(bytes, _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(heads)));
-        let first = two_indices(groups, (0, 32), (8, 3), 0x7FF);
-        let second = two_indices(groups, (16, 38), (8, 3), 0x7FF);
+        let (d, heads) =
+            unsafe { (f16_one(at), _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(34).cast()))) };
+        let groups = each!([0, 1, 2, 3, 4, 5, 6, 7], |g| {
+            // SAFETY: inside the block.
+            let (low, head) = unsafe {
+                (
+                    at.add(2 + 4 * g).cast::<u32>().read_unaligned(),
+                    at.add(34 + 2 * g).cast::<u16>().read_unaligned(),
+                )
+            };
+            indices_of(low, head.into(), 0x700)
+        });
         // SAFETY: 11 bits index 2048 vectors.
-        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
-        let codes = [a, b, c, e];
+        let codes = unsafe { load_up(&CODES, groups) };
         let s = _mm256_and_si256(_mm256_srli_epi32::<11>(heads), _mm256_set1_epi32(14));
         let s = _mm256_cvtepi32_ps(_mm256_or_si256(s, _mm256_set1_epi32(1)));
         let scale = _mm256_mul_ps(s, _mm256_set1_ps(d));

@@ -5,13 +5,13 @@
 //! (taken from the MIT-licensed Python package `gguf`, class `IQ1_S`), packed as a code of
 //! two bits per weight and unpacked again by the compiler.
 
-use crate::formats::grid::{expand8, padded};
+use crate::formats::grid::expand8;
 
 /// Eight signed bytes -1, 0 or 1 an entry, the first weight lowest.
 pub(crate) static GRID: [u64; 2048] = expand8(&PACKED, [0xff, 0, 1, 0]);
 
-/// The entries as 2-bit codes, the first weight lowest, and one more.
-pub(crate) static CODES: [u16; 2049] = padded(&PACKED);
+/// The entries as 2-bit codes, the first weight lowest.
+pub(crate) static CODES: [u16; 2048] = PACKED;
 
 /// The entries in ascending order, 2 bits a weight, the first weight lowest.
 #[rustfmt::skip]

@@ -5,13 +5,13 @@
 //! (taken from the MIT-licensed Python package `gguf`, class `IQ2_S`), packed as a code of
 //! two bits per weight and unpacked again by the compiler.
 
-use crate::formats::grid::{IQ2_LEVELS, expand8, padded};
+use crate::formats::grid::{IQ2_LEVELS, expand8};
 
 /// Eight bytes 8, 25 or 43 an entry, the first weight lowest.
 pub(crate) static GRID: [u64; 1024] = expand8(&PACKED, IQ2_LEVELS);
 
-/// The entries as 2-bit codes, the first weight lowest, and one more.
-pub(crate) static CODES: [u16; 1025] = padded(&PACKED);
+/// The entries as 2-bit codes, the first weight lowest.
+pub(crate) static CODES: [u16; 1024] = PACKED;
 
 /// The entries in ascending order, 2 bits a weight, the first weight lowest.
 #[rustfmt::skip]

@@ -11,7 +11,7 @@ use super::tables::CODES;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::moves512::{
-    f16_one, iq2_levels, look_up, signs_by_register, twice, two_indices, vectors,
+    f16_one, indices, iq2_levels, look_up, signs_by_register, twice, vectors,
 };
 
 /// IQ2_XXS's codes.
@@ -27,17 +27,16 @@ unsafe impl Codes512 for Iq2Xxs {
     const GROUP: usize = 32;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 66 bytes.
         let (d, groups) = unsafe { (f16_one(at), _mm512_loadu_si512(at.add(2).cast())) };
         let fields = _mm512_set1_epi64(0x0000_0000_352E_2720);
         // SAFETY: the tier has the instructions.
         let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, groups)) };
-        let first = two_indices(groups, (0, 0), (8, 0), 255);
-        let second = two_indices(groups, (16, 0), (8, 0), 255);
+        let index = indices(groups, [0, 8, 16, 24], [0, 0, 0, 0], 0xFF);
         // SAFETY: 8 bits index 256 vectors.
-        let ([a, b], [c, e]) = unsafe { (look_up(&CODES, first), look_up(&CODES, second)) };
+        let [a, b, c, e] = unsafe { look_up(&CODES, index) };
         let codes = [
             iq2_levels(a, signs[0]),
             iq2_levels(b, signs[1]),

@@ -8,10 +8,13 @@
 use crate::formats::grid::expand4;
 
 /// The magnitudes of a weight, by its packed code.
-const LEVELS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
+pub(crate) const LEVELS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// Four bytes of magnitudes an entry, the first weight lowest.
 pub(crate) static GRID: [u32; 512] = expand4(&PACKED, LEVELS);
+
+/// The entries as 3-bit codes, the first weight lowest.
+pub(crate) static CODES: [u16; 512] = PACKED;
 
 /// The entries in ascending order, 3 bits a weight, the first weight lowest.
 #[rustfmt::skip]

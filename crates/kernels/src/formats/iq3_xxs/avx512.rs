@@ -2,17 +2,16 @@
 
 use std::arch::x86_64::{
     _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_set1_ps, _mm256_srli_epi32,
-    _mm512_cvtepu32_epi64, _mm512_i32gather_epi32, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_multishift_epi64_epi8, _mm512_set1_epi64, _mm512_set1_ps,
+    _mm512_cvtepu32_epi64, _mm512_loadu_si512, _mm512_mul_ps, _mm512_multishift_epi64_epi8,
+    _mm512_set1_epi64, _mm512_set1_ps,
 };
 
 use super::BYTES;
-use super::tables::GRID;
+use super::tables::{CODES, LEVELS};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::each;
 use crate::isa::moves512::{
-    around_128, f16_one, pairs_of_indices, signs_by_register, twice, vectors,
+    f16_one, indices, iq3_levels, look_up_short, signs_by_register, twice, vectors,
 };
 
 /// IQ3_XXS's codes.
@@ -28,10 +27,10 @@ unsafe impl Codes512 for Iq3Xxs {
     const GROUP: usize = 32;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 98 bytes.
-        let (d, indices, tails) = unsafe {
+        let (d, groups, tails) = unsafe {
             (
                 f16_one(at),
                 _mm512_loadu_si512(at.add(2).cast()),
@@ -42,12 +41,15 @@ unsafe impl Codes512 for Iq3Xxs {
         let wide = _mm512_cvtepu32_epi64(tails);
         // SAFETY: the tier has the instructions.
         let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, wide)) };
-        let codes = each!([0, 1, 2, 3], |w| {
-            let index = pairs_of_indices(indices, w);
-            // SAFETY: 8 bits index 256 vectors.
-            let levels = unsafe { _mm512_i32gather_epi32::<4>(index, GRID.as_ptr().cast()) };
-            around_128(levels, signs[w])
-        });
+        let low = indices(groups, [0, 8, 16, 24], [0; 4], 0xFF);
+        let high = indices(groups, [32, 40, 48, 56], [0; 4], 0xFF);
+        let [a, b, c, e] = look_up_short(&CODES, [low, high]);
+        let codes = [
+            iq3_levels(a, signs[0], &LEVELS),
+            iq3_levels(b, signs[1], &LEVELS),
+            iq3_levels(c, signs[2], &LEVELS),
+            iq3_levels(e, signs[3], &LEVELS),
+        ];
         let s = _mm256_cvtepi32_ps(_mm256_srli_epi32::<28>(tails));
         let scale = twice(_mm256_fmadd_ps(s, _mm256_set1_ps(d * 0.5), _mm256_set1_ps(d * 0.25)));
         Unpacked512 { codes, scale: [scale; 4], min: _mm512_mul_ps(scale, _mm512_set1_ps(-128.0)) }

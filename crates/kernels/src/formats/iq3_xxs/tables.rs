@@ -8,10 +8,13 @@
 use crate::formats::grid::expand4;
 
 /// The magnitudes of a weight, by its packed code.
-const LEVELS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+pub(crate) const LEVELS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 
 /// Four bytes of magnitudes an entry, the first weight lowest.
 pub(crate) static GRID: [u32; 256] = expand4(&PACKED, LEVELS);
+
+/// The entries as 3-bit codes, the first weight lowest.
+pub(crate) static CODES: [u16; 256] = PACKED;
 
 /// The entries in ascending order, 3 bits a weight, the first weight lowest.
 #[rustfmt::skip]

@@ -38,7 +38,7 @@ const fn quads() -> [u8; 64] {
 /// Scale times code, at `4j + code` of the 128-bit lane that has the bytes of group `2j` or `2j + 1`
 /// of a half, from sixteen scales repeated in every lane.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 fn products(scales: __m512i) -> __m512i {
     let four = |group: i32| group * 0x0101_0101;
     let lane = |first: i32| each!([0, 2, 4, 6], |group| four(first + group));
@@ -59,7 +59,7 @@ unsafe impl Codes512 for Q2K {
     const GROUP: usize = 16;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 84 bytes.
         let (header, bytes, [d, m]) = unsafe {

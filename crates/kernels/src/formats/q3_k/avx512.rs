@@ -68,7 +68,7 @@ fn one_stream(scale: __m512) -> [__m512; 4] {
 /// # Safety
 /// 64 bytes at `at` are readable; the CPU has the tier's instructions.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn spread(at: *const u8) -> [__m512i; 4] {
     // SAFETY: 64 bytes by contract.
     let bytes = unsafe { _mm512_loadu_si512(at.cast()) };
@@ -106,7 +106,7 @@ unsafe impl Codes512 for Q3K {
     const GROUP: usize = 16;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 110 bytes.
         let (high, low, [a, b, c], d) = unsafe {

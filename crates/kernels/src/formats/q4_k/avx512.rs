@@ -45,7 +45,7 @@ unsafe impl Codes512 for Q4K {
     const GROUP: usize = 32;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 144 bytes.
         let (first, second) = unsafe {
@@ -70,7 +70,7 @@ unsafe impl Codes512 for Q4K {
 /// # Safety
 /// 16 bytes at `at` are readable; the CPU has the tier's instructions.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 pub(crate) unsafe fn scales(at: *const u8) -> ([__m512; 4], __m512) {
     // SAFETY: the header is 16 bytes.
     let ([d, m], [a, b, c]) =

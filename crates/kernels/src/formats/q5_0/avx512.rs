@@ -18,7 +18,7 @@ unsafe impl Codes512 for Q50 {
     const GROUP: usize = 32;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let d = unsafe { f16_strided::<{ BYTES as i32 }>(at) };

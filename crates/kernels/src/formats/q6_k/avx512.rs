@@ -23,7 +23,7 @@ unsafe impl Codes512 for Q6K {
     const GROUP: usize = 16;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the block's 210 bytes.
         let (low, high, scales, d) = unsafe {

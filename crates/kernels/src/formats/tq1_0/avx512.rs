@@ -28,7 +28,7 @@ unsafe impl Codes512 for Tq10 {
     const GROUP: usize = 32;
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         let mut trits = [0u8; 256];
         // SAFETY: inside the block's 54 bytes.

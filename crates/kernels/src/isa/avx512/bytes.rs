@@ -72,7 +72,7 @@ struct Rowwise {
 ///
 /// # Safety
 /// As for [`crate::isa::Kernels512`]; the panel has room for two groups of rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 pub(crate) unsafe fn unpack<F: Codes512>(
     rows: Rows,
     blocks: Blocks,
@@ -222,7 +222,7 @@ const fn above(order: &Order, group: usize) -> u16 {
 /// The CPU has the tier. `panel` holds `blocks` blocks of two groups of rows, whose weights share factors
 /// by `group` (16 or 32); columns have as many blocks; `out` has `counts.1` columns of `stride` numbers, of
 /// which the first `counts.0`, at most [`PANEL_ROWS`], are written.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 pub(crate) unsafe fn product(
     panel: Panel,
     group: usize,
@@ -268,7 +268,7 @@ pub(crate) unsafe fn product(
 ///
 /// # Safety
 /// As for [`product`]; `masks` has the rows of each group that are written.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn tile<const C: usize, const GROUP: usize>(
     panel: Panel,
     blocks: usize,
