@@ -18,14 +18,16 @@ mod online;
 mod tiles;
 
 use crate::buffer::{Aligned, Shared};
+use crate::cpu::Tier;
 use crate::format::Format;
+use crate::isa::floats::{Strided, transpose, widen_f16};
 use crate::product::Cpu;
-use online::{State, Visible};
+use online::{ROWS, State, Tile};
 
 /// Cache rows of one task when the cache is split.
 const RUN: usize = 256;
-/// Cache rows decoded at a time.
-const TILE: usize = 64;
+/// Tokens whose query rows, of one head, go along the cache together in the expanded form.
+const TOKENS: usize = 36;
 /// Query rows of a task when they are split.
 const BLOCK: usize = 512;
 /// Tokens from which on query rows are split rather than the cache.
@@ -70,6 +72,7 @@ pub struct ExpandedShape {
 /// The memory of attention, kept from call to call.
 #[derive(Debug, Default)]
 pub struct Attention {
+    // Query rows are [tokens, heads], or [heads, tokens] in the expanded form.
     maxima: Aligned<f32>,  // [runs, query rows]
     sums: Aligned<f32>,    // [runs, query rows]
     outputs: Aligned<f32>, // [runs, query rows, values]
@@ -84,9 +87,13 @@ impl Latent<'_> {
     }
 
     /// Decodes rows `start..start + n` into `out`, `[n, width]`.
-    fn decode(&self, start: usize, n: usize, out: &mut [f32]) {
+    fn decode(&self, tier: Tier, start: usize, n: usize, out: &mut [f32]) {
         let row_bytes = self.row_bytes();
-        self.format.decode(&self.bytes[start * row_bytes..][..n * row_bytes], out);
+        let bytes = &self.bytes[start * row_bytes..][..n * row_bytes];
+        match self.format {
+            Format::F16 => widen_f16(tier, bytes, out),
+            _ => self.format.decode(bytes, out),
+        }
     }
 }
 
@@ -146,32 +153,38 @@ impl Attention {
                 let rows = (&cache, run * run_len..end);
                 return tiles::add(cpu.tier(), q, rows, &seen, scale, scratch, &mut state);
             }
-            let tile = scratch.row.resize(TILE * cache.width);
-            let scores = scratch.values.resize(TILE);
-            for start in (run * run_len..end).step_by(TILE) {
-                let n = TILE.min(end - start);
-                let tile = &mut tile[..n * cache.width];
-                cache.decode(start, n, tile);
-                for r in 0..block {
-                    let token = (first_row + r) / heads;
-                    let visible = (past + token + 1).saturating_sub(start).min(n);
-                    let q = &q[(first_row + r) * cache.width..][..cache.width];
-                    let keys = Visible { count: visible, stride: cache.width, rows: tile };
-                    online::absorbed_row(cpu.tier(), q, keys, scale, scores, &mut state.row(r));
-                }
+            let q = Strided { numbers: &q[first_row * cache.width..], stride: cache.width };
+            let rows = scratch.row.resize(ROWS * cache.width);
+            let keys = scratch.kept.resize(ROWS * cache.width);
+            let scores = scratch.values.resize(ROWS * block);
+            for start in (run * run_len..end).step_by(ROWS) {
+                let count = ROWS.min(end - start);
+                cache.decode(cpu.tier(), start, count, &mut rows[..count * cache.width]);
+                let values = Strided { numbers: rows, stride: cache.width };
+                transpose(cpu.tier(), values, (count, cache.width), (keys, ROWS));
+                let tile = Tile { count, keys, values };
+                let visible = |r: usize| (past + (first_row + r) / heads + 1).saturating_sub(start);
+                online::add(cpu.tier(), q, tile, &visible, scale, scores, &mut state);
             }
         });
-        self.merge(cpu, runs, rows, cache.values, out);
+        self.merge(cpu, runs, rows, (out, cache.values), &|row| row);
     }
 
-    /// Joins the runs of every query row, in order, and divides by the sums.
-    fn merge(&self, cpu: &Cpu, runs: usize, rows: usize, values: usize, out: &mut [f32]) {
+    /// Joins the runs of every query row, in order, and divides by the sums. Each goes to a `place` of its own.
+    fn merge(
+        &self,
+        cpu: &Cpu,
+        runs: usize,
+        rows: usize,
+        (out, values): (&mut [f32], usize),
+        place: &(dyn Fn(usize) -> usize + Sync),
+    ) {
         let out = Shared::new(out);
         let size = rows.div_ceil(cpu.pool().threads() * 2).max(1);
         cpu.pool().run(rows.div_ceil(size), &|_, i| {
             for row in i * size..rows.min((i + 1) * size) {
                 // SAFETY: each row is merged by one task.
-                let out = unsafe { out.slice(row * values, values) };
+                let out = unsafe { out.slice(place(row) * values, values) };
                 let max = |run: usize| self.maxima[run * rows + row];
                 let top = (0..runs).map(max).fold(f32::NEG_INFINITY, f32::max);
                 out.fill(0.0);
@@ -232,29 +245,44 @@ impl Attention {
         let outputs = Shared::new(self.outputs.resize(rows * value));
         cpu.pool().run(heads, &|scratch, h| {
             // The head's keys and values, brought together once for all tokens.
-            let keys = scratch.row.resize(n * key);
+            let tiles = n.div_ceil(ROWS);
+            let keys = scratch.row.resize(tiles * ROWS * key);
             let values = scratch.kept.resize(n * value);
-            for j in 0..n {
-                let from = &kv[(j * heads + h) * wide..][..wide];
-                keys[j * key..][..nope].copy_from_slice(&from[..nope]);
-                keys[j * key + nope..][..rope].copy_from_slice(&k_rope[j * rope..][..rope]);
-                values[j * value..][..value].copy_from_slice(&from[nope..]);
+            for (j, values) in values.chunks_exact_mut(value).enumerate() {
+                values.copy_from_slice(&kv[(j * heads + h) * wide + nope..][..value]);
             }
-            let scores = scratch.values.resize(n);
-            for t in 0..tokens {
-                let count = (past + t + 1).saturating_sub(first).min(n);
-                let at = t * heads + h;
+            for (tile, keys) in keys.chunks_exact_mut(ROWS * key).enumerate() {
+                let (first, count) = (tile * ROWS, ROWS.min(n - tile * ROWS));
+                let from = (first * heads + h) * wide;
+                let apart = Strided { numbers: &kv[from..], stride: heads * wide };
+                let shared = Strided { numbers: &k_rope[first * rope..], stride: rope };
+                let (own, rotated) = keys.split_at_mut(ROWS * nope);
+                transpose(cpu.tier(), apart, (count, nope), (own, ROWS));
+                transpose(cpu.tier(), shared, (count, rope), (rotated, ROWS));
+            }
+            let scores = scratch.values.resize(TOKENS * ROWS);
+            for t in (0..tokens).step_by(TOKENS) {
+                let (block, at) = (TOKENS.min(tokens - t), h * tokens + t);
                 // SAFETY: each task has its own head.
                 let mut state = unsafe {
                     State {
-                        maxima: maxima.slice(at, 1),
-                        sums: sums.slice(at, 1),
-                        outputs: outputs.slice(at * value, value),
+                        maxima: maxima.slice(at, block),
+                        sums: sums.slice(at, block),
+                        outputs: outputs.slice(at * value, block * value),
                     }
                 };
-                let keys = Visible { count, stride: key, rows: keys };
-                let q = &q[at * key..][..key];
-                online::expanded_row(cpu.tier(), q, keys, values, scale, scores, &mut state.row(0));
+                let q = Strided { numbers: &q[(t * heads + h) * key..], stride: heads * key };
+                let seen = (past + t + block).saturating_sub(first).min(n);
+                for start in (0..seen).step_by(ROWS) {
+                    let tile = Tile {
+                        count: ROWS.min(n - start),
+                        keys: &keys[start * key..][..ROWS * key],
+                        values: Strided { numbers: &values[start * value..], stride: value },
+                    };
+                    let visible = |r: usize| (past + t + r + 1).saturating_sub(first + start);
+                    let scores = &mut scores[..block * ROWS];
+                    online::add(cpu.tier(), q, tile, &visible, scale, scores, &mut state);
+                }
             }
         });
     }
@@ -266,7 +294,9 @@ impl Attention {
     pub fn finish(&mut self, cpu: &Cpu, out: &mut [f32]) {
         let rows = self.tokens * self.heads;
         assert_eq!(out.len(), rows * self.value, "outputs");
-        self.merge(cpu, 1, rows, self.value, out);
+        let (tokens, heads) = (self.tokens, self.heads);
+        let place = |row: usize| row % tokens * heads + row / tokens;
+        self.merge(cpu, 1, rows, (out, self.value), &place);
     }
 }
 

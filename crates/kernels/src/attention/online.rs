@@ -1,7 +1,11 @@
-//! One query row against some cache rows, with softmax kept running (Milakov and Gimelshein 2018).
+//! Query rows against some cache rows, with softmax kept running (Milakov and Gimelshein 2018).
 
 use crate::cpu::Tier;
-use crate::ops::{dot, exp, wide};
+use crate::isa::floats::{Strided, product};
+use crate::ops::{exp, wide};
+
+/// Cache rows at a time.
+pub(super) const ROWS: usize = 64;
 
 /// Running softmax of some query rows.
 pub(super) struct State<'a> {
@@ -10,105 +14,101 @@ pub(super) struct State<'a> {
     pub(super) outputs: &'a mut [f32], // [rows, values], not yet divided by the sums
 }
 
-/// Running softmax of one query row.
-pub(super) struct Row<'a> {
-    max: &'a mut f32,
-    sum: &'a mut f32,
-    output: &'a mut [f32],
-}
-
 impl State<'_> {
     pub(super) fn clear(&mut self) {
         self.maxima.fill(f32::NEG_INFINITY);
         self.sums.fill(0.0);
         self.outputs.fill(0.0);
     }
-
-    pub(super) fn row(&mut self, r: usize) -> Row<'_> {
-        let values = self.outputs.len() / self.sums.len();
-        Row {
-            max: &mut self.maxima[r],
-            sum: &mut self.sums[r],
-            output: &mut self.outputs[r * values..][..values],
-        }
-    }
 }
 
-/// The first `count` of some cache rows, `stride` numbers each.
+/// Up to [`ROWS`] cache rows.
 #[derive(Clone, Copy)]
-pub(super) struct Visible<'a> {
+pub(super) struct Tile<'a> {
+    /// How many.
     pub(super) count: usize,
-    pub(super) stride: usize,
-    pub(super) rows: &'a [f32],
+    /// `[numbers of a key][ROWS]`; what is there for rows that are missing does not matter.
+    pub(super) keys: &'a [f32],
+    /// `[count]` rows, each as long as a row of outputs.
+    pub(super) values: Strided<'a>,
 }
 
-/// Adds cache rows whose beginning is their value.
-pub(super) fn absorbed_row(
+/// Adds the rows of `tile` to `state`, one row of it for each row of `q`; query row `r` sees the first
+/// `visible(r)` of them.
+pub(super) fn add(
     tier: Tier,
-    q: &[f32],
-    keys: Visible<'_>,
+    q: Strided<'_>,
+    tile: Tile<'_>,
+    visible: &dyn Fn(usize) -> usize,
     scale: f32,
-    scores: &mut [f32],
-    row: &mut Row<'_>,
+    scores: &mut [f32], // [query rows, ROWS], of any content
+    state: &mut State<'_>,
 ) {
+    let rows = state.sums.len();
+    let values = state.outputs.len() / rows;
+    scores.fill(0.0);
+    let keys = Strided { numbers: tile.keys, stride: ROWS };
+    product(tier, q, keys, (rows, ROWS, tile.keys.len() / ROWS), (scores, ROWS));
+    soften_all(tier, scores, tile.count, visible, scale, state);
+    let weights = Strided { numbers: scores, stride: ROWS };
+    product(tier, weights, tile.values, (rows, values, tile.count), (state.outputs, values));
+}
+
+/// Turns scores `[rows, ROWS]` of up to `count` cache rows into weights, and goes on with the running softmax.
+pub(super) fn soften_all(
+    tier: Tier,
+    scores: &mut [f32],
+    count: usize,
+    visible: &dyn Fn(usize) -> usize,
+    scale: f32,
+    state: &mut State<'_>,
+) {
+    let values = state.outputs.len() / state.sums.len();
+    let exact = tier.is_scalar();
     wide(tier, || {
-        add(q, keys, (keys.rows, keys.stride), scale, scores, row, tier.is_scalar());
+        for (r, scores) in scores.chunks_exact_mut(ROWS).enumerate() {
+            let visible = visible(r).min(count);
+            let (max, sum) = (&mut state.maxima[r], &mut state.sums[r]);
+            let kept = soften(scores, visible, scale, exact, max, sum);
+            if kept != 1.0 {
+                state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= kept);
+            }
+        }
     });
 }
 
-/// Adds cache rows with separate values, `[rows, row.output.len()]`.
-pub(super) fn expanded_row(
-    tier: Tier,
-    q: &[f32],
-    keys: Visible<'_>,
-    values: &[f32],
-    scale: f32,
-    scores: &mut [f32],
-    row: &mut Row<'_>,
-) {
-    let stride = row.output.len();
-    wide(tier, || add(q, keys, (values, stride), scale, scores, row, tier.is_scalar()));
-}
-
+/// The weights of one row; what earlier outputs are to be multiplied with.
 #[inline(always)]
-fn add(
-    q: &[f32],
-    keys: Visible<'_>,
-    (values, stride): (&[f32], usize),
-    scale: f32,
+fn soften(
     scores: &mut [f32],
-    row: &mut Row<'_>,
+    visible: usize,
+    scale: f32,
     exact: bool,
-) {
-    let n = keys.count;
-    if n == 0 {
-        return;
+    max: &mut f32,
+    sum: &mut f32,
+) -> f32 {
+    let (scores, rest) = scores.split_at_mut(visible);
+    rest.fill(0.0);
+    if visible == 0 {
+        return 1.0;
     }
-    let scores = &mut scores[..n];
-    for (score, key) in scores.iter_mut().zip(keys.rows.chunks_exact(keys.stride)) {
-        *score = dot(q, key) * scale;
-    }
-    let top = scores.iter().fold(*row.max, |a, &b| a.max(b));
-    let kept = if *row.max == f32::NEG_INFINITY { 0.0 } else { (*row.max - top).exp() };
-    *row.max = top;
-    for score in scores.iter_mut() {
-        *score = if exact { (*score - top).exp() } else { exp(*score - top) };
-    }
-    *row.sum = *row.sum * kept + scores.iter().sum::<f32>();
-    if kept != 1.0 {
-        row.output.iter_mut().for_each(|o| *o *= kept);
-    }
-    // Four cache rows at a time: the output is read and written a quarter as often.
-    let len = row.output.len();
-    let value = |j: usize| &values[j * stride..][..len];
-    let fours = n / 4 * 4;
-    for j in (0..fours).step_by(4) {
-        let (p, v) = (&scores[j..j + 4], [value(j), value(j + 1), value(j + 2), value(j + 3)]);
-        for (i, o) in row.output.iter_mut().enumerate() {
-            *o += p[0] * v[0][i] + p[1] * v[1][i] + (p[2] * v[2][i] + p[3] * v[3][i]);
+    let mut tops = [*max; 16];
+    for scores in scores.chunks_mut(16) {
+        for (score, top) in scores.iter_mut().zip(&mut tops) {
+            *score *= scale;
+            *top = top.max(*score);
         }
     }
-    for (j, p) in scores.iter().enumerate().skip(fours) {
-        row.output.iter_mut().zip(value(j)).for_each(|(o, v)| *o += p * v);
+    let top = tops.iter().fold(*max, |a, &b| a.max(b));
+    let kept = if *max == f32::NEG_INFINITY { 0.0 } else { (*max - top).exp() };
+    *max = top;
+    let mut sums = [0.0; 16];
+    for scores in scores.chunks_mut(16) {
+        for (score, sum) in scores.iter_mut().zip(&mut sums) {
+            *score = if exact { (*score - top).exp() } else { exp(*score - top) };
+            *sum += *score;
+        }
     }
+    *sum = *sum * kept + sums.iter().sum::<f32>();
+    kept
 }

@@ -13,14 +13,11 @@ use std::ops::Range;
 
 use crate::cpu::Tier;
 use crate::isa::amx::{self, STEP, TILE, TileInputs};
-use crate::ops::{exp, wide};
+use crate::ops::wide;
 use crate::pool::Scratch;
 
 use super::Latent;
-use super::online::State;
-
-/// Cache rows at a time: two steps of a tile.
-const ROWS: usize = 64;
+use super::online::{ROWS, State, soften_all};
 
 /// Whether tiles do this: whole tiles of query rows and of values.
 pub(super) fn apply(tier: Tier, block: usize, cache: &Latent<'_>) -> bool {
@@ -50,7 +47,7 @@ pub(super) fn add(
         let n = ROWS.min(range.end - start);
         let row = scratch.row.resize(ROWS * width);
         row[n * width..].fill(0.0);
-        cache.decode(start, n, &mut row[..n * width]);
+        cache.decode(tier, start, n, &mut row[..n * width]);
         let halves = scratch.halves.resize(2 * ROWS * (padded + block));
         let (rows, weights) = halves.split_at_mut(2 * ROWS * padded);
         let (high, low) = rows.split_at_mut(ROWS * padded);
@@ -65,17 +62,9 @@ pub(super) fn add(
         let shape = (ROWS / TILE, block / TILE, padded / STEP);
         multiply(tier, panels, ROWS * padded, queries, padded, shape, (scores, ROWS));
         let (first, second) = weights.split_at_mut(block * ROWS);
-        wide(tier, || {
-            for r in 0..block {
-                let visible = seen(r).saturating_sub(start).min(n);
-                let scores = &mut scores[r * ROWS..][..ROWS];
-                let kept = soften(scores, visible, scale, &mut state.maxima[r], &mut state.sums[r]);
-                if kept != 1.0 {
-                    state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= kept);
-                }
-            }
-            split(scores, ROWS, ROWS, first, second);
-        });
+        let visible = |r: usize| seen(r).saturating_sub(start);
+        soften_all(tier, scores, n, &visible, scale, state);
+        wide(tier, || split(scores, ROWS, ROWS, first, second));
         let panels = scratch.panel.resize(2 * ROWS * values);
         let parts = panels.chunks_exact_mut(ROWS * values);
         for (rows, panel) in [&*high, &*low].into_iter().zip(parts) {
@@ -163,29 +152,4 @@ fn value_panel(rows: &[u16], padded: usize, values: usize, panel: &mut [u16]) {
             }
         }
     }
-}
-
-/// Turns scores into weights and goes on with the running softmax; what earlier outputs are to be
-/// multiplied with.
-#[inline(always)]
-fn soften(scores: &mut [f32], visible: usize, scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
-    let (scores, rest) = scores.split_at_mut(visible);
-    rest.fill(0.0);
-    if visible == 0 {
-        return 1.0;
-    }
-    let mut top = *max;
-    for score in scores.iter_mut() {
-        *score *= scale;
-        top = top.max(*score);
-    }
-    let kept = if *max == f32::NEG_INFINITY { 0.0 } else { (*max - top).exp() };
-    *max = top;
-    let mut total = 0.0;
-    for score in scores.iter_mut() {
-        *score = exp(*score - top);
-        total += *score;
-    }
-    *sum = *sum * kept + total;
-    kept
 }

@@ -1,0 +1,357 @@
+//! Products of f32 matrices: what attention is made of, and weights that are floats meeting many inputs.
+//!
+//! A tile of sums stays in registers while it goes along `k`; the right factor has its rows one after the
+//! other, so that lanes are neighbouring columns and no sum crosses them.
+
+use crate::cpu::Tier;
+
+/// Rows `stride` numbers apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strided<'a> {
+    pub(crate) numbers: &'a [f32],
+    pub(crate) stride: usize,
+}
+
+/// `out[i][j] += Σ a[i][l] · b[l][j]`: `a` is `[m][k]`, `b` `[k][n]`, `out` `[m][n]` with rows `stride` apart.
+///
+/// # Panics
+/// If a row is missing.
+pub(crate) fn product(
+    tier: Tier,
+    a: Strided<'_>,
+    b: Strided<'_>,
+    (m, n, k): (usize, usize, usize),
+    (out, stride): (&mut [f32], usize),
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let end = |rows: usize, stride: usize, len: usize| (rows - 1) * stride + len;
+    assert!(end(m, a.stride, k) <= a.numbers.len(), "left factor");
+    assert!(end(k, b.stride, n) <= b.numbers.len(), "right factor");
+    assert!(n <= stride && end(m, stride, n) <= out.len(), "sums");
+    let mut done = 0; // columns
+    #[cfg(target_arch = "x86_64")]
+    {
+        let factors = [(a.numbers.as_ptr(), a.stride), (b.numbers.as_ptr(), b.stride)];
+        if tier.has_avx512() {
+            // SAFETY: the tier has the instructions; factors and sums are as long, by the assertions.
+            unsafe { avx512::product(factors, (m, n, k), out.as_mut_ptr(), stride) };
+            done = n / avx512::LANES * avx512::LANES;
+        } else if tier.has_avx2() {
+            // SAFETY: as above.
+            unsafe { avx2::product(factors, (m, n, k), out.as_mut_ptr(), stride) };
+            done = n / avx2::LANES * avx2::LANES;
+        }
+    }
+    let _ = tier;
+    if done == n {
+        return;
+    }
+    for (a, out) in a.numbers.chunks(a.stride).zip(out.chunks_mut(stride)).take(m) {
+        for (&a, b) in a[..k].iter().zip(b.numbers.chunks(b.stride)) {
+            for (out, b) in out[done..n].iter_mut().zip(&b[done..n]) {
+                *out += a * b;
+            }
+        }
+    }
+}
+
+/// Writes the transpose of `from` `[rows][cols]` to `to` `[cols][stride]`.
+///
+/// # Panics
+/// If a row is missing, or `stride` is below `rows`.
+pub(crate) fn transpose(
+    tier: Tier,
+    from: Strided<'_>,
+    (rows, cols): (usize, usize),
+    (to, stride): (&mut [f32], usize),
+) {
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    assert!((rows - 1) * from.stride + cols <= from.numbers.len(), "rows");
+    assert!(rows <= stride && (cols - 1) * stride + rows <= to.len(), "columns");
+    let mut done = (0, 0); // rows, cols in whole tiles
+    #[cfg(target_arch = "x86_64")]
+    if tier.has_avx512() {
+        const TILE: usize = 16;
+        done = (rows / TILE * TILE, cols / TILE * TILE);
+        for r in (0..done.0).step_by(TILE) {
+            for c in (0..done.1).step_by(TILE) {
+                // SAFETY: the tier has the instructions; the tile is inside of both, by the assertions.
+                unsafe {
+                    let tile = (from.numbers.as_ptr().add(r * from.stride + c), from.stride);
+                    avx512::turn(tile, (to.as_mut_ptr().add(c * stride + r), stride));
+                }
+            }
+        }
+    }
+    let _ = tier;
+    for r in 0..rows {
+        let row = &from.numbers[r * from.stride..][..cols];
+        let first = if r < done.0 { done.1 } else { 0 };
+        for (c, &number) in row.iter().enumerate().skip(first) {
+            to[c * stride + r] = number;
+        }
+    }
+}
+
+/// Widens f16 numbers, little-endian.
+///
+/// # Panics
+/// If `out` has another length.
+pub(crate) fn widen_f16(tier: Tier, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(bytes.len(), 2 * out.len(), "two bytes a number");
+    #[cfg(target_arch = "x86_64")]
+    if tier.has_avx2() {
+        // SAFETY: the tier has the instructions; the lengths agree.
+        return unsafe { avx2::widen_f16(bytes.as_ptr(), out) };
+    }
+    let _ = tier;
+    for (bytes, out) in bytes.chunks_exact(2).zip(out) {
+        *out = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+    }
+}
+
+/// The kernel of one tier: `$rows` rows by `$vectors` vectors of sums in registers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! kernel {
+    ($features:literal, $lanes:literal, [$rows:literal, $vectors:literal],
+     $zero:ident, $load:ident, $store:ident, $set:ident, $fmadd:ident) => {
+        /// Numbers in a register.
+        pub(super) const LANES: usize = $lanes;
+        const ROWS: usize = $rows;
+        const VECTORS: usize = $vectors;
+
+        /// [`super::product`] for as many columns as fill vectors.
+        ///
+        /// # Safety
+        /// The CPU has the instructions; factors and sums have the rows that `shape` says.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn product(
+            factors: [(*const f32, usize); 2],
+            (m, n, k): (usize, usize, usize),
+            out: *mut f32,
+            stride: usize,
+        ) {
+            let [(a, a_stride), (b, b_stride)] = factors;
+            let mut column = 0;
+            while column + LANES <= n {
+                let wide = column + VECTORS * LANES <= n;
+                let mut row = 0;
+                while row < m {
+                    // SAFETY: rows and columns are below their counts.
+                    unsafe {
+                        let a = (a.add(row * a_stride), a_stride);
+                        let b = (b.add(column), b_stride);
+                        let out = (out.add(row * stride + column), stride);
+                        row += match (m - row, wide) {
+                            (ROWS.., true) => tile::<ROWS, VECTORS>(a, b, k, out),
+                            (ROWS.., false) => tile::<ROWS, 1>(a, b, k, out),
+                            (2.., true) => tile::<2, VECTORS>(a, b, k, out),
+                            (2.., false) => tile::<2, 1>(a, b, k, out),
+                            (_, true) => tile::<1, VECTORS>(a, b, k, out),
+                            (_, false) => tile::<1, 1>(a, b, k, out),
+                        };
+                    }
+                }
+                column += if wide { VECTORS * LANES } else { LANES };
+            }
+        }
+
+        /// A tile of sums; how many rows it has.
+        ///
+        /// # Safety
+        /// As for [`product`]; factors and sums have the tile.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn tile<const R: usize, const V: usize>(
+            (a, a_stride): (*const f32, usize),
+            (b, b_stride): (*const f32, usize),
+            k: usize,
+            (out, stride): (*mut f32, usize),
+        ) -> usize {
+            let mut sums = [[$zero(); V]; R];
+            // SAFETY: by contract.
+            unsafe {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = $load(out.add(r * stride + v * LANES));
+                    }
+                }
+                for l in 0..k {
+                    let mut right = [$zero(); V];
+                    for (v, right) in right.iter_mut().enumerate() {
+                        *right = $load(b.add(l * b_stride + v * LANES));
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let left = $set(*a.add(r * a_stride + l));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = $fmadd(left, right, *sum);
+                        }
+                    }
+                }
+                for (r, sums) in sums.into_iter().enumerate() {
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        $store(out.add(r * stride + v * LANES), sum);
+                    }
+                }
+            }
+            R
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_storeu_ps,
+    };
+
+    kernel!(
+        "avx2,fma",
+        8,
+        [6, 2],
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps
+    );
+
+    /// Widens f16 numbers.
+    ///
+    /// # Safety
+    /// The CPU has F16C; there are two bytes for each number.
+    #[target_feature(enable = "avx2,f16c")]
+    pub(super) unsafe fn widen_f16(bytes: *const u8, out: &mut [f32]) {
+        for (i, eight) in out.chunks_mut(8).enumerate() {
+            // SAFETY: by contract; the last numbers are copied to where there is room for eight.
+            unsafe {
+                let at = bytes.add(i * 16);
+                if eight.len() == 8 {
+                    let wide = _mm256_cvtph_ps(_mm_loadu_si128(at.cast()));
+                    _mm256_storeu_ps(eight.as_mut_ptr(), wide);
+                } else {
+                    let (mut narrow, mut wide) = ([0u8; 16], [0.0f32; 8]);
+                    at.copy_to_nonoverlapping(narrow.as_mut_ptr(), 2 * eight.len());
+                    let numbers = _mm256_cvtph_ps(_mm_loadu_si128(narrow.as_ptr().cast()));
+                    _mm256_storeu_ps(wide.as_mut_ptr(), numbers);
+                    eight.copy_from_slice(&wide[..eight.len()]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    };
+
+    use crate::isa::moves512::transpose;
+
+    kernel!(
+        "avx512f,fma",
+        16,
+        [6, 4],
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps
+    );
+
+    /// Writes the transpose of 16 rows of 16 numbers.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F; both have the rows, as far apart as they say.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn turn((from, stride): (*const f32, usize), (to, apart): (*mut f32, usize)) {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: by contract.
+            *row = unsafe { _mm512_loadu_si512(from.add(r * stride).cast()) };
+        }
+        for (c, column) in transpose(rows).into_iter().enumerate() {
+            // SAFETY: by contract.
+            unsafe { _mm512_storeu_si512(to.add(c * apart).cast(), column) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::battery::Random;
+
+    #[test]
+    fn products_of_all_shapes_are_the_sums_they_are_said_to_be() {
+        let mut random = Random::new(3);
+        for (m, n, k) in [(1, 1, 1), (2, 16, 3), (7, 64, 33), (13, 75, 20), (6, 100, 64), (0, 5, 5)]
+        {
+            let (a_stride, b_stride, stride) = (k + 3, n + 5, n + 1);
+            let mut numbers =
+                |count: usize| -> Vec<f32> { (0..count).map(|_| random.float()).collect() };
+            let (a, b) = (numbers(m * a_stride), numbers(k * b_stride));
+            let begun = numbers(m * stride);
+            for tier in Tier::available() {
+                let mut out = begun.clone();
+                let left = Strided { numbers: &a, stride: a_stride };
+                let right = Strided { numbers: &b, stride: b_stride };
+                product(tier, left, right, (m, n, k), (&mut out, stride));
+                for (at, (out, begun)) in out.iter().zip(&begun).enumerate() {
+                    let (i, j) = (at / stride, at % stride);
+                    let sum: f32 = (0..k)
+                        .map(|l| a[i * a_stride + l] * b.get(l * b_stride + j).unwrap_or(&0.0))
+                        .sum();
+                    let expected = if j < n { begun + sum } else { *begun };
+                    assert!(
+                        (out - expected).abs() < 1e-5,
+                        "{tier} {m} {n} {k}: {out} for {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_turned_has_rows_for_columns() {
+        let mut random = Random::new(4);
+        for (rows, cols) in [(1, 1), (16, 16), (33, 50), (64, 7)] {
+            let (stride, apart) = (cols + 2, rows + 3);
+            let from: Vec<f32> = (0..rows * stride).map(|_| random.float()).collect();
+            for tier in Tier::available() {
+                let mut to = vec![9.0; cols * apart];
+                let rows_of = Strided { numbers: &from, stride };
+                transpose(tier, rows_of, (rows, cols), (&mut to, apart));
+                for (at, &number) in to.iter().enumerate() {
+                    let (c, r) = (at / apart, at % apart);
+                    let expected = if r < rows { from[r * stride + c] } else { 9.0 };
+                    assert_eq!(number, expected, "{tier} {rows} {cols}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_f16_widens_to_itself() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        for tier in Tier::available() {
+            // All in whole vectors, and some in none.
+            for range in [0..bytes.len(), 2 * 0x3C00..2 * 0x3C07] {
+                let bytes = &bytes[range];
+                let mut out = vec![0.0; bytes.len() / 2];
+                widen_f16(tier, bytes, &mut out);
+                for (bytes, out) in bytes.chunks_exact(2).zip(out) {
+                    let number = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+                    assert!(out == number || out.is_nan() && number.is_nan(), "{out} for {number}");
+                }
+            }
+        }
+    }
+}
