@@ -9,6 +9,7 @@ use crate::isa::{
     amx::THIN,
     avx2::{self, words},
     avx512::bytes,
+    floats::{self, Strided},
 };
 use crate::matrix::Matrix;
 use crate::ops;
@@ -21,6 +22,11 @@ const FEW: usize = 4;
 const FEW_ROWS: usize = 64;
 /// Most rows of a task with many columns.
 const MANY_ROWS: usize = 256;
+/// Rows, and weights of each, that are widened to f32 at a time: 64 KiB.
+#[cfg(target_arch = "x86_64")]
+const DENSE_ROWS: usize = 32;
+#[cfg(target_arch = "x86_64")]
+const DENSE_COLS: usize = 512;
 /// Blocks of 256 weights that are unpacked to bytes at a time: at most 24 KiB with their factors, which stay
 /// in the first-level cache while all columns pass.
 #[cfg(target_arch = "x86_64")]
@@ -88,9 +94,12 @@ pub(crate) struct RowRange {
 enum Path {
     /// Scalar twin: decoded rows, f32 inputs.
     Decoded,
-    /// f32 inputs with weights that are floats.
+    /// f32 inputs with weights that are floats, in place.
     #[cfg(target_arch = "x86_64")]
     Floats(FloatGemv),
+    /// f32 inputs with weights that are floats, widened once for all columns.
+    #[cfg(target_arch = "x86_64")]
+    Dense,
     /// Quantized inputs in this order, weights in place.
     #[cfg(target_arch = "x86_64")]
     Gemv(Gemv, &'static Order),
@@ -110,7 +119,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx512() {
         if let Some(gemv) = spec.floats512 {
-            return Path::Floats(gemv);
+            return if columns > FEW { Path::Dense } else { Path::Floats(gemv) };
         }
         if let Some(kernels) = &spec.avx512 {
             if columns <= FEW {
@@ -122,7 +131,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx2() {
         if let Some(gemv) = spec.floats256 {
-            return Path::Floats(gemv);
+            return if columns > FEW { Path::Dense } else { Path::Floats(gemv) };
         }
         if let Some(kernels) = &spec.avx2 {
             let few = Path::Gemv(kernels.gemv, &avx2::ORDER);
@@ -148,7 +157,7 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
     match path(cpu.tier(), matrix, columns.len()) {
         Path::Decoded => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Floats(_) => {}
+        Path::Floats(_) | Path::Dense => {}
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
         #[cfg(target_arch = "x86_64")]
@@ -183,7 +192,9 @@ pub(crate) fn compute<'s>(
     match path(tier, matrix, columns.len()) {
         Path::Decoded => decoded(&rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Floats(gemv) => floats(gemv, &rows, inputs, columns, scratch),
+        Path::Floats(gemv) => in_place(gemv, &rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Dense => dense(tier, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(gemv, order) => few(gemv, order, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
@@ -229,7 +240,7 @@ fn blocks_of(matrix: &Matrix<'_>) -> Blocks {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn floats(
+fn in_place(
     gemv: FloatGemv,
     matrix: &Matrix<'_>,
     inputs: &Inputs,
@@ -250,6 +261,54 @@ fn floats(
     }
 }
 
+/// Widens some weights of some rows, turns them, and multiplies them with all columns.
+#[cfg(target_arch = "x86_64")]
+fn dense(
+    tier: Tier,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    let (rows, cols, n) = (matrix.rows(), matrix.cols(), columns.len());
+    let weight = matrix.format().block_bytes(); // a block of floats is one
+    let values = scratch.values.resize(n * rows);
+    values.fill(0.0);
+    let wide = scratch.row.resize(DENSE_ROWS * DENSE_COLS);
+    let turned = scratch.turned.resize(DENSE_ROWS * DENSE_COLS);
+    for start in (0..rows).step_by(DENSE_ROWS) {
+        let count = DENSE_ROWS.min(rows - start);
+        for from in (0..cols).step_by(DENSE_COLS) {
+            let len = DENSE_COLS.min(cols - from);
+            for (r, wide) in wide.chunks_exact_mut(DENSE_COLS).enumerate().take(count) {
+                let row = matrix.slice(start + r, 1);
+                matrix
+                    .format()
+                    .decode(&row.bytes()[from * weight..][..len * weight], &mut wide[..len]);
+            }
+            let wide = Strided { numbers: wide, stride: DENSE_COLS };
+            floats::transpose(tier, wide, (count, len), (turned, DENSE_ROWS));
+            let turned = Strided { numbers: turned, stride: DENSE_ROWS };
+            let mut multiply = |first: usize, group: Strided<'_>, m: usize| {
+                let out = &mut values[first * rows + start..];
+                floats::product(tier, group, turned, (m, count, len), (out, rows));
+            };
+            match columns {
+                Columns::Range { start, len: n } => {
+                    let numbers = &inputs.rows_from(start)[from..];
+                    multiply(0, Strided { numbers, stride: cols }, n);
+                }
+                Columns::List(list) => {
+                    for (c, &column) in list.iter().enumerate() {
+                        let numbers = &inputs.row(column as usize)[from..];
+                        multiply(c, Strided { numbers, stride: cols }, 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn few(
     gemv: Gemv,
@@ -267,7 +326,7 @@ fn few(
             *column = inputs.column(order, columns.get(c + i));
         }
         let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
-        // SAFETY: as in `floats`; the columns have the matrix's blocks.
+        // SAFETY: as in `in_place`; the columns have the matrix's blocks.
         unsafe { gemv(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr()) };
     }
 }

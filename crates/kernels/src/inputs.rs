@@ -103,6 +103,12 @@ impl Inputs {
         &self.floats[row * self.cols..][..self.cols]
     }
 
+    /// The vectors from `row` on, `[.., cols]`.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn rows_from(&self, row: usize) -> &[f32] {
+        &self.floats[row * self.cols..]
+    }
+
     fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }

@@ -24,6 +24,8 @@ pub(crate) struct Scratch {
     pub(crate) values: Aligned<f32>,
     /// Products kept while others are computed.
     pub(crate) kept: Aligned<f32>,
+    /// Rows turned to columns.
+    pub(crate) turned: Aligned<f32>,
     /// Sums of tiles.
     pub(crate) sums: Aligned<f32>,
     /// Unpacked weights.

@@ -155,7 +155,7 @@ impl Attention {
             }
             let q = Strided { numbers: &q[first_row * cache.width..], stride: cache.width };
             let rows = scratch.row.resize(ROWS * cache.width);
-            let keys = scratch.kept.resize(ROWS * cache.width);
+            let keys = scratch.turned.resize(ROWS * cache.width);
             let scores = scratch.values.resize(ROWS * block);
             for start in (run * run_len..end).step_by(ROWS) {
                 let count = ROWS.min(end - start);
@@ -246,7 +246,7 @@ impl Attention {
         cpu.pool().run(heads, &|scratch, h| {
             // The head's keys and values, brought together once for all tokens.
             let tiles = n.div_ceil(ROWS);
-            let keys = scratch.row.resize(tiles * ROWS * key);
+            let keys = scratch.turned.resize(tiles * ROWS * key);
             let values = scratch.kept.resize(n * value);
             for (j, values) in values.chunks_exact_mut(value).enumerate() {
                 values.copy_from_slice(&kv[(j * heads + h) * wide + nope..][..value]);

@@ -258,7 +258,7 @@ mod avx512 {
     kernel!(
         "avx512f,fma",
         16,
-        [6, 4],
+        [12, 2],
         _mm512_setzero_ps,
         _mm512_loadu_ps,
         _mm512_storeu_ps,
