@@ -25,9 +25,8 @@ unsafe impl Codes512 for Iq4Nl {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks; the table has 64 bytes.
-        let (d, levels) = unsafe {
-            (f16_strided::<{ BYTES as i32 }>(at), _mm512_loadu_si512(TABLE.as_ptr().cast()))
-        };
+        let (d, levels) =
+            unsafe { (f16_strided::<BYTES>(at), _mm512_loadu_si512(TABLE.as_ptr().cast())) };
         let d = twice(d);
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 2) };

@@ -21,7 +21,7 @@ unsafe impl Codes512 for Q40 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
-        let d = twice(unsafe { f16_strided::<{ BYTES as i32 }>(at) });
+        let d = twice(unsafe { f16_strided::<BYTES>(at) });
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 2) };
         // SAFETY: as above.

@@ -19,9 +19,7 @@ unsafe impl Codes512 for Q41 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
-        let (d, m) = unsafe {
-            (f16_strided::<{ BYTES as i32 }>(at), f16_strided::<{ BYTES as i32 }>(at.add(2)))
-        };
+        let (d, m) = unsafe { (f16_strided::<BYTES>(at), f16_strided::<BYTES>(at.add(2))) };
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 4) };
         // SAFETY: as above.

@@ -21,7 +21,7 @@ unsafe impl Codes512 for Q50 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
-        let d = unsafe { f16_strided::<{ BYTES as i32 }>(at) };
+        let d = unsafe { f16_strided::<BYTES>(at) };
         let codes = each!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             unsafe {

@@ -24,9 +24,7 @@ unsafe impl Codes512 for Q80 {
     unsafe fn unpack(at: *const u8) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let (d, halves) = unsafe {
-            (f16_strided::<{ BYTES as i32 }>(at), |b: usize| {
-                _mm256_loadu_si256(at.add(b * BYTES + 2).cast())
-            })
+            (f16_strided::<BYTES>(at), |b: usize| _mm256_loadu_si256(at.add(b * BYTES + 2).cast()))
         };
         let d = twice(d);
         let offset = _mm512_set1_epi8(-128);
