@@ -202,6 +202,8 @@ struct Frame {
     is_guess: bool,
     /// Nobody wants it any more: it is freed as soon as its reads have ended.
     is_expired: bool,
+    /// Slices whose reads were taken back meanwhile.
+    taken_back: [bool; SLICES_MAX],
 }
 
 impl ExpertCache {
@@ -320,7 +322,9 @@ impl ExpertCache {
         let number = self.residency.number(layer, expert);
         let frame = match self.residency.place(number) {
             Place::There(frame) => {
-                self.found(frame);
+                if !self.found(frame) {
+                    return false;
+                }
                 frame
             }
             Place::Given(frame) => {
@@ -341,9 +345,13 @@ impl ExpertCache {
     }
 
     /// Keeps an expert, if it is in memory or on its way, until the next layer begins or it is
-    /// released; returns whether it is.
+    /// released; returns whether it is. What is there on a guess alone is not: the guess may end first.
     pub fn keep(&mut self, layer: usize, expert: usize) -> bool {
         let frame = self.residency.frame(self.residency.number(layer, expert));
+        let frame = frame.filter(|&frame| {
+            let Frame { is_guess, is_expired, .. } = &self.frames[frame];
+            !is_guess && !is_expired
+        });
         if let Some(frame) = frame {
             self.residency.pin(frame);
             self.in_use.push(frame);
@@ -365,17 +373,26 @@ impl ExpertCache {
 
     /// Begins to read an expert into a frame.
     fn read(&mut self, urgency: Urgency, layer: usize, expert: usize, frame: usize) {
-        let slices = &self.layers[layer];
-        let Frame { slots, missing, .. } = &mut self.frames[frame];
-        for (at, (stack, slot)) in slices.iter().zip(slots).enumerate() {
-            let Some(slot) = slot.take() else { continue };
-            let offset = stack.offset + (expert * stack.len) as u64;
-            let tag = (frame * SLICES_MAX + at) as u64;
-            let read = Read::covering(tag, &stack.file, offset, stack.len, slot);
-            self.reader.submit(urgency, read);
-            *missing += 1;
-        }
+        (0..SLICES_MAX).for_each(|at| self.read_slice(urgency, (layer, expert, at), frame));
         self.residency.pin(frame);
+    }
+
+    /// Begins to read one slice of an expert into its frame, which is pinned.
+    fn read_slice(
+        &mut self,
+        urgency: Urgency,
+        (layer, expert, at): (usize, usize, usize),
+        frame: usize,
+    ) {
+        let Frame { slots, missing, taken_back, .. } = &mut self.frames[frame];
+        taken_back[at] = false;
+        let Some(stack) = self.layers[layer].get(at) else { return };
+        let Some(slot) = slots[at].take() else { return };
+        let offset = stack.offset + (expert * stack.len) as u64;
+        let tag = (frame * SLICES_MAX + at) as u64;
+        let read = Read::covering(tag, &stack.file, offset, stack.len, slot);
+        self.reader.submit(urgency, read);
+        *missing += 1;
     }
 
     /// Whether an expert is in memory or on its way.

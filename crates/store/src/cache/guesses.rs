@@ -75,8 +75,13 @@ impl ExpertCache {
         }
     }
 
-    /// The expert of `frame`, which was there already, has been picked.
-    pub(super) fn found(&mut self, frame: usize) {
+    /// The expert of `frame`, which was there already, has been picked. `false` if it cannot stay now.
+    pub(super) fn found(&mut self, frame: usize) -> bool {
+        let Some(number) = self.residency.expert(frame) else { return false };
+        let taken_back = self.frames[frame].taken_back;
+        if taken_back.contains(&true) && self.reader.in_flight() + SLICES_MAX > CAPACITY {
+            return false;
+        }
         let Frame { is_guess, is_expired, missing, .. } = &mut self.frames[frame];
         let was_foreseen = *is_guess || *is_expired || *missing > 0;
         // Given up, but not forgotten yet: now it stays.
@@ -84,6 +89,10 @@ impl ExpertCache {
         if self.forget_guess(frame) {
             self.guesses.allowance += 1.0;
             self.guesses.allow();
+        }
+        let (layer, expert) = (number / self.experts, number % self.experts);
+        for at in (0..SLICES_MAX).filter(|&at| taken_back[at]) {
+            self.read_slice(Urgency::Demand, (layer, expert, at), frame);
         }
         if self.frames[frame].missing > 0 {
             let tag = (frame * SLICES_MAX) as u64;
@@ -95,6 +104,7 @@ impl ExpertCache {
         } else {
             stats.hits += 1;
         }
+        true
     }
 
     /// It is no guess any more; returns whether it was one.
@@ -122,12 +132,14 @@ impl ExpertCache {
     fn give_up(&mut self, frame: usize) {
         self.residency.unpin(frame);
         let tag = (frame * SLICES_MAX) as u64;
-        let Frame { slots, missing, is_guess, is_expired, .. } = &mut self.frames[frame];
+        let Frame { slots, missing, is_guess, is_expired, taken_back, .. } =
+            &mut self.frames[frame];
         *is_guess = false;
         let slices = slots.iter().flatten().count() + *missing;
         let mut spared = 0;
         while let Some(read) = self.reader.withdraw(tag..tag + SLICES_MAX as u64) {
-            slots[read.tag as usize % SLICES_MAX] = Some(read.slot);
+            let at = read.tag as usize % SLICES_MAX;
+            (slots[at], taken_back[at]) = (Some(read.slot), true);
             *missing -= 1;
             spared += 1;
         }

@@ -132,7 +132,7 @@ proptest! {
     #[test]
     fn any_sequence_of_picks_gives_right_bytes(
         frames in 6usize..48,
-        steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..7), 1..40),
+        steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..8), 1..40),
     ) {
         let model = model();
         let options = CacheOptions { guesses: true, ..options(frames) };
@@ -146,6 +146,11 @@ proptest! {
                 4 => (picks[0]..EXPERTS).for_each(|expert| cache.guess(layer, expert)),
                 5 => cache.guess((layer + 1) % LAYERS, picks[0]),
                 2 => cache.monitor().give_back(20_000),
+                6 => {
+                    cache.begin_layer();
+                    cache.keep(layer, picks[0]);
+                    cache.end_guesses(layer);
+                }
                 // Asked for, and never awaited.
                 3 => {
                     cache.begin_layer();
@@ -219,6 +224,26 @@ fn demand_overtakes_guesses_and_what_they_have_not_read_is_not_read() {
     assert_eq!(cache.residency.frame(0), None, "what is wrong is not kept");
     pick(&mut cache, 0, &[0]).unwrap();
     expect(&model, &cache, 0, 0);
+}
+
+#[test]
+fn a_guess_that_was_given_up_half_read_and_is_picked_before_it_has_landed_is_read_to_its_end() {
+    let model = model();
+    let (mut cache, open, reads) = guessing(&model, 40);
+    open.store(false, Ordering::Relaxed);
+    cache.guess(0, 0);
+    while reads.load(Ordering::Relaxed) < 2 {
+        std::thread::yield_now();
+    }
+    // Its third slice waits, and is taken back.
+    cache.begin_layer();
+    cache.end_guesses(0);
+    cache.begin_layer();
+    assert!(cache.request(0, 0), "it is on its way");
+    open.store(true, Ordering::Relaxed);
+    cache.wait(0, 0).unwrap();
+    expect(&model, &cache, 0, 0);
+    assert_eq!(reads.load(Ordering::Relaxed), 3, "and no slice twice");
 }
 
 #[test]
