@@ -2,7 +2,7 @@
 //! `cargo run --release -p cachalot-kernels --example rates [FORMAT] [COLUMNS...]`.
 //!
 //! Prints, per format, tier and number of columns, the bytes of weights read per second and the
-//! multiplications per second, best of several rounds: over matrices too large for the caches, and
+//! multiplications per second ([`Matrix::coarse`]), best of several rounds: over matrices too large for the caches, and
 //! over one of 512 KiB a thread that stays there. Where the two are far apart, memory is the limit.
 
 use std::time::Instant;
@@ -51,7 +51,9 @@ fn rate(format: Format, cpu: &Cpu, n: usize, target: usize) -> f64 {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *b = (x >> 24) as u8;
     }
-    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes) else { return 0.0 };
+    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes).map(Matrix::coarse) else {
+        return 0.0;
+    };
     let mut inputs = Inputs::new();
     inputs.reset(n, COLS).iter_mut().enumerate().for_each(|(i, v)| *v = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; rows * n];

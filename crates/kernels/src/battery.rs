@@ -62,29 +62,32 @@ fn check(format: Format, tier: Tier, (rows, cols, n): (usize, usize, usize), byt
     let scale = [1.0, 1e-12, 1e10][random.next() as usize % 3];
     let x: Vec<f32> = (0..n * cols).map(|_| random.float() * scale).collect();
     inputs.reset(n, cols).copy_from_slice(&x);
-    let matrix = Matrix::new(format, rows, cols, bytes).unwrap();
-    let mut out = vec![f32::NAN; rows * n];
-    let columns = Columns::Range { start: 0, len: n };
-    cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
-    // Few columns meet inputs of 16 bits; many, words of 14 bits, or, with AVX-512, 8 bits or bf16.
-    let bound = match n {
-        0..=4 => 3e-5,
-        _ if tier.has_avx512() => 1.0 / 256.0,
-        _ => 1.0 / 8192.0,
-    };
-    let mut row = vec![0.0; cols];
-    for r in 0..rows {
-        matrix.row(r, &mut row);
-        for c in 0..n {
-            let (sum, magnitude) = expected(&row, &x[c * cols..][..cols]);
-            let error = (f64::from(out[c * rows + r]) - sum).abs();
-            assert!(
-                error <= magnitude * bound + 1e-30,
-                "{format} {tier} [{rows} x {cols}] row {r} column {c} of {n}: {} for {sum}, \
-                 off by {:.2e} of the magnitude",
-                out[c * rows + r],
-                error / magnitude
-            );
+    let plain = Matrix::new(format, rows, cols, bytes).unwrap();
+    for matrix in [plain, plain.coarse()] {
+        let mut out = vec![f32::NAN; rows * n];
+        let columns = Columns::Range { start: 0, len: n };
+        cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
+        // Few columns meet inputs of 16 bits; many, bf16 on tiles, 8 or 16 bits with AVX-512, or words of 14.
+        let bound = match n {
+            0..=4 => 3e-5,
+            _ if tier.has_amx() || tier.has_avx512() && matrix.is_coarse() => 1.0 / 256.0,
+            _ if tier.has_avx512() => 3e-5,
+            _ => 1.0 / 8192.0,
+        };
+        let mut row = vec![0.0; cols];
+        for r in 0..rows {
+            matrix.row(r, &mut row);
+            for c in 0..n {
+                let (sum, magnitude) = expected(&row, &x[c * cols..][..cols]);
+                let error = (f64::from(out[c * rows + r]) - sum).abs();
+                assert!(
+                    error <= magnitude * bound + 1e-30,
+                    "{format} {tier} [{rows} x {cols}] row {r} column {c} of {n}: {} for {sum}, \
+                     off by {:.2e} of the magnitude",
+                    out[c * rows + r],
+                    error / magnitude
+                );
+            }
         }
     }
 }

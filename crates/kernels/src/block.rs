@@ -3,12 +3,12 @@
 use crate::buffer::Aligned;
 use crate::cpu::Tier;
 use crate::inputs::{BLOCK, Inputs};
-use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, Order, Rows};
+use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{
     amx::THIN,
     avx2::{self, words},
-    avx512::bytes,
+    avx512::{bytes, panel},
     floats::{self, Strided},
 };
 use crate::matrix::Matrix;
@@ -161,7 +161,9 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
         #[cfg(target_arch = "x86_64")]
-        Path::Bytes(_) => inputs.put_in_bytes(cpu.pool()),
+        Path::Bytes(_) if matrix.is_coarse() => inputs.put_in_bytes(cpu.pool()),
+        #[cfg(target_arch = "x86_64")]
+        Path::Bytes(_) => inputs.quantize(cpu.pool(), &NATURAL),
         #[cfg(target_arch = "x86_64")]
         Path::Words(_) => inputs.put_in_words(cpu.pool()),
         #[cfg(target_arch = "x86_64")]
@@ -321,9 +323,9 @@ fn few(
     let values = scratch.values.resize(columns.len() * matrix.rows());
     for c in (0..columns.len()).step_by(FEW) {
         let n = FEW.min(columns.len() - c);
-        let mut group: [Column; FEW] = [inputs.column(order, columns.get(c)); FEW];
+        let mut group: [Column; FEW] = [inputs.column(order, columns.get(c), 0); FEW];
         for (i, column) in group.iter_mut().enumerate().take(n) {
-            *column = inputs.column(order, columns.get(c + i));
+            *column = inputs.column(order, columns.get(c + i), 0);
         }
         let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
         // SAFETY: as in `in_place`; the columns have the matrix's blocks.
@@ -343,23 +345,29 @@ fn in_bytes(
     let (rows, n, blocks) = (matrix.rows(), columns.len(), blocks_of(matrix));
     let values = scratch.values.resize(n * rows);
     values.fill(0.0);
-    let codes = scratch.codes.resize(bytes::PANEL_ROWS * BYTES_BLOCKS * BLOCK);
-    let factors = bytes::PANEL_ROWS / bytes::LANES * BYTES_BLOCKS * bytes::factors(kernels.group);
+    let codes = scratch.codes.resize(panel::ROWS * BYTES_BLOCKS * BLOCK);
+    let factors = panel::GROUPS * BYTES_BLOCKS * panel::factors(kernels.group);
     let factors = scratch.scales.resize(factors);
-    let panel = bytes::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
-    for start in (0..rows).step_by(bytes::PANEL_ROWS) {
-        let count = bytes::PANEL_ROWS.min(rows - start);
+    let panel = panel::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
+    for start in (0..rows).step_by(panel::ROWS) {
+        let count = panel::ROWS.min(rows - start);
         let slice = matrix.slice(start, count);
         for from in (0..blocks.count()).step_by(BYTES_BLOCKS) {
             let range = from..blocks.count().min(from + BYTES_BLOCKS);
-            let len = range.len();
-            let column = |c: usize| inputs.bytes(columns.get(c), from);
-            let out = values[start..].as_mut_ptr();
+            let group = kernels.group;
+            let weights = bytes::Weights { panel, group, blocks: range.len(), rows: count };
+            let out = bytes::Sums { first: values[start..].as_mut_ptr(), stride: rows };
+            let coarse = |c: usize| inputs.bytes(columns.get(c), from);
+            let fine = |c: usize| inputs.column(&NATURAL, columns.get(c), from);
             // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
             // the matrix's blocks, and `values` their products.
             unsafe {
                 (kernels.unpack)(rows_of(&slice), blocks, range, panel);
-                bytes::product(panel, kernels.group, len, column, (count, n), (out, rows));
+                if matrix.is_coarse() {
+                    bytes::coarse(weights, coarse, n, out);
+                } else {
+                    bytes::fine(weights, fine, n, out);
+                }
             }
         }
     }

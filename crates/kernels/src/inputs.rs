@@ -4,8 +4,9 @@
 //! shared by all products with the same rows (the query and the latent projection; gate and up of
 //! all experts):
 //!
-//! - [`Plane`]: 16-bit integers with one scale for 256 inputs, as two bytes, for few columns;
-//! - [`Bytes`]: 8-bit integers with a scale for 32, for many columns on AVX-512;
+//! - [`Plane`]: 16-bit integers with one scale for 256 inputs, as two bytes, for few columns, and for
+//!   many on AVX-512;
+//! - [`Bytes`]: 8-bit integers with a scale for 32, for many columns of coarse matrices on AVX-512;
 //! - [`Words`]: integers of 14 bits, for many columns on AVX2;
 //! - [`Half`]: bf16, for tiles.
 //!
@@ -48,7 +49,7 @@ struct Plane {
     sums: Aligned<f32>,  // [rows, blocks, 16]
 }
 
-/// Inputs as bytes; see [`bytes::Column`].
+/// Inputs as bytes; see [`bytes::Coarse`].
 #[derive(Debug, Default)]
 struct Bytes {
     fresh: bool,
@@ -184,10 +185,10 @@ impl Inputs {
 
     /// Row `row` as bytes, from block `block` on; [`Inputs::put_in_bytes`] came before.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn bytes(&self, row: usize, block: usize) -> bytes::Column {
+    pub(crate) fn bytes(&self, row: usize, block: usize) -> bytes::Coarse {
         assert!(self.bytes.fresh, "put in bytes before they are multiplied");
         let at = row * self.blocks() + block;
-        bytes::Column {
+        bytes::Coarse {
             numbers: self.bytes.numbers[at * BLOCK..].as_ptr(),
             factors: self.bytes.factors[at * bytes::FACTORS..].as_ptr(),
         }
@@ -254,17 +255,17 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// The quantized row in this order; [`Inputs::quantize`] came before.
-    pub(crate) fn column(&self, order: &'static Order, row: usize) -> Column {
+    /// The quantized row in this order, from block `block` on; [`Inputs::quantize`] came before.
+    pub(crate) fn column(&self, order: &'static Order, row: usize, block: usize) -> Column {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         let plane = self.planes.iter().find(|p| std::ptr::eq(p.order, order) && p.fresh);
         let Some(plane) = plane else { unreachable!("quantized before it is multiplied") };
-        let blocks = self.blocks();
+        let at = row * self.blocks() + block;
         Column {
-            high: plane.high[row * blocks * BLOCK..].as_ptr(),
-            low: plane.low[row * blocks * BLOCK..].as_ptr(),
-            scale: plane.scale[row * blocks..].as_ptr(),
-            sums: plane.sums[row * blocks * 16..].as_ptr(),
+            high: plane.high[at * BLOCK..].as_ptr(),
+            low: plane.low[at * BLOCK..].as_ptr(),
+            scale: plane.scale[at..].as_ptr(),
+            sums: plane.sums[at * 16..].as_ptr(),
         }
     }
 
@@ -385,7 +386,7 @@ fn to_words(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
     block(floats, order, out)
 }
 
-/// Turns up to 256 inputs to bytes in natural order, with the factors of [`bytes::Column`].
+/// Turns up to 256 inputs to bytes in natural order, with the factors of [`bytes::Coarse`].
 #[cfg(target_arch = "x86_64")]
 fn to_bytes(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
     #[inline(always)]
@@ -446,6 +447,7 @@ fn halve_block(floats: &[f32], order: &Order, out: &mut [u16]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::NATURAL;
     use proptest::prelude::*;
 
     proptest! {
@@ -457,7 +459,7 @@ mod tests {
             let row: Vec<f32> = row.iter().map(|x| x * 2f32.powi(exponent)).collect();
             let mut inputs = Inputs::new();
             inputs.reset(1, row.len()).copy_from_slice(&row);
-            inputs.quantize(&Pool::new(1), &Order::NATURAL);
+            inputs.quantize(&Pool::new(1), &NATURAL);
             let plane = &inputs.planes[0];
             for (i, group) in row.chunks(BLOCK).enumerate() {
                 let largest = group.iter().fold(0.0f32, |a, x| a.max(x.abs()));
@@ -481,10 +483,10 @@ mod tests {
         let (mut inputs, pool) = (Inputs::new(), Pool::new(1));
         for value in [1.0, -2.0] {
             inputs.reset(1, 32).fill(value);
-            inputs.quantize(&pool, &Order::NATURAL);
-            inputs.halve(&pool, &Order::NATURAL);
+            inputs.quantize(&pool, &NATURAL);
+            inputs.halve(&pool, &NATURAL);
             assert_eq!(inputs.planes[0].sums[0], 16.0 * value);
-            assert_eq!(u32::from(inputs.half(&Order::NATURAL)[31]) << 16, f32::to_bits(value));
+            assert_eq!(u32::from(inputs.half(&NATURAL)[31]) << 16, f32::to_bits(value));
         }
     }
 }

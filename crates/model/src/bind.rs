@@ -216,7 +216,7 @@ impl Weight {
 }
 
 impl Elsewhere {
-    /// Matrix `index`, whose bytes these are.
+    /// Matrix `index`, an expert's, whose bytes these are.
     ///
     /// # Panics
     /// If they are not as many as it has.
@@ -224,6 +224,7 @@ impl Elsewhere {
         Matrix::new(self.format, self.rows, self.cols, bytes)
             .unwrap_or_else(|error| unreachable!("checked when it was bound: {error}"))
             .scaled(scale(&self.scales, index))
+            .coarse()
     }
 
     /// Rows of each matrix.

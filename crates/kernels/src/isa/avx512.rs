@@ -16,6 +16,7 @@ use std::arch::x86_64::{
 use super::{Blocks, Column, Kernels512, Order, Rows, amx};
 
 pub(crate) mod bytes;
+pub(crate) mod panel;
 
 /// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
 /// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
@@ -57,7 +58,7 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
         order: F::ORDER,
         group: F::GROUP,
         gemv: gemv::<F>,
-        unpack: bytes::unpack::<F>,
+        unpack: panel::unpack::<F>,
         tiles: amx::tiles::<F>,
         thin: amx::thin::<F>,
     }

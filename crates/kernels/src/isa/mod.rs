@@ -41,14 +41,14 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Weights as they lie in the row.
-    pub(crate) const NATURAL: Self = Self { quads: natural(), chain: 1 };
-
     /// Vectors of scales per 256 weights.
     pub(crate) const fn streams(&self) -> usize {
         4 / self.chain
     }
 }
+
+/// Weights as they lie in the row. Orders are told apart by their places, so there is one of it.
+pub(crate) static NATURAL: Order = Order { quads: natural(), chain: 1 };
 
 const fn natural() -> [u8; 64] {
     let mut quads = [0; 64];
@@ -107,9 +107,9 @@ pub(crate) struct Kernels512 {
     pub(crate) group: usize,
     /// Products of few columns.
     pub(crate) gemv: Gemv,
-    /// Unpacks some blocks of up to [`avx512::bytes::PANEL_ROWS`] rows; see [`avx512::bytes`].
+    /// Unpacks some blocks of up to [`avx512::panel::ROWS`] rows; see [`avx512::panel`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::bytes::Panel),
+    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::panel::Panel),
     /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
     /// Products with more columns than `gemv` takes and at most [`amx::THIN`]; see [`amx::thin`].

@@ -65,7 +65,7 @@ pub(crate) fn twice(x: __m256) -> __m512 {
     _mm512_permutexvar_ps(index, _mm512_castps256_ps512(x))
 }
 
-/// Sixteen scales, one for 16 weights each, by lane of the four streams of [`Order::NATURAL`].
+/// Sixteen scales, one for 16 weights each, by lane of the four streams of [`NATURAL`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn by_lane(scale: __m512) -> [__m512; 4] {

@@ -4,10 +4,10 @@ use std::arch::x86_64::{_mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_ps, _mm51
 
 use super::BYTES;
 use super::LEVELS;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, levels_512, nibbles, twice};
+use crate::isa::{NATURAL, Order};
 
 /// IQ4_NL's codes.
 pub(super) struct Iq4Nl;
@@ -18,7 +18,7 @@ pub(crate) static TABLE: [u8; 64] = levels_512(&LEVELS);
 // SAFETY: reads eight blocks of scale and 16 bytes of codes.
 unsafe impl Codes512 for Iq4Nl {
     const BYTES: usize = 8 * BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

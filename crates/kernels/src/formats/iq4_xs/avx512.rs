@@ -8,10 +8,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::formats::iq4_nl::avx512::TABLE;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_one, nibbles, twice};
+use crate::isa::{NATURAL, Order};
 
 /// IQ4_XS's codes.
 pub(super) struct Iq4Xs;
@@ -19,7 +19,7 @@ pub(super) struct Iq4Xs;
 // SAFETY: reads 8 bytes of header and 128 bytes of codes.
 unsafe impl Codes512 for Iq4Xs {
     const BYTES: usize = BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

@@ -6,10 +6,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::{DOUBLED, half_scale};
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, levels_512, nibbles, twice};
+use crate::isa::{NATURAL, Order};
 
 /// MXFP4's codes.
 pub(super) struct Mxfp4;
@@ -20,7 +20,7 @@ pub(crate) static TABLE: [u8; 64] = levels_512(&DOUBLED);
 // SAFETY: reads eight blocks of exponent and 16 bytes of codes.
 unsafe impl Codes512 for Mxfp4 {
     const BYTES: usize = 8 * BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

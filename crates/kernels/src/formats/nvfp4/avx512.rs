@@ -9,10 +9,10 @@ use std::arch::x86_64::{
 use super::BYTES;
 use super::half_scale;
 use crate::formats::mxfp4::avx512::TABLE;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::by_lane;
+use crate::isa::{NATURAL, Order};
 
 /// NVFP4's codes.
 pub(super) struct Nvfp4;
@@ -23,7 +23,7 @@ const NIBBLE: i64 = 0x0004_0004_0004_0004;
 // SAFETY: reads four blocks of 4 scales and 32 bytes of codes.
 unsafe impl Codes512 for Nvfp4 {
     const BYTES: usize = 4 * BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 16;
 
     #[inline]

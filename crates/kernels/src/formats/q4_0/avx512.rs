@@ -3,10 +3,10 @@
 use std::arch::x86_64::{_mm512_mul_ps, _mm512_set1_ps};
 
 use super::BYTES;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+use crate::isa::{NATURAL, Order};
 
 /// Q4_0's codes.
 pub(super) struct Q40;
@@ -14,7 +14,7 @@ pub(super) struct Q40;
 // SAFETY: reads eight blocks of scale and 16 bytes of codes.
 unsafe impl Codes512 for Q40 {
     const BYTES: usize = 8 * BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

@@ -1,10 +1,10 @@
 //! Q4_1 on AVX-512.
 
 use super::BYTES;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+use crate::isa::{NATURAL, Order};
 
 /// Q4_1's codes.
 pub(super) struct Q41;
@@ -12,7 +12,7 @@ pub(super) struct Q41;
 // SAFETY: reads eight blocks of scale, minimum and 16 bytes of codes.
 unsafe impl Codes512 for Q41 {
     const BYTES: usize = 8 * BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

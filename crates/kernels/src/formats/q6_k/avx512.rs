@@ -8,10 +8,10 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_one};
+use crate::isa::{NATURAL, Order};
 
 /// Q6_K's codes.
 pub(super) struct Q6K;
@@ -19,7 +19,7 @@ pub(super) struct Q6K;
 // SAFETY: reads 192 bytes of codes, 16 of scales and the factor.
 unsafe impl Codes512 for Q6K {
     const BYTES: usize = BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 16;
 
     #[inline]

@@ -5,10 +5,10 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, join, twice};
+use crate::isa::{NATURAL, Order};
 
 /// Q8_0's codes.
 pub(super) struct Q80;
@@ -16,7 +16,7 @@ pub(super) struct Q80;
 // SAFETY: reads eight blocks of scale and 32 codes.
 unsafe impl Codes512 for Q80 {
     const BYTES: usize = 8 * BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

@@ -3,10 +3,10 @@
 use std::arch::x86_64::{_mm512_loadu_si512, _mm512_set1_ps};
 
 use super::BYTES;
-use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::f16_one;
+use crate::isa::{NATURAL, Order};
 
 /// TQ1_0's codes.
 pub(super) struct Tq10;
@@ -24,7 +24,7 @@ fn part<const N: usize, const TRITS: u32>(bytes: &[u8], out: &mut [u8]) {
 // SAFETY: reads 52 bytes of trits and the factor.
 unsafe impl Codes512 for Tq10 {
     const BYTES: usize = BYTES;
-    const ORDER: &'static Order = &Order::NATURAL;
+    const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
 
     #[inline]

@@ -31,7 +31,11 @@ impl Dense {
     }
 
     pub(crate) fn mlp(&self) -> Mlp<'_> {
-        Mlp { gate: self.gate.matrix(), up: self.up.matrix(), down: self.down.matrix() }
+        Mlp {
+            gate: self.gate.matrix().coarse(),
+            up: self.up.matrix().coarse(),
+            down: self.down.matrix().coarse(),
+        }
     }
 }
 

@@ -60,9 +60,9 @@ impl Layer {
     /// Gate and up of one expert.
     fn gate_up(&self, expert: usize) -> (Matrix<'_>, Matrix<'_>) {
         match &self.gate_up {
-            GateAndUp::Apart(gate, up) => (gate.get(expert), up.get(expert)),
+            GateAndUp::Apart(gate, up) => (gate.get(expert).coarse(), up.get(expert).coarse()),
             GateAndUp::Merged(both) => {
-                let (both, width) = (both.get(expert), both.rows() / 2);
+                let (both, width) = (both.get(expert).coarse(), both.rows() / 2);
                 (both.slice(0, width), both.slice(width, width))
             }
         }
@@ -129,7 +129,7 @@ impl Experts for Resident {
         let mut start = 0;
         for group in picks.groups() {
             let columns = Columns::Range { start, len: group.tokens.len() };
-            let matrix = weights.down.get(group.expert);
+            let matrix = weights.down.get(group.expert).coarse();
             let (targets, weights) = (group.tokens, group.weights);
             downs.push(Weighted { matrix, columns, targets, weights });
             start += group.tokens.len();

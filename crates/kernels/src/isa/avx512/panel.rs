@@ -1,0 +1,193 @@
+//! Blocks of rows, unpacked and turned so that sixteen rows lie side by side.
+//!
+//! ```text
+//! codes    [groups of 16 rows][blocks][64 fours of weights][16 rows][4]    u8, as the format has them
+//! factors  [groups of 16 rows][blocks][scales, then minima][groups of weights][16 rows]   f32
+//! ```
+//! Sums of products then need no adding up across lanes, and one instruction applies the scales of
+//! sixteen rows ([`super::bytes`]).
+
+use std::arch::x86_64::{
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_loadu_si512, _mm512_mask_blend_ps,
+    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_store_si512,
+};
+
+use super::{Codes512, Unpacked512};
+use crate::isa::moves512::transpose;
+use crate::isa::{BlockRange, Blocks, Order, Rows};
+
+/// Rows side by side.
+pub(crate) const LANES: usize = 16;
+/// Groups of rows.
+pub(crate) const GROUPS: usize = 2;
+/// Rows of a panel.
+pub(crate) const ROWS: usize = GROUPS * LANES;
+/// Weights of a block.
+pub(crate) const BLOCK: usize = 256;
+
+/// Where unpacked rows lie, drawn above; both aligned to 64 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    pub(crate) codes: *mut u8,
+    pub(crate) factors: *mut f32,
+}
+
+/// Numbers of factors of a block of sixteen rows.
+pub(crate) const fn factors(group: usize) -> usize {
+    2 * BLOCK / group * LANES
+}
+
+/// A block of sixteen rows, row by row.
+struct Rowwise {
+    codes: [[__m512i; LANES]; 4],
+    factors: [[__m512; LANES]; 2],
+}
+
+/// Unpacks blocks `range` of up to [`ROWS`] rows; missing rows have zeros for factors.
+///
+/// # Safety
+/// As for [`crate::isa::Kernels512`]; the panel has room for two groups of rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+pub(crate) unsafe fn unpack<F: Codes512>(
+    rows: Rows,
+    blocks: Blocks,
+    range: BlockRange,
+    panel: Panel,
+) {
+    let zero = (_mm512_setzero_si512(), _mm512_setzero_ps());
+    let mut rowwise = Rowwise { codes: [[zero.0; LANES]; 4], factors: [[zero.1; LANES]; 2] };
+    for group in 0..GROUPS {
+        let present = rows.count.saturating_sub(group * LANES).min(LANES);
+        for r in present..LANES {
+            rowwise.factors.iter_mut().for_each(|factors| factors[r] = zero.1);
+        }
+        for (i, block) in range.clone().enumerate() {
+            for r in 0..present {
+                // SAFETY: row and block are in bounds by contract; an incomplete block is read from a
+                // padded copy; a prefetch, here of the blocks that are unpacked next, may point anywhere.
+                let unpacked = unsafe {
+                    let row = rows.start.add((group * LANES + r) * rows.stride);
+                    let at = row.add(block * F::BYTES);
+                    let mut line = 0;
+                    while line < F::BYTES {
+                        let next = at.wrapping_add(range.len() * F::BYTES + line);
+                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                        line += 64;
+                    }
+                    if block < blocks.whole {
+                        F::unpack(at)
+                    } else {
+                        let mut padded = [0u8; 1024];
+                        at.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
+                        F::unpack(padded.as_ptr())
+                    }
+                };
+                rowwise.put::<F>(r, &unpacked);
+            }
+            let to = group * range.len() + i;
+            // SAFETY: the panel has room by contract.
+            unsafe {
+                let codes = panel.codes.add(to * BLOCK * LANES);
+                rowwise.turn::<F>(codes, panel.factors.add(to * factors(F::GROUP)));
+            }
+        }
+    }
+}
+
+impl Rowwise {
+    /// Makes `weights` row `r`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn put<F: Codes512>(&mut self, r: usize, weights: &Unpacked512) {
+        for (codes, of_row) in self.codes.iter_mut().zip(weights.codes) {
+            codes[r] = of_row;
+        }
+        // SAFETY: the tables are 64 bytes each.
+        let (low, high, both) = unsafe {
+            let table = |t: &[i32; 16]| _mm512_loadu_si512(t.as_ptr().cast());
+            let natural = &const { natural(F::ORDER, F::GROUP) };
+            (table(&natural[0]), table(&natural[1]), table(&SCALES_AND_MINIMA))
+        };
+        let [a, b, c, d] = weights.scale;
+        let scale = match F::ORDER.streams() {
+            1 => _mm512_permutexvar_ps(low, a),
+            2 => _mm512_permutex2var_ps(a, low, b),
+            _ => _mm512_mask_blend_ps(
+                const { above(F::ORDER, F::GROUP) },
+                _mm512_permutex2var_ps(a, low, b),
+                _mm512_permutex2var_ps(c, high, d),
+            ),
+        };
+        if F::GROUP == 32 {
+            self.factors[0][r] = _mm512_permutex2var_ps(scale, both, weights.min);
+        } else {
+            (self.factors[0][r], self.factors[1][r]) = (scale, weights.min);
+        }
+    }
+
+    /// Turns rows to lanes.
+    ///
+    /// # Safety
+    /// There is room for a block of codes, and for its factors, both aligned to 64 bytes.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn turn<F: Codes512>(&self, codes: *mut u8, factors: *mut f32) {
+        for (register, rows) in self.codes.iter().enumerate() {
+            for (lane, turned) in transpose(*rows).into_iter().enumerate() {
+                let four = usize::from(F::ORDER.quads[register * 16 + lane]);
+                // SAFETY: a block has 64 fours of 64 bytes.
+                unsafe { _mm512_store_si512(codes.add(four * 64).cast(), turned) };
+            }
+        }
+        for (part, rows) in self.factors.iter().enumerate().take(32 / F::GROUP) {
+            // SAFETY: all bit patterns are values.
+            let rows = unsafe { std::mem::transmute::<[__m512; LANES], [__m512i; LANES]>(*rows) };
+            for (lane, turned) in transpose(rows).into_iter().enumerate() {
+                // SAFETY: sixteen vectors are the factors of groups of 32, and half those of groups of 16.
+                unsafe {
+                    _mm512_store_si512(factors.add((part * 16 + lane) * LANES).cast(), turned);
+                }
+            }
+        }
+    }
+}
+
+/// The scales of eight groups, then the minima of as many, which come as sixteen.
+const SCALES_AND_MINIMA: [i32; 16] = {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 8 {
+        table[i] = i as i32;
+        table[8 + i] = 16 + 2 * i as i32;
+        i += 1;
+    }
+    table
+};
+
+/// Where in the registers of scales the scale of each group of `group` weights is: 16 times the register,
+/// and the lane. For registers two and three, counted from two, in the second table.
+const fn natural(order: &Order, group: usize) -> [[i32; 16]; 2] {
+    let mut table = [[0; 16]; 2];
+    let mut position = 0;
+    while position < 64 {
+        let stream = position / 16 / order.chain;
+        let of = order.quads[position] as usize * 4 / group;
+        table[stream / 2][of] = (stream % 2 * 16 + position % 16) as i32;
+        position += 1;
+    }
+    table
+}
+
+/// Which groups have their scale in registers two and three.
+const fn above(order: &Order, group: usize) -> u16 {
+    let mut mask = 0;
+    let mut position = 0;
+    while position < 64 {
+        if position / 16 / order.chain >= 2 {
+            mask |= 1 << (order.quads[position] as usize * 4 / group);
+        }
+        position += 1;
+    }
+    mask
+}
