@@ -208,7 +208,7 @@ struct Frame {
 
 impl ExpertCache {
     /// A cache for `layers`, each with the slices of its experts. All of its memory is reserved now,
-    /// and taken as it fills.
+    /// and taken in the background.
     ///
     /// # Errors
     /// If there is no memory.
@@ -226,6 +226,8 @@ impl ExpertCache {
         let len = usize::try_from(total).map_err(|e| memory(io::Error::other(e)))?;
         let mut rest = Slot::new(len).map_err(memory)?;
         let is_locked = rest.lock().is_ok();
+        // Where it cannot be, memory comes when it is first written, as ever.
+        let _in_the_background = rest.take_ahead();
         let mut frames = Vec::with_capacity(all);
         for (rooms, &count) in classes.iter().zip(&counts) {
             for _ in 0..count {

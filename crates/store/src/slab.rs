@@ -9,7 +9,9 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 
 use memmap2::MmapMut;
 
@@ -18,10 +20,15 @@ pub(crate) const ALIGNMENT: usize = 4096;
 /// Fewer, larger pages: fewer page-table walks in products, fewer pages to pin in reads.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// Bytes that are taken from the system at a time before they are needed.
+const STEP: usize = 16 << 20;
+
 /// The mapping behind some slots; unmapped with the last of them.
 #[derive(Debug)]
 struct Slab {
     _memory: MmapMut,
+    /// Some of it was given back: no more is taken ahead of need.
+    is_short: AtomicBool,
 }
 
 /// Bytes with one owner, in memory of our own, aligned to 4096 and zeroed until something is read
@@ -48,7 +55,8 @@ impl Slot {
         let skipped = base.align_offset(HUGE_PAGE);
         // SAFETY: at most `HUGE_PAGE - 1` bytes are skipped, of a mapping so much longer.
         let start = unsafe { NonNull::new_unchecked(base.add(skipped)) };
-        Ok(Self { start, len, slab: Arc::new(Slab { _memory: memory }) })
+        let slab = Slab { _memory: memory, is_short: AtomicBool::new(false) };
+        Ok(Self { start, len, slab: Arc::new(slab) })
     }
 
     /// Keeps whatever gets into this memory from being swapped out, as the system allows: usually
@@ -68,8 +76,52 @@ impl Slot {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Takes the memory from the system in a thread of its own, which ends with the last slot, or when some
+    /// of it is given back. Otherwise a read into fresh memory waits while the system finds and clears it, for four times
+    /// as long as the drive takes.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    pub(crate) fn take_ahead(&self) -> io::Result<JoinHandle<()>> {
+        struct Range {
+            start: NonNull<u8>,
+            len: usize,
+            slab: Weak<Slab>,
+        }
+        // SAFETY: of what is there nothing is read or written, only made present.
+        unsafe impl Send for Range {}
+        impl Range {
+            fn take(&self) {
+                use rustix::mm::{Advice, madvise};
+                for at in (0..self.len).step_by(STEP) {
+                    let Some(slab) = self.slab.upgrade() else { return };
+                    if slab.is_short.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let len = STEP.min(self.len - at);
+                    // SAFETY: inside the mapping, which `slab` keeps; populating changes no byte, whoever
+                    // owns it.
+                    let taken = unsafe {
+                        let start = self.start.as_ptr().add(at);
+                        madvise(start.cast(), len, Advice::LinuxPopulateWrite)
+                    };
+                    if taken.is_err() {
+                        return; // an old system: memory comes when it is first written
+                    }
+                }
+            }
+        }
+        let range = Range { start: self.start, len: self.len, slab: Arc::downgrade(&self.slab) };
+        std::thread::Builder::new().name("memory".to_owned()).spawn(move || range.take())
+    }
+
+    /// Takes the memory ahead of need: not on this system.
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    pub(crate) fn take_ahead(&self) -> io::Result<JoinHandle<()>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Gives the memory back to the system; the slot stays, and is zeroed.
     pub(crate) fn discard(&mut self) {
+        self.slab.is_short.store(true, Ordering::Relaxed);
         #[cfg(all(target_os = "linux", not(miri)))]
         {
             use rustix::mm::{Advice, madvise, munlock};
@@ -172,6 +224,22 @@ mod tests {
             part
         });
         assert_eq!(filled.join().unwrap()[ALIGNMENT - 1], 7);
+    }
+
+    #[test]
+    fn memory_taken_ahead_holds_what_it_held() {
+        let mut slot = Slot::new(3 * STEP / 2).unwrap();
+        slot[STEP - 1] = 7;
+        if let Ok(thread) = slot.take_ahead() {
+            slot[STEP] = 9;
+            thread.join().unwrap();
+        }
+        assert_eq!(slot[STEP - 1..=STEP], [7, 9]);
+        let (part, rest) = slot.split(ALIGNMENT);
+        if let Ok(thread) = part.take_ahead() {
+            drop((part, rest)); // with the mapping behind them, whatever the thread is doing
+            thread.join().unwrap();
+        }
     }
 
     #[test]
