@@ -15,12 +15,12 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m128i, __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_loadu_si512,
-    _mm512_permutexvar_ps, _mm512_setzero_si512, _mm512_storeu_si512,
+    __m128i, __m512, __m512bh, __m512i, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_permutexvar_ps,
+    _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::avx512::{AHEAD, Codes512, Unpacked512};
+use super::avx512::{Codes512, Unpacked512};
 use super::moves512::transpose;
 use super::{BlockRange, Blocks, Order, Rows};
 
@@ -271,138 +271,6 @@ unsafe fn multiply(
                  in(reg) columns[0].add(step * STEP), in(reg) columns[1].add(step * STEP),
                  in(reg) weights[0].add(step * TILE_LEN), in(reg) weights[1].add(step * TILE_LEN),
                  in(reg) stride * 2, in(reg) 64usize, options(nostack, readonly));
-        }
-    }
-}
-
-/// Columns that [`thin`] takes at most.
-pub(crate) const THIN: usize = 2 * TILE;
-
-/// `out[c * rows.count + r] = rows[r] · inputs[c]` for up to [`THIN`] columns, as an expert of a
-/// prompt has them: too few to be worth a panel that is read again from the second-level cache.
-/// Rows are unpacked 32 at a time, a block at a time, and multiplied while they are in the first-level
-/// cache, with sums that stay in their tiles for the whole row. Here the weights are the left factor,
-/// whose tiles are plain rows, and it is the inputs that were paired up, once for all rows.
-///
-/// # Safety
-/// The tier is AMX; `rows` are as `blocks` says; `inputs` has `col_groups` (1 or 2) groups of
-/// `blocks.count() * 8` tiles `[16 pairs][16 columns][2]`; `out` has room for `columns * rows.count`
-/// and `columns` is at most `col_groups * 16`.
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2,avx512bf16"
-)]
-pub(crate) unsafe fn thin<F: Codes512>(
-    rows: Rows,
-    blocks: Blocks,
-    inputs: *const u16,
-    columns: usize,
-    out: *mut f32,
-) {
-    let config = Config::new();
-    // SAFETY: loads a valid configuration: palette 1, eight tiles of 16 rows and 64 bytes.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-    let mut weights = [Tiles([0; STEPS * TILE_LEN]), Tiles([0; STEPS * TILE_LEN])];
-    let group = blocks.count() * STEPS * TILE_LEN;
-    // A second group that does not exist is the first one again, and its sums are not looked at.
-    let second = if columns > TILE { group } else { 0 };
-    for first in (0..rows.count).step_by(2 * TILE) {
-        let present = (rows.count - first).min(2 * TILE);
-        // SAFETY: tiles are configured; they are zeroed.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nostack, nomem)
-            );
-        }
-        for block in 0..blocks.count() {
-            for r in 0..present {
-                // SAFETY: row and block are in bounds by contract.
-                unsafe {
-                    let at = rows.start.add((first + r) * rows.stride + block * F::BYTES);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-                    let tiles = &mut weights[r / TILE];
-                    if block < blocks.whole {
-                        bf16::<F>(&F::unpack(at), r % TILE, tiles);
-                    } else {
-                        let mut padded = [0u8; 1024];
-                        at.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
-                        bf16::<F>(&F::unpack(padded.as_ptr()), r % TILE, tiles);
-                    }
-                }
-            }
-            // SAFETY: both groups of inputs have the tiles of this block.
-            unsafe {
-                let at = inputs.add(block * STEPS * TILE_LEN);
-                let weights = [weights[0].0.as_ptr(), weights[1].0.as_ptr()];
-                multiply_thin(weights, [at, at.add(second)], columns > TILE);
-            }
-        }
-        // SAFETY: writes what is inside `out` by contract.
-        unsafe { store_thin(first, present, columns, out, rows.count) };
-    }
-    // SAFETY: releases the tiles.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
-}
-
-/// One block of 32 rows times one or two groups of columns, added to the sums in tiles 0 to 3.
-///
-/// # Safety
-/// Tiles are configured; every pointer has eight tiles.
-#[inline]
-unsafe fn multiply_thin(weights: [*const u16; 2], inputs: [*const u16; 2], both: bool) {
-    for step in 0..STEPS {
-        // SAFETY: reads tiles `step` of each; two instructions do not depend on each other.
-        unsafe {
-            asm!("tileloadd tmm4, [{0} + {3}*1]", "tileloadd tmm6, [{2} + {3}*1]",
-                 "tdpbf16ps tmm0, tmm4, tmm6",
-                 "tileloadd tmm5, [{1} + {3}*1]",
-                 "tdpbf16ps tmm2, tmm5, tmm6",
-                 in(reg) weights[0].add(step * TILE_LEN), in(reg) weights[1].add(step * TILE_LEN),
-                 in(reg) inputs[0].add(step * TILE_LEN), in(reg) 64usize,
-                 options(nostack, readonly));
-            if both {
-                asm!("tileloadd tmm7, [{0} + {1}*1]",
-                     "tdpbf16ps tmm1, tmm4, tmm7", "tdpbf16ps tmm3, tmm5, tmm7",
-                     in(reg) inputs[1].add(step * TILE_LEN), in(reg) 64usize,
-                     options(nostack, readonly));
-            }
-        }
-    }
-}
-
-/// Brings the sums of rows `first..first + present` to `out` `[columns][stride]`.
-///
-/// # Safety
-/// Tiles are configured; `out` has these rows and columns.
-#[target_feature(enable = "avx512f")]
-unsafe fn store_thin(first: usize, present: usize, columns: usize, out: *mut f32, stride: usize) {
-    #[repr(align(64))]
-    struct Sums<const N: usize>([f32; N]);
-    const LEN: usize = TILE * TILE;
-    let (mut sums, mut turned) = (Sums([0.0; 4 * LEN]), Sums([0.0; LEN]));
-    // SAFETY: writes four tiles of 1 KiB.
-    unsafe {
-        asm!("tilestored [{0} + {1}*1], tmm0", "tilestored [{0} + {1}*1 + 1024], tmm1",
-             "tilestored [{0} + {1}*1 + 2048], tmm2", "tilestored [{0} + {1}*1 + 3072], tmm3",
-             in(reg) sums.0.as_mut_ptr(), in(reg) 64usize, options(nostack));
-    }
-    for (i, tile) in sums.0.chunks_exact(LEN).enumerate() {
-        let (row, column) = (i / 2 * TILE, i % 2 * TILE);
-        if row >= present || column >= columns {
-            continue;
-        }
-        // SAFETY: a tile of sums is one of 16 rows of 32 halves; all bit patterns are values.
-        unsafe { pair_up(tile.as_ptr().cast(), STEP, turned.0.as_mut_ptr().cast()) };
-        let (rows, columns) = ((present - row).min(TILE), (columns - column).min(TILE));
-        for (c, sums) in turned.0.chunks_exact(TILE).take(columns).enumerate() {
-            // SAFETY: inside `out` by contract.
-            unsafe {
-                let to = out.add((column + c) * stride + first + row);
-                to.copy_from_nonoverlapping(sums.as_ptr(), rows);
-            }
         }
     }
 }

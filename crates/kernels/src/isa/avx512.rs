@@ -20,7 +20,7 @@ pub(crate) mod panel;
 
 /// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
 /// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
-pub(crate) const AHEAD: usize = 4096;
+const AHEAD: usize = 4096;
 
 /// 256 weights, unpacked: `weight = scale · code + min`.
 #[derive(Clone, Copy)]
@@ -60,7 +60,6 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
         gemv: gemv::<F>,
         unpack: panel::unpack::<F>,
         tiles: amx::tiles::<F>,
-        thin: amx::thin::<F>,
     }
 }
 

@@ -112,9 +112,6 @@ pub(crate) struct Kernels512 {
     pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::panel::Panel),
     /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
-    /// Products with more columns than `gemv` takes and at most [`amx::THIN`]; see [`amx::thin`].
-    pub(crate) thin:
-        unsafe fn(rows: Rows, blocks: Blocks, inputs: *const u16, columns: usize, out: *mut f32),
 }
 
 /// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 quantized columns.
