@@ -9,8 +9,8 @@
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_add_ps,
     _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_slli_epi32,
+    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_reduce_add_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
 use super::{Blocks, Column, Kernels512, Order, Rows, amx};
@@ -70,20 +70,53 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
 /// `blocks` says.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
+    let mut padded = Padded([0; 1024]);
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
         // length that each arm asks for.
         unsafe {
             let row = rows.start.add(r * rows.stride);
-            let out = out.add(r);
+            let out = (out.add(r), rows.count);
             match columns {
-                [a] => dot::<F, 1>(row, blocks, [a], out, rows.count),
-                [a, b] => dot::<F, 2>(row, blocks, [a, b], out, rows.count),
-                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], out, rows.count),
-                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], out, rows.count),
+                [a] => dot::<F, 1>(row, blocks, [a], &mut padded, out),
+                [a, b] => dot::<F, 2>(row, blocks, [a, b], &mut padded, out),
+                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &mut padded, out),
+                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &mut padded, out),
                 _ => unreachable!("1 to 4 columns"),
             }
         }
+    }
+}
+
+/// An incomplete block, and zeros after it. The tails of all rows are equally long, so zeros stay.
+#[repr(align(64))]
+struct Padded([u8; 1024]);
+
+impl Padded {
+    /// Copies a tail. A call to do so would take as long as the block.
+    ///
+    /// # Safety
+    /// `len` bytes at `tail` are readable, at most 1024; the CPU has the tier's instructions.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn take(&mut self, tail: *const u8, len: usize) {
+        for at in (0..len).step_by(64) {
+            let mask = u64::MAX >> (64 - (len - at).min(64));
+            // SAFETY: no byte outside `len` is touched.
+            unsafe {
+                let bytes = _mm512_maskz_loadu_epi8(mask, tail.add(at).cast());
+                _mm512_mask_storeu_epi8(self.0.as_mut_ptr().add(at).cast(), mask, bytes);
+            }
+        }
+    }
+}
+
+/// Asks for what comes [`AHEAD`] of `len` bytes.
+#[inline(always)]
+fn look_ahead(at: *const u8, len: usize) {
+    for line in (0..len).step_by(64) {
+        // SAFETY: a prefetch may point anywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD + line).cast()) };
     }
 }
 
@@ -94,31 +127,27 @@ unsafe fn dot<F: Codes512, const C: usize>(
     row: *const u8,
     blocks: Blocks,
     columns: [&Column; C],
-    out: *mut f32,
-    stride: usize,
+    padded: &mut Padded,
+    (out, stride): (*mut f32, usize),
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; C];
     for b in 0..blocks.whole {
-        // SAFETY: block `b` of the row and of every column is in bounds; a prefetch may point
-        // anywhere.
+        // SAFETY: block `b` of the row and of every column is in bounds.
         unsafe {
             let at = row.add(b * F::BYTES);
-            let mut line = 0;
-            while line < F::BYTES {
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD + line).cast());
-                line += 64;
-            }
+            look_ahead(at, F::BYTES);
             add_block::<F, C>(&F::unpack(at), b, columns, &mut sums);
         }
     }
     if blocks.tail > 0 {
-        let mut padded = [0u8; 1024];
+        const { assert!(F::BYTES <= 1024) };
         // SAFETY: the tail is inside the row; `padded` is longer than any block and zero bytes
         // past the tail meet inputs that are zero.
         unsafe {
             let tail = row.add(blocks.whole * F::BYTES);
-            tail.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
-            let unpacked = F::unpack(padded.as_ptr());
+            look_ahead(tail, blocks.tail);
+            padded.take(tail, blocks.tail);
+            let unpacked = F::unpack(padded.0.as_ptr());
             add_block::<F, C>(&unpacked, blocks.whole, columns, &mut sums);
         }
     }
