@@ -276,6 +276,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_rate_comes_back_from_its_file_to_the_last_bit() {
+        for rate in [24_146_248_469.723_366_f64, 0.1, 1e300] {
+            let read: f64 = serde_json::from_str(&serde_json::to_string(&rate).unwrap()).unwrap();
+            assert_eq!(read.to_bits(), rate.to_bits());
+        }
+    }
+
+    #[test]
     fn rates_are_measured_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let mut environment = Environment::default();
