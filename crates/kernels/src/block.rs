@@ -3,7 +3,9 @@
 use crate::buffer::Aligned;
 use crate::cpu::Tier;
 use crate::inputs::{BLOCK, Inputs};
-use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows};
+use crate::isa::{
+    BlockRange, Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows,
+};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{
     avx2::{self, words},
@@ -125,7 +127,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
                 return Path::Gemv(kernels.gemv, kernels.order);
             }
             // Below these, unpacking is most of the work, and bytes are less of it than bf16 (measured on a Xeon
-            // with AMX: an expert's 16 columns go 1.1 to 1.5 times as fast).
+            // with AMX: 16 columns go 1.1 to 1.5 times as fast, but of Q6_K 0.94).
             let tiles = tier.has_amx() && columns > 2 * kernels.group;
             return if tiles { Path::Tiles(kernels) } else { Path::Bytes(kernels) };
         }
@@ -347,26 +349,37 @@ fn in_bytes(
     let factors = panel::GROUPS * BYTES_BLOCKS * panel::factors(kernels.group);
     let factors = scratch.scales.resize(factors);
     let panel = panel::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
-    for start in (0..rows).step_by(panel::ROWS) {
-        let count = panel::ROWS.min(rows - start);
-        let slice = matrix.slice(start, count);
-        for from in (0..blocks.count()).step_by(BYTES_BLOCKS) {
-            let range = from..blocks.count().min(from + BYTES_BLOCKS);
-            let group = kernels.group;
-            let weights = bytes::Weights { panel, group, blocks: range.len(), rows: count };
-            let out = bytes::Sums { first: values[start..].as_mut_ptr(), stride: rows };
-            let coarse = |c: usize| inputs.bytes(columns.get(c), from);
-            let fine = |c: usize| inputs.column(&NATURAL, columns.get(c), from);
-            // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
-            // the matrix's blocks, and `values` their products.
-            unsafe {
-                (kernels.unpack)(rows_of(&slice), blocks, range, panel);
-                if matrix.is_coarse() {
-                    bytes::coarse(weights, coarse, n, out);
-                } else {
-                    bytes::fine(weights, fine, n, out);
-                }
+    for_each_panel(matrix, (panel::ROWS, BYTES_BLOCKS), |slice, start, range| {
+        let (from, group) = (range.start, kernels.group);
+        let weights = bytes::Weights { panel, group, blocks: range.len(), rows: slice.rows() };
+        let out = bytes::Sums { first: values[start..].as_mut_ptr(), stride: rows };
+        let coarse = |c: usize| inputs.bytes(columns.get(c), from);
+        let fine = |c: usize| inputs.column(&NATURAL, columns.get(c), from);
+        // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
+        // the matrix's blocks, and `values` their products.
+        unsafe {
+            (kernels.unpack)(rows_of(slice), blocks, range, panel);
+            if matrix.is_coarse() {
+                bytes::coarse(weights, coarse, n, out);
+            } else {
+                bytes::fine(weights, fine, n, out);
             }
+        }
+    });
+}
+
+/// Calls `task` with some rows of `matrix` at a time, the first one's number, and some blocks of theirs.
+#[cfg(target_arch = "x86_64")]
+fn for_each_panel(
+    matrix: &Matrix<'_>,
+    (rows, blocks): (usize, usize),
+    mut task: impl FnMut(&Matrix<'_>, usize, BlockRange),
+) {
+    let count = blocks_of(matrix).count();
+    for start in (0..matrix.rows()).step_by(rows) {
+        let slice = matrix.slice(start, rows.min(matrix.rows() - start));
+        for from in (0..count).step_by(blocks) {
+            task(&slice, start, from..count.min(from + blocks));
         }
     }
 }
@@ -386,24 +399,19 @@ fn in_words(
     values.fill(0.0);
     let words = scratch.words.resize(PANEL_ROWS * PANEL_BLOCKS * words::RUN);
     let scales = scratch.scales.resize(PANEL_ROWS * PANEL_BLOCKS);
-    for start in (0..rows).step_by(PANEL_ROWS) {
-        let count = PANEL_ROWS.min(rows - start);
-        let slice = matrix.slice(start, count);
-        for from in (0..blocks.count()).step_by(PANEL_BLOCKS) {
-            let range = from..blocks.count().min(from + PANEL_BLOCKS);
-            let runs = range.len();
-            let panel = words::Panel { words: words.as_mut_ptr(), scales: scales.as_mut_ptr() };
-            // SAFETY: the path was chosen for the tier of its kernels; the panel has room.
-            unsafe { (kernels.unpack)(rows_of(&slice), blocks, range, panel) };
-            let first = words::Vector { words: panel.words, scales: panel.scales };
-            let left = words::Vectors { first, stride: runs * words::RUN, runs };
-            let column = |c: usize| inputs.words(columns.get(c), from);
-            let steps = words::RUN / words::STEP;
-            let out = values[start..].as_mut_ptr();
-            // SAFETY: as above; columns have the matrix's blocks, and `values` their products.
-            unsafe { words::product(left, column, (count, n), (runs, steps), out, rows) };
-        }
-    }
+    for_each_panel(matrix, (PANEL_ROWS, PANEL_BLOCKS), |slice, start, range| {
+        let (from, runs) = (range.start, range.len());
+        let panel = words::Panel { words: words.as_mut_ptr(), scales: scales.as_mut_ptr() };
+        // SAFETY: the path was chosen for the tier of its kernels; the panel has room.
+        unsafe { (kernels.unpack)(rows_of(slice), blocks, range, panel) };
+        let first = words::Vector { words: panel.words, scales: panel.scales };
+        let left = words::Vectors { first, stride: runs * words::RUN, runs };
+        let column = |c: usize| inputs.words(columns.get(c), from);
+        let steps = words::RUN / words::STEP;
+        let out = values[start..].as_mut_ptr();
+        // SAFETY: as above; columns have the matrix's blocks, and `values` their products.
+        unsafe { words::product(left, column, (slice.rows(), n), (runs, steps), out, rows) };
+    });
 }
 
 /// Unpacks the rows piece by piece and multiplies each piece with all columns.

@@ -77,8 +77,8 @@ impl Slot {
     }
 
     /// Takes the memory from the system in a thread of its own, which ends with the last slot, or when some
-    /// of it is given back. Otherwise a read into fresh memory waits while the system finds and clears it, for four times
-    /// as long as the drive takes.
+    /// of it is given back. Otherwise a read into fresh memory waits while the system finds and clears it, for some four
+    /// times as long as the drive takes (`bench/README.md`).
     #[cfg(all(target_os = "linux", not(miri)))]
     pub(crate) fn take_ahead(&self) -> io::Result<JoinHandle<()>> {
         struct Range {

@@ -20,7 +20,7 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::avx512::{Codes512, Unpacked512};
+use super::avx512::{Codes512, Padded, Unpacked512};
 use super::moves512::transpose;
 use super::{BlockRange, Blocks, Order, Rows};
 
@@ -48,23 +48,17 @@ pub(crate) unsafe fn tiles<F: Codes512>(
     panel: *mut u16,
 ) {
     let mut rowwise = Tiles([0; STEPS * TILE_LEN]);
+    let mut padded = Padded::new();
     for group in 0..rows.count.div_ceil(TILE) {
         let present = (rows.count - group * TILE).min(TILE);
         rowwise.0[..].fill(0);
         for (i, block) in range.clone().enumerate() {
             for r in 0..present {
-                // SAFETY: row and block are in bounds by contract; an incomplete block is read
-                // from a padded copy.
+                // SAFETY: row and block are in bounds by contract.
                 unsafe {
                     let row = rows.start.add((group * TILE + r) * rows.stride);
                     let at = row.add(block * F::BYTES);
-                    if block < blocks.whole {
-                        bf16::<F>(&F::unpack(at), r, &mut rowwise);
-                    } else {
-                        let mut padded = [0u8; 1024];
-                        at.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
-                        bf16::<F>(&F::unpack(padded.as_ptr()), r, &mut rowwise);
-                    }
+                    bf16::<F>(&padded.unpack::<F>(at, block, blocks), r, &mut rowwise);
                 }
             }
             for step in 0..STEPS {

@@ -70,7 +70,7 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
 /// `blocks` says.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
-    let mut padded = Padded([0; 1024]);
+    let mut padded = Padded::new();
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
         // length that each arm asks for.
@@ -90,9 +90,37 @@ unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out:
 
 /// An incomplete block, and zeros after it. The tails of all rows are equally long, so zeros stay.
 #[repr(align(64))]
-struct Padded([u8; 1024]);
+pub(crate) struct Padded([u8; 1024]);
 
 impl Padded {
+    pub(crate) const fn new() -> Self {
+        Self([0; 1024])
+    }
+
+    /// Unpacks block `block` of a row, at `at`: an incomplete one as if zero bytes followed, whose weights
+    /// meet inputs that are zero.
+    ///
+    /// # Safety
+    /// The block, as far as the row has it, is readable; the CPU has the tier's instructions.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    pub(crate) unsafe fn unpack<F: Codes512>(
+        &mut self,
+        at: *const u8,
+        block: usize,
+        blocks: Blocks,
+    ) -> Unpacked512 {
+        const { assert!(F::BYTES <= 1024) };
+        // SAFETY: by contract; the copy is longer than any block.
+        unsafe {
+            if block < blocks.whole {
+                return F::unpack(at);
+            }
+            self.take(at, blocks.tail);
+            F::unpack(self.0.as_ptr())
+        }
+    }
+
     /// Copies a tail. A call to do so would take as long as the block.
     ///
     /// # Safety
@@ -111,12 +139,12 @@ impl Padded {
     }
 }
 
-/// Asks for what comes [`AHEAD`] of `len` bytes.
+/// Asks for `len` bytes early.
 #[inline(always)]
-fn look_ahead(at: *const u8, len: usize) {
+fn prefetch<const HINT: i32>(at: *const u8, len: usize) {
     for line in (0..len).step_by(64) {
         // SAFETY: a prefetch may point anywhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD + line).cast()) };
+        unsafe { _mm_prefetch::<HINT>(at.wrapping_add(line).cast()) };
     }
 }
 
@@ -135,19 +163,16 @@ unsafe fn dot<F: Codes512, const C: usize>(
         // SAFETY: block `b` of the row and of every column is in bounds.
         unsafe {
             let at = row.add(b * F::BYTES);
-            look_ahead(at, F::BYTES);
+            prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD), F::BYTES);
             add_block::<F, C>(&F::unpack(at), b, columns, &mut sums);
         }
     }
     if blocks.tail > 0 {
-        const { assert!(F::BYTES <= 1024) };
-        // SAFETY: the tail is inside the row; `padded` is longer than any block and zero bytes
-        // past the tail meet inputs that are zero.
+        // SAFETY: the tail is inside the row.
         unsafe {
             let tail = row.add(blocks.whole * F::BYTES);
-            look_ahead(tail, blocks.tail);
-            padded.take(tail, blocks.tail);
-            let unpacked = F::unpack(padded.0.as_ptr());
+            prefetch::<_MM_HINT_T1>(tail.wrapping_add(AHEAD), blocks.tail);
+            let unpacked = padded.unpack::<F>(tail, blocks.whole, blocks);
             add_block::<F, C>(&unpacked, blocks.whole, columns, &mut sums);
         }
     }

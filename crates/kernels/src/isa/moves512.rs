@@ -51,7 +51,7 @@ pub(crate) unsafe fn f16_one(at: *const u8) -> f32 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,f16c")]
 pub(crate) unsafe fn f16_strided<const STRIDE: usize>(at: *const u8) -> __m256 {
-    // SAFETY: 2 bytes by contract. Loaded one by one: gathering takes longer on some processors.
+    // SAFETY: 2 bytes by contract. As in `load_up`, gathering takes longer.
     let bits = |i: usize| unsafe { at.add(i * STRIDE).cast::<i16>().read_unaligned() };
     let [a, b, c, d] = [bits(0), bits(1), bits(2), bits(3)];
     _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, bits(4), bits(5), bits(6), bits(7)))
@@ -161,8 +161,7 @@ pub(crate) unsafe fn look_up<const N: usize>(codes: &[u16; N], index: __m512i) -
     spread(unsafe { permuted(codes, index) })
 }
 
-/// The words at 32 places of a table of 256 or 512, which is gone through 64 at a time: two to four times as
-/// fast as loading each.
+/// The words at 32 places of a table of 256 or 512, which is gone through 64 at a time.
 ///
 /// # Safety
 /// The CPU has the tier's instructions.
@@ -189,7 +188,7 @@ unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i 
 }
 
 /// [`look_up`] in a larger table, with the four indices of each of eight groups in 64 bits. Loaded one by one:
-/// on some processors gathering takes twice as long.
+/// on some processors (Zen 4) gathering takes longer.
 ///
 /// # Safety
 /// Every index is below `N`; the CPU has the tier's instructions.
@@ -333,33 +332,30 @@ pub(crate) unsafe fn nibble_scales(at: *const u8) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles))
 }
 
-/// Vectors of 4 weights as their 3-bit codes, one to a byte: those of the even places of the 64-bit lanes in
-/// the lower halves, `indices` having a word for each place of two registers.
+/// `128 ± level` of the IQ3 formats, minus where a bit is set: vectors of 4 weights are looked up as 3-bit codes,
+/// and these in `levels`. `indices` have a word for each vector, `2w` and `2w + 1` of a group for register `w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(crate) fn look_up_short<const N: usize>(
+pub(crate) fn look_up_iq3<const N: usize>(
     codes: &[u16; N],
     indices: [__m512i; 2],
+    signs: [u64; 4],
+    levels: &[u8; 8],
 ) -> [__m512i; 4] {
-    let (seven, fields) = (_mm512_set1_epi8(7), 0x1916_1310_0906_0300);
-    // SAFETY: the tier has the instructions, as this function's.
-    let words = each!([indices[0], indices[1]], |index| unsafe { permuted(codes, index) });
-    each!([0, 1, 2, 3], |register| {
-        let fields = _mm512_set1_epi64(fields + register % 2 * 0x2020_2020_2020_2020);
-        let codes = _mm512_multishift_epi64_epi8(fields, words[register as usize / 2]);
-        _mm512_and_si512(codes, seven)
-    })
-}
-
-/// `128 ± level` from 3-bit codes, minus where a bit is set.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(crate) fn iq3_levels(codes: __m512i, signs: u64, levels: &[u8; 8]) -> __m512i {
     let [plus, minus] =
         [levels.map(|level| 128 + level), levels.map(|level| 128 - level)].map(i64::from_le_bytes);
     let table = _mm512_broadcast_i32x4(_mm_set_epi64x(minus, plus));
-    let codes = _mm512_mask_add_epi8(codes, signs, codes, _mm512_set1_epi8(8));
-    _mm512_shuffle_epi8(table, codes)
+    let (seven, eight) = (_mm512_set1_epi8(7), _mm512_set1_epi8(8));
+    // SAFETY: the tier has the instructions, as this function's.
+    let words = each!([indices[0], indices[1]], |index| unsafe { permuted(codes, index) });
+    each!([0, 1, 2, 3], |register| {
+        // The 3-bit fields of two words.
+        let fields = 0x1916_1310_0906_0300 + register as i64 % 2 * 0x2020_2020_2020_2020;
+        let spread = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(fields), words[register / 2]);
+        let codes = _mm512_and_si512(spread, seven);
+        let codes = _mm512_mask_add_epi8(codes, signs[register], codes, eight);
+        _mm512_shuffle_epi8(table, codes)
+    })
 }
 
 /// A table of 16 bytes for `vpshufb`, the same in every 128-bit lane, from levels offset by 128.

@@ -11,9 +11,7 @@ use super::BYTES;
 use super::tables::{CODES, LEVELS};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{
-    f16_one, indices, iq3_levels, look_up_short, transpose_signs, twice, vectors,
-};
+use crate::isa::moves512::{f16_one, indices, look_up_iq3, transpose_signs, twice, vectors};
 
 /// IQ3_S's codes.
 pub(super) struct Iq3S;
@@ -50,13 +48,7 @@ unsafe impl Codes512 for Iq3S {
         };
         let low = nine([0, 8, 16, 24], 0x0F0F_0F0F_0F0F_0F0F);
         let high = nine([32, 40, 48, 56], 0xF0F0_F0F0_F0F0_F0F0);
-        let [a, b, c, e] = look_up_short(&CODES, [low, high]);
-        let codes = [
-            iq3_levels(a, signs[0], &LEVELS),
-            iq3_levels(b, signs[1], &LEVELS),
-            iq3_levels(c, signs[2], &LEVELS),
-            iq3_levels(e, signs[3], &LEVELS),
-        ];
+        let codes = look_up_iq3(&CODES, [low, high], signs, &LEVELS);
         let steps = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
         let s = _mm256_srlv_epi32(_mm256_set1_epi32(scales), steps);
         let s = _mm256_cvtepi32_ps(_mm256_and_si256(s, _mm256_set1_epi32(15)));

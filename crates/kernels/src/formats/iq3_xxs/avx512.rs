@@ -10,9 +10,7 @@ use super::BYTES;
 use super::tables::{CODES, LEVELS};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::moves512::{
-    f16_one, indices, iq3_levels, look_up_short, signs_by_register, twice, vectors,
-};
+use crate::isa::moves512::{f16_one, indices, look_up_iq3, signs_by_register, twice, vectors};
 
 /// IQ3_XXS's codes.
 pub(super) struct Iq3Xxs;
@@ -43,13 +41,7 @@ unsafe impl Codes512 for Iq3Xxs {
         let signs = unsafe { signs_by_register(_mm512_multishift_epi64_epi8(fields, wide)) };
         let low = indices(groups, [0, 8, 16, 24], [0; 4], 0xFF);
         let high = indices(groups, [32, 40, 48, 56], [0; 4], 0xFF);
-        let [a, b, c, e] = look_up_short(&CODES, [low, high]);
-        let codes = [
-            iq3_levels(a, signs[0], &LEVELS),
-            iq3_levels(b, signs[1], &LEVELS),
-            iq3_levels(c, signs[2], &LEVELS),
-            iq3_levels(e, signs[3], &LEVELS),
-        ];
+        let codes = look_up_iq3(&CODES, [low, high], signs, &LEVELS);
         let s = _mm256_cvtepi32_ps(_mm256_srli_epi32::<28>(tails));
         let scale = twice(_mm256_fmadd_ps(s, _mm256_set1_ps(d * 0.5), _mm256_set1_ps(d * 0.25)));
         Unpacked512 { codes, scale: [scale; 4], min: _mm512_mul_ps(scale, _mm512_set1_ps(-128.0)) }

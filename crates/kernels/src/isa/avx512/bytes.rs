@@ -11,7 +11,8 @@ use std::arch::x86_64::{
 };
 use std::array;
 
-use super::panel::{BLOCK, GROUPS, LANES, Panel, factors};
+use super::panel::{GROUPS, LANES, Panel, factors};
+use crate::inputs::BLOCK;
 use crate::isa::Column;
 
 /// Inputs of 8 bits that share a scale.
@@ -136,11 +137,7 @@ unsafe fn coarse_tile<const C: usize, const GROUP: usize>(
                 let of_column = columns[c].factors.add(block * FACTORS);
                 let input_scale = _mm512_set1_ps(*of_column.add(group * GROUP / SCALED));
                 let input_sum = _mm512_set1_ps(*of_column.add(of_sum));
-                for (g, sum) in sums.iter_mut().enumerate() {
-                    let scale = _mm512_mul_ps(scale[g], input_scale);
-                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[c][g]), scale, *sum);
-                    *sum = _mm512_fmadd_ps(min[g], input_sum, *sum);
-                }
+                add(sums, products[c], (scale, min), (input_scale, input_sum));
             }
         }
         store(sums, out, weights.masks());
@@ -170,16 +167,30 @@ unsafe fn fine_tile<const C: usize, const GROUP: usize>(
                 let of_group = columns[c].sums.add(i * GROUP / 16);
                 let input_sum = if GROUP == 32 { *of_group + *of_group.add(1) } else { *of_group };
                 let input_sum = _mm512_set1_ps(input_sum);
-                for (g, sum) in sums.iter_mut().enumerate() {
-                    let high = _mm512_slli_epi32::<8>(high[c][g]);
-                    let products = _mm512_cvtepi32_ps(_mm512_add_epi32(high, low[c][g]));
-                    let scale = _mm512_mul_ps(scale[g], input_scale);
-                    *sum = _mm512_fmadd_ps(products, scale, *sum);
-                    *sum = _mm512_fmadd_ps(min[g], input_sum, *sum);
+                let mut products = low[c];
+                for (product, high) in products.iter_mut().zip(high[c]) {
+                    *product = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), *product);
                 }
+                add(sums, products, (scale, min), (input_scale, input_sum));
             }
         }
         store(sums, out, weights.masks());
+    }
+}
+
+/// Adds what the products of a group of weights and its minima come to.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add(
+    sums: &mut [__m512; GROUPS],
+    products: [__m512i; GROUPS],
+    (scale, min): ([__m512; GROUPS], [__m512; GROUPS]),
+    (input_scale, input_sum): (__m512, __m512),
+) {
+    for (g, sum) in sums.iter_mut().enumerate() {
+        let scale = _mm512_mul_ps(scale[g], input_scale);
+        *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[g]), scale, *sum);
+        *sum = _mm512_fmadd_ps(min[g], input_sum, *sum);
     }
 }
 

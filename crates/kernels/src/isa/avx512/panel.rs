@@ -8,12 +8,12 @@
 //! sixteen rows ([`super::bytes`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_loadu_si512, _mm512_mask_blend_ps,
-    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_store_si512,
+    __m512, __m512i, _MM_HINT_T0, _mm512_loadu_si512, _mm512_mask_blend_ps, _mm512_permutex2var_ps,
+    _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_si512,
 };
 
-use super::{Codes512, Unpacked512};
+use super::{Codes512, Padded, Unpacked512, prefetch};
+use crate::inputs::BLOCK;
 use crate::isa::moves512::transpose;
 use crate::isa::{BlockRange, Blocks, Order, Rows};
 
@@ -23,8 +23,6 @@ pub(crate) const LANES: usize = 16;
 pub(crate) const GROUPS: usize = 2;
 /// Rows of a panel.
 pub(crate) const ROWS: usize = GROUPS * LANES;
-/// Weights of a block.
-pub(crate) const BLOCK: usize = 256;
 
 /// Where unpacked rows lie, drawn above; both aligned to 64 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +55,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
 ) {
     let zero = (_mm512_setzero_si512(), _mm512_setzero_ps());
     let mut rowwise = Rowwise { codes: [[zero.0; LANES]; 4], factors: [[zero.1; LANES]; 2] };
+    let mut padded = Padded::new();
     for group in 0..GROUPS {
         let present = rows.count.saturating_sub(group * LANES).min(LANES);
         for r in present..LANES {
@@ -64,24 +63,14 @@ pub(crate) unsafe fn unpack<F: Codes512>(
         }
         for (i, block) in range.clone().enumerate() {
             for r in 0..present {
-                // SAFETY: row and block are in bounds by contract; an incomplete block is read from a
-                // padded copy; a prefetch, here of the blocks that are unpacked next, may point anywhere.
+                // SAFETY: row and block are in bounds by contract.
                 let unpacked = unsafe {
                     let row = rows.start.add((group * LANES + r) * rows.stride);
                     let at = row.add(block * F::BYTES);
-                    let mut line = 0;
-                    while line < F::BYTES {
-                        let next = at.wrapping_add(range.len() * F::BYTES + line);
-                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
-                        line += 64;
-                    }
-                    if block < blocks.whole {
-                        F::unpack(at)
-                    } else {
-                        let mut padded = [0u8; 1024];
-                        at.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
-                        F::unpack(padded.as_ptr())
-                    }
+                    // The blocks that are unpacked next.
+                    let next = at.wrapping_add(range.len() * F::BYTES);
+                    prefetch::<_MM_HINT_T0>(next, F::BYTES);
+                    padded.unpack::<F>(at, block, blocks)
                 };
                 rowwise.put::<F>(r, &unpacked);
             }
