@@ -28,10 +28,9 @@ const MANY_ROWS: usize = 256;
 const DENSE_ROWS: usize = 32;
 #[cfg(target_arch = "x86_64")]
 const DENSE_COLS: usize = 512;
-/// Blocks of 256 weights that are unpacked to bytes at a time: at most 24 KiB with their factors, which stay
-/// in the first-level cache while all columns pass.
+/// Columns that pass at a time: some blocks of them stay in the second-level cache for all rows of a task.
 #[cfg(target_arch = "x86_64")]
-const BYTES_BLOCKS: usize = 2;
+const BYTES_COLUMNS: usize = 512;
 /// Rows, and blocks of 256 weights, that are unpacked to words at a time: 16 KiB.
 #[cfg(target_arch = "x86_64")]
 const PANEL_ROWS: usize = 8;
@@ -321,11 +320,12 @@ fn few(
     scratch: &mut Scratch,
 ) {
     let values = scratch.values.resize(columns.len() * matrix.rows());
+    let input = inputs.columns(order, 0);
     for c in (0..columns.len()).step_by(FEW) {
         let n = FEW.min(columns.len() - c);
-        let mut group: [Column; FEW] = [inputs.column(order, columns.get(c), 0); FEW];
+        let mut group: [Column; FEW] = [input(columns.get(c)); FEW];
         for (i, column) in group.iter_mut().enumerate().take(n) {
-            *column = inputs.column(order, columns.get(c + i), 0);
+            *column = input(columns.get(c + i));
         }
         let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
         // SAFETY: as in `in_place`; the columns have the matrix's blocks.
@@ -345,27 +345,32 @@ fn in_bytes(
     let (rows, n, blocks) = (matrix.rows(), columns.len(), blocks_of(matrix));
     let values = scratch.values.resize(n * rows);
     values.fill(0.0);
-    let codes = scratch.codes.resize(panel::ROWS * BYTES_BLOCKS * BLOCK);
-    let factors = panel::GROUPS * BYTES_BLOCKS * panel::factors(kernels.group);
+    let codes = scratch.codes.resize(panel::ROWS * panel::BLOCKS * BLOCK);
+    let factors = panel::GROUPS * panel::BLOCKS * panel::factors(kernels.group);
     let factors = scratch.scales.resize(factors);
     let panel = panel::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
-    for_each_panel(matrix, (panel::ROWS, BYTES_BLOCKS), |slice, start, range| {
-        let (from, group) = (range.start, kernels.group);
-        let weights = bytes::Weights { panel, group, blocks: range.len(), rows: slice.rows() };
-        let out = bytes::Sums { first: values[start..].as_mut_ptr(), stride: rows };
-        let coarse = |c: usize| inputs.bytes(columns.get(c), from);
-        let fine = |c: usize| inputs.column(&NATURAL, columns.get(c), from);
-        // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
-        // the matrix's blocks, and `values` their products.
-        unsafe {
-            (kernels.unpack)(rows_of(slice), blocks, range, panel);
-            if matrix.is_coarse() {
-                bytes::coarse(weights, coarse, n, out);
-            } else {
-                bytes::fine(weights, fine, n, out);
+    for first in (0..n).step_by(BYTES_COLUMNS) {
+        let n = BYTES_COLUMNS.min(n - first);
+        for_each_panel(matrix, (panel::ROWS, panel::BLOCKS), |slice, start, range| {
+            let (from, kind) = (range.start, bytes::Kind::of(kernels));
+            let weights = bytes::Weights { panel, kind, blocks: range.len(), rows: slice.rows() };
+            let out = values[first * rows + start..].as_mut_ptr();
+            let out = bytes::Sums { first: out, stride: rows };
+            let column = |c: usize| columns.get(first + c);
+            // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
+            // the matrix's blocks, and `values` their products.
+            unsafe {
+                (kernels.unpack)(rows_of(slice), blocks, range, panel);
+                if matrix.is_coarse() {
+                    let input = inputs.bytes(from);
+                    bytes::coarse(weights, |c| input(column(c)), n, out);
+                } else {
+                    let input = inputs.columns(&NATURAL, from);
+                    bytes::fine(weights, |c| input(column(c)), n, out);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 /// Calls `task` with some rows of `matrix` at a time, the first one's number, and some blocks of theirs.
@@ -376,9 +381,9 @@ fn for_each_panel(
     mut task: impl FnMut(&Matrix<'_>, usize, BlockRange),
 ) {
     let count = blocks_of(matrix).count();
-    for start in (0..matrix.rows()).step_by(rows) {
-        let slice = matrix.slice(start, rows.min(matrix.rows() - start));
-        for from in (0..count).step_by(blocks) {
+    for from in (0..count).step_by(blocks) {
+        for start in (0..matrix.rows()).step_by(rows) {
+            let slice = matrix.slice(start, rows.min(matrix.rows() - start));
             task(&slice, start, from..count.min(from + blocks));
         }
     }
@@ -406,7 +411,8 @@ fn in_words(
         unsafe { (kernels.unpack)(rows_of(slice), blocks, range, panel) };
         let first = words::Vector { words: panel.words, scales: panel.scales };
         let left = words::Vectors { first, stride: runs * words::RUN, runs };
-        let column = |c: usize| inputs.words(columns.get(c), from);
+        let input = inputs.words(from);
+        let column = |c: usize| input(columns.get(c));
         let steps = words::RUN / words::STEP;
         let out = values[start..].as_mut_ptr();
         // SAFETY: as above; columns have the matrix's blocks, and `values` their products.

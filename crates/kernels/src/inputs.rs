@@ -54,7 +54,7 @@ struct Plane {
 struct Bytes {
     fresh: bool,
     numbers: Aligned<i8>,  // [rows, blocks, 256]
-    factors: Aligned<f32>, // [rows, blocks, 32]
+    factors: Aligned<i32>, // [rows, blocks, 32]
 }
 
 /// Inputs as words with one scale for 256.
@@ -183,14 +183,20 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// Row `row` as bytes, from block `block` on; [`Inputs::put_in_bytes`] came before.
+    /// Rows as bytes, each from block `block` on; [`Inputs::put_in_bytes`] came before, and there are such rows.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn bytes(&self, row: usize, block: usize) -> bytes::Coarse {
+    pub(crate) fn bytes(&self, block: usize) -> impl Fn(usize) -> bytes::Coarse {
         assert!(self.bytes.fresh, "put in bytes before they are multiplied");
-        let at = row * self.blocks() + block;
-        bytes::Coarse {
-            numbers: self.bytes.numbers[at * BLOCK..].as_ptr(),
-            factors: self.bytes.factors[at * bytes::FACTORS..].as_ptr(),
+        let (blocks, first) = (
+            self.blocks(),
+            bytes::Coarse {
+                numbers: self.bytes.numbers[block * BLOCK..].as_ptr(),
+                factors: self.bytes.factors[block * bytes::FACTORS..].as_ptr(),
+            },
+        );
+        move |row| bytes::Coarse {
+            numbers: first.numbers.wrapping_add(row * blocks * BLOCK),
+            factors: first.factors.wrapping_add(row * blocks * bytes::FACTORS),
         }
     }
 
@@ -219,14 +225,20 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// Row `row` as words, from block `block` on; [`Inputs::put_in_words`] came before.
+    /// Rows as words, each from block `block` on; [`Inputs::put_in_words`] came before, and there are such rows.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn words(&self, row: usize, block: usize) -> words::Vector {
+    pub(crate) fn words(&self, block: usize) -> impl Fn(usize) -> words::Vector {
         assert!(self.words.fresh, "put in words before they are multiplied");
-        let at = row * self.blocks() + block;
-        words::Vector {
-            words: self.words.numbers[at * BLOCK..].as_ptr(),
-            scales: self.words.scale[at..].as_ptr(),
+        let (blocks, first) = (
+            self.blocks(),
+            words::Vector {
+                words: self.words.numbers[block * BLOCK..].as_ptr(),
+                scales: self.words.scale[block..].as_ptr(),
+            },
+        );
+        move |row| words::Vector {
+            words: first.words.wrapping_add(row * blocks * BLOCK),
+            scales: first.scales.wrapping_add(row * blocks),
         }
     }
 
@@ -255,17 +267,25 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// The quantized row in this order, from block `block` on; [`Inputs::quantize`] came before.
-    pub(crate) fn column(&self, order: &'static Order, row: usize, block: usize) -> Column {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
+    /// Quantized rows in this order, each from block `block` on; [`Inputs::quantize`] came before, and there are
+    /// such rows.
+    pub(crate) fn columns(&self, order: &'static Order, block: usize) -> impl Fn(usize) -> Column {
         let plane = self.planes.iter().find(|p| std::ptr::eq(p.order, order) && p.fresh);
         let Some(plane) = plane else { unreachable!("quantized before it is multiplied") };
-        let at = row * self.blocks() + block;
-        Column {
-            high: plane.high[at * BLOCK..].as_ptr(),
-            low: plane.low[at * BLOCK..].as_ptr(),
-            scale: plane.scale[at..].as_ptr(),
-            sums: plane.sums[at * 16..].as_ptr(),
+        let (blocks, first) = (
+            self.blocks(),
+            Column {
+                high: plane.high[block * BLOCK..].as_ptr(),
+                low: plane.low[block * BLOCK..].as_ptr(),
+                scale: plane.scale[block..].as_ptr(),
+                sums: plane.sums[block * 16..].as_ptr(),
+            },
+        );
+        move |row| Column {
+            high: first.high.wrapping_add(row * blocks * BLOCK),
+            low: first.low.wrapping_add(row * blocks * BLOCK),
+            scale: first.scale.wrapping_add(row * blocks),
+            sums: first.sums.wrapping_add(row * blocks * 16),
         }
     }
 
@@ -388,26 +408,29 @@ fn to_words(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
 
 /// Turns up to 256 inputs to bytes in natural order, with the factors of [`bytes::Coarse`].
 #[cfg(target_arch = "x86_64")]
-fn to_bytes(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
+fn to_bytes(floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
     #[inline(always)]
-    fn block(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
+    fn block(floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
         let mut padded = [0.0f32; BLOCK];
         padded[..floats.len()].copy_from_slice(floats);
         let (scales, sums) = factors.split_at_mut(bytes::SUMS_16);
         let (sixteens, groups) = sums.split_at_mut(bytes::SUMS_32 - bytes::SUMS_16);
         let parts = padded.chunks_exact(bytes::SCALED).zip(out.chunks_exact_mut(bytes::SCALED));
-        for (g, (floats, out)) in parts.enumerate() {
-            let (integers, scale) = integers::<{ bytes::SCALED }>(floats, bytes::LARGEST);
+        let sums = sixteens.chunks_exact_mut(bytes::SCALED / 16);
+        for ((scale, sums), (floats, out)) in scales.iter_mut().zip(sums).zip(parts) {
+            let (integers, factor) = integers::<{ bytes::SCALED }>(floats, bytes::LARGEST);
+            *scale = factor.to_bits().cast_signed();
             out.iter_mut().zip(&integers).for_each(|(out, &i)| *out = i as i8);
-            let [a, b] = [&integers[..16], &integers[16..]].map(|half| half.iter().sum::<i32>());
-            scales[g] = scale;
-            sixteens[2 * g] = scale * a as f32;
-            sixteens[2 * g + 1] = scale * b as f32;
-            groups[g] = scale * (a + b) as f32;
+            for (sum, integers) in sums.iter_mut().zip(integers.chunks_exact(16)) {
+                *sum = -integers.iter().sum::<i32>();
+            }
+        }
+        for (sum, halves) in groups.iter_mut().zip(sixteens.chunks_exact(2)) {
+            *sum = halves[0] + halves[1];
         }
     }
     #[target_feature(enable = "avx2")]
-    fn wide(floats: &[f32], out: &mut [i8], factors: &mut [f32]) {
+    fn wide(floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
         block(floats, out, factors);
     }
     if is_x86_feature_detected!("avx2") {

@@ -44,6 +44,10 @@ pub(crate) unsafe trait Codes512 {
     const ORDER: &'static Order;
     /// Weights that share scale and minimum, at least: 16 or 32.
     const GROUP: usize;
+    /// Where all minima are as many times the negative scale: the power of two.
+    const OFFSET: Option<u32>;
+    /// Whether the codes contain what scales differ by, so that a block has but one.
+    const IS_UNIFORM: bool = false;
 
     /// Unpacks the 256 weights at `at`.
     ///
@@ -57,6 +61,8 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
     Kernels512 {
         order: F::ORDER,
         group: F::GROUP,
+        offset: F::OFFSET,
+        is_uniform: F::IS_UNIFORM,
         gemv: gemv::<F>,
         unpack: panel::unpack::<F>,
         tiles: amx::tiles::<F>,
@@ -113,11 +119,12 @@ impl Padded {
         const { assert!(F::BYTES <= 1024) };
         // SAFETY: by contract; the copy is longer than any block.
         unsafe {
-            if block < blocks.whole {
-                return F::unpack(at);
+            let mut at = at;
+            if block >= blocks.whole {
+                self.take(at, blocks.tail);
+                at = self.0.as_ptr();
             }
-            self.take(at, blocks.tail);
-            F::unpack(self.0.as_ptr())
+            F::unpack(at) // Once, or it would not be inlined.
         }
     }
 

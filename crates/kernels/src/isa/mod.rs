@@ -105,6 +105,10 @@ pub(crate) struct Kernels512 {
     pub(crate) order: &'static Order,
     /// Weights that share scale and minimum.
     pub(crate) group: usize,
+    /// Where all minima are as many times the negative scale: the power of two.
+    pub(crate) offset: Option<u32>,
+    /// Whether a block has but one scale.
+    pub(crate) is_uniform: bool,
     /// Products of few columns.
     pub(crate) gemv: Gemv,
     /// Unpacks some blocks of up to [`avx512::panel::ROWS`] rows; see [`avx512::panel`].

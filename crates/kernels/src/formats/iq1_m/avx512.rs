@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::{
     __m512i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm256_cvtepu16_epi32, _mm512_add_epi8, _mm512_add_epi32, _mm512_and_si512,
-    _mm512_castsi128_si512, _mm512_cvtepi32_ps, _mm512_cvtepu32_epi64, _mm512_maskz_set1_epi64,
-    _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps,
-    _mm512_setr_epi32, _mm512_slli_epi16, _mm512_srlv_epi32, _mm512_testn_epi64_mask,
+    _mm256_cvtepu16_epi32, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi128_si512,
+    _mm512_cvtepi32_ps, _mm512_cvtepu32_epi64, _mm512_mul_ps, _mm512_permutexvar_epi16,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_setr_epi32, _mm512_srlv_epi32,
+    _mm512_testn_epi64_mask,
 };
 
 use super::BYTES;
-use crate::formats::iq1_s::{SHIFT, tables::CODES};
+use crate::formats::iq1_s::{SHIFT, avx512::shifted, tables::CODES};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Unpacked512};
 use crate::isa::each;
@@ -26,6 +26,7 @@ unsafe impl Codes512 for Iq1M {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 16;
+    const OFFSET: Option<u32> = Some(4);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
@@ -53,12 +54,9 @@ unsafe impl Codes512 for Iq1M {
         });
         // SAFETY: 11 bits index 2048 vectors.
         let [a, b, c, e] = unsafe { load_up(&CODES, places) };
-        // 8·code + 1 ± 1: minus where bit 3 of the nibble is set.
+        // Minus where bit 3 of the nibble is set.
         let code = |code: __m512i, w: i64| {
-            let bit = _mm512_set1_epi64(8 << (4 * w));
-            let plus = _mm512_testn_epi64_mask(groups, bit);
-            let shift = _mm512_maskz_set1_epi64(plus, 0x0202_0202_0202_0202);
-            _mm512_add_epi8(_mm512_slli_epi16::<3>(code), shift)
+            shifted(code, _mm512_testn_epi64_mask(groups, _mm512_set1_epi64(8 << (4 * w))))
         };
         let codes = [code(a, 0), code(b, 1), code(c, 2), code(e, 3)];
         // Three bits for each group of 16, four to a word of 16.
@@ -70,7 +68,7 @@ unsafe impl Codes512 for Iq1M {
         let s = _mm512_and_si512(_mm512_srlv_epi32(words, shifts), _mm512_set1_epi32(7));
         let s = _mm512_add_epi32(_mm512_add_epi32(s, s), _mm512_set1_epi32(1));
         let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(d * SHIFT));
-        let min = _mm512_mul_ps(scale, _mm512_set1_ps(-9.0));
+        let min = _mm512_mul_ps(scale, _mm512_set1_ps(-16.0));
         Unpacked512 { codes, scale: two_streams(scale), min }
     }
 }

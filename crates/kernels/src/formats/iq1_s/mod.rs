@@ -18,7 +18,7 @@ use crate::format::{Format, Spec};
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 mod quantize;
 pub(crate) mod scalar;
 pub(crate) mod tables;

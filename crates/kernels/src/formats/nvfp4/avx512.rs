@@ -25,6 +25,7 @@ unsafe impl Codes512 for Nvfp4 {
     const BYTES: usize = 4 * BYTES;
     const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 16;
+    const OFFSET: Option<u32> = Some(7);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

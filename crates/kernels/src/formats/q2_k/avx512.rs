@@ -57,6 +57,8 @@ unsafe impl Codes512 for Q2K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 16;
+    const OFFSET: Option<u32> = None;
+    const IS_UNIFORM: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

@@ -104,6 +104,7 @@ unsafe impl Codes512 for Q3K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 16;
+    const OFFSET: Option<u32> = Some(2);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

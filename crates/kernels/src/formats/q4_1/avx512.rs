@@ -14,6 +14,7 @@ unsafe impl Codes512 for Q41 {
     const BYTES: usize = 8 * BYTES;
     const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
+    const OFFSET: Option<u32> = None;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

@@ -43,6 +43,7 @@ unsafe impl Codes512 for Q4K {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 32;
+    const OFFSET: Option<u32> = None;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

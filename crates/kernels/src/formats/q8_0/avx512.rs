@@ -18,6 +18,7 @@ unsafe impl Codes512 for Q80 {
     const BYTES: usize = 8 * BYTES;
     const ORDER: &'static Order = &NATURAL;
     const GROUP: usize = 32;
+    const OFFSET: Option<u32> = Some(7);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

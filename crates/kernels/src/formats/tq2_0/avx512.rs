@@ -18,6 +18,7 @@ unsafe impl Codes512 for Tq20 {
     const BYTES: usize = BYTES;
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 32;
+    const OFFSET: Option<u32> = Some(0);
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]

@@ -5,15 +5,16 @@
 //! for 32 of them where that will do ([`crate::Matrix::coarse`]), and otherwise 16, as two bytes.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_load_ps, _mm512_load_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    __m512, __m512i, _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_sll_epi32, _mm512_slli_epi32,
 };
 use std::array;
 
-use super::panel::{GROUPS, LANES, Panel, factors};
+use super::panel::{self, GROUPS, LANES, Panel, factors};
 use crate::inputs::BLOCK;
-use crate::isa::Column;
+use crate::isa::{Column, Kernels512};
 
 /// Inputs of 8 bits that share a scale.
 pub(crate) const SCALED: usize = 32;
@@ -29,16 +30,27 @@ pub(crate) const FACTORS: usize = 32;
 pub(crate) struct Coarse {
     /// `[blocks][256]`, in natural order.
     pub(crate) numbers: *const i8,
-    /// `[blocks][32]`: the scales of 8 groups of 32 inputs, the sums of 16 groups of 16 and of 8 groups of 32.
-    pub(crate) factors: *const f32,
+    /// `[blocks][32]`: the scales of 8 groups of 32 inputs, as the bits of an f32; the negative
+    /// sums of 16 groups of 16 and of 8 groups of 32 numbers.
+    pub(crate) factors: *const i32,
+}
+
+/// How codes become weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// Weights that share scale and minimum: 16 or 32.
+    group: usize,
+    /// Where minima are as many times the negative scale: the power of two.
+    offset: Option<u32>,
+    /// Whether a block has but one scale.
+    is_uniform: bool,
 }
 
 /// The rows that a product is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights {
     pub(crate) panel: Panel,
-    /// Weights that share factors: 16 or 32.
-    pub(crate) group: usize,
+    pub(crate) kind: Kind,
     /// Blocks in the panel.
     pub(crate) blocks: usize,
     /// Rows that exist.
@@ -50,6 +62,14 @@ pub(crate) struct Weights {
 pub(crate) struct Sums {
     pub(crate) first: *mut f32,
     pub(crate) stride: usize,
+}
+
+impl Kind {
+    /// What the kernels of a format unpack.
+    pub(crate) fn of(kernels: &Kernels512) -> Self {
+        let &Kernels512 { group, offset, is_uniform, .. } = kernels;
+        Self { group, offset, is_uniform }
+    }
 }
 
 impl Weights {
@@ -65,19 +85,21 @@ impl Weights {
 /// Goes through `$count` columns, up to the largest `$n` at a time and as even as it goes: a last column alone
 /// would read the panel for itself.
 macro_rules! each_tile {
-    ($weights:expr, $count:expr, $column:expr, $out:expr, $tile:ident, [$($n:literal),+]) => {{
+    ($count:expr, $column:expr, $out:expr, [$($n:literal),+], |$columns:ident, $sums:ident| $tile:expr) => {{
         const MOST: usize = [$($n),+].len();
         let mut c = 0;
         while c < $count {
             let left = $count - c;
             let n = left.div_ceil(left.div_ceil(MOST));
             let first = $out.first.wrapping_add(c * $out.stride);
-            let out = Sums { first, ..$out };
+            let $sums = Sums { first, ..$out };
             // SAFETY: by contract; the columns are below their count.
             unsafe {
-                match (n, $weights.group) {
-                    $(($n, 32) => $tile::<$n, 32>($weights, array::from_fn(|i| $column(c + i)), out),
-                    ($n, _) => $tile::<$n, 16>($weights, array::from_fn(|i| $column(c + i)), out),)+
+                match n {
+                    $($n => {
+                        let $columns: [_; $n] = array::from_fn(|i| $column(c + i));
+                        $tile
+                    })+
                     _ => unreachable!("1 to {MOST} columns"),
                 }
             }
@@ -98,7 +120,16 @@ pub(crate) unsafe fn coarse(
     count: usize,
     out: Sums,
 ) {
-    each_tile!(weights, count, column, out, coarse_tile, [1, 2, 3, 4, 5, 6]);
+    let Kind { group, offset, is_uniform } = weights.kind;
+    each_tile!(count, column, out, [1, 2, 3, 4, 5, 6], |columns, sums| {
+        match (group, offset.is_none(), is_uniform) {
+            (32, false, _) => coarse_tile::<_, 32, 0>(weights, columns, sums),
+            (32, true, _) => coarse_tile::<_, 32, 32>(weights, columns, sums),
+            (_, false, _) => coarse_tile::<_, 16, 0>(weights, columns, sums),
+            (_, true, false) => coarse_tile::<_, 16, 16>(weights, columns, sums),
+            (_, true, true) => coarse_tile::<_, SCALED, 16>(weights, columns, sums),
+        }
+    });
 }
 
 /// `out[c][r] += weights[r] · column(c)` for `count` columns of 16 bits, in natural order.
@@ -112,85 +143,119 @@ pub(crate) unsafe fn fine(
     count: usize,
     out: Sums,
 ) {
-    each_tile!(weights, count, column, out, fine_tile, [1, 2, 3, 4]);
+    each_tile!(count, column, out, [1, 2, 3, 4], |columns, sums| {
+        match weights.kind.group {
+            32 => fine_tile::<_, 32>(weights, columns, sums),
+            _ => fine_tile::<_, 16>(weights, columns, sums),
+        }
+    });
 }
 
-/// [`coarse`] for `C` columns.
+/// [`coarse`] for `C` columns, with scales of `SCALE` weights and minima of `MIN`; if none, all codes are too
+/// large by the offset, and their products begin with what this comes to.
 ///
 /// # Safety
 /// As for [`coarse`].
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-unsafe fn coarse_tile<const C: usize, const GROUP: usize>(
+unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     weights: Weights,
     columns: [Coarse; C],
     out: Sums,
 ) {
+    let group = if MIN > 0 { MIN } else { SCALE };
+    let offset = _mm_cvtsi32_si128(weights.kind.offset.unwrap_or_default().cast_signed());
     // SAFETY: panel, columns and sums are as long as they say, by contract.
     unsafe {
         let mut sums = load::<C>(out, weights.masks());
-        for i in 0..weights.blocks * BLOCK / GROUP {
-            let products = fours::<C, GROUP>(weights, i, &columns.map(|c| c.numbers));
-            let (scale, min) = factors_of::<GROUP>(weights, i);
-            let (block, group) = (i * GROUP / BLOCK, i % (BLOCK / GROUP));
-            let of_sum = if GROUP == 32 { SUMS_32 } else { SUMS_16 } + group;
-            for (c, sums) in sums.iter_mut().enumerate() {
-                let of_column = columns[c].factors.add(block * FACTORS);
-                let input_scale = _mm512_set1_ps(*of_column.add(group * GROUP / SCALED));
-                let input_sum = _mm512_set1_ps(*of_column.add(of_sum));
-                add(sums, products[c], (scale, min), (input_scale, input_sum));
+        for i in 0..weights.blocks * BLOCK / SCALED {
+            let (block, part) = (i * SCALED / BLOCK, i % (BLOCK / SCALED));
+            let factors = columns.map(|c| c.factors.add(block * FACTORS));
+            let mut scaled = [[_mm512_setzero_ps(); GROUPS]; C];
+            for k in 0..SCALED.checked_div(MIN).unwrap_or(0) {
+                let min = weights.factors(group, 1, i * SCALED + k * MIN);
+                for (scaled, factors) in scaled.iter_mut().zip(factors) {
+                    let sum = *factors.add(sum_at(MIN, part * SCALED / MIN + k));
+                    let sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(sum));
+                    for (scaled, min) in scaled.iter_mut().zip(min) {
+                        *scaled = _mm512_fnmadd_ps(min, sum, *scaled);
+                    }
+                }
+            }
+            for k in 0..SCALED / SCALE {
+                let mut products = [[_mm512_setzero_si512(); GROUPS]; C];
+                if MIN == 0 {
+                    for (products, factors) in products.iter_mut().zip(factors) {
+                        let sum = *factors.add(sum_at(SCALE, part * SCALED / SCALE + k));
+                        *products = [_mm512_sll_epi32(_mm512_set1_epi32(sum), offset); GROUPS];
+                    }
+                }
+                let at = i * SCALED + k * SCALE;
+                fours::<C, SCALE>(weights, at, columns.map(|c| c.numbers), &mut products);
+                let scale = weights.factors(group, 0, at);
+                for (scaled, products) in scaled.iter_mut().zip(products) {
+                    for ((scaled, products), scale) in scaled.iter_mut().zip(products).zip(scale) {
+                        *scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, *scaled);
+                    }
+                }
+            }
+            for ((sums, scaled), factors) in sums.iter_mut().zip(scaled).zip(factors) {
+                let scale = _mm512_set1_ps(f32::from_bits((*factors.add(part)).cast_unsigned()));
+                for (sum, scaled) in sums.iter_mut().zip(scaled) {
+                    *sum = _mm512_fmadd_ps(scaled, scale, *sum);
+                }
             }
         }
         store(sums, out, weights.masks());
     }
+}
+
+/// Where in [`Coarse::factors`] the sum of a group of inputs is.
+#[inline(always)]
+const fn sum_at(group: usize, index: usize) -> usize {
+    if group == 32 { SUMS_32 + index } else { SUMS_16 + index }
 }
 
 /// [`fine`] for `C` columns.
 ///
 /// # Safety
 /// As for [`coarse`].
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn fine_tile<const C: usize, const GROUP: usize>(
     weights: Weights,
     columns: [Column; C],
     out: Sums,
 ) {
+    let offset = weights.kind.offset.map(|power| _mm512_set1_ps(-((1 << power) as f32)));
     // SAFETY: panel, columns and sums are as long as they say, by contract.
     unsafe {
         let mut sums = load::<C>(out, weights.masks());
         for i in 0..weights.blocks * BLOCK / GROUP {
-            let high = fours::<C, GROUP>(weights, i, &columns.map(|c| c.high));
-            let low = fours::<C, GROUP>(weights, i, &columns.map(|c| c.low));
-            let (scale, min) = factors_of::<GROUP>(weights, i);
+            let mut high = [[_mm512_setzero_si512(); GROUPS]; C];
+            let mut low = high;
+            fours::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.high), &mut high);
+            fours::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.low), &mut low);
+            let scale = weights.factors(GROUP, 0, i * GROUP);
+            let min = match offset {
+                Some(offset) => each!([scale[0], scale[1]], |scale| _mm512_mul_ps(scale, offset)),
+                None => weights.factors(GROUP, 1, i * GROUP),
+            };
             let block = i * GROUP / BLOCK;
             for (c, sums) in sums.iter_mut().enumerate() {
                 let input_scale = _mm512_set1_ps(*columns[c].scale.add(block));
                 let of_group = columns[c].sums.add(i * GROUP / 16);
                 let input_sum = if GROUP == 32 { *of_group + *of_group.add(1) } else { *of_group };
                 let input_sum = _mm512_set1_ps(input_sum);
-                let mut products = low[c];
-                for (product, high) in products.iter_mut().zip(high[c]) {
-                    *product = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), *product);
+                for (g, sum) in sums.iter_mut().enumerate() {
+                    let products = _mm512_add_epi32(_mm512_slli_epi32::<8>(high[c][g]), low[c][g]);
+                    let scale = _mm512_mul_ps(scale[g], input_scale);
+                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, *sum);
+                    *sum = _mm512_fmadd_ps(min[g], input_sum, *sum);
                 }
-                add(sums, products, (scale, min), (input_scale, input_sum));
             }
         }
         store(sums, out, weights.masks());
-    }
-}
-
-/// Adds what the products of a group of weights and its minima come to.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add(
-    sums: &mut [__m512; GROUPS],
-    products: [__m512i; GROUPS],
-    (scale, min): ([__m512; GROUPS], [__m512; GROUPS]),
-    (input_scale, input_sum): (__m512, __m512),
-) {
-    for (g, sum) in sums.iter_mut().enumerate() {
-        let scale = _mm512_mul_ps(scale[g], input_scale);
-        *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[g]), scale, *sum);
-        *sum = _mm512_fmadd_ps(min[g], input_sum, *sum);
     }
 }
 
@@ -228,48 +293,44 @@ unsafe fn store<const C: usize>(sums: [[__m512; GROUPS]; C], out: Sums, masks: [
     }
 }
 
-/// Scales and minima of the `i`th group of weights.
-///
-/// # Safety
-/// The panel has it; the CPU has the tier's instructions.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn factors_of<const GROUP: usize>(
-    weights: Weights,
-    i: usize,
-) -> ([__m512; GROUPS], [__m512; GROUPS]) {
-    let per_block = BLOCK / GROUP;
-    let factor = |g: usize, kind: usize| {
-        let of_block = (g * weights.blocks + i / per_block) * factors(GROUP);
-        let at = of_block + (kind * per_block + i % per_block) * LANES;
-        // SAFETY: by contract.
-        unsafe { _mm512_load_ps(weights.panel.factors.add(at)) }
-    };
-    ([factor(0, 0), factor(1, 0)], [factor(0, 1), factor(1, 1)])
-}
-
-/// Products of the codes of the `i`th group of weights with these bytes.
-///
-/// # Safety
-/// Panel and columns have it; the CPU has the tier's instructions.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn fours<const C: usize, const GROUP: usize>(
-    weights: Weights,
-    i: usize,
-    columns: &[*const i8; C],
-) -> [[__m512i; GROUPS]; C] {
-    let mut products = [[_mm512_setzero_si512(); GROUPS]; C];
-    for four in i * GROUP / 4..(i + 1) * GROUP / 4 {
+impl Weights {
+    /// Scales (`kind` 0) or minima (1) of the weights from `at` on, which are for `group` of them in the panel.
+    ///
+    /// # Safety
+    /// The panel has them; the CPU has the tier's instructions.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn factors(&self, group: usize, kind: usize, at: usize) -> [__m512; GROUPS] {
+        let (block, index) = (at / BLOCK, kind * BLOCK / group + at % BLOCK / group);
         // SAFETY: by contract.
         unsafe {
-            let codes = |g: usize| {
-                let at = (g * weights.blocks * BLOCK / 4 + four) * 64;
-                _mm512_load_si512(weights.panel.codes.add(at).cast())
-            };
-            let codes = [codes(0), codes(1)];
+            let first = self.panel.factors.add(block * factors(group) + index * LANES);
+            [_mm512_load_ps(first), _mm512_load_ps(first.add(panel::BLOCKS * factors(group)))]
+        }
+    }
+}
+
+/// Adds the products of `N` codes, from `at` on, with these bytes.
+///
+/// # Safety
+/// Panel and columns have them; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn fours<const C: usize, const N: usize>(
+    weights: Weights,
+    at: usize,
+    columns: [*const i8; C],
+    products: &mut [[__m512i; GROUPS]; C],
+) {
+    // SAFETY: by contract.
+    unsafe {
+        let codes = weights.panel.codes.add(at * LANES);
+        for four in 0..N / 4 {
+            let first = codes.add(four * 4 * LANES);
+            let second = first.add(panel::BLOCKS * BLOCK * LANES);
+            let codes = [_mm512_load_si512(first.cast()), _mm512_load_si512(second.cast())];
             for (products, column) in products.iter_mut().zip(columns) {
-                let inputs = column.add(four * 4).cast::<i32>().read_unaligned();
+                let inputs = column.add(at + four * 4).cast::<i32>().read_unaligned();
                 let inputs = _mm512_set1_epi32(inputs);
                 for (products, codes) in products.iter_mut().zip(codes) {
                     *products = _mm512_dpbusd_epi32(*products, codes, inputs);
@@ -277,5 +338,4 @@ unsafe fn fours<const C: usize, const GROUP: usize>(
             }
         }
     }
-    products
 }

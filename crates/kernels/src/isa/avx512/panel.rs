@@ -1,9 +1,11 @@
 //! Blocks of rows, unpacked and turned so that sixteen rows lie side by side.
 //!
 //! ```text
-//! codes    [groups of 16 rows][blocks][64 fours of weights][16 rows][4]    u8, as the format has them
-//! factors  [groups of 16 rows][blocks][scales, then minima][groups of weights][16 rows]   f32
+//! codes    [groups of 16 rows][2 blocks][64 fours of weights][16 rows][4]    u8, as the format has them
+//! factors  [groups of 16 rows][2 blocks][scales, then minima][groups of weights][16 rows]   f32
 //! ```
+//! Of formats whose minima are a multiple of their scales, minima are not written.
+//!
 //! Sums of products then need no adding up across lanes, and one instruction applies the scales of
 //! sixteen rows ([`super::bytes`]).
 
@@ -21,6 +23,9 @@ use crate::isa::{BlockRange, Blocks, Order, Rows};
 pub(crate) const LANES: usize = 16;
 /// Groups of rows.
 pub(crate) const GROUPS: usize = 2;
+/// Blocks of 256 weights of each row: at most 24 KiB with their factors, which stay in the first-level cache
+/// while all columns pass.
+pub(crate) const BLOCKS: usize = 2;
 /// Rows of a panel.
 pub(crate) const ROWS: usize = GROUPS * LANES;
 
@@ -42,7 +47,7 @@ struct Rowwise {
     factors: [[__m512; LANES]; 2],
 }
 
-/// Unpacks blocks `range` of up to [`ROWS`] rows; missing rows have zeros for factors.
+/// Unpacks blocks `range`, up to [`BLOCKS`], of up to [`ROWS`] rows; missing rows have zeros for factors.
 ///
 /// # Safety
 /// As for [`crate::isa::Kernels512`]; the panel has room for two groups of rows.
@@ -74,7 +79,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                 };
                 rowwise.put::<F>(r, &unpacked);
             }
-            let to = group * range.len() + i;
+            let to = group * BLOCKS + i;
             // SAFETY: the panel has room by contract.
             unsafe {
                 let codes = panel.codes.add(to * BLOCK * LANES);
@@ -129,7 +134,8 @@ impl Rowwise {
                 unsafe { _mm512_store_si512(codes.add(four * 64).cast(), turned) };
             }
         }
-        for (part, rows) in self.factors.iter().enumerate().take(32 / F::GROUP) {
+        let parts = if F::GROUP == 16 && F::OFFSET.is_none() { 2 } else { 1 };
+        for (part, rows) in self.factors.iter().enumerate().take(parts) {
             // SAFETY: all bit patterns are values.
             let rows = unsafe { std::mem::transmute::<[__m512; LANES], [__m512i; LANES]>(*rows) };
             for (lane, turned) in transpose(rows).into_iter().enumerate() {
