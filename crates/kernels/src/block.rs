@@ -106,6 +106,9 @@ enum Path {
     /// Weights unpacked to bytes once for all columns.
     #[cfg(target_arch = "x86_64")]
     Bytes(&'static Kernels512),
+    /// The same on AVX2, and the largest byte.
+    #[cfg(target_arch = "x86_64")]
+    Bytes256(&'static Kernels256, u8),
     /// Weights unpacked to words once for all columns.
     #[cfg(target_arch = "x86_64")]
     Words(&'static Kernels256),
@@ -137,8 +140,13 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
             return if columns > FEW { Path::Dense } else { Path::Floats(gemv) };
         }
         if let Some(kernels) = &spec.avx2 {
-            let few = Path::Gemv(kernels.gemv, &avx2::ORDER);
-            return if columns > FEW { Path::Words(kernels) } else { few };
+            if columns <= FEW {
+                return Path::Gemv(kernels.gemv, &avx2::ORDER);
+            }
+            return match kernels.largest {
+                Some(largest) if matrix.is_coarse() => Path::Bytes256(kernels, largest),
+                _ => Path::Words(kernels),
+            };
         }
     }
     let _ = (tier, spec, columns);
@@ -163,6 +171,8 @@ pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, colum
         Path::Floats(_) | Path::Dense => {}
         #[cfg(target_arch = "x86_64")]
         Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
+        #[cfg(target_arch = "x86_64")]
+        Path::Bytes256(..) => inputs.put_in_bytes(cpu.pool()),
         #[cfg(target_arch = "x86_64")]
         Path::Bytes(_) if matrix.is_coarse() => inputs.put_in_bytes(cpu.pool()),
         #[cfg(target_arch = "x86_64")]
@@ -204,6 +214,10 @@ pub(crate) fn compute<'s>(
         Path::Gemv(gemv, order) => few(gemv, order, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Bytes(kernels) => in_bytes(kernels, &rows, inputs, columns, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Bytes256(kernels, largest) => {
+            in_bytes_256(kernels, largest, &rows, inputs, columns, scratch);
+        }
         #[cfg(target_arch = "x86_64")]
         Path::Words(kernels) => in_words(kernels, &rows, inputs, columns, scratch),
         #[cfg(target_arch = "x86_64")]
@@ -320,7 +334,7 @@ fn few(
     scratch: &mut Scratch,
 ) {
     let values = scratch.values.resize(columns.len() * matrix.rows());
-    let input = inputs.columns(order, 0);
+    let input = inputs.columns(order);
     for c in (0..columns.len()).step_by(FEW) {
         let n = FEW.min(columns.len() - c);
         let mut group: [Column; FEW] = [input(columns.get(c)); FEW];
@@ -349,25 +363,61 @@ fn in_bytes(
     let factors = panel::GROUPS * panel::BLOCKS * panel::factors(kernels.group);
     let factors = scratch.scales.resize(factors);
     let panel = panel::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
-    for first in (0..n).step_by(BYTES_COLUMNS) {
-        let n = BYTES_COLUMNS.min(n - first);
+    let kind = bytes::Kind::of(kernels);
+    let numbers: Vec<usize> = (0..n).map(|c| columns.get(c)).collect();
+    for (i, numbers) in numbers.chunks(BYTES_COLUMNS).enumerate() {
+        let (coarse, fine): (Vec<_>, Vec<_>) = if matrix.is_coarse() {
+            (numbers.iter().copied().map(inputs.bytes()).collect(), Vec::new())
+        } else {
+            (Vec::new(), numbers.iter().copied().map(inputs.columns(&NATURAL)).collect())
+        };
         for_each_panel(matrix, (panel::ROWS, panel::BLOCKS), |slice, start, range| {
-            let (from, kind) = (range.start, bytes::Kind::of(kernels));
-            let weights = bytes::Weights { panel, kind, blocks: range.len(), rows: slice.rows() };
-            let out = values[first * rows + start..].as_mut_ptr();
+            let (from, blocks_here) = (range.start, range.len());
+            let weights =
+                bytes::Weights { panel, kind, blocks: blocks_here, from, rows: slice.rows() };
+            let out = values[i * BYTES_COLUMNS * rows + start..].as_mut_ptr();
             let out = bytes::Sums { first: out, stride: rows };
-            let column = |c: usize| columns.get(first + c);
             // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
             // the matrix's blocks, and `values` their products.
             unsafe {
                 (kernels.unpack)(rows_of(slice), blocks, range, panel);
-                if matrix.is_coarse() {
-                    let input = inputs.bytes(from);
-                    bytes::coarse(weights, |c| input(column(c)), n, out);
-                } else {
-                    let input = inputs.columns(&NATURAL, from);
-                    bytes::fine(weights, |c| input(column(c)), n, out);
-                }
+                bytes::coarse(weights, &coarse, out);
+                bytes::fine(weights, &fine, out);
+            }
+        });
+    }
+}
+
+/// [`in_bytes`] on AVX2.
+#[cfg(target_arch = "x86_64")]
+fn in_bytes_256(
+    kernels: &Kernels256,
+    largest: u8,
+    matrix: &Matrix<'_>,
+    inputs: &Inputs,
+    columns: Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    use crate::isa::avx2::bytes::{BLOCKS, GROUPS, OF_BLOCK, Panel, ROWS, Weights, product};
+
+    let (rows, n, blocks) = (matrix.rows(), columns.len(), blocks_of(matrix));
+    let values = scratch.values.resize(n * rows);
+    values.fill(0.0);
+    let codes = scratch.codes.resize(ROWS * BLOCKS * BLOCK);
+    let factors = scratch.scales.resize(GROUPS * BLOCKS * OF_BLOCK);
+    let panel = Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
+    let group = matrix.format().spec().avx512.as_ref().map_or(16, |kernels| kernels.group);
+    let all: Vec<_> = (0..n).map(|c| columns.get(c)).map(inputs.bytes()).collect();
+    for (i, columns) in all.chunks(BYTES_COLUMNS / 2).enumerate() {
+        for_each_panel(matrix, (ROWS, BLOCKS), |slice, start, range| {
+            let (from, blocks_here, rows_here) = (range.start, range.len(), slice.rows());
+            let weights =
+                Weights { panel, group, largest, blocks: blocks_here, from, rows: rows_here };
+            let out = values[i * BYTES_COLUMNS / 2 * rows + start..].as_mut_ptr();
+            // SAFETY: as in `in_bytes`.
+            unsafe {
+                (kernels.bytes)(rows_of(slice), blocks, range, panel);
+                product(weights, columns, out, rows);
             }
         });
     }

@@ -6,8 +6,8 @@
 //!
 //! - [`Plane`]: 16-bit integers with one scale for 256 inputs, as two bytes, for few columns, and for
 //!   many on AVX-512;
-//! - [`Bytes`]: 8-bit integers with a scale for 32, for many columns of coarse matrices on AVX-512;
-//! - [`Words`]: integers of 14 bits, for many columns on AVX2;
+//! - [`Bytes`]: 8-bit integers with a scale for 32, for many columns of coarse matrices;
+//! - [`Words`]: integers of 14 bits, for many columns of others on AVX2;
 //! - [`Half`]: bf16, for tiles.
 //!
 //! Scales and sums are f32: in f16 they overflow on R1.
@@ -15,7 +15,10 @@
 use crate::buffer::{Aligned, Shared};
 use crate::isa::{Column, Order};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{avx2::words, avx512::bytes};
+use crate::isa::{
+    avx2::words,
+    coarse::{self, Coarse},
+};
 use crate::pool::Pool;
 
 /// Largest magnitude of a quantized input: the high byte stays within ±127.
@@ -49,7 +52,7 @@ struct Plane {
     sums: Aligned<f32>,  // [rows, blocks, 16]
 }
 
-/// Inputs as bytes; see [`bytes::Coarse`].
+/// Inputs as bytes; see [`Coarse`].
 #[derive(Debug, Default)]
 struct Bytes {
     fresh: bool,
@@ -163,7 +166,7 @@ impl Inputs {
             return;
         }
         let numbers = Shared::new(self.bytes.numbers.resize(self.rows * blocks * BLOCK));
-        let factors = Shared::new(self.bytes.factors.resize(self.rows * blocks * bytes::FACTORS));
+        let factors = Shared::new(self.bytes.factors.resize(self.rows * blocks * coarse::FACTORS));
         let (floats, cols) = (&self.floats, self.cols);
         let one_row = |row: usize| {
             // SAFETY: each row is written by one task.
@@ -171,11 +174,12 @@ impl Inputs {
                 let (at, n) = (row * blocks, blocks);
                 (
                     numbers.slice(at * BLOCK, n * BLOCK),
-                    factors.slice(at * bytes::FACTORS, n * bytes::FACTORS),
+                    factors.slice(at * coarse::FACTORS, n * coarse::FACTORS),
                 )
             };
             let floats = floats[row * cols..][..cols].chunks(BLOCK);
-            let out = numbers.chunks_exact_mut(BLOCK).zip(factors.chunks_exact_mut(bytes::FACTORS));
+            let out =
+                numbers.chunks_exact_mut(BLOCK).zip(factors.chunks_exact_mut(coarse::FACTORS));
             for (floats, (numbers, factors)) in floats.zip(out) {
                 to_bytes(floats, numbers, factors);
             }
@@ -183,20 +187,15 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// Rows as bytes, each from block `block` on; [`Inputs::put_in_bytes`] came before, and there are such rows.
+    /// Rows as bytes; [`Inputs::put_in_bytes`] came before, and there are such rows.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn bytes(&self, block: usize) -> impl Fn(usize) -> bytes::Coarse {
+    pub(crate) fn bytes(&self) -> impl Fn(usize) -> Coarse {
         assert!(self.bytes.fresh, "put in bytes before they are multiplied");
-        let (blocks, first) = (
-            self.blocks(),
-            bytes::Coarse {
-                numbers: self.bytes.numbers[block * BLOCK..].as_ptr(),
-                factors: self.bytes.factors[block * bytes::FACTORS..].as_ptr(),
-            },
-        );
-        move |row| bytes::Coarse {
-            numbers: first.numbers.wrapping_add(row * blocks * BLOCK),
-            factors: first.factors.wrapping_add(row * blocks * bytes::FACTORS),
+        let (blocks, numbers, factors) =
+            (self.blocks(), self.bytes.numbers.as_ptr(), self.bytes.factors.as_ptr());
+        move |row| Coarse {
+            numbers: numbers.wrapping_add(row * blocks * BLOCK),
+            factors: factors.wrapping_add(row * blocks * coarse::FACTORS),
         }
     }
 
@@ -267,26 +266,20 @@ impl Inputs {
         each_row(pool, (self.rows, self.cols), &one_row);
     }
 
-    /// Quantized rows in this order, each from block `block` on; [`Inputs::quantize`] came before, and there are
-    /// such rows.
-    pub(crate) fn columns(&self, order: &'static Order, block: usize) -> impl Fn(usize) -> Column {
+    /// Quantized rows in this order; [`Inputs::quantize`] came before, and there are such rows.
+    pub(crate) fn columns(&self, order: &'static Order) -> impl Fn(usize) -> Column {
         let plane = self.planes.iter().find(|p| std::ptr::eq(p.order, order) && p.fresh);
         let Some(plane) = plane else { unreachable!("quantized before it is multiplied") };
         let (blocks, first) = (
             self.blocks(),
             Column {
-                high: plane.high[block * BLOCK..].as_ptr(),
-                low: plane.low[block * BLOCK..].as_ptr(),
-                scale: plane.scale[block..].as_ptr(),
-                sums: plane.sums[block * 16..].as_ptr(),
+                high: plane.high.as_ptr(),
+                low: plane.low.as_ptr(),
+                scale: plane.scale.as_ptr(),
+                sums: plane.sums.as_ptr(),
             },
         );
-        move |row| Column {
-            high: first.high.wrapping_add(row * blocks * BLOCK),
-            low: first.low.wrapping_add(row * blocks * BLOCK),
-            scale: first.scale.wrapping_add(row * blocks),
-            sums: first.sums.wrapping_add(row * blocks * 16),
-        }
+        move |row| first.from(row * blocks)
     }
 
     /// All rows as bf16 in this order, `[rows to a multiple of 16, blocks * 256]`;
@@ -406,19 +399,19 @@ fn to_words(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
     block(floats, order, out)
 }
 
-/// Turns up to 256 inputs to bytes in natural order, with the factors of [`bytes::Coarse`].
+/// Turns up to 256 inputs to bytes in natural order, with the factors of [`Coarse`].
 #[cfg(target_arch = "x86_64")]
 fn to_bytes(floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
     #[inline(always)]
     fn block(floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
         let mut padded = [0.0f32; BLOCK];
         padded[..floats.len()].copy_from_slice(floats);
-        let (scales, sums) = factors.split_at_mut(bytes::SUMS_16);
-        let (sixteens, groups) = sums.split_at_mut(bytes::SUMS_32 - bytes::SUMS_16);
-        let parts = padded.chunks_exact(bytes::SCALED).zip(out.chunks_exact_mut(bytes::SCALED));
-        let sums = sixteens.chunks_exact_mut(bytes::SCALED / 16);
+        let (scales, sums) = factors.split_at_mut(coarse::SUMS_16);
+        let (sixteens, groups) = sums.split_at_mut(coarse::SUMS_32 - coarse::SUMS_16);
+        let parts = padded.chunks_exact(coarse::SCALED).zip(out.chunks_exact_mut(coarse::SCALED));
+        let sums = sixteens.chunks_exact_mut(coarse::SCALED / 16);
         for ((scale, sums), (floats, out)) in scales.iter_mut().zip(sums).zip(parts) {
-            let (integers, factor) = integers::<{ bytes::SCALED }>(floats, bytes::LARGEST);
+            let (integers, factor) = integers::<{ coarse::SCALED }>(floats, coarse::LARGEST);
             *scale = factor.to_bits().cast_signed();
             out.iter_mut().zip(&integers).for_each(|(out, &i)| *out = i as i8);
             for (sum, integers) in sums.iter_mut().zip(integers.chunks_exact(16)) {

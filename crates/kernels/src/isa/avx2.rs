@@ -20,6 +20,7 @@ use std::arch::x86_64::{
 
 use super::{Blocks, Column, Kernels256, Order, Rows};
 
+pub(crate) mod bytes;
 pub(crate) mod lanes;
 pub(crate) mod words;
 
@@ -90,7 +91,12 @@ const fn run(largest: u8) -> usize {
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
     assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
-    Kernels256 { gemv: gemv::<F>, unpack: words::unpack::<F> }
+    Kernels256 {
+        gemv: gemv::<F>,
+        unpack: words::unpack::<F>,
+        bytes: bytes::unpack::<F>,
+        largest: bytes::largest::<F>(),
+    }
 }
 
 /// Unpacks the first `tail` bytes of a block as if zero bytes followed, whose weights meet inputs

@@ -23,6 +23,8 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod coarse;
 pub(crate) mod floats;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod moves512;
@@ -74,6 +76,19 @@ pub(crate) struct Column {
     pub(crate) sums: *const f32,
 }
 
+impl Column {
+    /// The column from a block on.
+    #[inline(always)]
+    pub(crate) fn from(self, block: usize) -> Self {
+        Self {
+            high: self.high.wrapping_add(block * 256),
+            low: self.low.wrapping_add(block * 256),
+            scale: self.scale.wrapping_add(block),
+            sums: self.sums.wrapping_add(block * 16),
+        }
+    }
+}
+
 /// Rows of one matrix for the drivers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
@@ -94,6 +109,11 @@ pub(crate) struct Kernels256 {
     /// Unpacks some blocks of all rows; see [`avx2::words`].
     #[cfg(target_arch = "x86_64")]
     pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx2::words::Panel),
+    /// Unpacks some blocks of up to [`avx2::bytes::ROWS`] rows; see [`avx2::bytes`].
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) bytes: unsafe fn(Rows, Blocks, BlockRange, avx2::bytes::Panel),
+    /// The largest of those bytes, unless they are too large for their products.
+    pub(crate) largest: Option<u8>,
 }
 
 /// The AVX-512 kernels of one format.

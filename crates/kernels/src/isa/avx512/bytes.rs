@@ -14,26 +14,8 @@ use std::array;
 
 use super::panel::{self, GROUPS, LANES, Panel, factors};
 use crate::inputs::BLOCK;
+use crate::isa::coarse::{Coarse, FACTORS, SCALED, sum_at};
 use crate::isa::{Column, Kernels512};
-
-/// Inputs of 8 bits that share a scale.
-pub(crate) const SCALED: usize = 32;
-/// Largest magnitude of an input of 8 bits.
-pub(crate) const LARGEST: f32 = 127.0;
-/// Where the sums of 16 inputs, and of 32, begin in [`Coarse::factors`] of a block, and where it ends.
-pub(crate) const SUMS_16: usize = 8;
-pub(crate) const SUMS_32: usize = 24;
-pub(crate) const FACTORS: usize = 32;
-
-/// A column of inputs of 8 bits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Coarse {
-    /// `[blocks][256]`, in natural order.
-    pub(crate) numbers: *const i8,
-    /// `[blocks][32]`: the scales of 8 groups of 32 inputs, as the bits of an f32; the negative
-    /// sums of 16 groups of 16 and of 8 groups of 32 numbers.
-    pub(crate) factors: *const i32,
-}
 
 /// How codes become weights.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +33,9 @@ pub(crate) struct Kind {
 pub(crate) struct Weights {
     pub(crate) panel: Panel,
     pub(crate) kind: Kind,
-    /// Blocks in the panel.
+    /// Blocks in the panel, and the first one's number in the rows.
     pub(crate) blocks: usize,
+    pub(crate) from: usize,
     /// Rows that exist.
     pub(crate) rows: usize,
 }
@@ -82,71 +65,59 @@ impl Weights {
     }
 }
 
-/// Goes through `$count` columns, up to the largest `$n` at a time and as even as it goes: a last column alone
-/// would read the panel for itself.
+/// Goes through the columns, up to the largest `$n` at a time and as even as it goes: a last column alone would
+/// read the panel for itself.
 macro_rules! each_tile {
-    ($count:expr, $column:expr, $out:expr, [$($n:literal),+], |$columns:ident, $sums:ident| $tile:expr) => {{
+    ($columns:expr, $out:expr, [$($n:literal),+], |$tile:ident, $sums:ident| $product:expr) => {{
         const MOST: usize = [$($n),+].len();
-        let mut c = 0;
-        while c < $count {
-            let left = $count - c;
+        let mut done = 0;
+        while done < $columns.len() {
+            let left = $columns.len() - done;
             let n = left.div_ceil(left.div_ceil(MOST));
-            let first = $out.first.wrapping_add(c * $out.stride);
-            let $sums = Sums { first, ..$out };
-            // SAFETY: by contract; the columns are below their count.
-            unsafe {
-                match n {
-                    $($n => {
-                        let $columns: [_; $n] = array::from_fn(|i| $column(c + i));
-                        $tile
-                    })+
-                    _ => unreachable!("1 to {MOST} columns"),
-                }
+            let $sums = Sums { first: $out.first.wrapping_add(done * $out.stride), ..$out };
+            let columns = &$columns[done..done + n];
+            match n {
+                $($n => {
+                    let Some($tile) = columns.first_chunk::<$n>() else { unreachable!("{n} columns") };
+                    // SAFETY: by contract.
+                    unsafe { $product }
+                })+
+                _ => unreachable!("1 to {MOST} columns"),
             }
-            c += n;
+            done += n;
         }
     }};
 }
 
-/// `out[c][r] += weights[r] · column(c)` for `count` columns of 8 bits.
+/// `out[c][r] += weights[r] · columns[c]` for columns of 8 bits.
 ///
 /// # Safety
-/// The CPU has the tier. The panel holds what `weights` says, columns have as many blocks, and `out` has as many
-/// numbers in each column as there are rows.
+/// The CPU has the tier. The panel holds what `weights` says, columns have as many blocks from its first one on,
+/// and `out` has as many numbers in each column as there are rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn coarse(
-    weights: Weights,
-    column: impl Fn(usize) -> Coarse,
-    count: usize,
-    out: Sums,
-) {
+pub(crate) unsafe fn coarse(weights: Weights, columns: &[Coarse], out: Sums) {
     let Kind { group, offset, is_uniform } = weights.kind;
-    each_tile!(count, column, out, [1, 2, 3, 4, 5, 6], |columns, sums| {
+    each_tile!(columns, out, [1, 2, 3, 4, 5, 6], |tile, sums| {
         match (group, offset.is_none(), is_uniform) {
-            (32, false, _) => coarse_tile::<_, 32, 0>(weights, columns, sums),
-            (32, true, _) => coarse_tile::<_, 32, 32>(weights, columns, sums),
-            (_, false, _) => coarse_tile::<_, 16, 0>(weights, columns, sums),
-            (_, true, false) => coarse_tile::<_, 16, 16>(weights, columns, sums),
-            (_, true, true) => coarse_tile::<_, SCALED, 16>(weights, columns, sums),
+            (32, false, _) => coarse_tile::<_, 32, 0>(weights, tile, sums),
+            (32, true, _) => coarse_tile::<_, 32, 32>(weights, tile, sums),
+            (_, false, _) => coarse_tile::<_, 16, 0>(weights, tile, sums),
+            (_, true, false) => coarse_tile::<_, 16, 16>(weights, tile, sums),
+            (_, true, true) => coarse_tile::<_, SCALED, 16>(weights, tile, sums),
         }
     });
 }
 
-/// `out[c][r] += weights[r] · column(c)` for `count` columns of 16 bits, in natural order.
+/// `out[c][r] += weights[r] · columns[c]` for columns of 16 bits, in natural order.
 ///
 /// # Safety
 /// As for [`coarse`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn fine(
-    weights: Weights,
-    column: impl Fn(usize) -> Column,
-    count: usize,
-    out: Sums,
-) {
-    each_tile!(count, column, out, [1, 2, 3, 4], |columns, sums| {
+pub(crate) unsafe fn fine(weights: Weights, columns: &[Column], out: Sums) {
+    each_tile!(columns, out, [1, 2, 3, 4], |tile, sums| {
         match weights.kind.group {
-            32 => fine_tile::<_, 32>(weights, columns, sums),
-            _ => fine_tile::<_, 16>(weights, columns, sums),
+            32 => fine_tile::<_, 32>(weights, tile, sums),
+            _ => fine_tile::<_, 16>(weights, tile, sums),
         }
     });
 }
@@ -160,9 +131,13 @@ pub(crate) unsafe fn fine(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     weights: Weights,
-    columns: [Coarse; C],
+    columns: &[Coarse; C],
     out: Sums,
 ) {
+    let columns = columns.map(|c| Coarse {
+        numbers: c.numbers.wrapping_add(weights.from * BLOCK),
+        factors: c.factors.wrapping_add(weights.from * FACTORS),
+    });
     let group = if MIN > 0 { MIN } else { SCALE };
     let offset = _mm_cvtsi32_si128(weights.kind.offset.unwrap_or_default().cast_signed());
     // SAFETY: panel, columns and sums are as long as they say, by contract.
@@ -210,12 +185,6 @@ unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     }
 }
 
-/// Where in [`Coarse::factors`] the sum of a group of inputs is.
-#[inline(always)]
-const fn sum_at(group: usize, index: usize) -> usize {
-    if group == 32 { SUMS_32 + index } else { SUMS_16 + index }
-}
-
 /// [`fine`] for `C` columns.
 ///
 /// # Safety
@@ -224,9 +193,10 @@ const fn sum_at(group: usize, index: usize) -> usize {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn fine_tile<const C: usize, const GROUP: usize>(
     weights: Weights,
-    columns: [Column; C],
+    columns: &[Column; C],
     out: Sums,
 ) {
+    let columns = columns.map(|c| c.from(weights.from));
     let offset = weights.kind.offset.map(|power| _mm512_set1_ps(-((1 << power) as f32)));
     // SAFETY: panel, columns and sums are as long as they say, by contract.
     unsafe {
