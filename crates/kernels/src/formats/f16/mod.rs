@@ -13,6 +13,8 @@ pub(crate) mod scalar;
 
 const LEN: usize = 1;
 pub(crate) const BYTES: usize = 2;
+/// Numbers that are converted at a time, with the processor's own instructions where it has them.
+const RUN: usize = 64;
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::F16,
