@@ -162,6 +162,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
             StreamArg::Always => Stream::Always,
             StreamArg::Never => Stream::Never,
         },
+        huge_pages: args.huge_pages,
         guesses: args.guess_experts,
         prefer_cached: args.prefer_cached,
         trace: args.trace.clone(),

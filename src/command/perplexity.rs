@@ -90,6 +90,7 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         kv_type: None,
         memory: args.computation.memory,
         stream: args.computation.stream,
+        huge_pages: false,
         guess_experts: false,
         prefer_cached: false,
         trace: None,

@@ -52,6 +52,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Whether to stream experts from drives.
     pub stream: Stream,
+    /// Whether to copy a model that fits into memory of its own, in huge pages.
+    pub huge_pages: bool,
     /// Whether to read experts that the next layer will probably pick, while the drive is idle. It
     /// changes no result.
     pub guesses: bool,
@@ -74,6 +76,7 @@ impl Default for Options {
             groups: ExpertGroups::Auto,
             memory: None,
             stream: Stream::Auto,
+            huge_pages: false,
             guesses: false,
             prefer_cached: false,
             trace: None,

@@ -129,19 +129,28 @@ fn placed(
     let described = described(name, weights.metadata(), tensors, options)?;
     let fit = fit(&described, room(options), wish(options, files))?;
     let model_options = ModelOptions { micro_batch: fit.micro_batch as usize, ..model_options };
-    let Mode::Streamed { cache } = fit.mode else {
-        let mapped = weights.files().to_vec();
-        let model = load(&weights, cpu, &model_options, &config, None, options)?;
-        return Ok(Placed { weights, model, fit, streaming: None, mapped });
-    };
     let path = weights.files()[0].clone();
-    let routed = fit.routed_ram + fit.routed_disk;
-    drop(weights);
-    let mut reader = Reader::start().map_err(|e| Error::Reader { source: e })?;
     let mut go_on = |done, all| {
         progress(done, all);
         true
     };
+    let Mode::Streamed { cache } = fit.mode else {
+        let mut mapped = weights.files().to_vec();
+        let mut weights = weights;
+        // What is memory already is used where it is.
+        if options.huge_pages
+            && path.exists()
+            && !mapped.iter().all(|file| machine::is_memory(file))
+        {
+            weights = Weights::open_with(&path, Placement::Resident, &mut go_on)?;
+            mapped.clear();
+        }
+        let model = load(&weights, cpu, &model_options, &config, None, options)?;
+        return Ok(Placed { weights, model, fit, streaming: None, mapped });
+    };
+    let routed = fit.routed_ram + fit.routed_disk;
+    drop(weights);
+    let mut reader = Reader::start().map_err(|e| Error::Reader { source: e })?;
     let (weights, rate) = Weights::open_streamed(&path, &mut reader, &mut go_on)?;
     let experts = config.experts.as_ref().ok_or(cachalot_model::Error::NoExperts)?;
     let cache = CacheOptions {

@@ -51,6 +51,22 @@ fn a_file_in_memory_is_used_in_place_and_not_counted_again() {
 }
 
 #[test]
+fn a_copy_in_huge_pages_computes_the_same() {
+    let options = Options { memory: None, ..options() };
+    let (_, expected) = placed(CALF.into(), &options);
+    let source = Source::File(CALF.into());
+    let options = Options { huge_pages: true, ..options };
+    let cpu = Arc::new(Cpu::new(1, Tier::detect()));
+    let (mut read, mut all) = (0, 0);
+    let placed_it =
+        place(&source, &options, &cpu, &mut |done, of| (read, all) = (done, of)).unwrap();
+    assert_eq!((read, all), (std::fs::metadata(CALF).unwrap().len(), read), "read as a whole");
+    placed_it.warm(&mut |_, _| unreachable!("nothing is left to be read"));
+    let (streamed, logits) = placed(CALF.into(), &options);
+    assert!(!streamed && logits == expected);
+}
+
+#[test]
 fn guesses_and_any_budget_give_the_same_logits() {
     let (_, expected) = placed(CALF.into(), &Options { memory: None, ..options() });
     for guesses in [false, true] {

@@ -83,6 +83,8 @@ pub(super) struct Memory {
     peak: Option<u64>,
     /// What is not a mapped file: cache, buffers, weights in another form. It never shrinks.
     anonymous: Option<u64>,
+    /// What of it lies in huge pages.
+    huge: Option<u64>,
 }
 
 impl Memory {
@@ -91,7 +93,11 @@ impl Memory {
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib =
             line.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        Self { peak: machine::memory_peak(), anonymous: kib.map(|kib| kib * 1024) }
+        Self {
+            peak: machine::memory_peak(),
+            anonymous: kib.map(|kib| kib * 1024),
+            huge: machine::huge_pages(),
+        }
     }
 }
 
@@ -226,6 +232,7 @@ impl Report {
             "joins_per_layer": self.joins_per_token().map(|joins| joins / layers),
             "peak_memory_bytes": self.memory.peak,
             "anonymous_memory_bytes": self.memory.anonymous,
+            "huge_page_bytes": self.memory.huge,
         })
     }
 
@@ -320,7 +327,10 @@ impl Report {
         if let Some(peak) = self.memory.peak {
             let own = self.memory.anonymous;
             let own = own.map(|own| format!(", {} of it besides the file", gb(own as f64)));
-            line("memory", format!("{} at most{}", gb(peak as f64), own.unwrap_or_default()));
+            let huge = self.memory.huge.filter(|&bytes| bytes > 0);
+            let huge = huge.map(|bytes| format!(", {} in huge pages", gb(bytes as f64)));
+            let (own, huge) = (own.unwrap_or_default(), huge.unwrap_or_default());
+            line("memory", format!("{} at most{own}{huge}", gb(peak as f64)));
         }
         lines
     }

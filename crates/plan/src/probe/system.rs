@@ -59,6 +59,12 @@ pub fn memory_peak() -> Option<u64> {
     kilobytes(&status("VmHWM")?)
 }
 
+/// Bytes of this process's memory that lie in huge pages, if the system says so.
+pub fn huge_pages() -> Option<u64> {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    kilobytes(&field(&rollup, "AnonHugePages")?)
+}
+
 /// A control group with a limit of memory, of either version.
 struct Group {
     folder: PathBuf,
