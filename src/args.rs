@@ -105,6 +105,10 @@ pub(crate) struct ModelArgs {
     /// starts as slowly as the file is read, and no other process shares it
     #[arg(long)]
     pub(crate) huge_pages: bool,
+    /// Where memory lies on a machine with several NUMA nodes: on all in turn (interleave), or where
+    /// the threads are that touch it first (off); of one node, both are the same
+    #[arg(long, value_enum, default_value_t = NumaArg::Interleave, value_name = "HOW")]
+    pub(crate) numa: NumaArg,
     /// Read experts that the next layer will probably pick, while the drive is idle: the same results
     #[arg(long)]
     pub(crate) guess_experts: bool,
@@ -234,6 +238,12 @@ pub(crate) enum StreamArg {
     Auto,
     Always,
     Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NumaArg {
+    Interleave,
+    Off,
 }
 
 /// `64GiB`, `64 GB`, `64g` or a number of bytes.

@@ -17,7 +17,9 @@ use cachalot_engine::{
     ExpertGroups, Groups, KvType, Options, Request, Sampling, Source, Stream, Think, Tier, TierName,
 };
 
-use crate::args::{GroupsArg, KvArg, ModelArgs, RunArgs, SamplingArgs, StreamArg, ThinkArg};
+use crate::args::{
+    GroupsArg, KvArg, ModelArgs, NumaArg, RunArgs, SamplingArgs, StreamArg, ThinkArg,
+};
 use crate::failure::usage;
 
 /// What the environment says.
@@ -163,6 +165,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
             StreamArg::Never => Stream::Never,
         },
         huge_pages: args.huge_pages,
+        interleave: args.numa == NumaArg::Interleave,
         guesses: args.guess_experts,
         prefer_cached: args.prefer_cached,
         trace: args.trace.clone(),

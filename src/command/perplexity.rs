@@ -91,6 +91,7 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         memory: args.computation.memory,
         stream: args.computation.stream,
         huge_pages: false,
+        numa: args.computation.numa,
         guess_experts: false,
         prefer_cached: false,
         trace: None,

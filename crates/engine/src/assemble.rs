@@ -54,6 +54,9 @@ pub struct Options {
     pub stream: Stream,
     /// Whether to copy a model that fits into memory of its own, in huge pages.
     pub huge_pages: bool,
+    /// Whether memory lies on all NUMA nodes in turn, if there are several: of the thread that loads a model, of
+    /// those it starts, and of files that they bring into the page cache.
+    pub interleave: bool,
     /// Whether to read experts that the next layer will probably pick, while the drive is idle. It
     /// changes no result.
     pub guesses: bool,
@@ -77,6 +80,7 @@ impl Default for Options {
             memory: None,
             stream: Stream::Auto,
             huge_pages: false,
+            interleave: true,
             guesses: false,
             prefer_cached: false,
             trace: None,
@@ -127,6 +131,11 @@ impl Engine {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
         let begun = Instant::now();
+        let nodes = machine::memory_nodes();
+        if options.interleave && nodes.len() > 1 {
+            // Refused, memory lies where threads are that touch it first: slower, and the same results.
+            let _refused = cachalot_store::numa::interleave(&nodes);
+        }
         let threads = options.threads.unwrap_or_else(machine::physical_cores);
         let cpu = Arc::new(Cpu::new(threads, options.tier));
         let placed = place(source, options, &cpu, progress)?;

@@ -11,6 +11,7 @@ mod cache;
 mod dense;
 mod error;
 mod io;
+pub mod numa;
 pub mod policy;
 mod rate;
 mod region;

@@ -183,6 +183,18 @@ pub fn topology() -> (Option<u32>, Option<u32>, Option<u32>, Option<u32>) {
     )
 }
 
+/// The NUMA nodes that have both cores and memory; none where the system does not say. A node of memory alone is
+/// slow, or a GPU's.
+pub fn memory_nodes() -> Vec<usize> {
+    let list = |what: &str| {
+        let list =
+            fs::read_to_string(format!("/sys/devices/system/node/{what}")).unwrap_or_default();
+        cpus(list.trim())
+    };
+    let cores = list("has_cpu");
+    list("has_memory").into_iter().filter(|node| cores.contains(node)).collect()
+}
+
 /// `Name:   value` among the lines of `text`.
 fn field(text: &str, name: &str) -> Option<String> {
     text.lines().find_map(|line| {

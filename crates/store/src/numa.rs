@@ -1,0 +1,63 @@
+//! Memory of machines with several nodes. A page lies on the node of the thread that touched it first; a model
+//! read by one thread would lie on one node, and all cores would wait for its channels.
+//!
+//! The unsafe code is one system call, which the standard library does not have.
+
+use std::io;
+
+/// Makes all memory that this thread, and threads that it starts from now on, take lie on all nodes in turn: pages
+/// of files that they bring into the page cache, too. `nodes` are those with memory.
+///
+/// # Errors
+/// If the system refuses, or cannot do this.
+#[cfg(target_os = "linux")]
+pub fn interleave(nodes: &[usize]) -> io::Result<()> {
+    const BITS: usize = usize::BITS as usize;
+    let words = nodes.iter().max().map_or(0, |most| most / BITS + 1);
+    let mut mask = vec![0usize; words];
+    nodes.iter().for_each(|node| mask[node / BITS] |= 1 << (node % BITS));
+    // The kernel takes one bit less than it is told of: set_mempolicy(2).
+    let bits = words * BITS + 1;
+    // SAFETY: the mask is read only, and has as many words as the number of its bits says.
+    let done = unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_INTERLEAVE, mask.as_ptr(), bits)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes memory lie on all nodes in turn: not known on this system.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn interleave(_nodes: &[usize]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// The policy that `/proc` tells of memory that this thread takes afterwards.
+    #[test]
+    fn memory_taken_afterwards_is_interleaved() {
+        let told = std::thread::spawn(|| {
+            match interleave(&[0]) {
+                // Containers may forbid it, or a kernel know no nodes.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => return None,
+                done => done.expect("node 0 has memory"),
+            }
+            let memory = vec![1u8; 64 << 20]; // a mapping of its own
+            let maps = std::fs::read_to_string("/proc/thread-self/numa_maps").ok()?;
+            let start = format!("{:x}", memory.as_ptr() as usize & !0xFFF);
+            maps.lines().find(|line| line.contains(&start)).map(str::to_owned)
+        });
+        let told = told.join().expect("the thread ends");
+        if let Some(line) = told {
+            assert!(line.contains("interleave"), "{line}");
+        }
+        let beyond = interleave(&[4095]).expect_err("there is no such node");
+        assert_ne!(beyond.kind(), io::ErrorKind::Unsupported);
+    }
+}
