@@ -134,10 +134,13 @@ unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     columns: &[Coarse; C],
     out: Sums,
 ) {
-    let columns = columns.map(|c| Coarse {
-        numbers: c.numbers.wrapping_add(weights.from * BLOCK),
-        factors: c.factors.wrapping_add(weights.from * FACTORS),
-    });
+    let mut columns = *columns;
+    for column in &mut columns {
+        column.numbers = column.numbers.wrapping_add(weights.from * BLOCK);
+        column.factors = column.factors.wrapping_add(weights.from * FACTORS);
+    }
+    let mut numbers = [std::ptr::null(); C];
+    numbers.iter_mut().zip(&columns).for_each(|(numbers, column)| *numbers = column.numbers);
     let group = if MIN > 0 { MIN } else { SCALE };
     let offset = _mm_cvtsi32_si128(weights.kind.offset.unwrap_or_default().cast_signed());
     // SAFETY: panel, columns and sums are as long as they say, by contract.
@@ -145,7 +148,10 @@ unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
         let mut sums = load::<C>(out, weights.masks());
         for i in 0..weights.blocks * BLOCK / SCALED {
             let (block, part) = (i * SCALED / BLOCK, i % (BLOCK / SCALED));
-            let factors = columns.map(|c| c.factors.add(block * FACTORS));
+            let mut factors = [std::ptr::null(); C];
+            for (factors, column) in factors.iter_mut().zip(&columns) {
+                *factors = column.factors.add(block * FACTORS);
+            }
             let mut scaled = [[_mm512_setzero_ps(); GROUPS]; C];
             for k in 0..SCALED.checked_div(MIN).unwrap_or(0) {
                 let min = weights.factors(group, 1, i * SCALED + k * MIN);
@@ -166,7 +172,7 @@ unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
                     }
                 }
                 let at = i * SCALED + k * SCALE;
-                fours::<C, SCALE>(weights, at, columns.map(|c| c.numbers), &mut products);
+                fours::<C, SCALE>(weights, at, numbers, &mut products);
                 let scale = weights.factors(group, 0, at);
                 for (scaled, products) in scaled.iter_mut().zip(products) {
                     for ((scaled, products), scale) in scaled.iter_mut().zip(products).zip(scale) {
