@@ -51,7 +51,7 @@ fn rate(format: Format, cpu: &Cpu, n: usize, target: usize) -> f64 {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *b = (x >> 24) as u8;
     }
-    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes).map(Matrix::coarse) else {
+    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes).map(|m| m.coarse(512)) else {
         return 0.0;
     };
     let mut inputs = Inputs::new();

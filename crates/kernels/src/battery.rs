@@ -63,7 +63,7 @@ fn check(format: Format, tier: Tier, (rows, cols, n): (usize, usize, usize), byt
     let x: Vec<f32> = (0..n * cols).map(|_| random.float() * scale).collect();
     inputs.reset(n, cols).copy_from_slice(&x);
     let plain = Matrix::new(format, rows, cols, bytes).unwrap();
-    for matrix in [plain, plain.coarse()] {
+    for matrix in [plain, plain.coarse(n.max(32))] {
         let mut out = vec![f32::NAN; rows * n];
         let columns = Columns::Range { start: 0, len: n };
         cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);

@@ -17,9 +17,12 @@ use crate::ops;
 use crate::pool::Scratch;
 use crate::product::Cpu;
 
-/// Columns up to which a matrix is read in place, without unpacking it first; with inputs of 8 bits on AVX-512, one
-/// less (Zen 5: 4 columns of Q4_K go 1.7 times as fast in bytes).
+/// Columns up to which a matrix is read in place, without unpacking it first; of a coarse one on AVX-512, one less
+/// (Zen 5: 4 columns of Q4_K go 1.7 times as fast in bytes).
 const FEW: usize = 4;
+/// Columns of coarse matrices up to which bytes are faster than bf16 tiles.
+#[cfg(target_arch = "x86_64")]
+const COARSE_TILES: usize = 256;
 /// Rows of a task with few columns.
 const FEW_ROWS: usize = 64;
 /// Most rows of a task with many columns.
@@ -126,12 +129,15 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
             return if columns > FEW { Path::Dense } else { Path::Floats(gemv) };
         }
         if let Some(kernels) = &spec.avx512 {
-            if columns <= FEW - usize::from(matrix.is_coarse()) {
+            let few = if matrix.is_coarse() { FEW - 1 } else { FEW };
+            if columns <= few {
                 return Path::Gemv(kernels.gemv, kernels.order);
             }
             // Below these, unpacking is most of the work, and bytes are less of it than bf16 (measured on a Xeon
-            // with AMX: 16 columns go 1.1 to 1.5 times as fast, but of Q6_K 0.94).
-            let tiles = tier.has_amx() && columns > 2 * kernels.group;
+            // with AMX: 16 columns go 1.1 to 1.5 times as fast, but of Q6_K 0.94; a prompt of 2048, whose experts
+            // have 64 columns and more, 1.15 times).
+            let few_for_tiles = if matrix.is_coarse() { COARSE_TILES } else { 2 * kernels.group };
+            let tiles = tier.has_amx() && columns > few_for_tiles;
             return if tiles { Path::Tiles(kernels) } else { Path::Bytes(kernels) };
         }
     }

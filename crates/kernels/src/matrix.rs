@@ -30,6 +30,9 @@ pub enum Error {
     },
 }
 
+/// Tokens of a batch from which on some matrices get inputs of 8 bits. Fewer are read at the memory's rate.
+const LONG_BATCH: usize = 32;
+
 /// A view of a matrix of weights `[rows, cols]`; rows are contiguous in the file's own layout.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
@@ -62,13 +65,13 @@ impl<'a> Matrix<'a> {
         Self { scale: self.scale * scale, ..self }
     }
 
-    /// The same weights, for inputs of 8 bits where there are many and that is faster; otherwise they get 16,
-    /// or bf16. Feed-forward networks and the output of attention bear it: the median divergence of the
+    /// The same weights, for inputs of 8 bits if their batch has so many tokens that it is bound by arithmetic, and
+    /// that is faster; otherwise they get 16, or bf16. Feed-forward networks and the output of attention bear it: the median divergence of the
     /// small models in the tests is then a half to a quarter of llama.cpp's. With queries, keys and values in 8 bits,
     /// too, it is the same as llama.cpp's.
     #[must_use]
-    pub fn coarse(self) -> Self {
-        Self { coarse: true, ..self }
+    pub fn coarse(self, batch: usize) -> Self {
+        Self { coarse: batch >= LONG_BATCH, ..self }
     }
 
     /// Whether it is [`Matrix::coarse`].

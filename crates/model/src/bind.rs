@@ -216,15 +216,15 @@ impl Weight {
 }
 
 impl Elsewhere {
-    /// Matrix `index`, an expert's, whose bytes these are.
+    /// Matrix `index`, an expert's, whose bytes these are, for a batch of so many tokens.
     ///
     /// # Panics
     /// If they are not as many as it has.
-    pub(crate) fn matrix<'a>(&self, index: usize, bytes: &'a [u8]) -> Matrix<'a> {
+    pub(crate) fn matrix<'a>(&self, index: usize, bytes: &'a [u8], tokens: usize) -> Matrix<'a> {
         Matrix::new(self.format, self.rows, self.cols, bytes)
             .unwrap_or_else(|error| unreachable!("checked when it was bound: {error}"))
             .scaled(scale(&self.scales, index))
-            .coarse()
+            .coarse(tokens)
     }
 
     /// Rows of each matrix.

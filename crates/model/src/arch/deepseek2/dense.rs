@@ -30,11 +30,12 @@ impl Dense {
         })
     }
 
-    pub(crate) fn mlp(&self) -> Mlp<'_> {
+    /// Its matrices for a batch of so many tokens.
+    pub(crate) fn mlp(&self, tokens: usize) -> Mlp<'_> {
         Mlp {
-            gate: self.gate.matrix().coarse(),
-            up: self.up.matrix().coarse(),
-            down: self.down.matrix().coarse(),
+            gate: self.gate.matrix().coarse(tokens),
+            up: self.up.matrix().coarse(tokens),
+            down: self.down.matrix().coarse(tokens),
         }
     }
 }

@@ -128,7 +128,8 @@ impl Mla {
         }
         let columns = Columns::Range { start: 0, len: s.tokens };
         let (targets, weights) = s.everyone.of(s.tokens);
-        let output = Weighted { matrix: self.output.matrix().coarse(), columns, targets, weights };
+        let output =
+            Weighted { matrix: self.output.matrix().coarse(s.tokens), columns, targets, weights };
         cpu.add_weighted(&mut s.values, &[output], hidden);
     }
 

@@ -33,7 +33,8 @@ use crate::{Error, Experts, KvType, ModelOptions, Stage, StageCache};
 /// The name in files.
 pub(crate) const ARCH: &str = "deepseek2";
 
-/// Tokens of a batch from which the expanded form of attention is faster without tiles.
+/// Tokens of a batch from which the expanded form of attention is faster: on a Xeon with AMX, too, where 128 tokens go
+/// 1.2 times and 512 tokens 1.4 times as fast as in the absorbed form on tiles.
 const EXPANDED_FROM: usize = 128;
 
 /// Binds a whole model to this machine.
@@ -53,9 +54,7 @@ pub(crate) fn load(
         Some(experts) => experts,
         None => Box::new(Resident::bind(weights, &config, layers.clone())?),
     };
-    // Tiles make up for the absorbed form's larger number of products.
-    let by_tier = if cpu.tier().has_amx() { usize::MAX } else { EXPANDED_FROM };
-    let expanded_from = options.expanded_from.unwrap_or(by_tier);
+    let expanded_from = options.expanded_from.unwrap_or(EXPANDED_FROM);
     let stage = Local::bind(binder, cpu, &config, layers, experts, expanded_from)?;
     Ok(Parts {
         norm: binder.vector("output_norm.weight", config.hidden)?,
@@ -154,7 +153,8 @@ impl Local {
         norm_rows(hidden, &layer.norm, config.epsilon, &mut self.x);
         match &layer.network {
             Network::Dense(dense) => {
-                dense::add(cpu, dense.mlp(), &mut self.x, &mut self.mlp, hidden);
+                let mlp = dense.mlp(self.x.rows());
+                dense::add(cpu, mlp, &mut self.x, &mut self.mlp, hidden);
                 Ok(())
             }
             Network::Experts(moe) => {

@@ -74,7 +74,7 @@ impl Moe {
             router.choose(cpu, guess_x, None, of_router, guesses);
             experts.hint(layer + 1, &scratch.guesses);
         }
-        let shared = self.shared.as_ref().map(Dense::mlp);
+        let shared = self.shared.as_ref().map(|shared| shared.mlp(x.rows()));
         experts.apply(cpu, layer, x, &scratch.picks, shared, hidden)
     }
 }

@@ -57,12 +57,14 @@ impl Layer {
         Ok(Some(Self { gate_up, down }))
     }
 
-    /// Gate and up of one expert.
-    fn gate_up(&self, expert: usize) -> (Matrix<'_>, Matrix<'_>) {
+    /// Gate and up of one expert, for a batch of so many tokens.
+    fn gate_up(&self, expert: usize, tokens: usize) -> (Matrix<'_>, Matrix<'_>) {
         match &self.gate_up {
-            GateAndUp::Apart(gate, up) => (gate.get(expert).coarse(), up.get(expert).coarse()),
+            GateAndUp::Apart(gate, up) => {
+                (gate.get(expert).coarse(tokens), up.get(expert).coarse(tokens))
+            }
             GateAndUp::Merged(both) => {
-                let (both, width) = (both.get(expert).coarse(), both.rows() / 2);
+                let (both, width) = (both.get(expert).coarse(tokens), both.rows() / 2);
                 (both.slice(0, width), both.slice(width, width))
             }
         }
@@ -117,7 +119,7 @@ impl Experts for Resident {
 
         let mut gates: Vec<GateUp<'_>> = std::mem::take(&mut self.gates);
         for group in picks.groups() {
-            let (gate, up) = weights.gate_up(group.expert);
+            let (gate, up) = weights.gate_up(group.expert, tokens);
             gates.push(GateUp { gate, up, columns: Columns::List(group.tokens) });
         }
         gates.extend(joined.map(|mlp| GateUp { gate: mlp.gate, up: mlp.up, columns: everyone }));
@@ -129,7 +131,7 @@ impl Experts for Resident {
         let mut start = 0;
         for group in picks.groups() {
             let columns = Columns::Range { start, len: group.tokens.len() };
-            let matrix = weights.down.get(group.expert).coarse();
+            let matrix = weights.down.get(group.expert).coarse(tokens);
             let (targets, weights) = (group.tokens, group.weights);
             downs.push(Weighted { matrix, columns, targets, weights });
             start += group.tokens.len();

@@ -90,20 +90,25 @@ impl Layer {
         Ok((Self { gate_up, down }, stacks))
     }
 
-    /// The matrices of an expert whose slices these are.
-    fn expert<'a>(&self, index: usize, slices: [&'a [u8]; SLICES_MAX]) -> Expert<'a> {
+    /// The matrices of an expert whose slices these are, for a batch of so many tokens.
+    fn expert<'a>(
+        &self,
+        index: usize,
+        slices: [&'a [u8]; SLICES_MAX],
+        tokens: usize,
+    ) -> Expert<'a> {
         match &self.gate_up {
             GateAndUp::Apart(gate, up) => Expert {
-                gate: gate.matrix(index, slices[0]),
-                up: up.matrix(index, slices[1]),
-                down: self.down.matrix(index, slices[2]),
+                gate: gate.matrix(index, slices[0], tokens),
+                up: up.matrix(index, slices[1], tokens),
+                down: self.down.matrix(index, slices[2], tokens),
             },
             GateAndUp::Merged(both) => {
-                let (both, width) = (both.matrix(index, slices[0]), self.down.cols());
+                let (both, width) = (both.matrix(index, slices[0], tokens), self.down.cols());
                 Expert {
                     gate: both.slice(0, width),
                     up: both.slice(width, width),
-                    down: self.down.matrix(index, slices[1]),
+                    down: self.down.matrix(index, slices[1], tokens),
                 }
             }
         }
@@ -244,7 +249,7 @@ impl Streamed {
                 continue;
             }
             let slices = cache.slices(layer, group.expert);
-            let Expert { gate, up, down } = weights.expert(group.expert, slices);
+            let Expert { gate, up, down } = weights.expert(group.expert, slices, x.rows());
             let len = group.tokens.len();
             list.push(GateUp { gate, up, columns: Columns::List(group.tokens) });
             downs.push(Product { matrix: down, columns: Columns::Range { start: rows, len } });
@@ -311,7 +316,7 @@ impl Streamed {
         let mut rows = 0;
         for group in picks.groups().skip(first).take(count) {
             let slices = cache.slices(layer, group.expert);
-            let Expert { gate, up, down } = weights.expert(group.expert, slices);
+            let Expert { gate, up, down } = weights.expert(group.expert, slices, x.rows());
             let Group { tokens, weights, .. } = group;
             let columns = Columns::Range { start: rows, len: tokens.len() };
             list.push(GateUp { gate, up, columns: Columns::List(tokens) });
