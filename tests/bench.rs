@@ -21,6 +21,15 @@ fn number(value: &Value) -> f64 {
 }
 
 #[test]
+fn filling_the_cache_is_not_counted_as_decoding() {
+    let joins = |depth: &str| {
+        let found = json(&["bench", "-p", "0", "-n", "3", "-d", depth, "-r", "1", "--json"]);
+        number(&found["joins_per_token"])
+    };
+    assert_eq!(joins("0"), joins("40"));
+}
+
+#[test]
 fn a_bench_without_a_model_measures_calf() {
     let found = json(&["bench", "-p", "24", "-n", "3", "-d", "5", "-r", "2", "-t", "2", "--json"]);
     let (prefill, decode) = (&found["prefill"][0], &found["decode"][0]);

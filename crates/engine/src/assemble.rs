@@ -119,6 +119,18 @@ pub struct Context {
     pub reduced: bool,
 }
 
+/// The processor as `options` want it. Memory of this thread, and of those that it starts from now on, lies on all
+/// NUMA nodes in turn, if that is among them.
+pub fn processor(options: &Options) -> Arc<Cpu> {
+    let nodes = machine::memory_nodes();
+    if options.interleave && nodes.len() > 1 {
+        // Refused, memory lies where threads are that touch it first: slower, and the same results.
+        let _refused = cachalot_store::numa::interleave(&nodes);
+    }
+    let threads = options.threads.unwrap_or_else(machine::physical_cores);
+    Arc::new(Cpu::new(threads, options.tier))
+}
+
 impl Engine {
     /// Loads a model. `progress` gets the bytes read and their total.
     ///
@@ -131,13 +143,7 @@ impl Engine {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
         let begun = Instant::now();
-        let nodes = machine::memory_nodes();
-        if options.interleave && nodes.len() > 1 {
-            // Refused, memory lies where threads are that touch it first: slower, and the same results.
-            let _refused = cachalot_store::numa::interleave(&nodes);
-        }
-        let threads = options.threads.unwrap_or_else(machine::physical_cores);
-        let cpu = Arc::new(Cpu::new(threads, options.tier));
+        let cpu = processor(options);
         let placed = place(source, options, &cpu, progress)?;
         let mut engine = Self::assemble(placed, progress).map_err(|error| match source {
             Source::Embedded(_) => error,

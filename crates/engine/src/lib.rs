@@ -21,7 +21,7 @@ mod session;
 mod stream;
 mod warm;
 
-pub use assemble::{Context, Engine, Options, Source, open_vocab};
+pub use assemble::{Context, Engine, Options, Source, open_vocab, processor};
 pub use error::Error;
 pub use metrics::Stats;
 pub use place::{Placed, described, place, room, wish};

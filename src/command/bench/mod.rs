@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{CacheStats, Options, Source, Streaming, machine, place};
+use cachalot_engine::{CacheStats, Options, Source, Streaming, machine, place, processor};
 use cachalot_kernels::{Cpu, probe};
 use cachalot_model::{KvCache, KvType, Logits, Model};
 use cachalot_store::Weights;
@@ -119,8 +119,7 @@ impl Subject {
             Source::Embedded(_) => "calf (embedded)".to_owned(),
         };
         let begun = Instant::now();
-        let threads = options.threads.unwrap_or_else(machine::physical_cores);
-        let cpu = Arc::new(Cpu::new(threads, options.tier));
+        let cpu = processor(options);
         let mut progress = Progress::new("loading");
         let placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
         progress.clear();
@@ -140,10 +139,15 @@ impl Subject {
         self.warm_up(&tokens)?;
         let begun = self.streamed();
         let prefill = self.prefill(&tokens[..args.prompt], args.repetitions)?;
+        let prefill_streamed = since(self.streamed(), begun);
+        let (before, after) = tokens.split_at(args.depth);
+        let after = &after[..args.decode];
+        if !after.is_empty() {
+            self.fill(before)?;
+        }
         let between = self.streamed();
         let joins = self.cpu.pool().joins();
-        let (before, after) = tokens.split_at(args.depth);
-        let decode = self.decode(before, &after[..args.decode], args.repetitions)?;
+        let decode = self.decode(before.len(), after, args.repetitions)?;
         let joins = self.cpu.pool().joins() - joins;
         let memory = Memory::now(); // before the probes take some, too
         let room = machine::memory_available().map_or(usize::MAX, |free| free as usize / 2);
@@ -155,7 +159,7 @@ impl Subject {
             cache_bytes_per_token: self.cache.bytes_per_token(),
             load_time: self.load_time,
             joins,
-            prefill_streamed: since(between, begun),
+            prefill_streamed,
             decode_streamed: since(self.streamed(), between),
             streaming: self.streaming,
             prefill,
@@ -207,15 +211,8 @@ impl Subject {
     }
 
     /// Takes `tokens` one at a time through the model, with logits, after those of `before`.
-    fn decode(
-        &mut self,
-        before: &[u32],
-        tokens: &[u32],
-        repetitions: u32,
-    ) -> anyhow::Result<Option<Measured>> {
-        if tokens.is_empty() {
-            return Ok(None);
-        }
+    /// Fills the cache with what is there before the first token that is decoded.
+    fn fill(&mut self, before: &[u32]) -> anyhow::Result<()> {
         let mut progress = Progress::new("filling the cache");
         let mut go_on = |done: usize| {
             progress.set(done as u64, before.len() as u64);
@@ -224,11 +221,23 @@ impl Subject {
         self.cache.truncate(0);
         self.model.forward(&mut self.cache, before, Logits::None, &mut go_on)?;
         progress.clear();
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        depth: usize,
+        tokens: &[u32],
+        repetitions: u32,
+    ) -> anyhow::Result<Option<Measured>> {
+        if tokens.is_empty() {
+            return Ok(None);
+        }
         let mut progress = Progress::new("decode");
         let all = tokens.len() as u64 * u64::from(repetitions);
         let mut seconds = Vec::new();
         for _ in 0..repetitions {
-            self.cache.truncate(before.len());
+            self.cache.truncate(depth);
             let mut time = Duration::ZERO;
             for (done, token) in tokens.iter().enumerate() {
                 let begun = Instant::now();
@@ -238,7 +247,7 @@ impl Subject {
             }
             seconds.push(time.as_secs_f64());
         }
-        Ok(Some(Measured::new(tokens.len(), before.len(), seconds)))
+        Ok(Some(Measured::new(tokens.len(), depth, seconds)))
     }
 }
 
