@@ -93,7 +93,7 @@ pub fn place(
     match source {
         Source::Embedded(bytes) => {
             // Its bytes are the program's, wherever that is.
-            let options = Options { stream: Stream::Never, ..options.clone() };
+            let options = Options { stream: Stream::Never, huge_pages: false, ..options.clone() };
             placed("calf", Weights::from_static(bytes)?, &options, cpu, progress)
         }
         Source::File(path) => {
@@ -138,10 +138,7 @@ fn placed(
         let mut mapped = weights.files().to_vec();
         let mut weights = weights;
         // What is memory already is used where it is.
-        if options.huge_pages
-            && path.exists()
-            && !mapped.iter().all(|file| machine::is_memory(file))
-        {
+        if options.huge_pages && !mapped.iter().all(|file| machine::is_memory(file)) {
             weights = Weights::open_with(&path, Placement::Resident, &mut go_on)?;
             mapped.clear();
         }

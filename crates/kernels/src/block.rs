@@ -128,7 +128,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
             if columns <= FEW {
                 return Path::Gemv(kernels.gemv, &avx2::ORDER);
             }
-            return match kernels.largest {
+            return match kernels.largest_byte {
                 Some(largest) if matrix.is_coarse() => Path::Bytes256(kernels, largest),
                 _ => Path::Words(kernels),
             };

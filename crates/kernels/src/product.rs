@@ -3,7 +3,8 @@
 //! A list is one parallel region however many matrices it has. Tasks are runs of rows; each output
 //! is summed by one task in a fixed order, so results do not depend on the number of threads.
 //! Few columns go through the tier's `gemv`, straight from the file's layout; many go through
-//! unpacked panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::words`]).
+//! unpacked panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::bytes`],
+//! [`crate::isa::avx2::words`]).
 
 use crate::block::{self, Columns, RowRange};
 use crate::buffer::Shared;

@@ -210,7 +210,6 @@ impl Subject {
         Ok(Some(Measured::new(tokens.len(), 0, seconds)))
     }
 
-    /// Takes `tokens` one at a time through the model, with logits, after those of `before`.
     /// Fills the cache with what is there before the first token that is decoded.
     fn fill(&mut self, before: &[u32]) -> anyhow::Result<()> {
         let mut progress = Progress::new("filling the cache");
@@ -224,6 +223,8 @@ impl Subject {
         Ok(())
     }
 
+    /// Takes `tokens` one at a time through the model, with logits, after the `depth` tokens that [`Self::fill`]
+    /// left.
     fn decode(
         &mut self,
         depth: usize,

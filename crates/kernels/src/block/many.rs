@@ -88,26 +88,27 @@ pub(super) fn in_bytes(
     let factors = scratch.scales.resize(factors);
     let panel = panel::Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
     let kind = bytes::Kind::of(kernels);
-    let numbers: Vec<usize> = (0..n).map(|c| columns.get(c)).collect();
-    for (i, numbers) in numbers.chunks(BYTES_COLUMNS).enumerate() {
-        let (coarse, fine): (Vec<_>, Vec<_>) = if matrix.is_coarse() {
-            (numbers.iter().copied().map(inputs.bytes()).collect(), Vec::new())
-        } else {
-            (Vec::new(), numbers.iter().copied().map(inputs.columns(&NATURAL)).collect())
-        };
-        for_each_panel(matrix, (panel::ROWS, panel::BLOCKS), |slice, start, range| {
-            let (from, blocks_here) = (range.start, range.len());
-            let weights =
-                bytes::Weights { panel, kind, blocks: blocks_here, from, rows: slice.rows() };
-            let out = values[i * BYTES_COLUMNS * rows + start..].as_mut_ptr();
-            let out = bytes::Sums { first: out, stride: rows };
-            // SAFETY: the path was chosen for the tier of its kernels; the panel has room, columns have
-            // the matrix's blocks, and `values` their products.
-            unsafe {
-                (kernels.unpack)(rows_of(slice), blocks, range, panel);
-                bytes::coarse(weights, &coarse, out);
-                bytes::fine(weights, &fine, out);
-            }
+    let unpacked = |slice: &Matrix<'_>, range: BlockRange| {
+        let (from, count) = (range.start, range.len());
+        // SAFETY: the path was chosen for the tier of its kernels; the panel has room.
+        unsafe { (kernels.unpack)(rows_of(slice), blocks, range, panel) };
+        bytes::Weights { panel, kind, blocks: count, from, rows: slice.rows() }
+    };
+    let size = (panel::ROWS, panel::BLOCKS);
+    let all = (0..n).map(|c| columns.get(c));
+    if matrix.is_coarse() {
+        let all: Vec<_> = all.map(inputs.bytes()).collect();
+        for_each_pass(matrix, size, (&all, BYTES_COLUMNS), values, |slice, range, some, first| {
+            let weights = unpacked(slice, range);
+            // SAFETY: as above; columns have the matrix's blocks, and `values` their products.
+            unsafe { bytes::coarse(weights, some, bytes::Sums { first, stride: rows }) };
+        });
+    } else {
+        let all: Vec<_> = all.map(inputs.columns(&NATURAL)).collect();
+        for_each_pass(matrix, size, (&all, BYTES_COLUMNS), values, |slice, range, some, first| {
+            let weights = unpacked(slice, range);
+            // SAFETY: as above; columns have the matrix's blocks, and `values` their products.
+            unsafe { bytes::fine(weights, some, bytes::Sums { first, stride: rows }) };
         });
     }
 }
@@ -131,22 +132,37 @@ pub(super) fn in_bytes_256(
     let panel = Panel { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
     let group = matrix.format().spec().avx512.as_ref().map_or(16, |kernels| kernels.group);
     let all: Vec<_> = (0..n).map(|c| columns.get(c)).map(inputs.bytes()).collect();
-    for (i, columns) in all.chunks(BYTES_COLUMNS_256).enumerate() {
-        for_each_panel(matrix, (ROWS, BLOCKS), |slice, start, range| {
-            let (from, blocks_here, rows_here) = (range.start, range.len(), slice.rows());
-            let weights =
-                Weights { panel, group, largest, blocks: blocks_here, from, rows: rows_here };
-            let out = values[i * BYTES_COLUMNS_256 * rows + start..].as_mut_ptr();
-            // SAFETY: as in `in_bytes`.
-            unsafe {
-                (kernels.bytes)(rows_of(slice), blocks, range, panel);
-                product(weights, columns, out, rows);
-            }
+    let (size, all) = ((ROWS, BLOCKS), (&all[..], BYTES_COLUMNS_256));
+    for_each_pass(matrix, size, all, values, |slice, range, some, first| {
+        let (from, count) = (range.start, range.len());
+        let weights = Weights { panel, group, largest, blocks: count, from, rows: slice.rows() };
+        // SAFETY: as in `in_bytes`.
+        unsafe {
+            (kernels.to_bytes)(rows_of(slice), blocks, range, panel);
+            product(weights, some, first, rows);
+        }
+    });
+}
+
+/// Calls `task` with some rows of `matrix`, some blocks of theirs, some of the columns, up to `.1` at a time, and where
+/// in `values` `[columns, rows]` the sums of both begin.
+fn for_each_pass<C>(
+    matrix: &Matrix<'_>,
+    size: (usize, usize),
+    (columns, at_a_time): (&[C], usize),
+    values: &mut [f32],
+    mut task: impl FnMut(&Matrix<'_>, BlockRange, &[C], *mut f32),
+) {
+    let sums = values.chunks_mut(at_a_time * matrix.rows());
+    for (columns, sums) in columns.chunks(at_a_time).zip(sums) {
+        for_each_panel(matrix, size, |slice, start, range| {
+            task(slice, range, columns, sums[start..].as_mut_ptr());
         });
     }
 }
 
-/// Calls `task` with some rows of `matrix` at a time, the first one's number, and some blocks of theirs.
+/// Calls `task` with some rows of `matrix` at a time, the first one's number, and some blocks of theirs: all rows
+/// before the next blocks, so that those of the columns stay in a cache.
 fn for_each_panel(
     matrix: &Matrix<'_>,
     (rows, blocks): (usize, usize),
@@ -179,7 +195,7 @@ pub(super) fn in_words(
         let (from, runs) = (range.start, range.len());
         let panel = words::Panel { words: words.as_mut_ptr(), scales: scales.as_mut_ptr() };
         // SAFETY: the path was chosen for the tier of its kernels; the panel has room.
-        unsafe { (kernels.unpack)(rows_of(slice), blocks, range, panel) };
+        unsafe { (kernels.to_words)(rows_of(slice), blocks, range, panel) };
         let first = words::Vector { words: panel.words, scales: panel.scales };
         let left = words::Vectors { first, stride: runs * words::RUN, runs };
         let input = inputs.words(from);

@@ -93,9 +93,9 @@ pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
     assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
     Kernels256 {
         gemv: gemv::<F>,
-        unpack: words::unpack::<F>,
-        bytes: bytes::unpack::<F>,
-        largest: bytes::largest::<F>(),
+        to_words: words::unpack::<F>,
+        to_bytes: bytes::unpack::<F>,
+        largest_byte: bytes::largest::<F>(),
     }
 }
 

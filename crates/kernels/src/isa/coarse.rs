@@ -1,4 +1,4 @@
-//! Inputs of 8 bits: a quarter of the bytes and half of the instructions of 16, for many columns of matrices that
+//! Inputs of 8 bits: half of the bytes and of the products of 16, for many columns of matrices that
 //! bear it ([`crate::Matrix::coarse`]).
 
 /// Inputs that share a scale.

@@ -108,12 +108,12 @@ pub(crate) struct Kernels256 {
     pub(crate) gemv: Gemv,
     /// Unpacks some blocks of all rows; see [`avx2::words`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx2::words::Panel),
+    pub(crate) to_words: unsafe fn(Rows, Blocks, BlockRange, avx2::words::Panel),
     /// Unpacks some blocks of up to [`avx2::bytes::ROWS`] rows; see [`avx2::bytes`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) bytes: unsafe fn(Rows, Blocks, BlockRange, avx2::bytes::Panel),
+    pub(crate) to_bytes: unsafe fn(Rows, Blocks, BlockRange, avx2::bytes::Panel),
     /// The largest of those bytes, unless they are too large for their products.
-    pub(crate) largest: Option<u8>,
+    pub(crate) largest_byte: Option<u8>,
 }
 
 /// The AVX-512 kernels of one format.

@@ -1,9 +1,9 @@
 //! Products of many columns on AVX2: weights and inputs as 16-bit integers.
 //!
 //! `vpmaddwd` multiplies 16 pairs of such words and adds neighbours to 32 bits. Per instruction that is half
-//! as many products as `vpmaddubsw` makes of bytes, but those must be widened before they overflow, and
-//! inputs of 8 bits would be 64 times coarser. So a run of 256 weights is unpacked once to words with a
-//! single scale, whatever scales and minima its format has, and one kernel multiplies all formats:
+//! as many products as `vpmaddubsw` makes of bytes ([`super::bytes`]), whose inputs are 64 times coarser: words are for
+//! matrices that need more, and for formats whose codes fill a byte. A run of 256 weights is unpacked once to words with a
+//! single scale, whatever scales and minima its format has, and one kernel multiplies all:
 //! four rows times two columns, in eight registers of sums.
 //!
 //! Words of 14 bits leave room for what a lane adds up over a run: 32 products.
