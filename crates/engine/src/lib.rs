@@ -19,7 +19,6 @@ mod sampler;
 mod sampling;
 mod session;
 mod stream;
-mod warm;
 
 pub use assemble::{Context, Engine, Options, Source, open_vocab, processor};
 pub use error::Error;

@@ -14,7 +14,6 @@ use cachalot_store::{CacheOptions, Placement, Reader, Weights};
 
 use crate::assemble::{Options, Source};
 use crate::stream::Streaming;
-use crate::warm::warm;
 use crate::{Error, machine};
 
 /// Memory of the program itself, with vocabulary and stacks, that a budget must cover as well.
@@ -31,8 +30,6 @@ pub struct Placed {
     pub fit: Fit,
     /// If experts are streamed.
     pub streaming: Option<Streaming>,
-    /// Files that are mapped, and should be read before they are needed.
-    mapped: Vec<PathBuf>,
 }
 
 impl Placed {
@@ -49,7 +46,7 @@ impl Placed {
     /// `progress` gets the bytes read and their total.
     pub fn warm(&self, progress: &mut dyn FnMut(u64, u64)) {
         let room = machine::memory_available().unwrap_or(u64::MAX);
-        warm(&self.mapped, room.saturating_sub(self.fit.kv + self.fit.buffers), progress);
+        self.weights.warm(room.saturating_sub(self.fit.kv + self.fit.buffers), progress);
     }
 }
 
@@ -135,15 +132,13 @@ fn placed(
         true
     };
     let Mode::Streamed { cache } = fit.mode else {
-        let mut mapped = weights.files().to_vec();
         let mut weights = weights;
         // What is memory already is used where it is.
-        if options.huge_pages && !mapped.iter().all(|file| machine::is_memory(file)) {
+        if options.huge_pages && !weights.files().iter().all(|file| machine::is_memory(file)) {
             weights = Weights::open_with(&path, Placement::Resident, &mut go_on)?;
-            mapped.clear();
         }
         let model = load(&weights, cpu, &model_options, &config, None, options)?;
-        return Ok(Placed { weights, model, fit, streaming: None, mapped });
+        return Ok(Placed { weights, model, fit, streaming: None });
     };
     let routed = fit.routed_ram + fit.routed_disk;
     drop(weights);
@@ -165,7 +160,7 @@ fn placed(
     let streaming = Some(Streaming { monitor, rate, is_locked, routed });
     let experts: Box<dyn Experts> = Box::new(streamed);
     let model = load(&weights, cpu, &model_options, &config, Some(experts), options)?;
-    Ok(Placed { weights, model, fit, streaming, mapped: Vec::new() })
+    Ok(Placed { weights, model, fit, streaming })
 }
 
 /// The model of this header as the planner sees it, with as many active experts as `options` want.

@@ -19,6 +19,7 @@ mod residency;
 mod resident;
 mod slab;
 pub mod trace;
+mod warm;
 mod weights;
 
 pub use bytes::Bytes;

@@ -32,6 +32,9 @@ impl Region {
         // SAFETY: the map is read-only. That nobody shortens or rewrites the file meanwhile cannot be
         // enforced on Unix; the documentation of `Placement::Mapped` passes this condition on.
         let map = unsafe { Mmap::map(file) }?;
+        // What is read from now on lies in huge pages, where the kernel can have such in its page cache.
+        #[cfg(target_os = "linux")]
+        let _refused_is_fine = map.advise(memmap2::Advice::HugePage);
         Ok(Self::Map(map))
     }
 

@@ -12,7 +12,7 @@ use cachalot_gguf::split::{self, Part, Set};
 use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 
 use crate::region::Region;
-use crate::{Bytes, Error, ReadFile, ReadRate, Reader, Stack, dense, resident};
+use crate::{Bytes, Error, ReadFile, ReadRate, Reader, Stack, dense, resident, warm};
 
 /// Where a model's bytes shall be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Weights {
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
     files: Vec<PathBuf>,
+    /// The files, mapped, if their pages are the page cache's.
+    mapped: Vec<Arc<Region>>,
     /// The files, open, if experts are to be streamed from them.
     sources: Vec<Arc<ReadFile>>,
 }
@@ -95,7 +97,9 @@ impl Weights {
                 before += len;
             }
         }
-        Ok(Self::new(set, &regions))
+        let weights = Self::new(set, &regions);
+        let mapped = if placement == Placement::Mapped { regions } else { Vec::new() };
+        Ok(Self { mapped, ..weights })
     }
 
     /// Opens a model whose experts are to be streamed: everything else is read into memory with
@@ -126,6 +130,14 @@ impl Weights {
             .map(|(tensor, bytes)| Tensor { info: tensor.info, file: tensor.part, bytes })
             .collect();
         Ok((Self::of(set.metadata, set.parts, tensors, sources), rate))
+    }
+
+    /// Reads those mapped files that are not in the page cache, if all of them together have no more
+    /// than `room` bytes. `progress` gets the bytes read and their total; it is never called if there
+    /// is nothing to read.
+    pub fn warm(&self, room: u64, progress: &mut dyn FnMut(u64, u64)) {
+        let files = self.files.iter().zip(&self.mapped);
+        warm::warm(files.map(|(path, region)| (path.as_path(), &**region)), room, progress);
     }
 
     /// Where the `count` equal matrices of a tensor that is streamed lie.
@@ -187,7 +199,7 @@ impl Weights {
     ) -> Self {
         let index = tensors.iter().enumerate().map(|(i, t)| (t.info.name.clone(), i)).collect();
         let files = parts.into_iter().map(|part| part.path).collect();
-        Self { metadata, tensors, index, files, sources }
+        Self { metadata, tensors, index, files, mapped: Vec::new(), sources }
     }
 
     /// The key-value pairs of the file (of the first part of a split one).
