@@ -20,7 +20,7 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::avx512::{Codes512, Padded, Unpacked512};
+use super::avx512::{Codes512, Indices, Padded, Unpacked512, find};
 use super::moves512::transpose;
 use super::{BlockRange, Blocks, Order, Rows};
 
@@ -49,16 +49,21 @@ pub(crate) unsafe fn tiles<F: Codes512>(
 ) {
     let mut rowwise = Tiles([0; STEPS * TILE_LEN]);
     let mut padded = Padded::new();
+    let mut indices = [Indices([0; 8]); TILE];
     for group in 0..rows.count.div_ceil(TILE) {
         let present = (rows.count - group * TILE).min(TILE);
         rowwise.0[..].fill(0);
+        let start = rows.start.wrapping_add(group * TILE * rows.stride);
+        let rows = Rows { start, count: present, ..rows };
         for (i, block) in range.clone().enumerate() {
-            for r in 0..present {
+            // SAFETY: rows and block are in bounds by contract.
+            unsafe { find::<F>(&mut indices, rows, block, blocks, &mut padded) };
+            for (r, indices) in indices.iter().enumerate().take(present) {
                 // SAFETY: row and block are in bounds by contract.
                 unsafe {
-                    let row = rows.start.add((group * TILE + r) * rows.stride);
-                    let at = row.add(block * F::BYTES);
-                    bf16::<F>(&padded.unpack::<F>(at, block, blocks), r, &mut rowwise);
+                    let at = rows.start.add(r * rows.stride + block * F::BYTES);
+                    let at = padded.complete(at, block, blocks);
+                    bf16::<F>(&F::unpack(at, indices), r, &mut rowwise);
                 }
             }
             for step in 0..STEPS {

@@ -21,6 +21,8 @@ pub(crate) mod panel;
 /// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
 /// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
 const AHEAD: usize = 4096;
+/// Blocks whose indices are found at once.
+const RUN: usize = 8;
 
 /// 256 weights, unpacked: `weight = scale · code + min`.
 #[derive(Clone, Copy)]
@@ -49,15 +51,42 @@ pub(crate) unsafe trait Codes512 {
     /// Whether the codes contain what scales differ by, so that a block has but one.
     const IS_UNIFORM: bool = false;
 
-    /// Unpacks the 256 weights at `at`.
+    /// Whether vectors are looked up one by one.
+    const LOOKS_UP: bool = false;
+
+    /// Where the vectors of the 256 weights at `at` are, if they are looked up.
     ///
     /// # Safety
     /// `BYTES` bytes at `at` are readable; the CPU has this tier's instructions.
-    unsafe fn unpack(at: *const u8) -> Unpacked512;
+    unsafe fn indices(_at: *const u8) -> Indices {
+        Indices([0; 8])
+    }
+
+    /// Unpacks the 256 weights at `at`.
+    ///
+    /// # Safety
+    /// As for `indices`, which are those of these weights if `LOOKS_UP`.
+    unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512;
+
+    /// What was unpacked from `at`, with minima as `OFFSET` has it if they were others.
+    ///
+    /// # Safety
+    /// As for `indices`.
+    unsafe fn with_offset(_at: *const u8, weights: Unpacked512) -> Unpacked512 {
+        weights
+    }
 }
+
+/// Places of 32 vectors, four to a number, the first lowest. They come from a vector register by way of memory: read
+/// at once they would have to wait until they are written (Zen 4: 14 instead of 7 ns a block), so those of several
+/// blocks are found before the first is used.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Indices(pub(crate) [u64; 8]);
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
+    const { assert!(F::BYTES <= size_of::<Padded>()) };
     Kernels512 {
         order: F::ORDER,
         group: F::GROUP,
@@ -103,29 +132,25 @@ impl Padded {
         Self([0; 1024])
     }
 
-    /// Unpacks block `block` of a row, at `at`: an incomplete one as if zero bytes followed, whose weights
+    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose weights
     /// meet inputs that are zero.
     ///
     /// # Safety
     /// The block, as far as the row has it, is readable; the CPU has the tier's instructions.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    pub(crate) unsafe fn unpack<F: Codes512>(
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(crate) unsafe fn complete(
         &mut self,
         at: *const u8,
         block: usize,
         blocks: Blocks,
-    ) -> Unpacked512 {
-        const { assert!(F::BYTES <= 1024) };
-        // SAFETY: by contract; the copy is longer than any block.
-        unsafe {
-            let mut at = at;
-            if block >= blocks.whole {
-                self.take(at, blocks.tail);
-                at = self.0.as_ptr();
-            }
-            F::unpack(at) // Once, or it would not be inlined.
+    ) -> *const u8 {
+        if block < blocks.whole {
+            return at;
         }
+        // SAFETY: by contract; the copy is longer than any block.
+        unsafe { self.take(at, blocks.tail) };
+        self.0.as_ptr()
     }
 
     /// Copies a tail. A call to do so would take as long as the block.
@@ -142,6 +167,30 @@ impl Padded {
                 let bytes = _mm512_maskz_loadu_epi8(mask, tail.add(at).cast());
                 _mm512_mask_storeu_epi8(self.0.as_mut_ptr().add(at).cast(), mask, bytes);
             }
+        }
+    }
+}
+
+/// Indices of block `block` of rows that are unpacked together, if the format looks them up.
+///
+/// # Safety
+/// The block, as far as the rows have it, is readable; the CPU has the tier's instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+pub(crate) unsafe fn find<F: Codes512>(
+    indices: &mut [Indices],
+    rows: Rows,
+    block: usize,
+    blocks: Blocks,
+    padded: &mut Padded,
+) {
+    if F::LOOKS_UP {
+        for (r, indices) in indices.iter_mut().enumerate().take(rows.count) {
+            // SAFETY: by contract.
+            *indices = unsafe {
+                let at = rows.start.add(r * rows.stride + block * F::BYTES);
+                F::indices(padded.complete(at, block, blocks))
+            };
         }
     }
 }
@@ -166,21 +215,28 @@ unsafe fn dot<F: Codes512, const C: usize>(
     (out, stride): (*mut f32, usize),
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; C];
-    for b in 0..blocks.whole {
-        // SAFETY: block `b` of the row and of every column is in bounds.
-        unsafe {
-            let at = row.add(b * F::BYTES);
-            prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD), F::BYTES);
-            add_block::<F, C>(&F::unpack(at), b, columns, &mut sums);
-        }
-    }
-    if blocks.tail > 0 {
-        // SAFETY: the tail is inside the row.
-        unsafe {
-            let tail = row.add(blocks.whole * F::BYTES);
-            prefetch::<_MM_HINT_T1>(tail.wrapping_add(AHEAD), blocks.tail);
-            let unpacked = padded.unpack::<F>(tail, blocks.whole, blocks);
-            add_block::<F, C>(&unpacked, blocks.whole, columns, &mut sums);
+    let mut indices = [Indices([0; 8]); RUN];
+    // SAFETY: the row has a tail, if any, and the padded block all it might have.
+    let tail = unsafe { padded.complete(row.add(blocks.whole * F::BYTES), blocks.whole, blocks) };
+    let tail = tail.wrapping_sub(blocks.whole * F::BYTES);
+    for (from, all) in [(row, 0..blocks.whole), (tail, blocks.whole..blocks.count())] {
+        let length = if F::LOOKS_UP { RUN } else { usize::MAX };
+        for first in all.clone().step_by(length) {
+            let run = first..all.end.min(first.saturating_add(length));
+            // SAFETY: all these blocks of the row and of every column are in bounds.
+            unsafe {
+                if F::LOOKS_UP {
+                    for (b, indices) in run.clone().zip(&mut indices) {
+                        *indices = F::indices(from.wrapping_add(b * F::BYTES));
+                    }
+                }
+                for b in run {
+                    prefetch::<_MM_HINT_T1>(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
+                    let at = from.wrapping_add(b * F::BYTES);
+                    let unpacked = F::unpack(at, &indices[(b - first) % RUN]);
+                    add_block::<F, C>(&unpacked, b, columns, &mut sums);
+                }
+            }
         }
     }
     for (c, [products, minima]) in sums.into_iter().enumerate() {

@@ -1,24 +1,25 @@
 //! Moves that several formats share on AVX-512.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128,
-    _mm_cvtss_f32, _mm_insert_epi16, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps,
-    _mm_set_epi64x, _mm_set1_epi8, _mm_setr_epi16, _mm_srli_epi16, _mm_unpacklo_epi8,
-    _mm256_broadcastsi128_si256, _mm256_cvtph_ps, _mm256_set_m128i, _mm512_add_epi32,
-    _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castps256_ps512, _mm512_castsi256_si512,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_inserti64x4, _mm512_loadu_si512,
-    _mm512_mask_add_epi8, _mm512_mask_blend_epi16, _mm512_movehdup_ps, _mm512_moveldup_ps,
-    _mm512_multishift_epi64_epi8, _mm512_permutex2var_epi8, _mm512_permutex2var_epi16,
-    _mm512_permutex2var_epi64, _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8,
-    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
+    __m256, __m256i, __m512, __m512i, _mm_and_si128, _mm_castpd_si128, _mm_castsi128_pd,
+    _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadh_pd, _mm_loadl_epi64, _mm_loadu_si128,
+    _mm_movehdup_ps, _mm_set_epi64x, _mm_set1_epi8, _mm_setr_epi16, _mm_srli_epi16,
+    _mm_unpacklo_epi8, _mm256_broadcastsi128_si256, _mm256_cvtph_ps, _mm256_set_m128i,
+    _mm512_add_epi32, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castps256_ps512,
+    _mm512_castsi256_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32,
+    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi8, _mm512_mask_blend_epi16,
+    _mm512_movehdup_ps, _mm512_moveldup_ps, _mm512_multishift_epi64_epi8, _mm512_or_si512,
+    _mm512_permutex2var_epi8, _mm512_permutex2var_epi16, _mm512_permutex2var_epi64,
+    _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
     _mm512_shuffle_epi8, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_test_epi16_mask,
     _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-    _pdep_u64,
 };
 
 use crate::formats::grid::{IQ2_LEVELS, even_signs};
 
 use super::Order;
+use super::avx512::Indices;
 
 /// The two f16 at `at`, as f32.
 ///
@@ -187,38 +188,42 @@ unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i 
     if N == 256 { parts[0] } else { _mm512_mask_blend_epi16(bit(256), parts[0], parts[1]) }
 }
 
-/// [`look_up`] in a larger table, with the four indices of each of eight groups in 64 bits. Loaded one by one:
-/// on some processors (Zen 4) gathering takes longer.
+/// [`look_up`] in a larger table, of codes as they are wanted. Loaded one by one: on some processors (Zen 4 and 5) gathering
+/// takes longer.
 ///
 /// # Safety
 /// Every index is below `N`; the CPU has the tier's instructions.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(crate) unsafe fn load_up<const N: usize>(codes: &[u16; N], groups: [u64; 8]) -> [__m512i; 4] {
-    // SAFETY: indices are below `N` by contract.
-    let word = |index: u64| unsafe { i32::from(*codes.get_unchecked(usize::from(index as u16))) };
-    let pairs = each!([0, 2, 4, 6], |g| {
-        let (a, b) = (groups[g], groups[g + 1]);
-        let words = _mm_cvtsi32_si128(word(a));
-        let words = _mm_insert_epi16::<1>(words, word(a >> 16));
-        let words = _mm_insert_epi16::<2>(words, word(a >> 32));
-        let words = _mm_insert_epi16::<3>(words, word(a >> 48));
-        let words = _mm_insert_epi16::<4>(words, word(b));
-        let words = _mm_insert_epi16::<5>(words, word(b >> 16));
-        let words = _mm_insert_epi16::<6>(words, word(b >> 32));
-        _mm_insert_epi16::<7>(words, word(b >> 48))
-    });
-    let [a, b, c, d] = pairs;
-    spread(join(_mm256_set_m128i(b, a), _mm256_set_m128i(d, c)))
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn load_up<const N: usize>(codes: &[u64; N], indices: &Indices) -> [__m512i; 4] {
+    each!([0, 1, 2, 3], |w| {
+        // SAFETY: indices are below `N` by contract.
+        let at = |g: usize| unsafe {
+            codes.as_ptr().add(usize::from((indices.0[g] >> (16 * w)) as u16))
+        };
+        let pair = |g: usize| {
+            // SAFETY: two vectors of the table.
+            let pair = unsafe {
+                let low = _mm_loadl_epi64(at(g).cast());
+                _mm_loadh_pd(_mm_castsi128_pd(low), at(g + 1).cast())
+            };
+            _mm_castpd_si128(pair)
+        };
+        join(_mm256_set_m128i(pair(2), pair(0)), _mm256_set_m128i(pair(6), pair(4)))
+    })
 }
 
-/// Indices of four vectors: the bytes of `low` and, above each, as many bits of `high`, the lowest
-/// first, as `mask` has.
+/// Indices of 32 vectors: the bytes of `low` and, above each, those bits of the number of its group of four in `high`
+/// that `mask` leaves, `step` bits further for each vector.
 #[inline]
-#[target_feature(enable = "bmi2")]
-pub(crate) fn indices_of(low: u32, high: u64, mask: u16) -> u64 {
-    _pdep_u64(low.into(), 0x00FF_00FF_00FF_00FF)
-        | _pdep_u64(high, u64::from(mask) * 0x0001_0001_0001_0001)
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(crate) fn indices_of(low: __m256i, high: __m512i, step: i64, mask: i16) -> Indices {
+    let fields = _mm512_set1_epi64((step << 24) | ((2 * step) << 40) | ((3 * step) << 56));
+    let high = _mm512_multishift_epi64_epi8(fields, high);
+    let high = _mm512_and_si512(high, _mm512_set1_epi16(mask));
+    let indices = _mm512_or_si512(_mm512_cvtepu8_epi16(low), high);
+    // SAFETY: both are 64 bytes.
+    Indices(unsafe { std::mem::transmute::<__m512i, [u64; 8]>(indices) })
 }
 
 /// 2-bit codes of 32 words, one to a byte: register `w` has those of words `w` of the 64-bit lanes.

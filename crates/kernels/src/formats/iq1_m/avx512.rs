@@ -2,17 +2,16 @@
 
 use std::arch::x86_64::{
     __m512i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm256_cvtepu16_epi32, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi128_si512,
-    _mm512_cvtepi32_ps, _mm512_cvtepu32_epi64, _mm512_mul_ps, _mm512_permutexvar_epi16,
-    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_setr_epi32, _mm512_srlv_epi32,
-    _mm512_testn_epi64_mask,
+    _mm256_cvtepu16_epi32, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_castsi128_si512, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi64, _mm512_cvtepu32_epi64,
+    _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_srlv_epi32, _mm512_testn_epi64_mask,
 };
 
 use super::BYTES;
 use crate::formats::iq1_s::{SHIFT, avx512::shifted, tables::CODES};
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::each;
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::moves512::{indices_of, load_up, two_streams, vectors};
 
 /// IQ1_M's codes.
@@ -27,10 +26,20 @@ unsafe impl Codes512 for Iq1M {
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 16;
     const OFFSET: Option<u32> = Some(4);
+    const LOOKS_UP: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn indices(at: *const u8) -> Indices {
+        // SAFETY: inside the block's 56 bytes.
+        let (low, high) =
+            unsafe { (_mm256_loadu_si256(at.cast()), _mm_loadu_si128(at.add(32).cast())) };
+        indices_of(low, _mm512_cvtepu16_epi64(high), 4, 0x700)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 56 bytes.
         let (high, scales) = unsafe {
             (
@@ -42,18 +51,8 @@ unsafe impl Codes512 for Iq1M {
             scales >> 12 & 0xF | scales >> 24 & 0xF0 | scales >> 36 & 0xF00 | scales >> 48 & 0xF000;
         let d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(d as i32)));
         let groups = _mm512_cvtepu32_epi64(high);
-        let places = each!([0, 1, 2, 3, 4, 5, 6, 7], |g| {
-            // SAFETY: inside the block.
-            let (low, high) = unsafe {
-                (
-                    at.add(4 * g).cast::<u32>().read_unaligned(),
-                    at.add(32 + 2 * g).cast::<u16>().read_unaligned(),
-                )
-            };
-            indices_of(low, u64::from(high & 0x7777), 0xF00)
-        });
         // SAFETY: 11 bits index 2048 vectors.
-        let [a, b, c, e] = unsafe { load_up(&CODES, places) };
+        let [a, b, c, e] = unsafe { load_up(&CODES, indices) };
         // Minus where bit 3 of the nibble is set.
         let code = |code: __m512i, w: i64| {
             shifted(code, _mm512_testn_epi64_mask(groups, _mm512_set1_epi64(8 << (4 * w))))

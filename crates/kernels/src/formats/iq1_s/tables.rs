@@ -10,8 +10,8 @@ use crate::formats::grid::expand8;
 /// Eight signed bytes -1, 0 or 1 an entry, the first weight lowest.
 pub(crate) static GRID: [u64; 2048] = expand8(&PACKED, [0xff, 0, 1, 0]);
 
-/// The entries as 2-bit codes, the first weight lowest.
-pub(crate) static CODES: [u16; 2048] = PACKED;
+/// The entries as 2-bit codes, one to a byte, the first weight lowest.
+pub(crate) static CODES: [u64; 2048] = expand8(&PACKED, [0, 1, 2, 3]);
 
 /// The entries in ascending order, 2 bits a weight, the first weight lowest.
 #[rustfmt::skip]

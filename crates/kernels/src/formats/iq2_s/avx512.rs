@@ -1,14 +1,14 @@
 //! IQ2_S on AVX-512.
 
 use std::arch::x86_64::{
-    _mm256_loadu_si256, _mm512_cvtepu32_epi64, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm_loadl_epi64, _mm256_loadu_si256, _mm512_cvtepu8_epi64, _mm512_cvtepu32_epi64,
+    _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_ps,
 };
 
 use super::BYTES;
 use super::tables::CODES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
-use crate::isa::each;
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::moves512::{
     f16_one, indices_of, iq2_levels, load_up, nibble_scales, transpose_signs, two_streams, vectors,
 };
@@ -25,22 +25,26 @@ unsafe impl Codes512 for Iq2S {
     const ORDER: &'static Order = &ORDER;
     const GROUP: usize = 16;
     const OFFSET: Option<u32> = Some(7);
+    const LOOKS_UP: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn indices(at: *const u8) -> Indices {
+        // SAFETY: inside the block's 82 bytes.
+        let (low, high) =
+            unsafe { (_mm256_loadu_si256(at.add(2).cast()), _mm_loadl_epi64(at.add(66).cast())) };
+        indices_of(low, _mm512_cvtepu8_epi64(high), 2, 0x300)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 82 bytes.
         let (d, signs) = unsafe { (f16_one(at), _mm256_loadu_si256(at.add(34).cast())) };
         // SAFETY: the tier has the instructions.
         let signs = unsafe { transpose_signs(_mm512_cvtepu32_epi64(signs)) };
-        let groups = each!([0, 1, 2, 3, 4, 5, 6, 7], |g| {
-            // SAFETY: inside the block.
-            let (low, high) =
-                unsafe { (at.add(2 + 4 * g).cast::<u32>().read_unaligned(), *at.add(66 + g)) };
-            indices_of(low, high.into(), 0x300)
-        });
         // SAFETY: 10 bits index 1024 vectors.
-        let [a, b, c, e] = unsafe { load_up(&CODES, groups) };
+        let [a, b, c, e] = unsafe { load_up(&CODES, indices) };
         let codes = [
             iq2_levels(a, signs[0]),
             iq2_levels(b, signs[1]),

@@ -10,8 +10,8 @@ use crate::formats::grid::{IQ2_LEVELS, expand8};
 /// Eight bytes 8, 25 or 43 an entry, the first weight lowest.
 pub(crate) static GRID: [u64; 1024] = expand8(&PACKED, IQ2_LEVELS);
 
-/// The entries as 2-bit codes, the first weight lowest.
-pub(crate) static CODES: [u16; 1024] = PACKED;
+/// The entries as 2-bit codes, one to a byte, the first weight lowest.
+pub(crate) static CODES: [u64; 1024] = expand8(&PACKED, [0, 1, 2, 3]);
 
 /// The entries in ascending order, 2 bits a weight, the first weight lowest.
 #[rustfmt::skip]

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use super::tables::CODES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::moves512::{
     f16_one, indices, iq2_levels, look_up, nibble_scales, signs_by_register, two_streams, vectors,
 };
@@ -28,7 +28,7 @@ unsafe impl Codes512 for Iq2Xs {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 74 bytes.
         let (d, groups) = unsafe { (f16_one(at), _mm512_loadu_si512(at.add(2).cast())) };
         let fields = _mm512_set1_epi64(0x0000_0000_3929_1909);

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use super::tables::{CODES, LEVELS};
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::moves512::{f16_one, indices, look_up_iq3, transpose_signs, twice, vectors};
 
 /// IQ3_S's codes.
@@ -28,7 +28,7 @@ unsafe impl Codes512 for Iq3S {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 110 bytes.
         let (d, groups, high, signs, scales) = unsafe {
             (

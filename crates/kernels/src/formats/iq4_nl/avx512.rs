@@ -4,7 +4,7 @@ use std::arch::x86_64::{_mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_ps, _mm51
 
 use super::BYTES;
 use super::LEVELS;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, levels_512, nibbles, twice};
 use crate::isa::{NATURAL, Order};
@@ -24,7 +24,7 @@ unsafe impl Codes512 for Iq4Nl {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the eight blocks; the table has 64 bytes.
         let (d, levels) =
             unsafe { (f16_strided::<BYTES>(at), _mm512_loadu_si512(TABLE.as_ptr().cast())) };

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::formats::iq4_nl::avx512::TABLE;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_one, nibbles, twice};
 use crate::isa::{NATURAL, Order};
@@ -25,7 +25,7 @@ unsafe impl Codes512 for Iq4Xs {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 136 bytes; the table has 64.
         let (d, high, low, levels) = unsafe {
             (

@@ -6,7 +6,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::{DOUBLED, half_scale};
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, levels_512, nibbles, twice};
 use crate::isa::{NATURAL, Order};
@@ -26,7 +26,7 @@ unsafe impl Codes512 for Mxfp4 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let block = |b: usize| unsafe { at.add(b * BYTES) };
         // SAFETY: as above.

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use super::half_scale;
 use crate::formats::mxfp4::avx512::TABLE;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::by_lane;
 use crate::isa::{NATURAL, Order};
@@ -29,7 +29,7 @@ unsafe impl Codes512 for Nvfp4 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the four blocks; the table has 64 bytes.
         let (block, levels) =
             unsafe { (|b: usize| at.add(b * BYTES), _mm512_loadu_si512(TABLE.as_ptr().cast())) };

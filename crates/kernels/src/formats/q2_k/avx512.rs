@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::f16_pair;
 
@@ -62,7 +62,7 @@ unsafe impl Codes512 for Q2K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 84 bytes.
         let (header, bytes, [d, m]) = unsafe {
             let codes = _mm512_loadu_si512(at.add(16).cast());

@@ -1,7 +1,7 @@
 //! Q4_1 on AVX-512.
 
 use super::BYTES;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
 use crate::isa::{NATURAL, Order};
@@ -18,7 +18,7 @@ unsafe impl Codes512 for Q41 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let (d, m) = unsafe { (f16_strided::<BYTES>(at), f16_strided::<BYTES>(at.add(2))) };
         // SAFETY: as above.

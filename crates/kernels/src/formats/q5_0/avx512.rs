@@ -3,7 +3,7 @@
 use std::arch::x86_64::{_mm512_mask_add_epi8, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps};
 
 use super::BYTES;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
 use crate::isa::{NATURAL, Order};
@@ -20,7 +20,7 @@ unsafe impl Codes512 for Q50 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let d = unsafe { f16_strided::<BYTES>(at) };
         let codes = each!([0, 2, 4, 6], |b| {

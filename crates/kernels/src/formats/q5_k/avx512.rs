@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::formats::q4_k::avx512::{ORDER, scales};
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 
 /// Q5_K's codes.
@@ -29,7 +29,7 @@ unsafe impl Codes512 for Q5K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 176 bytes.
         let (first, second, fifth) = unsafe {
             (

@@ -5,7 +5,7 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::{by_lane, f16_strided, join, twice};
 use crate::isa::{NATURAL, Order};
@@ -22,7 +22,7 @@ unsafe impl Codes512 for Q80 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let (d, halves) = unsafe {
             (f16_strided::<BYTES>(at), |b: usize| _mm256_loadu_si256(at.add(b * BYTES + 2).cast()))

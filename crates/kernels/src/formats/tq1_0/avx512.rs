@@ -3,7 +3,7 @@
 use std::arch::x86_64::{_mm512_loadu_si512, _mm512_set1_ps};
 
 use super::BYTES;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::f16_one;
 use crate::isa::{NATURAL, Order};
@@ -30,7 +30,7 @@ unsafe impl Codes512 for Tq10 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         let mut trits = [0u8; 256];
         // SAFETY: inside the block's 54 bytes.
         let (bytes, d) = unsafe { (at.cast::<[u8; 52]>().read(), f16_one(at.add(52))) };

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::formats::q2_k::avx512::ORDER;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Unpacked512};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::moves512::f16_one;
 
 /// TQ2_0's codes.
@@ -22,7 +22,7 @@ unsafe impl Codes512 for Tq20 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack(at: *const u8) -> Unpacked512 {
+    unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the block's 66 bytes.
         let (bytes, d) = unsafe { (_mm512_loadu_si512(at.cast()), f16_one(at.add(64))) };
         let (pair, scale) = (_mm512_set1_epi8(3), _mm512_set1_ps(d));

@@ -14,7 +14,7 @@ use std::arch::x86_64::{
     _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_si512,
 };
 
-use super::{Codes512, Padded, Unpacked512, prefetch};
+use super::{Codes512, Indices, Padded, Unpacked512, find, prefetch};
 use crate::inputs::BLOCK;
 use crate::isa::moves512::transpose;
 use crate::isa::{BlockRange, Blocks, Order, Rows};
@@ -61,21 +61,26 @@ pub(crate) unsafe fn unpack<F: Codes512>(
     let zero = (_mm512_setzero_si512(), _mm512_setzero_ps());
     let mut rowwise = Rowwise { codes: [[zero.0; LANES]; 4], factors: [[zero.1; LANES]; 2] };
     let mut padded = Padded::new();
+    let mut indices = [Indices([0; 8]); LANES];
     for group in 0..GROUPS {
         let present = rows.count.saturating_sub(group * LANES).min(LANES);
         for r in present..LANES {
             rowwise.factors.iter_mut().for_each(|factors| factors[r] = zero.1);
         }
+        let start = rows.start.wrapping_add(group * LANES * rows.stride);
+        let rows = Rows { start, count: present, ..rows };
         for (i, block) in range.clone().enumerate() {
-            for r in 0..present {
+            // SAFETY: rows and block are in bounds by contract.
+            unsafe { find::<F>(&mut indices, rows, block, blocks, &mut padded) };
+            for (r, indices) in indices.iter().enumerate().take(present) {
                 // SAFETY: row and block are in bounds by contract.
                 let unpacked = unsafe {
-                    let row = rows.start.add((group * LANES + r) * rows.stride);
-                    let at = row.add(block * F::BYTES);
+                    let at = rows.start.add(r * rows.stride + block * F::BYTES);
                     // The blocks that are unpacked next.
                     let next = at.wrapping_add(range.len() * F::BYTES);
                     prefetch::<_MM_HINT_T0>(next, F::BYTES);
-                    padded.unpack::<F>(at, block, blocks)
+                    let at = padded.complete(at, block, blocks);
+                    F::with_offset(at, F::unpack(at, indices))
                 };
                 rowwise.put::<F>(r, &unpacked);
             }
