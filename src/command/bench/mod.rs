@@ -31,6 +31,8 @@ const WARM_PROMPT: usize = 32;
 const WARM_DECODE: usize = 4;
 /// The smallest piece that the system brings into memory.
 const PAGE: usize = 4096;
+/// Bytes over which the memory's rate is measured at least, whatever the budget: more than most caches hold.
+const PROBED_MIN: u64 = 64 << 20;
 /// Bytes that one thread brings into memory at a time.
 const TOUCHED: usize = 16 << 20;
 
@@ -72,7 +74,7 @@ pub(crate) fn run(
     let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
     let options = Options { context: Some(tokens), ..model_options(&args.model, environment) };
     let forecast = forecast(args, &options, environment);
-    let report = Subject::load(args, &options)?.measure(args)?;
+    let report = Subject::load(args, &options)?.measure(args, options.memory)?;
     let (tokens, rate) = report.decoded().unwrap_or((0, 0.0));
     let depth = args.depth + args.decode / 2;
     let compared =
@@ -122,6 +124,7 @@ impl Subject {
         let cpu = processor(options);
         let mut progress = Progress::new("loading");
         let placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
+        placed.warm(&mut |done, all| progress.set(done, all));
         progress.clear();
         let kv_type = placed.kv_type();
         let (weights, model, streaming) = (placed.weights, placed.model, placed.streaming);
@@ -133,7 +136,8 @@ impl Subject {
         Ok(Self { name, weights, cpu, model, cache, kv_type, load_time, streaming })
     }
 
-    fn measure(mut self, args: &BenchArgs) -> anyhow::Result<Report> {
+    /// Runs what `args` say; `budget` is what memory was limited to.
+    fn measure(mut self, args: &BenchArgs, budget: Option<u64>) -> anyhow::Result<Report> {
         let ends = args.prompt.max(args.depth + args.decode);
         let tokens = random_tokens(ends, self.model.vocab_size());
         self.warm_up(&tokens)?;
@@ -150,7 +154,10 @@ impl Subject {
         let decode = self.decode(before.len(), after, args.repetitions)?;
         let joins = self.cpu.pool().joins() - joins;
         let memory = Memory::now(); // before the probes take some, too
-        let room = machine::memory_available().map_or(usize::MAX, |free| free as usize / 2);
+        let free = machine::memory_available().map_or(u64::MAX, |free| free / 2);
+        // What the budget leaves, but enough to be no cache.
+        let budgeted = budget.map_or(u64::MAX, |all| all.saturating_sub(memory.peak.unwrap_or(0)));
+        let room = free.min(budgeted.max(PROBED_MIN)) as usize;
         Ok(Report {
             work: Work::of(&self.weights, self.model.config()),
             threads: self.cpu.pool().threads(),

@@ -80,7 +80,7 @@ impl Work {
 /// Memory that this process takes, in bytes, as far as the system says so.
 pub(super) struct Memory {
     /// The most so far; a mapped file counts as far as it was touched.
-    peak: Option<u64>,
+    pub(super) peak: Option<u64>,
     /// What is not a mapped file: cache, buffers, weights in another form. It never shrinks.
     anonymous: Option<u64>,
     /// What of it lies in huge pages.
