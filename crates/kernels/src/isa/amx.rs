@@ -298,3 +298,53 @@ impl Config {
         config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Format;
+    use crate::battery::Random;
+
+    /// Unpacking needs no tiles, only bf16: processors without AMX test it, too.
+    #[test]
+    fn panels_hold_the_scalar_twins_weights_as_bf16() {
+        if !(crate::Tier::detect().has_avx512() && is_x86_feature_detected!("avx512bf16")) {
+            return;
+        }
+        let mut random = Random::new(3);
+        for format in Format::all() {
+            let Some(kernels) = &format.spec().avx512 else { continue };
+            let (rows, cols) = (19, 512 + 96 / format.block_len() * format.block_len());
+            let bytes = random.blocks(format, rows, cols);
+            let stride = bytes.len() / rows;
+            let tail = cols % 256 / format.block_len() * format.block_bytes();
+            let blocks = Blocks { whole: 2, tail };
+            let count = blocks.count();
+            let mut panel = vec![u16::MAX; 2 * count * STEPS * TILE_LEN];
+            let all = Rows { start: bytes.as_ptr(), stride, count: rows };
+            // SAFETY: the CPU has bf16; the panel has room for two groups of rows.
+            unsafe { (kernels.tiles)(all, blocks, 0..count, panel.as_mut_ptr()) };
+            for r in 0..2 * TILE {
+                let mut row = vec![0.0; count * 256];
+                if r < rows {
+                    format.decode(&bytes[r * stride..][..stride], &mut row[..cols]);
+                }
+                for (at, weights) in row.chunks(256).enumerate() {
+                    let largest = weights.iter().fold(0.0f32, |a, w| a.max(w.abs()));
+                    for position in 0..256 {
+                        let natural = usize::from(kernels.order.quads[position / 4]) * 4;
+                        let weight = weights[natural + position % 4];
+                        let tile = (r / TILE * count + at) * STEPS + position / STEP;
+                        let pair = position % STEP / 2 * STEP + r % TILE * 2 + position % 2;
+                        let bits = panel[tile * TILE_LEN + pair];
+                        let found = f32::from_bits(u32::from(bits) << 16);
+                        assert!(
+                            (found - weight).abs() <= largest / 256.0,
+                            "{format} row {r} block {at} position {position}: {found} for {weight}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
