@@ -230,8 +230,9 @@ mod tests {
     fn memory_taken_ahead_holds_what_it_held() {
         let mut slot = Slot::new(3 * STEP / 2).unwrap();
         slot[STEP - 1] = 7;
-        if let Ok(thread) = slot.take_ahead() {
-            slot[STEP] = 9;
+        let taking = slot.take_ahead(); // not on every system
+        slot[STEP] = 9;
+        if let Ok(thread) = taking {
             thread.join().unwrap();
         }
         assert_eq!(slot[STEP - 1..=STEP], [7, 9]);

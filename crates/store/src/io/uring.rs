@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use io_uring::{IoUring, opcode, squeue, types};
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::queue::{Next, Queue, Urgency};
 use super::{Done, Read, advanced, ended_early};
@@ -116,7 +116,7 @@ impl Ring {
     /// Asks to be told of a wake.
     fn listen(&mut self) {
         let wake = types::Fd(self.wake.as_raw_fd());
-        let entry = opcode::PollAdd::new(wake, u32::from(PollFlags::IN.bits()));
+        let entry = opcode::PollAdd::new(wake, u32::from(libc::POLLIN.cast_unsigned()));
         self.push_entry(&entry.build().user_data(WAKE));
     }
 
