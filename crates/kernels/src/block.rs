@@ -23,6 +23,7 @@ const COARSE_TILES: usize = 256;
 const FEW_ROWS: usize = 64;
 /// Most rows of a task with many columns.
 const MANY_ROWS: usize = 256;
+
 /// Which of the inputs take part.
 #[derive(Clone, Copy, Debug)]
 pub enum Columns<'a> {

@@ -124,12 +124,12 @@ impl Subject {
         let cpu = processor(options);
         let mut progress = Progress::new("loading");
         let placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
+        let kv_type = placed.kv_type();
+        let cache = placed.model.cache(placed.fit.context as usize, kv_type)?;
+        let load_time = begun.elapsed();
         placed.warm(&mut |done, all| progress.set(done, all));
         progress.clear();
-        let kv_type = placed.kv_type();
         let (weights, model, streaming) = (placed.weights, placed.model, placed.streaming);
-        let cache = model.cache(placed.fit.context as usize, kv_type)?;
-        let load_time = begun.elapsed();
         if streaming.is_none() {
             touch(&weights, cpu.pool().threads());
         }

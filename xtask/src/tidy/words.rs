@@ -94,7 +94,7 @@ mod tests {
         }
         for good in [
             "IQ2_XXS and XXL".to_owned(),
-            "https://example.org/work/x".to_owned(),
+            format!("https://example.org{}x", FOLDERS[3]),
             format!("\"{}a\"", FOLDERS[0]),
             format!("~{}", FOLDERS[2]),
             format!("{{folder}}{}x", FOLDERS[3]),

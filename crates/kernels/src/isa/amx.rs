@@ -20,7 +20,7 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::avx512::{Codes512, Indices, Padded, Unpacked512, find};
+use super::avx512::{Codes512, Indices, Padded, Unpacked512, find_indices};
 use super::moves512::transpose;
 use super::{BlockRange, Blocks, Order, Rows};
 
@@ -49,7 +49,7 @@ pub(crate) unsafe fn tiles<F: Codes512>(
 ) {
     let mut rowwise = Tiles([0; STEPS * TILE_LEN]);
     let mut padded = Padded::new();
-    let mut indices = [Indices([0; 8]); TILE];
+    let mut indices = [Indices::NONE; TILE];
     for group in 0..rows.count.div_ceil(TILE) {
         let present = (rows.count - group * TILE).min(TILE);
         rowwise.0[..].fill(0);
@@ -57,7 +57,7 @@ pub(crate) unsafe fn tiles<F: Codes512>(
         let rows = Rows { start, count: present, ..rows };
         for (i, block) in range.clone().enumerate() {
             // SAFETY: rows and block are in bounds by contract.
-            unsafe { find::<F>(&mut indices, rows, block, blocks, &mut padded) };
+            unsafe { find_indices::<F>(&mut indices, rows, block, blocks, &mut padded) };
             for (r, indices) in indices.iter().enumerate().take(present) {
                 // SAFETY: row and block are in bounds by contract.
                 unsafe {

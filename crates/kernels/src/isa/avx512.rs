@@ -59,7 +59,7 @@ pub(crate) unsafe trait Codes512 {
     /// # Safety
     /// `BYTES` bytes at `at` are readable; the CPU has this tier's instructions.
     unsafe fn indices(_at: *const u8) -> Indices {
-        Indices([0; 8])
+        Indices::NONE
     }
 
     /// Unpacks the 256 weights at `at`.
@@ -83,6 +83,11 @@ pub(crate) unsafe trait Codes512 {
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Indices(pub(crate) [u64; 8]);
+
+impl Indices {
+    /// Those of a format that looks nothing up, and of blocks to come.
+    pub(crate) const NONE: Self = Self([0; 8]);
+}
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
@@ -177,7 +182,7 @@ impl Padded {
 /// The block, as far as the rows have it, is readable; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn find<F: Codes512>(
+pub(crate) unsafe fn find_indices<F: Codes512>(
     indices: &mut [Indices],
     rows: Rows,
     block: usize,
@@ -215,7 +220,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
     (out, stride): (*mut f32, usize),
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; C];
-    let mut indices = [Indices([0; 8]); RUN];
+    let mut indices = [Indices::NONE; RUN];
     // SAFETY: the row has a tail, if any, and the padded block all it might have.
     let tail = unsafe { padded.complete(row.add(blocks.whole * F::BYTES), blocks.whole, blocks) };
     let tail = tail.wrapping_sub(blocks.whole * F::BYTES);
@@ -233,6 +238,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
                 for b in run {
                     prefetch::<_MM_HINT_T1>(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
                     let at = from.wrapping_add(b * F::BYTES);
+                    // Longer runs are of formats that look nothing up.
                     let unpacked = F::unpack(at, &indices[(b - first) % RUN]);
                     add_block::<F, C>(&unpacked, b, columns, &mut sums);
                 }

@@ -188,8 +188,8 @@ unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i 
     if N == 256 { parts[0] } else { _mm512_mask_blend_epi16(bit(256), parts[0], parts[1]) }
 }
 
-/// [`look_up`] in a larger table, of codes as they are wanted. Loaded one by one: on some processors (Zen 4 and 5) gathering
-/// takes longer.
+/// [`look_up`] in a larger table, whose codes are one to a byte already. Loaded one by one: on some processors (Zen 4
+/// and 5) gathering takes longer.
 ///
 /// # Safety
 /// Every index is below `N`; the CPU has the tier's instructions.

@@ -14,7 +14,7 @@ use std::arch::x86_64::{
     _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_si512,
 };
 
-use super::{Codes512, Indices, Padded, Unpacked512, find, prefetch};
+use super::{Codes512, Indices, Padded, Unpacked512, find_indices, prefetch};
 use crate::inputs::BLOCK;
 use crate::isa::moves512::transpose;
 use crate::isa::{BlockRange, Blocks, Order, Rows};
@@ -61,7 +61,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
     let zero = (_mm512_setzero_si512(), _mm512_setzero_ps());
     let mut rowwise = Rowwise { codes: [[zero.0; LANES]; 4], factors: [[zero.1; LANES]; 2] };
     let mut padded = Padded::new();
-    let mut indices = [Indices([0; 8]); LANES];
+    let mut indices = [Indices::NONE; LANES];
     for group in 0..GROUPS {
         let present = rows.count.saturating_sub(group * LANES).min(LANES);
         for r in present..LANES {
@@ -71,7 +71,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
         let rows = Rows { start, count: present, ..rows };
         for (i, block) in range.clone().enumerate() {
             // SAFETY: rows and block are in bounds by contract.
-            unsafe { find::<F>(&mut indices, rows, block, blocks, &mut padded) };
+            unsafe { find_indices::<F>(&mut indices, rows, block, blocks, &mut padded) };
             for (r, indices) in indices.iter().enumerate().take(present) {
                 // SAFETY: row and block are in bounds by contract.
                 let unpacked = unsafe {
