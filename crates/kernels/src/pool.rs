@@ -1,9 +1,10 @@
 //! Persistent workers: fork, work, join, some hundred thousand times a second.
 //!
 //! A decode step is some hundred short parallel regions, so a region must cost about a microsecond.
-//! Workers spin briefly for the next one, then park; the caller works too. Tasks are handed out by
-//! one counter, so a slow core takes fewer. Who computes a task never changes what is computed:
-//! every task writes its own outputs in a fixed order.
+//! Workers spin briefly for the next one, then park; the caller works too. Each has a share of
+//! neighbouring tasks, whose weights follow one another in memory, and then helps with the shares of
+//! others, so a slow core does fewer. Who computes a task never changes what is computed: every task
+//! writes its own outputs in a fixed order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -56,13 +57,19 @@ struct State {
     /// Number of the current region; workers wait for it to change.
     epoch: AtomicU64,
     region: Mutex<Option<Region>>,
-    next: AtomicUsize,
+    /// The next task of each thread's share, the caller's first.
+    next: Vec<Next>,
     /// Workers that have not finished the current region.
     running: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
     parked: Vec<AtomicBool>,
 }
+
+/// A counter in a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Next(AtomicUsize);
 
 /// The current region: a borrowed task whose life is guarded by `Pool::run`.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +88,7 @@ impl Pool {
         let shared = Arc::new(State {
             epoch: AtomicU64::new(0),
             region: Mutex::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=others).map(|_| Next::default()).collect(),
             running: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -126,7 +133,9 @@ impl Pool {
         };
         *state.region.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Region { task: task_forever, count });
-        state.next.store(0, Ordering::Relaxed);
+        for (share, next) in state.next.iter().enumerate() {
+            next.0.store(state.first(share, count), Ordering::Relaxed);
+        }
         state.running.store(self.workers.len(), Ordering::Relaxed);
         state.epoch.fetch_add(1, Ordering::SeqCst);
         for (worker, parked) in self.workers.iter().zip(&state.parked) {
@@ -134,7 +143,7 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| state.take_tasks(task, count, &mut scratch)));
+        let mine = catch_unwind(AssertUnwindSafe(|| state.take_tasks(task, count, 0, &mut scratch)));
         let mut spins = 0;
         while state.running.load(Ordering::Acquire) != 0 {
             wait_a_little(&mut spins);
@@ -161,7 +170,7 @@ impl State {
                 // SAFETY: `Pool::run` waits for `running` to reach zero, which this worker has
                 // not counted down yet, so the task is alive.
                 let task = unsafe { &*task };
-                let run = || self.take_tasks(task, count, &mut scratch);
+                let run = || self.take_tasks(task, count, index + 1, &mut scratch);
                 if catch_unwind(AssertUnwindSafe(run)).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
@@ -170,13 +179,23 @@ impl State {
         }
     }
 
-    fn take_tasks(&self, task: &Task<'_>, count: usize, scratch: &mut Scratch) {
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= count {
-                return;
+    /// Where a share of `count` tasks begins; the share after the last, where they end.
+    fn first(&self, share: usize, count: usize) -> usize {
+        let (each, rest) = (count / self.next.len(), count % self.next.len());
+        share * each + share.min(rest)
+    }
+
+    fn take_tasks(&self, task: &Task<'_>, count: usize, thread: usize, scratch: &mut Scratch) {
+        let shares = self.next.len();
+        for share in (thread..shares).chain(0..thread) {
+            let end = self.first(share + 1, count);
+            loop {
+                let i = self.next[share].0.fetch_add(1, Ordering::Relaxed);
+                if i >= end {
+                    break;
+                }
+                task(scratch, i);
             }
-            task(scratch, i);
         }
     }
 

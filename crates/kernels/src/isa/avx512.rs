@@ -20,7 +20,7 @@ pub(crate) mod panel;
 
 /// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
 /// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 /// Blocks whose indices are found at once.
 const RUN: usize = 8;
 
