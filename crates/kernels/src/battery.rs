@@ -124,6 +124,41 @@ fn zero_bytes_are_zero_weights() {
     }
 }
 
+/// The last block of a narrow row is read together with what follows it, which must not matter.
+#[test]
+fn a_row_of_nan_spoils_no_other() {
+    let mut random = Random::new(3);
+    for format in Format::all().filter(|f| f.block_len() < 256) {
+        for cols in [format.block_len().max(32), 128, 448] {
+            let width = format.row_bytes(cols).unwrap();
+            let mut bytes = random.blocks(format, 5, cols);
+            for row in [1, 3] {
+                bytes[row * width..][..width].fill(0xff);
+            }
+            let mut row = vec![0.0; cols];
+            for tier in Tier::available() {
+                let cpu = Cpu::new(1, tier);
+                let mut inputs = Inputs::new();
+                inputs.reset(1, cols).fill(1.0);
+                let matrix = Matrix::new(format, 5, cols, &bytes).unwrap();
+                let mut out = [0.0; 5];
+                let columns = Columns::one(0);
+                cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
+                for r in [0, 2, 4] {
+                    matrix.row(r, &mut row);
+                    let (sum, magnitude) = expected(&row, &vec![1.0; cols]);
+                    let error = (f64::from(out[r]) - sum).abs();
+                    assert!(
+                        error <= magnitude * 3e-5,
+                        "{format} {tier} {cols}: {} for {sum}",
+                        out[r]
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn lists_gather_scatter_and_fuse_as_said() {
     let (rows, cols, n) = (70, 512, 24);

@@ -143,7 +143,8 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| state.take_tasks(task, count, 0, &mut scratch)));
+        let mine =
+            catch_unwind(AssertUnwindSafe(|| state.take_tasks(task, count, 0, &mut scratch)));
         let mut spins = 0;
         while state.running.load(Ordering::Acquire) != 0 {
             wait_a_little(&mut spins);

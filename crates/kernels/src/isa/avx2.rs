@@ -11,7 +11,7 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
+    _mm_movehl_ps, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
     _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
     _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi8,
     _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
@@ -26,7 +26,7 @@ pub(crate) mod words;
 
 /// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
 /// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// The order of all codes on this tier. Register `4h + r`, lane `l`:
 /// weights `32·(4h + l mod 4) + 16·(l div 4) + 4r` and the next three.
@@ -90,6 +90,7 @@ const fn run(largest: u8) -> usize {
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
+    const { assert!(F::BYTES <= size_of::<Padded>()) };
     assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
     Kernels256 {
         gemv: gemv::<F>,
@@ -99,19 +100,65 @@ pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
     }
 }
 
-/// Unpacks the first `tail` bytes of a block as if zero bytes followed, whose weights meet inputs
-/// that are zero.
-///
-/// # Safety
-/// `tail` bytes at `at` are readable, fewer than a block's; the CPU has the tier's instructions.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn unpack_tail<F: Codes256>(at: *const u8, tail: usize) -> Unpacked256 {
-    const { assert!(F::BYTES <= 1024) };
-    let mut padded = [0u8; 1024];
-    // SAFETY: `padded` is no shorter than a block.
-    unsafe {
-        at.copy_to_nonoverlapping(padded.as_mut_ptr(), tail);
-        F::unpack(padded.as_ptr())
+/// Which scales and minima of a row's last block are of weights that the row has; codes of others meet inputs that
+/// are zero.
+struct Tail {
+    scale: [__m256; 2],
+    min: [__m256; 2],
+}
+
+impl Tail {
+    #[target_feature(enable = "avx2")]
+    fn of<F: Codes256>(blocks: Blocks) -> Self {
+        let weights = blocks.tail * 256 / F::BYTES;
+        let mask = |first: &dyn Fn(usize) -> usize| {
+            let bits: [u32; 8] =
+                std::array::from_fn(|l| if first(l) < weights { u32::MAX } else { 0 });
+            // SAFETY: there are eight.
+            unsafe { _mm256_loadu_ps(bits.as_ptr().cast()) }
+        };
+        Self {
+            scale: [0, 1].map(|half| mask(&|l| usize::from(ORDER.quads[half * 32 + l]) * 4)),
+            min: [0, 1].map(|half| mask(&|l| (half * 8 + l) * 16)),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn cut(&self, weights: &mut Unpacked256) {
+        for half in 0..2 {
+            weights.scale[half] = _mm256_and_ps(weights.scale[half], self.scale[half]);
+            weights.min[half] = _mm256_and_ps(weights.min[half], self.min[half]);
+        }
+    }
+}
+
+/// An incomplete block, and zeros after it. The tails of all rows are equally long, so zeros stay.
+pub(crate) struct Padded([u8; 1024]);
+
+impl Padded {
+    pub(crate) const fn new() -> Self {
+        Self([0; 1024])
+    }
+
+    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose weights
+    /// meet inputs that are zero.
+    ///
+    /// # Safety
+    /// The block, as far as the row has it, is readable.
+    #[inline]
+    pub(crate) unsafe fn complete(
+        &mut self,
+        at: *const u8,
+        block: usize,
+        blocks: Blocks,
+    ) -> *const u8 {
+        if block < blocks.whole {
+            return at;
+        }
+        // SAFETY: by contract; the copy is longer than any block (`kernels`).
+        unsafe { at.copy_to_nonoverlapping(self.0.as_mut_ptr(), blocks.tail) };
+        self.0.as_ptr()
     }
 }
 
@@ -122,20 +169,37 @@ unsafe fn unpack_tail<F: Codes256>(at: *const u8, tail: usize) -> Unpacked256 {
 /// `blocks` says.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
+    let mut padded = Padded::new();
+    let kept = Tail::of::<F>(blocks);
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
         // length that each arm asks for.
         unsafe {
             let row = rows.start.add(r * rows.stride);
-            let out = out.add(r);
+            let mut tail = row.add(blocks.whole * F::BYTES);
+            // What follows the row may be read, too, if it is of the next rows.
+            if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
+                tail = padded.complete(tail, blocks.whole, blocks);
+            }
+            let row = (row, tail.wrapping_sub(blocks.whole * F::BYTES));
+            let out = (out.add(r), rows.count);
             match columns {
-                [a] => dot::<F, 1>(row, blocks, [a], out, rows.count),
-                [a, b] => dot::<F, 2>(row, blocks, [a, b], out, rows.count),
-                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], out, rows.count),
-                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], out, rows.count),
+                [a] => dot::<F, 1>(row, blocks, [a], &kept, out),
+                [a, b] => dot::<F, 2>(row, blocks, [a, b], &kept, out),
+                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &kept, out),
+                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &kept, out),
                 _ => unreachable!("1 to 4 columns"),
             }
         }
+    }
+}
+
+/// Asks for `len` bytes early.
+#[inline(always)]
+fn prefetch(at: *const u8, len: usize) {
+    for line in (0..len).step_by(64) {
+        // SAFETY: a prefetch may point anywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()) };
     }
 }
 
@@ -143,31 +207,25 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out:
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn dot<F: Codes256, const C: usize>(
-    row: *const u8,
+    (row, tail): (*const u8, *const u8),
     blocks: Blocks,
     columns: [&Column; C],
-    out: *mut f32,
-    stride: usize,
+    kept: &Tail,
+    (out, stride): (*mut f32, usize),
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; C];
-    for b in 0..blocks.whole {
-        // SAFETY: block `b` of the row and of every column is in bounds; a prefetch may point
-        // anywhere.
-        unsafe {
-            let at = row.add(b * F::BYTES);
-            let mut line = 0;
-            while line < F::BYTES {
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD + line).cast());
-                line += 64;
+    for (from, all) in [(row, 0..blocks.whole), (tail, blocks.whole..blocks.count())] {
+        for b in all {
+            let at = from.wrapping_add(b * F::BYTES);
+            prefetch(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
+            // SAFETY: block `b` of the row and of every column is in bounds.
+            unsafe {
+                let mut weights = F::unpack(at); // Once, or it would not be inlined.
+                if b == blocks.whole {
+                    kept.cut(&mut weights);
+                }
+                add_block::<F, C>(&weights, b, columns, &mut sums);
             }
-            add_block::<F, C>(&F::unpack(at), b, columns, &mut sums);
-        }
-    }
-    if blocks.tail > 0 {
-        // SAFETY: the tail is inside the row.
-        unsafe {
-            let unpacked = unpack_tail::<F>(row.add(blocks.whole * F::BYTES), blocks.tail);
-            add_block::<F, C>(&unpacked, blocks.whole, columns, &mut sums);
         }
     }
     for (c, [products, minima]) in sums.into_iter().enumerate() {
@@ -302,6 +360,7 @@ unsafe fn float_dot<F: Floats256, const C: usize>(
     let mut sums = [[_mm256_setzero_ps(); 2]; C];
     let mut i = 0;
     while i + 16 <= cols {
+        prefetch(row.wrapping_add(i * F::BYTES + AHEAD), 16 * F::BYTES);
         // SAFETY: 16 weights and inputs from `i` on are in bounds.
         unsafe {
             let weights = [F::eight(row.add(i * F::BYTES)), F::eight(row.add((i + 8) * F::BYTES))];
@@ -314,22 +373,26 @@ unsafe fn float_dot<F: Floats256, const C: usize>(
         i += 16;
     }
     let rest = cols - i;
-    let mut weights = [0u8; 64];
-    // SAFETY: the rest of the row is in bounds and shorter than 16 weights of at most 4 bytes.
-    unsafe {
-        row.add(i * F::BYTES).copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
-    }
-    for (c, (column, mut sums)) in columns.iter().zip(sums).enumerate() {
-        let mut inputs = [0.0f32; 16];
-        inputs[..rest].copy_from_slice(&column[i..cols]);
-        for (half, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: both arrays have 16 elements; `out` has `C` columns of `stride`.
-            unsafe {
-                let w = F::eight(weights.as_ptr().add(half * 8 * F::BYTES));
-                *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(inputs.as_ptr().add(half * 8)), *sum);
+    if rest > 0 {
+        let mut weights = [0u8; 64];
+        // SAFETY: the rest of the row is in bounds and shorter than 16 weights of at most 4 bytes.
+        unsafe {
+            row.add(i * F::BYTES).copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
+        }
+        for (column, sums) in columns.iter().zip(&mut sums) {
+            let mut inputs = [0.0f32; 16];
+            inputs[..rest].copy_from_slice(&column[i..cols]);
+            for (half, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: both arrays have 16 elements.
+                unsafe {
+                    let w = F::eight(weights.as_ptr().add(half * 8 * F::BYTES));
+                    *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(inputs.as_ptr().add(half * 8)), *sum);
+                }
             }
         }
+    }
+    for (c, [first, second]) in sums.into_iter().enumerate() {
         // SAFETY: `out` has `C` columns of `stride` elements from here on.
-        unsafe { *out.add(c * stride) = total(_mm256_add_ps(sums[0], sums[1])) };
+        unsafe { *out.add(c * stride) = total(_mm256_add_ps(first, second)) };
     }
 }

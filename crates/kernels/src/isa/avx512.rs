@@ -8,9 +8,10 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_reduce_add_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_cmplt_epu8_mask, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_mov_ps, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
 use super::{Blocks, Column, Kernels512, Order, Rows, amx};
@@ -111,20 +112,56 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
     let mut padded = Padded::new();
+    let tail = Tail::of::<F>(blocks);
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
         // length that each arm asks for.
         unsafe {
             let row = rows.start.add(r * rows.stride);
+            let mut last = row.add(blocks.whole * F::BYTES);
+            // What follows the row may be read, too, if the next rows are as long; a copy would have to be
+            // waited for.
+            if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
+                last = padded.complete(last, blocks.whole, blocks);
+            }
+            let row = (row, last.wrapping_sub(blocks.whole * F::BYTES));
             let out = (out.add(r), rows.count);
             match columns {
-                [a] => dot::<F, 1>(row, blocks, [a], &mut padded, out),
-                [a, b] => dot::<F, 2>(row, blocks, [a, b], &mut padded, out),
-                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &mut padded, out),
-                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &mut padded, out),
+                [a] => dot::<F, 1>(row, blocks, [a], &tail, out),
+                [a, b] => dot::<F, 2>(row, blocks, [a, b], &tail, out),
+                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &tail, out),
+                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &tail, out),
                 _ => unreachable!("1 to 4 columns"),
             }
         }
+    }
+}
+
+/// Which scales and minima of a row's last block are of weights that the row has; codes of others meet inputs that
+/// are zero.
+struct Tail {
+    scale: [u16; 4],
+    min: u16,
+}
+
+impl Tail {
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn of<F: Codes512>(blocks: Blocks) -> Self {
+        let weights = blocks.tail * 256 / F::BYTES;
+        // SAFETY: there are 64 places.
+        let places = unsafe { _mm512_loadu_si512(F::ORDER.quads.as_ptr().cast()) };
+        let exist = _mm512_cmplt_epu8_mask(places, _mm512_set1_epi8((weights / 4) as i8));
+        let scale = std::array::from_fn(|s| (exist >> (s * F::ORDER.chain % 4 * 16)) as u16);
+        Self { scale, min: ((1u32 << (weights / 16)) - 1) as u16 }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn cut(&self, weights: &mut Unpacked512) {
+        for (scale, mask) in weights.scale.iter_mut().zip(self.scale) {
+            *scale = _mm512_maskz_mov_ps(mask, *scale);
+        }
+        weights.min = _mm512_maskz_mov_ps(self.min, weights.min);
     }
 }
 
@@ -213,17 +250,14 @@ fn prefetch<const HINT: i32>(at: *const u8, len: usize) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn dot<F: Codes512, const C: usize>(
-    row: *const u8,
+    (row, tail): (*const u8, *const u8),
     blocks: Blocks,
     columns: [&Column; C],
-    padded: &mut Padded,
+    kept: &Tail,
     (out, stride): (*mut f32, usize),
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; C];
     let mut indices = [Indices::NONE; RUN];
-    // SAFETY: the row has a tail, if any, and the padded block all it might have.
-    let tail = unsafe { padded.complete(row.add(blocks.whole * F::BYTES), blocks.whole, blocks) };
-    let tail = tail.wrapping_sub(blocks.whole * F::BYTES);
     for (from, all) in [(row, 0..blocks.whole), (tail, blocks.whole..blocks.count())] {
         let length = if F::LOOKS_UP { RUN } else { usize::MAX };
         for first in all.clone().step_by(length) {
@@ -239,8 +273,11 @@ unsafe fn dot<F: Codes512, const C: usize>(
                     prefetch::<_MM_HINT_T1>(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
                     let at = from.wrapping_add(b * F::BYTES);
                     // Longer runs are of formats that look nothing up.
-                    let unpacked = F::unpack(at, &indices[(b - first) % RUN]);
-                    add_block::<F, C>(&unpacked, b, columns, &mut sums);
+                    let mut weights = F::unpack(at, &indices[(b - first) % RUN]);
+                    if b == blocks.whole {
+                        kept.cut(&mut weights);
+                    }
+                    add_block::<F, C>(&weights, b, columns, &mut sums);
                 }
             }
         }
@@ -320,6 +357,7 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
             let mut sums = [[_mm512_setzero_ps(); 2]; 4];
             let mut i = 0;
             while i + 32 <= cols {
+                prefetch::<_MM_HINT_T1>(row.wrapping_add(i * F::BYTES + AHEAD), 32 * F::BYTES);
                 let first = F::sixteen(row.add(i * F::BYTES));
                 let second = F::sixteen(row.add((i + 16) * F::BYTES));
                 for (column, sums) in columns.iter().zip(&mut sums) {
@@ -330,18 +368,22 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
                 i += 32;
             }
             let rest = cols - i;
-            let mut weights = [0u8; 128];
-            row.add(i * F::BYTES).copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
-            for (c, (column, mut sums)) in columns.iter().zip(sums).enumerate() {
-                let mut inputs = [0.0f32; 32];
-                inputs[..rest].copy_from_slice(&column[i..]);
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    let w = F::sixteen(weights.as_ptr().add(half * 16 * F::BYTES));
-                    *sum =
-                        _mm512_fmadd_ps(w, _mm512_loadu_ps(inputs.as_ptr().add(half * 16)), *sum);
+            if rest > 0 {
+                let mut weights = [0u8; 128];
+                let tail = row.add(i * F::BYTES);
+                tail.copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
+                for (column, sums) in columns.iter().zip(&mut sums) {
+                    let mut inputs = [0.0f32; 32];
+                    inputs[..rest].copy_from_slice(&column[i..]);
+                    for (half, sum) in sums.iter_mut().enumerate() {
+                        let w = F::sixteen(weights.as_ptr().add(half * 16 * F::BYTES));
+                        let x = _mm512_loadu_ps(inputs.as_ptr().add(half * 16));
+                        *sum = _mm512_fmadd_ps(w, x, *sum);
+                    }
                 }
-                *out.add(c * rows.count + r) =
-                    _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+            }
+            for (c, [first, second]) in sums.into_iter().enumerate().take(columns.len()) {
+                *out.add(c * rows.count + r) = _mm512_reduce_add_ps(_mm512_add_ps(first, second));
             }
         }
     }

@@ -19,7 +19,7 @@ use std::arch::x86_64::{
     _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 
-use super::{Codes256, ORDER, Unpacked256};
+use super::{Codes256, ORDER, Padded, Unpacked256};
 use crate::inputs::BLOCK;
 use crate::isa::coarse::{Coarse, FACTORS, SCALED, sum_at};
 use crate::isa::{BlockRange, Blocks, Rows};
@@ -89,9 +89,7 @@ pub(crate) unsafe fn unpack<F: Codes256>(
     panel: Panel,
 ) {
     let zero = _mm256_setzero_si256();
-    const { assert!(F::BYTES <= 1024) };
-    // An incomplete block, and zeros after it: the tails of all rows are equally long.
-    let mut padded = [0u8; 1024];
+    let mut padded = Padded::new();
     let mut rowwise = Rowwise { codes: [[zero; LANES]; 8], factors: [[[zero; LANES]; 2]; 2] };
     for group in 0..GROUPS {
         let present = rows.count.saturating_sub(group * LANES).min(LANES);
@@ -103,11 +101,7 @@ pub(crate) unsafe fn unpack<F: Codes256>(
                 // SAFETY: row and block are in bounds by contract.
                 let unpacked = unsafe {
                     let row = rows.start.add((group * LANES + r) * rows.stride);
-                    let mut at = row.add(block * F::BYTES);
-                    if block >= blocks.whole {
-                        at.copy_to_nonoverlapping(padded.as_mut_ptr(), blocks.tail);
-                        at = padded.as_ptr();
-                    }
+                    let at = padded.complete(row.add(block * F::BYTES), block, blocks);
                     F::unpack(at) // Once, or it would not be inlined.
                 };
                 rowwise.put::<F>(r, &unpacked);

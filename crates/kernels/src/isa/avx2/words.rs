@@ -20,7 +20,7 @@ use std::arch::x86_64::{
 };
 
 use super::lanes::by_16;
-use super::{Codes256, ORDER, Unpacked256, unpack_tail};
+use super::{Codes256, ORDER, Padded, Unpacked256};
 use crate::isa::{BlockRange, Blocks, Order, Rows};
 
 /// Largest magnitude of a word: `2 · 32 · LARGEST² < 2³²`.
@@ -100,16 +100,13 @@ pub(crate) unsafe fn unpack<F: Codes256>(
     range: BlockRange,
     panel: Panel,
 ) {
+    let mut padded = Padded::new();
     for r in 0..rows.count {
         for (i, b) in range.clone().enumerate() {
             // SAFETY: block `b` of the row is in bounds and the panel has room for every one.
             unsafe {
                 let at = rows.start.add(r * rows.stride + b * F::BYTES);
-                let unpacked = if b < blocks.whole {
-                    F::unpack(at)
-                } else {
-                    unpack_tail::<F>(at, blocks.tail)
-                };
+                let unpacked = F::unpack(padded.complete(at, b, blocks));
                 let to = r * range.len() + i;
                 *panel.scales.add(to) = words::<F>(&unpacked, panel.words.add(to * RUN));
             }
