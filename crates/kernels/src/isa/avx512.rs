@@ -7,13 +7,14 @@
 //! as integers first ([`Order::chain`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_cmplt_epu8_mask, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
-    _mm512_maskz_mov_ps, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32,
+    __m512, __m512i, __mmask16, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_castsi128_si512, _mm512_cmplt_epu8_mask, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_inserti32x4, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_ps, _mm512_reduce_add_ps,
+    _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
+use super::moves512::{transpose, turn_fours};
 use super::{Blocks, Column, Kernels512, Order, Rows, amx};
 
 pub(crate) mod bytes;
@@ -69,6 +70,17 @@ pub(crate) unsafe trait Codes512 {
     /// As for `indices`, which are those of these weights if `LOOKS_UP`.
     unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512;
 
+    /// Whether [`Codes512::unpack_abreast`] is there.
+    const IS_ABREAST: bool = false;
+
+    /// Unpacks a block of sixteen rows at once, which takes fewer moves than row by row.
+    ///
+    /// # Safety
+    /// `BYTES` bytes at each of `rows` are readable, `to` has room for a block; the CPU has this tier's instructions.
+    unsafe fn unpack_abreast(_rows: &Abreast, _to: panel::Panel) {
+        unreachable!("only if IS_ABREAST")
+    }
+
     /// What was unpacked from `at`, with minima as `OFFSET` has it if they were others.
     ///
     /// # Safety
@@ -88,6 +100,58 @@ pub(crate) struct Indices(pub(crate) [u64; 8]);
 impl Indices {
     /// Those of a format that looks nothing up, and of blocks to come.
     pub(crate) const NONE: Self = Self([0; 8]);
+}
+
+/// A block of sixteen rows.
+pub(crate) struct Abreast {
+    /// Where each begins; of rows that are missing, where some other does.
+    pub(crate) rows: [*const u8; 16],
+    /// Rows that are not missing: the others' factors are to be zero.
+    pub(crate) present: __mmask16,
+    /// Bytes ahead of what is read that are asked for early.
+    ahead: usize,
+}
+
+impl Abreast {
+    /// The bytes from `offset` on of the first `present` of `rows`; there is at least one.
+    fn new(rows: Rows, present: usize, offset: usize, ahead: usize) -> Self {
+        let at = |r: usize| rows.start.wrapping_add(r.min(rows.count - 1) * rows.stride + offset);
+        Self { rows: std::array::from_fn(at), present: ((1u32 << present) - 1) as u16, ahead }
+    }
+
+    /// Bytes `offset..offset + 64` of the rows: number `i` has their `i`th four bytes.
+    ///
+    /// # Safety
+    /// They are readable; the CPU has the tier's instructions.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn columns(&self, offset: usize) -> [__m512i; 16] {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (row, at) in rows.iter_mut().zip(self.rows) {
+            // SAFETY: by contract.
+            *row = unsafe { _mm512_loadu_si512(at.add(offset).cast()) };
+            prefetch::<_MM_HINT_T1>(at.wrapping_add(offset + self.ahead), 1);
+        }
+        transpose(rows)
+    }
+
+    /// As [`Abreast::columns`], of 16 bytes.
+    ///
+    /// # Safety
+    /// As for `columns`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub(crate) unsafe fn few_columns(&self, offset: usize) -> [__m512i; 4] {
+        // Rows `r`, `r + 4`, `r + 8` and `r + 12`.
+        let rows = |r: usize| {
+            // SAFETY: by contract.
+            let row = |r: usize| unsafe { _mm_loadu_si128(self.rows[r].add(offset).cast()) };
+            let first = _mm512_castsi128_si512(row(r));
+            let second = _mm512_inserti32x4::<1>(first, row(r + 4));
+            _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(second, row(r + 8)), row(r + 12))
+        };
+        turn_fours(each!([0, 1, 2, 3], |r| rows(r)))
+    }
 }
 
 /// The kernels of a format, for its `SPEC`.

@@ -77,20 +77,27 @@ pub(crate) fn by_lane(scale: __m512) -> [__m512; 4] {
     ))
 }
 
+/// Turns 4 rows of 4 numbers of 32 bits into 4 columns in each 128-bit lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn turn_fours([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (first, second) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+    let (third, fourth) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(first, second),
+        _mm512_unpackhi_epi64(first, second),
+        _mm512_unpacklo_epi64(third, fourth),
+        _mm512_unpackhi_epi64(third, fourth),
+    ]
+}
+
 /// Turns 16 rows of 16 numbers of 32 bits into 16 columns.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn transpose(mut a: [__m512i; 16]) -> [__m512i; 16] {
     let mut b = a;
-    for i in 0..8 {
-        b[i * 2] = _mm512_unpacklo_epi32(a[i * 2], a[i * 2 + 1]);
-        b[i * 2 + 1] = _mm512_unpackhi_epi32(a[i * 2], a[i * 2 + 1]);
-    }
-    for i in 0..4 {
-        a[i * 4] = _mm512_unpacklo_epi64(b[i * 4], b[i * 4 + 2]);
-        a[i * 4 + 1] = _mm512_unpackhi_epi64(b[i * 4], b[i * 4 + 2]);
-        a[i * 4 + 2] = _mm512_unpacklo_epi64(b[i * 4 + 1], b[i * 4 + 3]);
-        a[i * 4 + 3] = _mm512_unpackhi_epi64(b[i * 4 + 1], b[i * 4 + 3]);
+    for rows in a.as_chunks_mut::<4>().0 {
+        *rows = turn_fours(*rows);
     }
     // Now a[4·g + c] holds, in its 128-bit lane l, column 4·l + c of rows 4·g to 4·g + 3.
     let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);

@@ -10,14 +10,17 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_cvtsi64_si128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_mul_ps,
-    _mm256_set1_ps, _mm512_and_si512, _mm512_castps256_ps512, _mm512_loadu_si512,
-    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_setr_epi32, _mm512_setzero_ps,
-    _mm512_shuffle_i64x2, _mm512_srli_epi16,
+    _mm256_set1_ps, _mm512_and_si512, _mm512_castps256_ps512, _mm512_cvtepi32_epi16,
+    _mm512_cvtepi32_ps, _mm512_loadu_si512, _mm512_maskz_cvtph_ps, _mm512_mul_ps,
+    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32,
+    _mm512_setzero_ps, _mm512_shuffle_i64x2, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_sub_ps,
+    _mm512_ternarylogic_epi64,
 };
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Indices, Unpacked512};
+use crate::isa::avx512::panel::Panel;
+use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
 use crate::isa::each;
 use crate::isa::moves512::f16_pair;
 
@@ -63,6 +66,65 @@ unsafe impl Codes512 for Q4K {
         // SAFETY: as this function's.
         let (scale, min) = unsafe { scales(at) };
         Unpacked512 { codes: [low[0], low[1], high[0], high[1]], scale, min }
+    }
+
+    const IS_ABREAST: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+        let nibble = _mm512_set1_epi8(15);
+        for half in 0..2 {
+            // SAFETY: inside the blocks' 144 bytes; a block of codes has 64 fours.
+            unsafe {
+                for (i, bytes) in rows.columns(16 + half * 64).into_iter().enumerate() {
+                    let four = half * 32 + i / 8 * 16 + i % 8;
+                    to.put_codes(four, _mm512_and_si512(bytes, nibble));
+                    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
+                    to.put_codes(four + 8, high);
+                }
+            }
+        }
+        // SAFETY: as this function's.
+        unsafe { scales_abreast(rows, to) };
+    }
+}
+
+/// Scales and minima of sixteen rows; shared with Q5_K.
+///
+/// # Safety
+/// As for [`Codes512::unpack_abreast`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+pub(crate) unsafe fn scales_abreast(rows: &Abreast, to: Panel) {
+    // SAFETY: the header is 16 bytes.
+    let [factors, a, b, c] = unsafe { rows.few_columns(0) };
+    let half = |x: __m512i| _mm512_maskz_cvtph_ps(rows.present, _mm512_cvtepi32_epi16(x));
+    let (d, m) = (half(factors), half(_mm512_srli_epi32::<16>(factors)));
+    let m = _mm512_sub_ps(_mm512_setzero_ps(), m);
+    let (six, four, two) = (_mm512_set1_epi8(0x3f), _mm512_set1_epi8(0x0f), _mm512_set1_epi8(0x30));
+    // (low & four) | (high >> 2 & two)
+    let join = |low: __m512i, high: __m512i| {
+        let low = _mm512_and_si512(low, four);
+        _mm512_ternarylogic_epi64::<0xF8>(low, _mm512_srli_epi32::<2>(high), two)
+    };
+    let scales = [_mm512_and_si512(a, six), join(c, a)];
+    let minima = [_mm512_and_si512(b, six), join(_mm512_srli_epi32::<4>(c), b)];
+    for (kind, (numbers, factor)) in [(scales, d), (minima, m)].into_iter().enumerate() {
+        for (half, fours) in numbers.into_iter().enumerate() {
+            let byte = _mm512_set1_epi32(0xff);
+            let bytes = [
+                _mm512_and_si512(fours, byte),
+                _mm512_and_si512(_mm512_srli_epi32::<8>(fours), byte),
+                _mm512_and_si512(_mm512_srli_epi32::<16>(fours), byte),
+                _mm512_srli_epi32::<24>(fours),
+            ];
+            for (i, number) in bytes.into_iter().enumerate() {
+                let number = _mm512_mul_ps(_mm512_cvtepi32_ps(number), factor);
+                // SAFETY: eight scales and as many minima.
+                unsafe { to.put_factors(kind * 8 + half * 4 + i, number) };
+            }
+        }
     }
 }
 

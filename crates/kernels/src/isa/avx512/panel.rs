@@ -10,11 +10,12 @@
 //! sixteen rows ([`super::bytes`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm512_loadu_si512, _mm512_mask_blend_ps, _mm512_permutex2var_ps,
-    _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_si512,
+    __m512, __m512i, _MM_HINT_T1, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_loadu_si512,
+    _mm512_mask_blend_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_store_ps, _mm512_store_si512,
 };
 
-use super::{Codes512, Indices, Padded, Unpacked512, find_indices, prefetch};
+use super::{Abreast, Codes512, Indices, Padded, Unpacked512, find_indices, prefetch};
 use crate::inputs::BLOCK;
 use crate::isa::moves512::transpose;
 use crate::isa::{BlockRange, Blocks, Order, Rows};
@@ -34,6 +35,30 @@ pub(crate) const ROWS: usize = GROUPS * LANES;
 pub(crate) struct Panel {
     pub(crate) codes: *mut u8,
     pub(crate) factors: *mut f32,
+}
+
+impl Panel {
+    /// Writes the codes of sixteen rows' weights `4 · four..4 · four + 4`.
+    ///
+    /// # Safety
+    /// A block begins here; the CPU has the tier's instructions.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn put_codes(&self, four: usize, codes: __m512i) {
+        // SAFETY: a block has 64 fours of 64 bytes.
+        unsafe { _mm512_store_si512(self.codes.add(four * 64).cast(), codes) };
+    }
+
+    /// Writes factor `index` of sixteen rows.
+    ///
+    /// # Safety
+    /// As for `put_codes`, and the format has as many factors.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn put_factors(&self, index: usize, factors: __m512) {
+        // SAFETY: by contract.
+        unsafe { _mm512_store_ps(self.factors.add(index * LANES), factors) };
+    }
 }
 
 /// Numbers of factors of a block of sixteen rows.
@@ -68,27 +93,36 @@ pub(crate) unsafe fn unpack<F: Codes512>(
             rowwise.factors.iter_mut().for_each(|factors| factors[r] = zero.1);
         }
         let start = rows.start.wrapping_add(group * LANES * rows.stride);
-        let rows = Rows { start, count: present, ..rows };
+        let some = if present == 0 { rows } else { Rows { start, count: present, ..rows } };
         for (i, block) in range.clone().enumerate() {
-            // SAFETY: rows and block are in bounds by contract.
-            unsafe { find_indices::<F>(&mut indices, rows, block, blocks, &mut padded) };
-            for (r, indices) in indices.iter().enumerate().take(present) {
-                // SAFETY: row and block are in bounds by contract.
-                let unpacked = unsafe {
-                    let at = rows.start.add(r * rows.stride + block * F::BYTES);
-                    // The blocks that are unpacked next.
-                    let next = at.wrapping_add(range.len() * F::BYTES);
-                    prefetch::<_MM_HINT_T0>(next, F::BYTES);
-                    let at = padded.complete(at, block, blocks);
-                    F::with_offset(at, F::unpack(at, indices))
-                };
-                rowwise.put::<F>(r, &unpacked);
-            }
             let to = group * BLOCKS + i;
-            // SAFETY: the panel has room by contract.
+            // SAFETY: rows and block are in bounds by contract, and the panel has room.
             unsafe {
-                let codes = panel.codes.add(to * BLOCK * LANES);
-                rowwise.turn::<F>(codes, panel.factors.add(to * factors(F::GROUP)));
+                let to = Panel {
+                    codes: panel.codes.add(to * BLOCK * LANES),
+                    factors: panel.factors.add(to * factors(F::GROUP)),
+                };
+                // The blocks that are unpacked next.
+                let ahead = range.len() * F::BYTES;
+                if F::IS_ABREAST {
+                    let rows = Abreast::new(some, present, block * F::BYTES, ahead);
+                    F::unpack_abreast(&rows, to);
+                    continue;
+                }
+                find_indices::<F>(
+                    &mut indices,
+                    Rows { count: present, ..some },
+                    block,
+                    blocks,
+                    &mut padded,
+                );
+                for (r, indices) in indices.iter().enumerate().take(present) {
+                    let at = some.start.add(r * rows.stride + block * F::BYTES);
+                    prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead), F::BYTES);
+                    let at = padded.complete(at, block, blocks);
+                    rowwise.put::<F>(r, &F::with_offset(at, F::unpack(at, indices)));
+                }
+                rowwise.turn::<F>(to);
             }
         }
     }
@@ -131,23 +165,20 @@ impl Rowwise {
     /// There is room for a block of codes, and for its factors, both aligned to 64 bytes.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn turn<F: Codes512>(&self, codes: *mut u8, factors: *mut f32) {
+    unsafe fn turn<F: Codes512>(&self, to: Panel) {
         for (register, rows) in self.codes.iter().enumerate() {
             for (lane, turned) in transpose(*rows).into_iter().enumerate() {
                 let four = usize::from(F::ORDER.quads[register * 16 + lane]);
-                // SAFETY: a block has 64 fours of 64 bytes.
-                unsafe { _mm512_store_si512(codes.add(four * 64).cast(), turned) };
+                // SAFETY: by contract.
+                unsafe { to.put_codes(four, turned) };
             }
         }
         let parts = if F::GROUP == 16 && F::OFFSET.is_none() { 2 } else { 1 };
         for (part, rows) in self.factors.iter().enumerate().take(parts) {
-            // SAFETY: all bit patterns are values.
-            let rows = unsafe { std::mem::transmute::<[__m512; LANES], [__m512i; LANES]>(*rows) };
+            let rows = rows.map(|row| _mm512_castps_si512(row));
             for (lane, turned) in transpose(rows).into_iter().enumerate() {
                 // SAFETY: sixteen vectors are the factors of groups of 32, and half those of groups of 16.
-                unsafe {
-                    _mm512_store_si512(factors.add((part * 16 + lane) * LANES).cast(), turned);
-                }
+                unsafe { to.put_factors(part * 16 + lane, _mm512_castsi512_ps(turned)) };
             }
         }
     }
