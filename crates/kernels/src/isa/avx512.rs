@@ -108,15 +108,13 @@ pub(crate) struct Abreast {
     pub(crate) rows: [*const u8; 16],
     /// Rows that are not missing: the others' factors are to be zero.
     pub(crate) present: __mmask16,
-    /// Bytes ahead of what is read that are asked for early.
-    ahead: usize,
 }
 
 impl Abreast {
     /// The bytes from `offset` on of the first `present` of `rows`; there is at least one.
-    fn new(rows: Rows, present: usize, offset: usize, ahead: usize) -> Self {
+    fn new(rows: Rows, present: usize, offset: usize) -> Self {
         let at = |r: usize| rows.start.wrapping_add(r.min(rows.count - 1) * rows.stride + offset);
-        Self { rows: std::array::from_fn(at), present: ((1u32 << present) - 1) as u16, ahead }
+        Self { rows: std::array::from_fn(at), present: ((1u32 << present) - 1) as u16 }
     }
 
     /// Bytes `offset..offset + 64` of the rows: number `i` has their `i`th four bytes.
@@ -130,7 +128,6 @@ impl Abreast {
         for (row, at) in rows.iter_mut().zip(self.rows) {
             // SAFETY: by contract.
             *row = unsafe { _mm512_loadu_si512(at.add(offset).cast()) };
-            prefetch::<_MM_HINT_T1>(at.wrapping_add(offset + self.ahead), 1);
         }
         transpose(rows)
     }

@@ -1,19 +1,21 @@
 //! Moves that several formats share on AVX-512.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_and_si128, _mm_castpd_si128, _mm_castsi128_pd,
+    __m256, __m256i, __m512, __m512i, __mmask16, _mm_and_si128, _mm_castpd_si128, _mm_castsi128_pd,
     _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadh_pd, _mm_loadl_epi64, _mm_loadu_si128,
     _mm_movehdup_ps, _mm_set_epi64x, _mm_set1_epi8, _mm_setr_epi16, _mm_srli_epi16,
     _mm_unpacklo_epi8, _mm256_broadcastsi128_si256, _mm256_cvtph_ps, _mm256_set_m128i,
     _mm512_add_epi32, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castps256_ps512,
-    _mm512_castsi256_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32,
-    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi8, _mm512_mask_blend_epi16,
-    _mm512_movehdup_ps, _mm512_moveldup_ps, _mm512_multishift_epi64_epi8, _mm512_or_si512,
-    _mm512_permutex2var_epi8, _mm512_permutex2var_epi16, _mm512_permutex2var_epi64,
-    _mm512_permutexvar_epi8, _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi16,
-    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
-    _mm512_shuffle_epi8, _mm512_srlv_epi16, _mm512_storeu_si512, _mm512_test_epi16_mask,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_castsi256_si512, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16,
+    _mm512_cvtepu8_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi8,
+    _mm512_mask_blend_epi16, _mm512_maskz_cvtph_ps, _mm512_movehdup_ps, _mm512_moveldup_ps,
+    _mm512_multishift_epi64_epi8, _mm512_or_si512, _mm512_permutex2var_epi8,
+    _mm512_permutex2var_epi16, _mm512_permutex2var_epi64, _mm512_permutexvar_epi8,
+    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_shuffle_epi8,
+    _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32, _mm512_storeu_si512,
+    _mm512_test_epi16_mask, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 
 use crate::formats::grid::{IQ2_LEVELS, even_signs};
@@ -89,6 +91,28 @@ pub(crate) fn turn_fours([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_unpacklo_epi64(third, fourth),
         _mm512_unpackhi_epi64(third, fourth),
     ]
+}
+
+/// Byte `index` of every 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn byte_of(fours: __m512i, index: usize) -> __m512i {
+    let shift = _mm512_set1_epi32(8 * index as i32);
+    _mm512_and_si512(_mm512_srlv_epi32(fours, shift), _mm512_set1_epi32(0xff))
+}
+
+/// The f16 in the lower halves of every 32 bits, as f32; zero where `mask` is not set.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn f16_low(mask: __mmask16, halves: __m512i) -> __m512 {
+    _mm512_maskz_cvtph_ps(mask, _mm512_cvtepi32_epi16(halves))
+}
+
+/// The f16 in the upper halves of every 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn f16_high(mask: __mmask16, halves: __m512i) -> __m512 {
+    f16_low(mask, _mm512_srli_epi32::<16>(halves))
 }
 
 /// Turns 16 rows of 16 numbers of 32 bits into 16 columns.

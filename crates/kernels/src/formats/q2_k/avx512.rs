@@ -7,15 +7,18 @@
 use std::arch::x86_64::{
     __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16, _mm512_add_epi8,
     _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setr_epi32, _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_ternarylogic_epi64,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_mullo_epi16, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_ps,
+    _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_srlv_epi16, _mm512_sub_ps,
+    _mm512_ternarylogic_epi64,
 };
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Indices, Unpacked512};
+use crate::isa::avx512::panel::Panel;
+use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
 use crate::isa::each;
-use crate::isa::moves512::f16_pair;
+use crate::isa::moves512::{byte_of, f16_high, f16_low, f16_pair};
 
 /// Q2_K's codes.
 pub(super) struct Q2K;
@@ -84,5 +87,46 @@ unsafe impl Codes512 for Q2K {
         let min = _mm512_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16::<4>(header), nibble));
         let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), _mm512_set1_ps(-m));
         Unpacked512 { codes, scale: [_mm512_set1_ps(d); 4], min }
+    }
+
+    const IS_ABREAST: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+        let (three, nibble) = (_mm512_set1_epi8(3), _mm512_set1_epi8(15));
+        // SAFETY: inside the blocks' 84 bytes; a block has 64 fours of codes, 16 scales and as many minima.
+        unsafe {
+            let header = rows.few_columns(0);
+            // The scale of a group in every 16 bits. Two codes there times it, at most 45, are two bytes.
+            let mut scales = [three; 16];
+            for (group, scale) in scales.iter_mut().enumerate() {
+                let at = |lane: i32| {
+                    ((lane * 4 + group as i32 % 4) * 0x1_0001) | 0x8000_8000_u32.cast_signed()
+                };
+                let bytes = _mm512_set4_epi32(at(3), at(2), at(1), at(0));
+                *scale = _mm512_shuffle_epi8(_mm512_and_si512(header[group / 4], nibble), bytes);
+            }
+            for (i, bytes) in rows.columns(16).into_iter().enumerate() {
+                let (half, i) = (i / 8, i % 8);
+                for j in 0..4 {
+                    let codes = _mm512_srlv_epi16(bytes, _mm512_set1_epi16(2 * j as i16));
+                    let codes = _mm512_and_si512(codes, three);
+                    let scale = scales[half * 8 + j * 2 + i / 4];
+                    to.put_codes(half * 32 + j * 8 + i, _mm512_mullo_epi16(codes, scale));
+                }
+            }
+            let factors = rows.few_columns(68)[3];
+            let d = f16_low(rows.present, factors);
+            let m = _mm512_sub_ps(_mm512_setzero_ps(), f16_high(rows.present, factors));
+            for (i, fours) in header.into_iter().enumerate() {
+                let minima = _mm512_and_si512(_mm512_srli_epi16::<4>(fours), nibble);
+                for j in 0..4 {
+                    to.put_factors(i * 4 + j, d);
+                    let min = _mm512_cvtepi32_ps(byte_of(minima, j));
+                    to.put_factors(16 + i * 4 + j, _mm512_mul_ps(min, m));
+                }
+            }
+        }
     }
 }

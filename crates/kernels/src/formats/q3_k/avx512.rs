@@ -4,14 +4,16 @@ use std::arch::x86_64::{
     __m512, __m512i, _mm_set1_epi8, _mm_setr_epi32, _mm_sub_epi8, _mm256_loadu_si256,
     _mm512_and_si512, _mm512_castsi256_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
     _mm512_loadu_si512, _mm512_mul_ps, _mm512_multishift_epi64_epi8, _mm512_permutexvar_epi64,
-    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setr_epi64,
-    _mm512_ternarylogic_epi64,
+    _mm512_permutexvar_ps, _mm512_rorv_epi32, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_slli_epi16,
+    _mm512_srli_epi16, _mm512_srlv_epi16, _mm512_sub_epi32, _mm512_ternarylogic_epi64,
 };
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::f16_one;
+use crate::isa::avx512::panel::Panel;
+use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
+use crate::isa::moves512::{byte_of, f16_high, f16_one};
 
 /// Q3_K's codes.
 pub(super) struct Q3K;
@@ -140,5 +142,47 @@ unsafe impl Codes512 for Q3K {
         let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(d));
         let min = _mm512_mul_ps(scale, _mm512_set1_ps(-4.0));
         Unpacked512 { codes, scale: one_stream(scale), min }
+    }
+
+    const IS_ABREAST: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+        let (pair, four) = (_mm512_set1_epi8(3), _mm512_set1_epi8(4));
+        // SAFETY: inside the blocks' 110 bytes; a block has 64 fours of codes and 16 scales.
+        unsafe {
+            let high = [rows.few_columns(0), rows.few_columns(16)];
+            for (i, bytes) in rows.columns(32).into_iter().enumerate() {
+                let (half, i) = (i / 8, i % 8);
+                for j in 0..4 {
+                    let turn = _mm512_set1_epi32((half as i32 * 4 + j as i32 + 30) % 32);
+                    let high = _mm512_rorv_epi32(high[i / 4][i % 4], turn);
+                    let low = _mm512_srlv_epi16(bytes, _mm512_set1_epi16(2 * j as i16));
+                    let low = _mm512_and_si512(low, pair);
+                    let codes = _mm512_ternarylogic_epi64::<0xF8>(low, high, four);
+                    to.put_codes(half * 32 + j * 8 + i, codes);
+                }
+            }
+            let d = f16_high(rows.present, rows.few_columns(94)[3]);
+            let [_, a, b, c] = rows.few_columns(92);
+            let (nibble, two) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
+            // (low & 15) | ((pairs & 3) << 4), where they already are 4 bits further up.
+            let word = |low: __m512i, pairs: __m512i| {
+                _mm512_ternarylogic_epi64::<0xF8>(_mm512_and_si512(low, nibble), pairs, two)
+            };
+            let words = [
+                word(a, _mm512_slli_epi16::<4>(c)),
+                word(b, _mm512_slli_epi16::<2>(c)),
+                word(_mm512_srli_epi16::<4>(a), c),
+                word(_mm512_srli_epi16::<4>(b), _mm512_srli_epi16::<2>(c)),
+            ];
+            for (i, fours) in words.into_iter().enumerate() {
+                for j in 0..4 {
+                    let scale = _mm512_sub_epi32(byte_of(fours, j), _mm512_set1_epi32(32));
+                    to.put_factors(i * 4 + j, _mm512_mul_ps(_mm512_cvtepi32_ps(scale), d));
+                }
+            }
+        }
     }
 }

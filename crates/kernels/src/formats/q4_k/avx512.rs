@@ -10,9 +10,8 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_cvtsi64_si128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_mul_ps,
-    _mm256_set1_ps, _mm512_and_si512, _mm512_castps256_ps512, _mm512_cvtepi32_epi16,
-    _mm512_cvtepi32_ps, _mm512_loadu_si512, _mm512_maskz_cvtph_ps, _mm512_mul_ps,
-    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32,
+    _mm256_set1_ps, _mm512_and_si512, _mm512_castps256_ps512, _mm512_cvtepi32_ps,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_setr_epi32,
     _mm512_setzero_ps, _mm512_shuffle_i64x2, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_sub_ps,
     _mm512_ternarylogic_epi64,
 };
@@ -22,7 +21,7 @@ use crate::isa::Order;
 use crate::isa::avx512::panel::Panel;
 use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
 use crate::isa::each;
-use crate::isa::moves512::f16_pair;
+use crate::isa::moves512::{byte_of, f16_high, f16_low, f16_pair};
 
 /// Q4_K's codes.
 pub(super) struct Q4K;
@@ -99,9 +98,8 @@ unsafe impl Codes512 for Q4K {
 pub(crate) unsafe fn scales_abreast(rows: &Abreast, to: Panel) {
     // SAFETY: the header is 16 bytes.
     let [factors, a, b, c] = unsafe { rows.few_columns(0) };
-    let half = |x: __m512i| _mm512_maskz_cvtph_ps(rows.present, _mm512_cvtepi32_epi16(x));
-    let (d, m) = (half(factors), half(_mm512_srli_epi32::<16>(factors)));
-    let m = _mm512_sub_ps(_mm512_setzero_ps(), m);
+    let d = f16_low(rows.present, factors);
+    let m = _mm512_sub_ps(_mm512_setzero_ps(), f16_high(rows.present, factors));
     let (six, four, two) = (_mm512_set1_epi8(0x3f), _mm512_set1_epi8(0x0f), _mm512_set1_epi8(0x30));
     // (low & four) | (high >> 2 & two)
     let join = |low: __m512i, high: __m512i| {
@@ -112,15 +110,8 @@ pub(crate) unsafe fn scales_abreast(rows: &Abreast, to: Panel) {
     let minima = [_mm512_and_si512(b, six), join(_mm512_srli_epi32::<4>(c), b)];
     for (kind, (numbers, factor)) in [(scales, d), (minima, m)].into_iter().enumerate() {
         for (half, fours) in numbers.into_iter().enumerate() {
-            let byte = _mm512_set1_epi32(0xff);
-            let bytes = [
-                _mm512_and_si512(fours, byte),
-                _mm512_and_si512(_mm512_srli_epi32::<8>(fours), byte),
-                _mm512_and_si512(_mm512_srli_epi32::<16>(fours), byte),
-                _mm512_srli_epi32::<24>(fours),
-            ];
-            for (i, number) in bytes.into_iter().enumerate() {
-                let number = _mm512_mul_ps(_mm512_cvtepi32_ps(number), factor);
+            for i in 0..4 {
+                let number = _mm512_mul_ps(_mm512_cvtepi32_ps(byte_of(fours, i)), factor);
                 // SAFETY: eight scales and as many minima.
                 unsafe { to.put_factors(kind * 8 + half * 4 + i, number) };
             }

@@ -4,14 +4,16 @@
 
 use std::arch::x86_64::{
     __m512i, _mm_loadu_si128, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_loadu_si512,
-    _mm512_mask_add_epi8, _mm512_set1_epi8, _mm512_setr_epi64, _mm512_shuffle_i64x2,
-    _mm512_slli_epi64, _mm512_srli_epi16, _mm512_test_epi8_mask,
+    _mm512_mask_add_epi8, _mm512_rorv_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_setr_epi64, _mm512_shuffle_i64x2, _mm512_slli_epi64, _mm512_srli_epi16,
+    _mm512_ternarylogic_epi64, _mm512_test_epi8_mask,
 };
 
 use super::BYTES;
-use crate::formats::q4_k::avx512::{ORDER, scales};
+use crate::formats::q4_k::avx512::{ORDER, scales, scales_abreast};
 use crate::isa::Order;
-use crate::isa::avx512::{Codes512, Indices, Unpacked512};
+use crate::isa::avx512::panel::Panel;
+use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
 use crate::isa::each;
 
 /// Q5_K's codes.
@@ -59,5 +61,33 @@ unsafe impl Codes512 for Q5K {
         // SAFETY: as this function's.
         let (scale, min) = unsafe { scales(at) };
         Unpacked512 { codes, scale, min }
+    }
+
+    const IS_ABREAST: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
+    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+        let (nibble, sixteen) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));
+        // SAFETY: inside the blocks' 176 bytes; a block of codes has 64 fours.
+        unsafe {
+            let fifth = [rows.few_columns(16), rows.few_columns(32)];
+            // (nibbles & 15) | (bit `group` of the fifth bits << 4)
+            let code = |nibbles: __m512i, group: usize, i: usize| {
+                let turn = _mm512_set1_epi32((group as i32 + 28) % 32);
+                let high = _mm512_rorv_epi32(fifth[i / 4][i % 4], turn);
+                let low = _mm512_and_si512(nibbles, nibble);
+                _mm512_ternarylogic_epi64::<0xF8>(low, high, sixteen)
+            };
+            for half in 0..2 {
+                for (i, bytes) in rows.columns(48 + half * 64).into_iter().enumerate() {
+                    let (group, i) = (half * 4 + i / 8 * 2, i % 8);
+                    to.put_codes(group * 8 + i, code(bytes, group, i));
+                    let high = _mm512_srli_epi16::<4>(bytes);
+                    to.put_codes((group + 1) * 8 + i, code(high, group + 1, i));
+                }
+            }
+            scales_abreast(rows, to);
+        }
     }
 }

@@ -93,6 +93,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
             rowwise.factors.iter_mut().for_each(|factors| factors[r] = zero.1);
         }
         let start = rows.start.wrapping_add(group * LANES * rows.stride);
+        // A group without rows has zeros for factors, and for codes whatever rows of the other give.
         let some = if present == 0 { rows } else { Rows { start, count: present, ..rows } };
         for (i, block) in range.clone().enumerate() {
             let to = group * BLOCKS + i;
@@ -102,10 +103,14 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                     codes: panel.codes.add(to * BLOCK * LANES),
                     factors: panel.factors.add(to * factors(F::GROUP)),
                 };
-                // The blocks that are unpacked next.
+                // The blocks of these rows that are unpacked next, for the second-level cache: the first is full of
+                // this panel.
                 let ahead = range.len() * F::BYTES;
                 if F::IS_ABREAST {
-                    let rows = Abreast::new(some, present, block * F::BYTES, ahead);
+                    let rows = Abreast::new(some, present, block * F::BYTES);
+                    for row in rows.rows {
+                        prefetch::<_MM_HINT_T1>(row.wrapping_add(ahead), F::BYTES);
+                    }
                     F::unpack_abreast(&rows, to);
                     continue;
                 }
