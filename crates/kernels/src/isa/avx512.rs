@@ -367,14 +367,20 @@ unsafe fn add_block<F: Codes512, const C: usize>(
             };
             let mut sum = _mm512_setzero_ps();
             for s in 0..streams {
-                // Two chains rather than one, for their latency is what would be waited for.
-                let mut high = _mm512_setzero_si512();
-                let mut low = _mm512_setzero_si512();
-                for i in s * F::ORDER.chain..(s + 1) * F::ORDER.chain {
+                let registers = s * F::ORDER.chain..(s + 1) * F::ORDER.chain;
+                let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                for i in registers.clone() {
                     high = _mm512_dpbusd_epi32(high, weights.codes[i], input(column.high, i));
+                }
+                high = _mm512_slli_epi32::<8>(high);
+                // Going on from it saves an addition, but of longer chains the latency would be waited for.
+                if F::ORDER.chain == 1 {
+                    std::mem::swap(&mut high, &mut low);
+                }
+                for i in registers {
                     low = _mm512_dpbusd_epi32(low, weights.codes[i], input(column.low, i));
                 }
-                let t = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+                let t = if F::ORDER.chain == 1 { low } else { _mm512_add_epi32(high, low) };
                 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), weights.scale[s], sum);
             }
             let input_scale = _mm512_set1_ps(*column.scale.add(block));
