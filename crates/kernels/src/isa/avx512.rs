@@ -70,7 +70,7 @@ pub(crate) unsafe trait Codes512 {
     /// As for `indices`, which are those of these weights if `LOOKS_UP`.
     unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512;
 
-    /// Whether [`Codes512::unpack_abreast`] is there.
+    /// Whether [`Codes512::unpack_abreast`] is there: only where blocks have 256 weights, so that none is incomplete.
     const IS_ABREAST: bool = false;
 
     /// Unpacks a block of sixteen rows at once, which takes fewer moves than row by row.

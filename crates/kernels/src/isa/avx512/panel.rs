@@ -107,6 +107,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                 // this panel.
                 let ahead = range.len() * F::BYTES;
                 if F::IS_ABREAST {
+                    debug_assert_eq!(blocks.tail, 0);
                     let rows = Abreast::new(some, present, block * F::BYTES);
                     for row in rows.rows {
                         prefetch::<_MM_HINT_T1>(row.wrapping_add(ahead), F::BYTES);
