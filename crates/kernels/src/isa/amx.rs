@@ -20,7 +20,8 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::avx512::{Codes512, Indices, Padded, Unpacked512, find_indices};
+use super::Padded;
+use super::avx512::{Codes512, Indices, Unpacked512, find_indices};
 use super::moves512::transpose;
 use super::{BlockRange, Blocks, Order, Rows};
 

@@ -10,23 +10,19 @@
 //! up to the format's largest may be added before 16 bits are too few.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
-    _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi8,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_sign_epi8,
+    __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_castps256_ps128,
+    _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi8, _mm256_mul_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_sign_epi8,
 };
 
-use super::{Blocks, Column, Kernels256, Order, Rows};
+use super::{AHEAD, Blocks, Column, Kernels256, Order, Padded, Rows, prefetch};
 
 pub(crate) mod bytes;
 pub(crate) mod lanes;
 pub(crate) mod words;
-
-/// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
-/// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
-const AHEAD: usize = 8192;
 
 /// The order of all codes on this tier. Register `4h + r`, lane `l`:
 /// weights `32·(4h + l mod 4) + 16·(l div 4) + 4r` and the next three.
@@ -133,35 +129,6 @@ impl Tail {
     }
 }
 
-/// An incomplete block, and zeros after it. The tails of all rows are equally long, so zeros stay.
-pub(crate) struct Padded([u8; 1024]);
-
-impl Padded {
-    pub(crate) const fn new() -> Self {
-        Self([0; 1024])
-    }
-
-    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose weights
-    /// meet inputs that are zero.
-    ///
-    /// # Safety
-    /// The block, as far as the row has it, is readable.
-    #[inline]
-    pub(crate) unsafe fn complete(
-        &mut self,
-        at: *const u8,
-        block: usize,
-        blocks: Blocks,
-    ) -> *const u8 {
-        if block < blocks.whole {
-            return at;
-        }
-        // SAFETY: by contract; the copy is longer than any block (`kernels`).
-        unsafe { at.copy_to_nonoverlapping(self.0.as_mut_ptr(), blocks.tail) };
-        self.0.as_ptr()
-    }
-}
-
 /// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.
 ///
 /// # Safety
@@ -191,15 +158,6 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out:
                 _ => unreachable!("1 to 4 columns"),
             }
         }
-    }
-}
-
-/// Asks for `len` bytes early.
-#[inline(always)]
-fn prefetch(at: *const u8, len: usize) {
-    for line in (0..len).step_by(64) {
-        // SAFETY: a prefetch may point anywhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()) };
     }
 }
 

@@ -7,22 +7,17 @@
 //! as integers first ([`Order::chain`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, __mmask16, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_castsi128_si512, _mm512_cmplt_epu8_mask, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_inserti32x4, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_ps, _mm512_reduce_add_ps,
-    _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    __m512, __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_cmplt_epu8_mask, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_mov_ps,
+    _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
-use super::moves512::{transpose, turn_fours};
-use super::{Blocks, Column, Kernels512, Order, Rows, amx};
+use super::{AHEAD, Blocks, Column, Kernels512, Order, Padded, Rows, amx, prefetch};
 
 pub(crate) mod bytes;
 pub(crate) mod panel;
 
-/// Bytes ahead of the reader that are asked for early, for the second-level cache; the hardware's own prefetch
-/// stops at pages. In the first level they would push out the inputs: half the rate at 16384 columns (Zen 4).
-const AHEAD: usize = 8192;
 /// Blocks whose indices are found at once.
 const RUN: usize = 8;
 
@@ -77,7 +72,7 @@ pub(crate) unsafe trait Codes512 {
     ///
     /// # Safety
     /// `BYTES` bytes at each of `rows` are readable, `to` has room for a block; the CPU has this tier's instructions.
-    unsafe fn unpack_abreast(_rows: &Abreast, _to: panel::Panel) {
+    unsafe fn unpack_abreast(_rows: &panel::Abreast, _to: panel::Panel) {
         unreachable!("only if IS_ABREAST")
     }
 
@@ -100,55 +95,6 @@ pub(crate) struct Indices(pub(crate) [u64; 8]);
 impl Indices {
     /// Those of a format that looks nothing up, and of blocks to come.
     pub(crate) const NONE: Self = Self([0; 8]);
-}
-
-/// A block of sixteen rows.
-pub(crate) struct Abreast {
-    /// Where each begins; of rows that are missing, where some other does.
-    pub(crate) rows: [*const u8; 16],
-    /// Rows that are not missing: the others' factors are to be zero.
-    pub(crate) present: __mmask16,
-}
-
-impl Abreast {
-    /// The bytes from `offset` on of the first `present` of `rows`; there is at least one.
-    fn new(rows: Rows, present: usize, offset: usize) -> Self {
-        let at = |r: usize| rows.start.wrapping_add(r.min(rows.count - 1) * rows.stride + offset);
-        Self { rows: std::array::from_fn(at), present: ((1u32 << present) - 1) as u16 }
-    }
-
-    /// Bytes `offset..offset + 64` of the rows: number `i` has their `i`th four bytes.
-    ///
-    /// # Safety
-    /// They are readable; the CPU has the tier's instructions.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn columns(&self, offset: usize) -> [__m512i; 16] {
-        let mut rows = [_mm512_setzero_si512(); 16];
-        for (row, at) in rows.iter_mut().zip(self.rows) {
-            // SAFETY: by contract.
-            *row = unsafe { _mm512_loadu_si512(at.add(offset).cast()) };
-        }
-        transpose(rows)
-    }
-
-    /// As [`Abreast::columns`], of 16 bytes.
-    ///
-    /// # Safety
-    /// As for `columns`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq")]
-    pub(crate) unsafe fn few_columns(&self, offset: usize) -> [__m512i; 4] {
-        // Rows `r`, `r + 4`, `r + 8` and `r + 12`.
-        let rows = |r: usize| {
-            // SAFETY: by contract.
-            let row = |r: usize| unsafe { _mm_loadu_si128(self.rows[r].add(offset).cast()) };
-            let first = _mm512_castsi128_si512(row(r));
-            let second = _mm512_inserti32x4::<1>(first, row(r + 4));
-            _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(second, row(r + 8)), row(r + 12))
-        };
-        turn_fours(each!([0, 1, 2, 3], |r| rows(r)))
-    }
 }
 
 /// The kernels of a format, for its `SPEC`.
@@ -226,54 +172,6 @@ impl Tail {
     }
 }
 
-/// An incomplete block, and zeros after it. The tails of all rows are equally long, so zeros stay.
-#[repr(align(64))]
-pub(crate) struct Padded([u8; 1024]);
-
-impl Padded {
-    pub(crate) const fn new() -> Self {
-        Self([0; 1024])
-    }
-
-    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose weights
-    /// meet inputs that are zero.
-    ///
-    /// # Safety
-    /// The block, as far as the row has it, is readable; the CPU has the tier's instructions.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(crate) unsafe fn complete(
-        &mut self,
-        at: *const u8,
-        block: usize,
-        blocks: Blocks,
-    ) -> *const u8 {
-        if block < blocks.whole {
-            return at;
-        }
-        // SAFETY: by contract; the copy is longer than any block.
-        unsafe { self.take(at, blocks.tail) };
-        self.0.as_ptr()
-    }
-
-    /// Copies a tail. A call to do so would take as long as the block.
-    ///
-    /// # Safety
-    /// `len` bytes at `tail` are readable, at most 1024; the CPU has the tier's instructions.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn take(&mut self, tail: *const u8, len: usize) {
-        for at in (0..len).step_by(64) {
-            let mask = u64::MAX >> (64 - (len - at).min(64));
-            // SAFETY: no byte outside `len` is touched.
-            unsafe {
-                let bytes = _mm512_maskz_loadu_epi8(mask, tail.add(at).cast());
-                _mm512_mask_storeu_epi8(self.0.as_mut_ptr().add(at).cast(), mask, bytes);
-            }
-        }
-    }
-}
-
 /// Indices of block `block` of rows that are unpacked together, if the format looks them up.
 ///
 /// # Safety
@@ -295,15 +193,6 @@ pub(crate) unsafe fn find_indices<F: Codes512>(
                 F::indices(padded.complete(at, block, blocks))
             };
         }
-    }
-}
-
-/// Asks for `len` bytes early.
-#[inline(always)]
-fn prefetch<const HINT: i32>(at: *const u8, len: usize) {
-    for line in (0..len).step_by(64) {
-        // SAFETY: a prefetch may point anywhere.
-        unsafe { _mm_prefetch::<HINT>(at.wrapping_add(line).cast()) };
     }
 }
 
@@ -331,7 +220,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
                     }
                 }
                 for b in run {
-                    prefetch::<_MM_HINT_T1>(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
+                    prefetch(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
                     let at = from.wrapping_add(b * F::BYTES);
                     // Longer runs are of formats that look nothing up.
                     let mut weights = F::unpack(at, &indices[(b - first) % RUN]);
@@ -424,7 +313,7 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
             let mut sums = [[_mm512_setzero_ps(); 2]; 4];
             let mut i = 0;
             while i + 32 <= cols {
-                prefetch::<_MM_HINT_T1>(row.wrapping_add(i * F::BYTES + AHEAD), 32 * F::BYTES);
+                prefetch(row.wrapping_add(i * F::BYTES + AHEAD), 32 * F::BYTES);
                 let first = F::sixteen(row.add(i * F::BYTES));
                 let second = F::sixteen(row.add((i + 16) * F::BYTES));
                 for (column, sums) in columns.iter().zip(&mut sums) {

@@ -11,8 +11,8 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::panel::Panel;
-use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
+use crate::isa::avx512::panel::{Abreast, Panel};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::moves512::{byte_of, f16_high, f16_one};
 
 /// Q3_K's codes.

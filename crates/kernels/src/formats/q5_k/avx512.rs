@@ -12,8 +12,8 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::formats::q4_k::avx512::{ORDER, scales, scales_abreast};
 use crate::isa::Order;
-use crate::isa::avx512::panel::Panel;
-use crate::isa::avx512::{Abreast, Codes512, Indices, Unpacked512};
+use crate::isa::avx512::panel::{Abreast, Panel};
+use crate::isa::avx512::{Codes512, Indices, Unpacked512};
 use crate::isa::each;
 
 /// Q5_K's codes.

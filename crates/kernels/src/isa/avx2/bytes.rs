@@ -19,10 +19,10 @@ use std::arch::x86_64::{
     _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 
-use super::{Codes256, ORDER, Padded, Unpacked256};
+use super::{Codes256, ORDER, Unpacked256};
 use crate::inputs::BLOCK;
 use crate::isa::coarse::{Coarse, FACTORS, SCALED, sum_at};
-use crate::isa::{BlockRange, Blocks, Rows};
+use crate::isa::{BlockRange, Blocks, Padded, Rows};
 
 /// Rows side by side.
 const LANES: usize = 8;

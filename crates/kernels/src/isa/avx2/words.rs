@@ -20,8 +20,8 @@ use std::arch::x86_64::{
 };
 
 use super::lanes::by_16;
-use super::{Codes256, ORDER, Padded, Unpacked256};
-use crate::isa::{BlockRange, Blocks, Order, Rows};
+use super::{Codes256, ORDER, Unpacked256};
+use crate::isa::{BlockRange, Blocks, Order, Padded, Rows};
 
 /// Largest magnitude of a word: `2 · 32 · LARGEST² < 2³²`.
 pub(crate) const LARGEST: f32 = 8191.0;

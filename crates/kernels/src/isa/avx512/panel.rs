@@ -10,15 +10,16 @@
 //! sixteen rows ([`super::bytes`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T1, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_loadu_si512,
-    _mm512_mask_blend_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_store_ps, _mm512_store_si512,
+    __m512, __m512i, __mmask16, _mm_loadu_si128, _mm512_castps_si512, _mm512_castsi128_si512,
+    _mm512_castsi512_ps, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_blend_ps,
+    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_store_ps, _mm512_store_si512,
 };
 
-use super::{Abreast, Codes512, Indices, Padded, Unpacked512, find_indices, prefetch};
+use super::{Codes512, Indices, Unpacked512, find_indices};
 use crate::inputs::BLOCK;
-use crate::isa::moves512::transpose;
-use crate::isa::{BlockRange, Blocks, Order, Rows};
+use crate::isa::moves512::{transpose, turn_fours};
+use crate::isa::{BlockRange, Blocks, Order, Padded, Rows, prefetch};
 
 /// Rows side by side.
 pub(crate) const LANES: usize = 16;
@@ -66,6 +67,55 @@ pub(crate) const fn factors(group: usize) -> usize {
     2 * BLOCK / group * LANES
 }
 
+/// A block of sixteen rows.
+pub(crate) struct Abreast {
+    /// Where each begins; of rows that are missing, where some other does.
+    rows: [*const u8; LANES],
+    /// Rows that are not missing: the others' factors are to be zero.
+    pub(crate) present: __mmask16,
+}
+
+impl Abreast {
+    /// The bytes from `offset` on of the first `present` of `rows`; there is at least one.
+    fn new(rows: Rows, present: usize, offset: usize) -> Self {
+        let at = |r: usize| rows.start.wrapping_add(r.min(rows.count - 1) * rows.stride + offset);
+        Self { rows: std::array::from_fn(at), present: ((1u32 << present) - 1) as u16 }
+    }
+
+    /// Bytes `offset..offset + 64` of the rows: number `i` has their `i`th four bytes.
+    ///
+    /// # Safety
+    /// They are readable; the CPU has the tier's instructions.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn columns(&self, offset: usize) -> [__m512i; 16] {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (row, at) in rows.iter_mut().zip(self.rows) {
+            // SAFETY: by contract.
+            *row = unsafe { _mm512_loadu_si512(at.add(offset).cast()) };
+        }
+        transpose(rows)
+    }
+
+    /// As [`Abreast::columns`], of 16 bytes.
+    ///
+    /// # Safety
+    /// As for `columns`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub(crate) unsafe fn few_columns(&self, offset: usize) -> [__m512i; 4] {
+        // Rows `r`, `r + 4`, `r + 8` and `r + 12`.
+        let rows = |r: usize| {
+            // SAFETY: by contract.
+            let row = |r: usize| unsafe { _mm_loadu_si128(self.rows[r].add(offset).cast()) };
+            let first = _mm512_castsi128_si512(row(r));
+            let second = _mm512_inserti32x4::<1>(first, row(r + 4));
+            _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(second, row(r + 8)), row(r + 12))
+        };
+        turn_fours(each!([0, 1, 2, 3], |r| rows(r)))
+    }
+}
+
 /// A block of sixteen rows, row by row.
 struct Rowwise {
     codes: [[__m512i; LANES]; 4],
@@ -110,7 +160,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                     debug_assert_eq!(blocks.tail, 0);
                     let rows = Abreast::new(some, present, block * F::BYTES);
                     for row in rows.rows {
-                        prefetch::<_MM_HINT_T1>(row.wrapping_add(ahead), F::BYTES);
+                        prefetch(row.wrapping_add(ahead), F::BYTES);
                     }
                     F::unpack_abreast(&rows, to);
                     continue;
@@ -124,7 +174,7 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                 );
                 for (r, indices) in indices.iter().enumerate().take(present) {
                     let at = some.start.add(r * rows.stride + block * F::BYTES);
-                    prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead), F::BYTES);
+                    prefetch(at.wrapping_add(ahead), F::BYTES);
                     let at = padded.complete(at, block, blocks);
                     rowwise.put::<F>(r, &F::with_offset(at, F::unpack(at, indices)));
                 }
