@@ -1,0 +1,2 @@
+//! HTTP APIs of OpenAI, Anthropic, Ollama and llama-server over the engine's handle.
+#![forbid(unsafe_code)]
