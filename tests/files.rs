@@ -43,10 +43,10 @@ fn bad_files_are_refused_with_a_reason() {
         [("general.architecture", "qwen2"), ("general.name", "DeepSeek R1 Distill Qwen 32B")];
     for (path, said) in [
         (file(folder, "empty.gguf", b""), "empty.gguf"),
-        (file(folder, "text.gguf", b"Once upon a time there was a whale."), "no GGUF"),
+        (file(folder, "text.gguf", b"Once upon a time there was a whale."), "not a GGUF"),
         (file(folder, "header.gguf", &good[..10_000]), "damaged"),
         (file(folder, "tensors.gguf", &good[..good.len() - 1000]), "download complete"),
-        (file(folder, "count.gguf", &changed(8, &(1u64 << 60).to_le_bytes())), "counts"),
+        (file(folder, "count.gguf", &changed(8, &(1u64 << 60).to_le_bytes())), "claims"),
         (file(folder, "version.gguf", &changed(4, &[1])), "version 1"),
         (model(folder, "distilled.gguf", &distilled), "distilled model"),
         (model(folder, "other.gguf", &[("general.architecture", "rwkv7")]), "`rwkv7`"),

@@ -1,15 +1,16 @@
 //! GGUF files: bytes -> described tensors, and back.
 //!
-//! A GGUF is a header (typed key-value pairs, then the name, type, shape and place of every tensor)
-//! followed by the tensors' bytes. This crate reads the header and stops there: where weights live is
-//! the store's affair, what their bits mean the kernels'.
+//! A GGUF is a header (typed key-value pairs, then the name, type, shape and offset of every tensor)
+//! followed by the tensors' bytes. This crate reads only the header: the crate `store` loads the
+//! weights, and `kernels` defines what their bits mean.
 //!
-//! Files come from the internet, so no number in one is believed before it has been checked against
-//! the file's length: any bytes give an [`Error`] or a valid description, never a panic, and memory
-//! stays in proportion to the bytes read. What [`Gguf::parse`] accepts, later code need not check:
-//! every tensor lies within the file, aligned, overlapping no other, its size fitting its shape.
+//! Files come from the internet, so every number in one is checked against the file's length before
+//! it is used: any bytes give an [`Error`] or a valid description, never a panic, and memory stays
+//! in proportion to the bytes read. Later code can rely on what [`Gguf::parse`] accepts: every
+//! tensor is inside the file, aligned, overlaps no other, and its size is that of its shape.
 #![forbid(unsafe_code)]
 
+mod cursor;
 mod error;
 mod header;
 mod read;

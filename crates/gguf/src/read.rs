@@ -1,4 +1,4 @@
-//! Reading the header of a file without reading the file: a model has 400 GB, its header a few MB.
+//! Reading only the header of a file: a model may have 400 GB, its header has a few MB.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,9 +6,9 @@ use std::path::Path;
 
 use crate::{Error, Gguf};
 
-/// The first read: enough for a header without a vocabulary.
+/// Size of the first read: enough for a header without a vocabulary.
 const FIRST_READ: u64 = 1 << 20;
-/// The largest headers known, with a vocabulary of 2.6 * 10^5 tokens, have 20 MB.
+/// Headers with a vocabulary of 2.6 * 10^5 tokens have about 20 MB.
 const HEADER_MAX: u64 = 1 << 30;
 
 impl Gguf {
@@ -36,7 +36,7 @@ impl Gguf {
         loop {
             let missing = wanted.min(file_len).saturating_sub(bytes.len() as u64);
             let got = reader.by_ref().take(missing).read_to_end(&mut bytes)? as u64;
-            // A file that ends before its stated length has its real length for an answer.
+            // A file may turn out to be shorter than stated.
             let file_len = if got < missing { bytes.len() as u64 } else { file_len };
             match Self::parse(&bytes, file_len) {
                 Err(Error::NeedMore { at_least }) if at_least > HEADER_MAX => {

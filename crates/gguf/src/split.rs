@@ -1,8 +1,9 @@
 //! Models split into several files, `NAME-00001-of-00009.gguf` and so on: found, checked, joined.
 //!
-//! Every part is a GGUF with `split.no`, `split.count` and `split.tensors.count`; the metadata that
-//! matter stand in the first. Parts of different downloads are easily mixed in one folder, and a model
-//! of mixed parts talks nonsense without any error, so whatever can betray that is checked.
+//! Every part is a GGUF with `split.no`, `split.count` and `split.tensors.count`; the first one
+//! holds the metadata. Parts of different downloads are easily mixed up in one folder, and a model
+//! of mixed parts would answer nonsense without any error, so everything that can reveal it is
+//! checked.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ const SPLIT_TENSORS: &str = "split.tensors.count";
 /// A file name of the form `STEM-NUMBER-of-COUNT.gguf`, both numbers of five digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartName {
-    /// What stands before the numbers.
+    /// The part of the name before the numbers.
     pub stem: String,
     /// Which part, from 1.
     pub number: u32,
@@ -26,7 +27,7 @@ pub struct PartName {
 }
 
 impl PartName {
-    /// Takes a file name apart; `None` if it is not that of a part.
+    /// Parses a file name; `None` if it is not that of a part.
     pub fn parse(file_name: &str) -> Option<Self> {
         let (rest, count) = file_name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
@@ -46,7 +47,7 @@ fn five_digits(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok())?
 }
 
-/// The paths of all parts, in order, from the path of any one; just that path for an unsplit file.
+/// The paths of all parts, in order, from that of any part; only `path` for an unsplit file.
 pub fn part_paths(path: &Path) -> Vec<PathBuf> {
     match path.file_name().and_then(|name| PartName::parse(name.to_str()?)) {
         Some(part) => (1..=part.count).map(|n| path.with_file_name(part.file_name(n))).collect(),
@@ -65,23 +66,23 @@ pub struct Set {
     pub parts: Vec<Part>,
 }
 
-/// A tensor and where it lies.
+/// A tensor and the part that holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartTensor {
     /// Index into [`Set::parts`].
     pub part: usize,
-    /// The tensor; its offset counts from the beginning of that part.
+    /// The tensor; its offset is relative to that part.
     pub info: TensorInfo,
 }
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Bytes before its tensors.
     pub data_offset: u64,
-    /// Bytes to whose multiples its tensors are aligned.
+    /// Alignment of its tensors in bytes.
     pub alignment: u64,
 }
 
@@ -137,7 +138,7 @@ fn foreign(path: &Path, reason: String) -> Error {
     Error::ForeignPart { path: path.to_owned(), reason }
 }
 
-/// Each part must say that it is the one that its place among the parts makes it.
+/// The number in each part's metadata must be that of its name.
 fn check_numbers(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
     let whole = parts.len() as u64;
     for (index, (path, gguf)) in parts.iter().enumerate() {
@@ -161,7 +162,7 @@ fn check_numbers(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a later part repeats of the first part's metadata must be the same.
+/// Metadata that a later part repeats must equal the first part's.
 fn check_metadata(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
     let first = &parts[0].1.metadata;
     for (path, gguf) in &parts[1..] {
@@ -174,7 +175,7 @@ fn check_metadata(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// No tensor twice, and as many as the parts say.
+/// No tensor may appear twice, and their number must be that of the metadata.
 fn check_tensors(parts: &[(PathBuf, Gguf)]) -> Result<(), Error> {
     let mut seen: HashMap<&str, &Path> = HashMap::new();
     for (path, gguf) in parts {

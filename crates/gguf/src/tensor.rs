@@ -1,12 +1,12 @@
-//! Tensor descriptions: name, type, shape and place, and the checks that make them trustworthy.
+//! Tensor descriptions: name, type, shape and offset, and the checks that make them trustworthy.
 
 use std::collections::HashSet;
 
-use crate::header::{Cursor, Reading};
+use crate::cursor::{Cursor, Reading};
 use crate::types;
 use crate::{Error, TensorType};
 
-/// ggml knows no tensors of more dimensions.
+/// The limit of ggml.
 const DIMENSIONS_MAX: u32 = 4;
 
 /// One tensor of a file.
@@ -18,9 +18,9 @@ pub struct TensorInfo {
     pub ty: TensorType,
     /// 1 to 4 dimensions in ggml's order: `shape[0]` is contiguous, the length of a row.
     pub shape: Vec<u64>,
-    /// Its first byte, counted from the beginning of its file.
+    /// Offset of its first byte in its file.
     pub offset: u64,
-    /// Its bytes, padding not counted.
+    /// Its bytes, without padding.
     pub size: u64,
 }
 
@@ -29,7 +29,7 @@ impl TensorInfo {
     ///
     /// # Errors
     /// If no tensor can have this shape and type: a dimension of 0, none or more than 4 of them,
-    /// rows that are no whole number of blocks, more bytes than `u64` counts.
+    /// rows that are not a multiple of the block length, a size that overflows.
     pub fn new(name: &str, ty: TensorType, shape: &[u64]) -> Result<Self, Error> {
         let tensor = || name.to_owned();
         if shape.is_empty() || shape.len() > DIMENSIONS_MAX as usize {
@@ -42,7 +42,7 @@ impl TensorInfo {
         if !cols.is_multiple_of(block_len) {
             return Err(Error::RaggedRow { tensor: tensor(), ty: ty.name(), cols, block_len });
         }
-        // Weights are counted too, so that no one downstream overflows by multiplying the shape.
+        // The number of weights is checked too, so that multiplying the shape never overflows.
         let elements = shape.iter().try_fold(1_u64, |product, dim| product.checked_mul(*dim));
         let size = elements.and_then(|all| ty.row_bytes(cols)?.checked_mul(all / cols));
         let size = size.filter(|size| *size <= i64::MAX as u64);
@@ -66,7 +66,7 @@ impl TensorInfo {
         self.shape[1..].iter().product()
     }
 
-    /// The byte after its last one, counted from the beginning of its file.
+    /// Offset of the byte after its last one in its file.
     pub fn end(&self) -> u64 {
         self.offset + self.size
     }
@@ -108,7 +108,8 @@ fn read_one(cursor: &mut Cursor<'_>, name: &str) -> Result<TensorInfo, Error> {
     Ok(TensorInfo { offset, ..TensorInfo::new(name, ty, shape)? })
 }
 
-/// Turns offsets into places in the file, and checks that each tensor has its own bytes there.
+/// Makes offsets relative to the file, and checks that each tensor is inside it and overlaps no
+/// other.
 pub(crate) fn place_all(
     tensors: &mut [TensorInfo],
     data_offset: u64,
@@ -130,9 +131,9 @@ pub(crate) fn place_all(
         }
         info.offset = offset;
     }
-    let mut by_place: Vec<&TensorInfo> = tensors.iter().collect();
-    by_place.sort_by_key(|tensor| tensor.offset);
-    for pair in by_place.windows(2) {
+    let mut by_offset: Vec<&TensorInfo> = tensors.iter().collect();
+    by_offset.sort_by_key(|tensor| tensor.offset);
+    for pair in by_offset.windows(2) {
         let (first, second) = (pair[0], pair[1]);
         if first.end() > second.offset {
             return Err(Error::Overlap {

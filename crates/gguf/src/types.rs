@@ -1,17 +1,17 @@
-//! The tensor types of GGUF: id, name and how many bytes so many weights take.
+//! The tensor types of GGUF: id, name and block size.
 //!
-//! One line per type, because that is all that a reader of files needs: what the bits inside a block
-//! mean is known only to the kernels. Types that no kernel here computes with are listed too, so that
-//! any file can be described.
-//! Sizes: ggml's `type_traits` and, from id 133, those of `ik_llama.cpp`, some of which put a scale
-//! before each row.
+//! One line per type, because that is all that reading a file needs: only the kernels know what
+//! the bits inside a block mean. Types without kernels are listed too, so that any file can be
+//! described. Sizes: ggml's `type_traits` and, from id 133, those of `ik_llama.cpp`, some of which
+//! store a scale before each row.
 
 use std::fmt;
 
 /// A storage type of tensors: blocks of [`block_len`](Self::block_len) weights in
 /// [`block_bytes`](Self::block_bytes) bytes.
 ///
-/// Only known types exist, so a `TensorType` always has a size. The constants can be patterns.
+/// Only known types can be constructed, so a `TensorType` always has a size. The constants can be
+/// used as patterns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TensorType {
     id: u32,
@@ -24,7 +24,7 @@ pub struct TensorType {
 /// `NAME = id, weights per block, bytes per block, bytes before each row;`
 macro_rules! tensor_types {
     ($($name:ident = $id:literal, $len:literal, $bytes:literal, $header:literal;)*) => {
-        #[allow(missing_docs)] // each constant is the type that its name says
+        #[allow(missing_docs)] // each constant is the type of that name
         impl TensorType {
             $(pub const $name: Self = Self {
                 id: $id,
@@ -126,7 +126,7 @@ impl TensorType {
         Self::ALL.iter().copied().find(|ty| ty.id == id)
     }
 
-    /// The type of this name, whatever the case: `q4_k`, `IQ1_S`.
+    /// The type of this name, in any case: `q4_k`, `IQ1_S`.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|ty| ty.name.eq_ignore_ascii_case(name))
     }
@@ -136,12 +136,12 @@ impl TensorType {
         self.id
     }
 
-    /// The name that the field uses, in capitals: `Q4_K`.
+    /// The usual name, in capitals: `Q4_K`.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// Weights in a block; a row is a whole number of blocks.
+    /// Weights in a block; the length of a row is a multiple of it.
     pub fn block_len(self) -> u64 {
         u64::from(self.block_len)
     }
@@ -156,8 +156,8 @@ impl TensorType {
         u64::from(self.row_header)
     }
 
-    /// Bytes of a row of `cols` weights; `None` if that is no whole number of blocks, or more than a
-    /// `u64` holds.
+    /// Bytes of a row of `cols` weights; `None` if `cols` is not a multiple of the block length or
+    /// the size overflows.
     pub fn row_bytes(self, cols: u64) -> Option<u64> {
         if !cols.is_multiple_of(self.block_len()) {
             return None;
@@ -170,19 +170,19 @@ impl TensorType {
         f64::from(self.block_bytes) * 8.0 / f64::from(self.block_len)
     }
 
-    /// Whether only `ik_llama.cpp` and what follows it read and write this type.
+    /// Whether only `ik_llama.cpp` and its forks read and write this type.
     pub fn is_ik_only(self) -> bool {
         self.id >= 100
     }
 }
 
-/// What an unknown id stands for, to be said in the error: types that ggml withdrew.
+/// What to do about an unknown id, for the error.
 pub(crate) fn about_unknown(id: u32) -> &'static str {
     match id {
         4 | 5 | 31..=33 | 36..=38 => {
-            "ggml has withdrawn this type: make the file again with today's converter"
+            "ggml has withdrawn this type: convert the model again with a current converter"
         }
-        _ => "a newer cachalot may know it; if not, get the model in another quantization",
+        _ => "a newer cachalot may support it; otherwise get the model in another quantization",
     }
 }
 

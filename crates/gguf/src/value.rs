@@ -1,14 +1,14 @@
 //! The key-value pairs: typed values, typed access.
 //!
-//! Arrays are kept as vectors of their element type, since vocabularies have 10^5 entries. The typed
-//! getters return errors that name the key, because a model that lacks a key is an everyday event.
+//! Arrays are vectors of their element type, since vocabularies have 10^5 entries. The errors of
+//! the typed getters name the key, because files without an expected key are common.
 
 use std::collections::HashMap;
 
 use crate::Error;
-use crate::header::{Cursor, Reading};
+use crate::cursor::{Cursor, Reading};
 
-/// No known file nests arrays at all; the format allows it.
+/// Known files do not nest arrays; the format allows it.
 const ARRAY_DEPTH_MAX: u32 = 4;
 
 /// Defines [`Value`], [`Array`] and what is the same for each type of number.
@@ -46,7 +46,7 @@ macro_rules! values {
                 }
             }
 
-            /// The type as a person reads it: `u32`, `string`, `array of f32`.
+            /// The name of the type: `u32`, `string`, `array of f32`.
             pub fn type_name(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $name,)*
@@ -77,7 +77,7 @@ macro_rules! values {
                 }
             }
 
-            /// The type as a person reads it: `array of u32`.
+            /// The name of the type: `array of u32`.
             pub fn type_name(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => concat!("array of ", $name),)*
@@ -142,8 +142,12 @@ macro_rules! values {
                     Array::$variant(elements.iter().map(|e| <$type>::from_le_bytes(*e)).collect())
                 })*
                 BOOL => Array::Bool(read_list(cursor, 1, read_bool)?),
-                STRING => Array::String(read_list(cursor, 8, |cursor| cursor.str().map(str::to_owned))?),
-                ARRAY => Array::Array(read_list(cursor, 12, |cursor| read_array(cursor, depth + 1))?),
+                STRING => {
+                    Array::String(read_list(cursor, 8, |cursor| cursor.str().map(str::to_owned))?)
+                }
+                ARRAY => {
+                    Array::Array(read_list(cursor, 12, |cursor| read_array(cursor, depth + 1))?)
+                }
                 id => return Err(unknown_type(cursor, id, offset)),
             })
         }
@@ -170,11 +174,11 @@ values! {
 /// The bytes of an array of numbers of `size` bytes each.
 fn read_elements<'a>(cursor: &mut Cursor<'a>, size: u64) -> Result<&'a [u8], Error> {
     let count = cursor.count(size)?;
-    cursor.take(count * size) // `count` has seen that the product fits
+    cursor.take(count * size) // `count` has checked that the product fits
 }
 
-/// A list of elements of at least `bytes_min` bytes each. Room is reserved only once the bytes for
-/// so many are at hand, so memory stays in proportion to what was really read.
+/// A list of elements of at least `bytes_min` bytes each. Memory is allocated only once that many
+/// bytes were passed in, so that it stays in proportion to what was read.
 fn read_list<'a, T>(
     cursor: &mut Cursor<'a>,
     bytes_min: u64,
@@ -300,8 +304,8 @@ impl Metadata {
     /// A whole number of any integer type.
     ///
     /// # Errors
-    /// [`Error::MissingKey`], or [`Error::WrongType`] for another type or a negative number; so do
-    /// all typed getters. [`Optional::optional`] makes the absence of a key acceptable.
+    /// [`Error::MissingKey`], or [`Error::WrongType`] for another type or a negative number; the
+    /// same for all typed getters. [`Optional::optional`] accepts the absence of a key.
     pub fn u64(&self, key: &str) -> Result<u64, Error> {
         self.typed(key, "a whole number", |value| match *value {
             Value::U8(number) => Some(number.into()),
@@ -316,18 +320,18 @@ impl Metadata {
         })
     }
 
-    /// A number with a fraction, stored in 4 or 8 bytes.
+    /// A floating-point number, stored in 4 or 8 bytes.
     pub fn f32(&self, key: &str) -> Result<f32, Error> {
-        self.typed(key, "a number with a fraction", |value| match *value {
+        self.typed(key, "a floating-point number", |value| match *value {
             Value::F32(number) => Some(number),
             Value::F64(number) => Some(number as f32),
             _ => None,
         })
     }
 
-    /// A truth value.
+    /// A boolean.
     pub fn bool(&self, key: &str) -> Result<bool, Error> {
-        self.typed(key, "true or false", |value| match *value {
+        self.typed(key, "a boolean", |value| match *value {
             Value::Bool(bool) => Some(bool),
             _ => None,
         })
@@ -341,7 +345,7 @@ impl Metadata {
         })
     }
 
-    /// An array, of whatever type.
+    /// An array of any type.
     pub fn array(&self, key: &str) -> Result<&Array, Error> {
         self.typed(key, "an array", |value| match value {
             Value::Array(array) => Some(array),
@@ -418,7 +422,7 @@ impl Metadata {
     }
 }
 
-/// A value as an error quotes it: with its type, and shortened.
+/// A value as errors quote it: with its type, and shortened.
 fn found(value: &Value) -> String {
     let kind = value.type_name();
     match value {
@@ -434,7 +438,7 @@ fn found(value: &Value) -> String {
     }
 }
 
-/// Turns the absence of a key into `None`, and leaves every other error as it is.
+/// Turns the absence of a key into `None`; all other errors stay.
 pub trait Optional<T> {
     /// `metadata.arch_u64("expert_group_count").optional()?` is `None` if the file has no such key.
     fn optional(self) -> Result<Option<T>, Error>;
@@ -474,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_key_expectation_and_finding() {
+    fn errors_name_key_expected_and_found() {
         let metadata = metadata();
         let negative = metadata.u64("count").unwrap_err().to_string();
         assert_eq!(negative, "the key `count` should be a whole number, but is -3 (i32)");
@@ -485,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_forgives_absence_only() {
+    fn optional_accepts_absence_only() {
         let metadata = metadata();
         assert_eq!(metadata.arch_u64("vocab_size").optional().unwrap(), None);
         assert_eq!(metadata.arch_u64("block_count").optional().unwrap(), Some(61));

@@ -1,7 +1,7 @@
-//! Writing GGUF files: for synthetic models, for tests, and for the corpora of fuzzing.
+//! Writing GGUF files: for synthetic models, for tests, and for fuzzing corpora.
 //!
-//! The header states where every tensor lies, so tensors are declared first and their bytes follow in
-//! the same order, streamed: a file may be larger than memory.
+//! The header states the offset of every tensor, so tensors are declared first and their bytes
+//! follow in the same order, streamed: a file may be larger than memory.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read as _, Write};
@@ -14,7 +14,7 @@ use crate::{Error, Metadata, TensorType};
 /// The version that is written.
 const VERSION: u32 = 3;
 
-/// What a file will hold; [`start`](Self::start) writes its header.
+/// The content of a file; [`start`](Self::start) writes its header.
 ///
 /// ```
 /// # use cachalot_gguf::{Gguf, TensorType, write::Writer};
@@ -30,7 +30,7 @@ const VERSION: u32 = 3;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Writer {
-    /// The key-value pairs; `general.alignment` is obeyed.
+    /// The key-value pairs; `general.alignment` is applied.
     pub metadata: Metadata,
     tensors: Vec<TensorInfo>,
 }
@@ -50,7 +50,7 @@ impl Writer {
         Ok(self)
     }
 
-    /// The header, padded, and the tensors with their places in the file.
+    /// The padded header, and the tensors with their offsets in the file.
     ///
     /// # Errors
     /// [`Error::DuplicateTensor`], [`Error::Alignment`], [`Error::TooLarge`] if the file would be.
@@ -60,7 +60,7 @@ impl Writer {
             return Err(Error::Alignment { alignment });
         }
         let mut tensors = self.tensors.clone();
-        place(&mut tensors, alignment)?;
+        assign_offsets(&mut tensors, alignment)?;
         let mut header = self.encode(&tensors);
         header.resize(header.len().next_multiple_of(alignment as usize), 0);
         for tensor in &mut tensors {
@@ -100,8 +100,8 @@ impl Writer {
     }
 }
 
-/// Gives the tensors offsets relative to the data: one after the other, aligned.
-fn place(tensors: &mut [TensorInfo], alignment: u64) -> Result<(), Error> {
+/// Assigns aligned offsets relative to the tensor data, in order.
+fn assign_offsets(tensors: &mut [TensorInfo], alignment: u64) -> Result<(), Error> {
     let mut names = HashSet::new();
     let mut offset = 0_u64;
     for info in tensors {
@@ -109,7 +109,7 @@ fn place(tensors: &mut [TensorInfo], alignment: u64) -> Result<(), Error> {
             return Err(Error::DuplicateTensor { tensor: info.name.clone() });
         }
         info.offset = offset;
-        // Half of the range is left, so that adding the header's size cannot overflow.
+        // Half of the range stays free, so that adding the header's size cannot overflow.
         let end = offset.checked_add(info.size).filter(|end| *end < i64::MAX as u64);
         let (tensor, shape) = (&info.name, &info.shape);
         let end =
@@ -119,7 +119,7 @@ fn place(tensors: &mut [TensorInfo], alignment: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the bytes of the declared tensors, in order.
+/// Writes the bytes of the declared tensors, in order.
 #[derive(Debug)]
 pub struct TensorData<W: Write> {
     out: W,
@@ -129,13 +129,13 @@ pub struct TensorData<W: Write> {
 }
 
 impl<W: Write> TensorData<W> {
-    /// The tensor whose bytes are due; `None` when all are written.
+    /// The tensor whose bytes come next; `None` when all are written.
     pub fn due(&self) -> Option<&TensorInfo> {
         self.due.front()
     }
 
-    /// Writes bytes of the tensor that is due: all of them, or the next piece. The padding between
-    /// tensors is written by itself.
+    /// Writes bytes of the next tensor: all of them, or the next piece. The padding between tensors
+    /// is added here.
     ///
     /// # Errors
     /// [`Error::WrittenSize`] for more bytes than the tensor has left, [`Error::WrittenTooMuch`]
@@ -158,7 +158,7 @@ impl<W: Write> TensorData<W> {
         Ok(())
     }
 
-    /// Flushes, and gives the output back.
+    /// Flushes and returns the output.
     ///
     /// # Errors
     /// [`Error::WrittenSize`] if a declared tensor lacks bytes, and those of the output.

@@ -1,5 +1,5 @@
-//! Properties that hold for all files: what is written is read back, what others wrote is read, and no
-//! bytes whatever bring the parser down.
+//! Properties of all files: what is written is read back, files of other writers are read, and no
+//! bytes make the parser panic.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::io::{Read, Result as IoResult};
@@ -206,5 +206,5 @@ fn opening_names_the_file() {
     let path = folder.path().join("page.gguf");
     std::fs::write(&path, "<html>Not found").unwrap();
     let page = Gguf::open(&path).unwrap_err().to_string();
-    assert!(page.contains("page.gguf: this is no GGUF file: it is a web page"), "{page}");
+    assert!(page.contains("page.gguf: not a GGUF file: it is a web page"), "{page}");
 }

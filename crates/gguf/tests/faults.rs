@@ -1,5 +1,5 @@
-//! Every fault that a file can have is met with an error that names it: a valid file is written, one
-//! thing in it damaged, and the message read.
+//! Every fault of a file gives an error that names it: a valid file is written, one thing in it is
+//! damaged, and the message is read.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use cachalot_gguf::write::Writer;
@@ -48,7 +48,7 @@ fn patched(name: &str, skip: usize, patch: &[u8]) -> Vec<u8> {
     bytes
 }
 
-// Within a tensor's description, counted from the end of its name: dimensions' count, dimensions, and
+// Offsets in a tensor's description, from the end of its name: number of dimensions, dimensions, and
 // for the 2-dimensional `alpha` the type and the offset.
 const DIMENSIONS: usize = 0;
 const SHAPE: usize = 4;
@@ -104,7 +104,7 @@ fn a_cut_header_says_whether_more_would_help() {
         assert!(!matches!(parse(&bytes[..cut]), Ok(_) | Err(Error::NeedMore { .. })), "at {cut}");
     }
     let in_value = message(&bytes[..after(&bytes, "deepseek2.block_count") + 5]);
-    assert!(in_value.contains("ends in the value of `deepseek2.block_count`"), "{in_value}");
+    assert!(in_value.contains("ends inside the value of `deepseek2.block_count`"), "{in_value}");
     assert!(in_value.contains("Is the download complete?"));
 }
 
@@ -112,11 +112,11 @@ fn a_cut_header_says_whether_more_would_help() {
 fn cut_data_names_the_tensor() {
     let bytes = valid();
     let cut = message(&bytes[..bytes.len() - 1]);
-    assert!(cut.contains("tensor `betas` takes 80 bytes") && cut.contains("download"), "{cut}");
+    assert!(cut.contains("tensor `betas` has 80 bytes") && cut.contains("download"), "{cut}");
     let header = parse(&bytes).unwrap().data_offset as usize;
     let none = message(&bytes[..header]);
     assert!(
-        none.contains("tensor `alpha` begins at byte") && none.contains("past the end"),
+        none.contains("tensor `alpha` starts at byte") && none.contains("past the end"),
         "{none}"
     );
 }
@@ -125,27 +125,28 @@ fn cut_data_names_the_tensor() {
 fn counts_are_compared_with_the_file() {
     let mut bytes = valid();
     bytes[8..16].copy_from_slice(&(1_u64 << 60).to_le_bytes());
-    assert!(message(&bytes).contains("the header counts 1152921504606846976 elements"));
+    assert!(message(&bytes).contains("the header claims 1152921504606846976 elements"));
     let mut bytes = valid();
     bytes[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(matches!(parse(&bytes), Err(Error::Count { offset: 16, .. })));
-    // An array of more strings than the rest of the file could hold; also if only its beginning is at hand.
+    // An array of more strings than the rest of the file could hold; also if only its beginning was
+    // passed.
     let bytes = patched("tokens", 8, &(1_u64 << 58).to_le_bytes());
-    assert!(message(&bytes).contains("the value of `tokens` counts"));
+    assert!(message(&bytes).contains("the value of `tokens` claims"));
     assert!(matches!(Gguf::parse(&bytes, 1 << 62), Err(Error::NeedMore { .. })));
 }
 
 #[test]
 fn string_past_the_end() {
     let bytes = patched("general.architecture", 4, &(1_u64 << 40).to_le_bytes());
-    assert!(message(&bytes).contains("the file ends in the value of `general.architecture`"));
+    assert!(message(&bytes).contains("the file ends inside the value of `general.architecture`"));
     let bytes = patched("general.architecture", 4, &u64::MAX.to_le_bytes());
     assert!(matches!(parse(&bytes), Err(Error::Truncated { needed: u64::MAX, .. })));
 }
 
 #[test]
 fn damaged_values() {
-    assert!(message(&patched("flag", 4, &[2])).contains("`flag` is a bool of value 2"));
+    assert!(message(&patched("flag", 4, &[2])).contains("`flag` is a boolean of value 2"));
     assert!(message(&patched("flag", 0, &[99])).contains("`flag` has the unknown value type 99"));
     assert!(
         message(&patched("tokens", 4, &[77])).contains("`tokens` has the unknown value type 77")
@@ -165,11 +166,11 @@ fn names_stand_once_and_are_not_empty() {
     let mut bytes = finished(&writer);
     let at = after(&bytes, "key.b");
     bytes[at - 1] = b'a';
-    assert!(message(&bytes).contains("the key `key.a` stands twice"));
+    assert!(message(&bytes).contains("the key `key.a` appears twice"));
     let mut bytes = valid();
     let at = after(&bytes, "betas");
     bytes[at - 5..at].copy_from_slice(b"alpha");
-    assert!(message(&bytes).contains("the tensor `alpha` stands twice"));
+    assert!(message(&bytes).contains("the tensor `alpha` appears twice"));
     let mut nameless = Writer::default();
     nameless.metadata.insert("", 1_u64);
     assert!(message(&finished(&nameless)).contains("the name of key number 0 is empty"));
@@ -203,7 +204,8 @@ fn shapes() {
     let columns = |cols: u64| message(&patched("alpha", SHAPE, &cols.to_le_bytes()));
     assert!(columns(0).contains("`alpha` has the shape [0, 3]: no dimension may be 0"));
     assert!(
-        columns(255).contains("`alpha` has rows of 255 weights, no whole number of Q4_K blocks")
+        columns(255)
+            .contains("`alpha` has rows of 255 weights, not a multiple of Q4_K's block length")
     );
     assert!(columns(1 << 63).contains("more bytes than can be counted"));
     let rows = message(&patched("alpha", SHAPE + 8, &(1_u64 << 57).to_le_bytes()));
@@ -223,7 +225,7 @@ fn types() {
 fn places() {
     let alpha = |offset: u64| message(&patched("alpha", ALPHA_OFFSET, &offset.to_le_bytes()));
     let betas = |offset: u64| message(&patched("betas", BETAS_OFFSET, &offset.to_le_bytes()));
-    assert!(alpha(1).contains("`alpha` begins at 1 of the data, no multiple of 32"));
+    assert!(alpha(1).contains("`alpha` starts at data offset 1, not a multiple of 32"));
     assert!(alpha(1 << 20).contains("`alpha` begins at byte 1048"));
     assert!(alpha(u64::MAX - 31).contains("past the end"));
     assert!(betas(32).contains("tensors `alpha` and `betas` overlap"));

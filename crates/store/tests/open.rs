@@ -95,7 +95,7 @@ fn errors_name_the_path_and_what_is_wrong() {
     let error = fails(&at("m-00001-of-00002.gguf"));
     assert!(error.contains("m-00002-of-00002.gguf: missing: the model is split into 2"), "{error}");
     fs::write(at("empty.gguf"), []).unwrap();
-    assert!(fails(&at("empty.gguf")).contains("empty.gguf: this is no GGUF file: it is empty"));
+    assert!(fails(&at("empty.gguf")).contains("empty.gguf: not a GGUF file: it is empty"));
     let whole = part(&["a"], 1, 0, 1);
     fs::write(at("cut.gguf"), &whole[..whole.len() - 10]).unwrap();
     assert!(fails(&at("cut.gguf")).contains("Is the download complete?"));

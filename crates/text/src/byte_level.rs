@@ -1,6 +1,6 @@
-//! The byte-level alphabet of GPT-2: every byte is written as one printable character, so that tables of
-//! tokens can be kept as text. Printable Latin-1 bytes stand for themselves, the other 68 are
-//! numbered from U+0100 on.
+//! The byte-level alphabet of GPT-2: every byte is written as one printable character, so that
+//! token tables are text. Printable Latin-1 bytes stand for themselves, the other 68 are mapped to
+//! U+0100 and up.
 
 const FIRST_SUBSTITUTE: u32 = 0x100;
 
@@ -18,7 +18,7 @@ const CHARS: [char; 256] = {
             substitute += 1;
             match char::from_u32(substitute - 1) {
                 Some(char) => char,
-                None => panic!("U+0100 to U+0143 are characters"), // while compiling
+                None => panic!("U+0100 to U+0143 are characters"), // at compile time
             }
         };
         byte += 1;
@@ -45,7 +45,7 @@ pub(crate) fn char_of(byte: u8) -> char {
     CHARS[usize::from(byte)]
 }
 
-/// The byte that a character stands for, if it is of the alphabet.
+/// The byte that a character stands for, if it belongs to the alphabet.
 pub(crate) fn byte_of(char: char) -> Option<u8> {
     match u8::try_from(char) {
         Ok(byte) => is_printable(byte).then_some(byte),

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! messages --ChatTemplate--> prompt --Vocab::encode_prompt--> tokens --(the model)--> tokens
-//!   --Vocab::token_bytes--> bytes --Utf8Stream--> text --StopStrings--> --ReasoningParser--> reasoning | answer
+//!   --Vocab::token_bytes--> bytes --Utf8Stream--> text --ReasoningParser--> reasoning | answer
+//!   answer --StopStrings--> shown
 //! ```
 //!
-//! Everything that a file says (its tables, its template) is distrusted here: it ends in an error, not
-//! in a panic and not in a loop. What this crate does not know: models, HTTP, JSON shapes of any API.
+//! The tables and the template of a file are not trusted: they may cause an error, but no panic and
+//! no endless loop. This crate knows nothing of models, HTTP, or the JSON of any API.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +22,7 @@ mod vocab;
 
 pub use error::{Error, Result};
 pub use reasoning::{Event, ReasoningParser, Think, strip_reasoning};
-pub use stop::{Passed, StopStrings};
+pub use stop::{Filtered, StopStrings};
 pub use stream::Utf8Stream;
 pub use template::{ChatTemplate, Message, RenderOptions, ToolCall};
 pub use vocab::{Vocab, VocabParts};

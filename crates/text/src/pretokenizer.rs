@@ -1,16 +1,16 @@
-//! How a text is cut into words before byte-pair encoding: by `tokenizer.ggml.pre`.
+//! How a text is split into words before byte-pair encoding: by `tokenizer.ggml.pre`.
 //!
-//! A GGUF carries the tables but not the regular expressions, only a name for them. These are the
-//! expressions of the models' published tokenizers. Each is applied in turn to every piece that the one
-//! before left, and both what it matches and what lies between become pieces.
+//! A GGUF holds the tables but only a name for the regular expressions. These are the expressions of
+//! the models' published tokenizers. Each is applied to every piece of the previous one; both its
+//! matches and the text between them become pieces.
 //!
-//! Only `deepseek-v3` (R1, V3, V3.1) is proved, by token-for-token comparison with the published
-//! tokenizer. The others follow what is published and are tested only for losing no text.
+//! `deepseek-v3` (R1, V3, V3.1) is compared token for token with the published tokenizer. The others
+//! follow the published expressions and are tested only for losing no text.
 
 use crate::error::{Error, Result};
 use fancy_regex::{Regex, RegexBuilder};
 
-/// Names of `tokenizer.ggml.pre` and their expressions.
+/// Values of `tokenizer.ggml.pre` and their expressions.
 const KNOWN: [(&str, &[&str]); 8] = [
     ("deepseek-v3", &[r"\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK_V3]),
     (
@@ -77,22 +77,22 @@ const LLAMA3: &str = concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// Cuts text into words; nothing is lost or changed.
+/// Splits text into words; nothing is lost or changed.
 pub(crate) struct PreTokenizer {
     patterns: Vec<Regex>,
-    /// A word that is itself a token is taken whole, whatever the merges say.
+    /// A word that is itself a token is not split further, whatever the merges.
     pub(crate) whole_words: bool,
 }
 
 impl PreTokenizer {
-    /// The one that `tokenizer.ggml.pre` names.
+    /// The pre-tokenizer of this name.
     pub(crate) fn named(name: &str) -> Result<Self> {
         let Some((_, patterns)) = KNOWN.iter().find(|(known, _)| *known == name) else {
             let known = KNOWN.map(|(known, _)| known).join(", ");
             return Err(Error::PreTokenizer { pre: name.to_owned(), known });
         };
-        // Each expression takes time linear in the text. Its steps are not limited, or a long run of
-        // characters that it does not match (control characters) would exhaust it.
+        // Each expression takes linear time. Its steps are not limited, since a long run of characters
+        // that it does not match (control characters) would exhaust any limit.
         let compile = |pattern: &&str| -> Result<Regex> {
             let compiled = RegexBuilder::new(pattern).backtrack_limit(usize::MAX).build();
             Ok(compiled.map_err(Box::new)?)
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_as_published() {
+    fn splits_as_published() {
         let cut = words("deepseek-v3", "Hi  there, 12345 東京タワーです。\n\n  x");
         let expected = [
             "Hi",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_an_error_that_lists_the_known() {
+    fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         let error = PreTokenizer::named("gpt-5").err().unwrap().to_string();
         assert!(error.contains("gpt-5") && error.contains("deepseek-v3"), "{error}");
     }

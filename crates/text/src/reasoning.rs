@@ -4,7 +4,7 @@
 //! a prompt that already ends in `<think>\n`; R1-0528 writes the tag itself. So whether a stream begins inside
 //! a thought is not a matter of the model's name: the tail of the rendered prompt says it.
 
-use crate::stop::beginning_at_end;
+use crate::stop::partial_suffix;
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -164,7 +164,7 @@ impl ReasoningParser {
             }
             State::Reasoning { trim: false } => {
                 let end = self.held.find(CLOSE);
-                let kept = beginning_at_end(&self.held, [CLOSE]);
+                let kept = partial_suffix(&self.held, [CLOSE]);
                 let shown = end.unwrap_or(self.held.len() - kept);
                 if shown > 0 {
                     events.push(self.event(&self.held[..shown]));

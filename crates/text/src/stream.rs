@@ -1,16 +1,16 @@
-//! Bytes in, whole characters out: a token is often half a character, and half a character must never
-//! be shown.
+//! Bytes in, whole characters out: a token is often only part of a character, which must never be
+//! shown.
 
-/// Joins the bytes of tokens to text. However the bytes are cut into pieces, the text is the same, and
-/// equal to `String::from_utf8_lossy` of them all.
+/// Joins the bytes of tokens to text. The text does not depend on how the bytes are cut, and equals
+/// `String::from_utf8_lossy` of all of them.
 #[derive(Debug, Default, Clone)]
 pub struct Utf8Stream {
-    /// The beginning of a character whose end has not come yet: at most 3 bytes.
+    /// The first bytes of an incomplete character: at most 3.
     pending: Vec<u8>,
 }
 
 impl Utf8Stream {
-    /// Takes the next bytes; returns the text that they complete, which may be empty.
+    /// Takes the next bytes; returns the text they complete, which may be empty.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let mut text = String::new();
@@ -19,7 +19,7 @@ impl Utf8Stream {
             text.push_str(chunk.valid());
             from += chunk.valid().len();
             let invalid = chunk.invalid();
-            if invalid.is_empty() || is_beginning(&self.pending[from..]) {
+            if invalid.is_empty() || is_incomplete(&self.pending[from..]) {
                 break;
             }
             text.push(char::REPLACEMENT_CHARACTER);
@@ -29,7 +29,7 @@ impl Utf8Stream {
         text
     }
 
-    /// Ends the stream: a character that was never completed becomes U+FFFD.
+    /// Ends the stream: an incomplete character becomes U+FFFD.
     pub fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
@@ -37,9 +37,10 @@ impl Utf8Stream {
     }
 }
 
-/// Whether all of `rest` may be the beginning of one character.
-fn is_beginning(rest: &[u8]) -> bool {
-    matches!(std::str::from_utf8(rest), Err(error) if error.valid_up_to() == 0 && error.error_len().is_none())
+/// Whether all of `rest` may be the first bytes of one character.
+fn is_incomplete(rest: &[u8]) -> bool {
+    let error = std::str::from_utf8(rest).err();
+    error.is_some_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn holds_half_a_character_back() {
+    fn incomplete_characters_are_held_back() {
         let mut stream = Utf8Stream::default();
         let whale = "🐋".as_bytes();
         assert_eq!(stream.push(&[b"a", &whale[..1]].concat()), "a");
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_become_a_character_does_not_wait() {
+    fn invalid_bytes_are_not_held_back() {
         let mut stream = Utf8Stream::default();
         assert_eq!(stream.push(b"\xFFa\xC3(\xE2\x82"), "\u{FFFD}a\u{FFFD}(");
         assert_eq!(stream.push(b"x"), "\u{FFFD}x");

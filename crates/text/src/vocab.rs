@@ -1,9 +1,9 @@
 //! The vocabulary of a model: text to tokens and tokens to bytes, from the tables in its GGUF.
 //!
-//! The merging is Hugging Face's `tokenizers`, whose results define what is right. Around it we cut the
-//! text ourselves: that avoids the alignment bookkeeping that only training and highlighting need, reports
-//! a failing regular expression instead of skipping the rest of the text, and lets a caller say whether
-//! special tokens in the text count as such.
+//! Merging is done by Hugging Face's `tokenizers`, whose results define what is right. Splitting is
+//! done here: that avoids the alignment bookkeeping needed only for training and highlighting,
+//! reports a failing regular expression instead of skipping the rest of the text, and lets the
+//! caller choose whether special tokens in the text are parsed.
 
 use crate::byte_level;
 use crate::error::{Error, Result};
@@ -24,17 +24,17 @@ pub struct VocabParts<'a> {
     pub tokens: &'a [String],
     /// `token_type`: by id, or empty if all are normal.
     pub token_types: &'a [i32],
-    /// `merges`: pairs separated by a space, the most urgent first.
+    /// `merges`: pairs separated by a space, by descending priority.
     pub merges: &'a [String],
-    /// `bos_token_id`: begins every prompt.
+    /// `bos_token_id`: the first token of every prompt.
     pub bos: Option<u32>,
     /// `eos_token_id`: ends an answer.
     pub eos: Option<u32>,
-    /// `eot_token_id`: ends a turn, where a model makes that difference.
+    /// `eot_token_id`: ends a turn, in models that distinguish it from `eos`.
     pub eot: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
-    /// `add_bos_token`: whether prompts begin with the token `bos` (no, if the file is silent).
+    /// `add_bos_token`: whether prompts begin with the token `bos` (default: no).
     pub add_bos: bool,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<&'a str>,
@@ -48,7 +48,7 @@ impl<'a> VocabParts<'a> {
     pub fn from_metadata(metadata: &'a Metadata) -> Result<Self> {
         let id = |key| -> Result<Option<u32>> {
             let id = metadata.u64(key).optional()?;
-            // An id that is no u32 is no token's either; `Vocab::new` says so.
+            // `Vocab::new` reports ids outside the vocabulary.
             Ok(id.map(|id| u32::try_from(id).unwrap_or(u32::MAX)))
         };
         Ok(Self {
@@ -67,14 +67,14 @@ impl<'a> VocabParts<'a> {
     }
 }
 
-/// What `token_type` says of a token.
+/// The kind of a token by its `token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Text, reached by merging.
     Normal,
-    /// Stands for itself in text where special tokens are parsed: types 2, 3 and 4.
+    /// Matched as a whole in text where special tokens are parsed: types 2, 3 and 4.
     Special,
-    /// Fills the table up; stands for nothing.
+    /// Padding of the table, without text.
     Unused,
 }
 
@@ -88,8 +88,8 @@ impl Kind {
     }
 }
 
-/// Tokens that end an answer, under the names that models of the `deepseek2` family give them. Files do
-/// not always name them all by their keys.
+/// Texts of tokens that end an answer in models of the `deepseek2` family. Files do not always name
+/// all of them in their keys.
 const ENDS: [&str; 6] =
     ["<｜end▁of▁sentence｜>", "<|EOT|>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[EOT]"];
 
@@ -98,11 +98,11 @@ pub struct Vocab {
     pretokenizer: PreTokenizer,
     bpe: BPE,
     specials: AhoCorasick,
-    /// Token of each pattern of `specials`.
+    /// Id of each pattern of `specials`.
     special_ids: Vec<u32>,
-    /// The bytes of all tokens, one after another.
+    /// The bytes of all tokens, concatenated.
     bytes: Vec<u8>,
-    /// Where each token's bytes end in `bytes`.
+    /// End of each token's bytes in `bytes`.
     byte_ends: Vec<usize>, // [len]
     bos: Option<u32>,
     eos: Option<u32>,
@@ -117,8 +117,8 @@ impl Vocab {
     /// Builds the vocabulary.
     ///
     /// # Errors
-    /// [`Error::Model`] or [`Error::PreTokenizer`] for kinds that are not supported, [`Error::Table`] for
-    /// tables that contradict each other or cannot encode every text.
+    /// [`Error::Model`] or [`Error::PreTokenizer`] for unsupported kinds, [`Error::Table`] for tables
+    /// that contradict each other or cannot encode every text.
     pub fn new(parts: &VocabParts<'_>) -> Result<Self> {
         if parts.model != "gpt2" {
             return Err(Error::Model { model: parts.model.to_owned() });
@@ -159,12 +159,12 @@ impl Vocab {
         })
     }
 
-    /// The tokens of a text, without a BOS of our own. With `parse_special`, the text of a special token
-    /// (`<｜User｜>`, `<think>`) becomes that token; without, it is ordinary text like any other, also
-    /// for tokens that a file calls user-defined: what a stranger wrote cannot then open a turn.
+    /// The tokens of a text, without adding a BOS. With `parse_special`, the text of a special token
+    /// (`<｜User｜>`, `<think>`) becomes that token; without, it is ordinary text, also for tokens that
+    /// a file calls user-defined: text from users cannot then open a turn.
     ///
     /// # Errors
-    /// [`Error::Split`] if a regular expression gives up, which no known text makes it do.
+    /// [`Error::Split`] if a regular expression fails, for which no text is known.
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
         let mut from = 0;
@@ -179,8 +179,8 @@ impl Vocab {
         Ok(ids)
     }
 
-    /// The tokens of a rendered prompt, special ones parsed, with exactly one BOS if the file asks for
-    /// one, whether or not the template wrote it (or wrote it twice).
+    /// The tokens of a rendered prompt with special tokens parsed, and exactly one BOS if the file
+    /// asks for it, even if the template wrote none or two.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -209,15 +209,15 @@ impl Vocab {
         Ok(())
     }
 
-    /// The text of tokens; bytes that are no UTF-8 become U+FFFD. For tokens that arrive one at a time
-    /// use [`token_bytes`](Self::token_bytes) and [`Utf8Stream`](crate::Utf8Stream).
+    /// The text of tokens; invalid UTF-8 becomes U+FFFD. For a stream of tokens use
+    /// [`token_bytes`](Self::token_bytes) and [`Utf8Stream`](crate::Utf8Stream).
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| self.token_bytes(*id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The exact bytes of one token: often not whole characters. Special tokens give their own text;
-    /// tokens that only fill the table, and ids beyond it, give nothing.
+    /// The exact bytes of one token, often not whole characters. Special tokens give their own text;
+    /// unused tokens and ids outside the table give nothing.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         let id = id as usize;
         let Some(end) = self.byte_ends.get(id) else { return &[] };
@@ -225,7 +225,7 @@ impl Vocab {
         &self.bytes[start..*end]
     }
 
-    /// The token with this text: a special token's own, or a normal one's decoded.
+    /// The token with this text: that of a special token, or the decoded one of a normal token.
     pub fn id_of(&self, text: &str) -> Option<u32> {
         let special = self.specials.find(text).filter(|found| found.len() == text.len());
         special.map(|found| self.special_ids[found.pattern()]).or_else(|| {
@@ -233,7 +233,7 @@ impl Vocab {
         })
     }
 
-    /// Number of tokens, used or not: the width of the logits that belong to this vocabulary.
+    /// Number of tokens, used or not: the number of logits.
     pub fn len(&self) -> usize {
         self.byte_ends.len()
     }
@@ -248,7 +248,7 @@ impl Vocab {
         self.bos
     }
 
-    /// The token that ends an answer, by the file's key; see also [`is_end`](Self::is_end).
+    /// The token of `eos_token_id`; see also [`is_end`](Self::is_end).
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
@@ -258,7 +258,7 @@ impl Vocab {
         self.pad
     }
 
-    /// Whether this token ends an answer: by a key of the file or by a well-known name.
+    /// Whether this token ends an answer, by a key of the file or by a known text.
     pub fn is_end(&self, id: u32) -> bool {
         self.end_ids.contains(&id)
     }
@@ -273,7 +273,7 @@ impl Vocab {
         self.chat_template.as_deref()
     }
 
-    /// The text of one token, lossily: `bos` and `eos` as a chat template needs them.
+    /// The text of one token, lossily, as chat templates need it for `bos` and `eos`.
     pub fn token_text(&self, id: Option<u32>) -> String {
         id.map(|id| self.decode(&[id])).unwrap_or_default()
     }
@@ -289,7 +289,7 @@ fn fault(key: &'static str, fault: String) -> Error {
     Error::Table { key, fault }
 }
 
-/// The kind of each token, once the sizes of the tables and the special ids are known to agree.
+/// The kind of each token; checks the sizes of the tables and the special ids.
 fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
     let len = parts.tokens.len();
     if u32::try_from(len).is_err() || len == 0 {
@@ -309,7 +309,7 @@ fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
         let Some(id) = id else { continue };
         match kinds.get_mut(id as usize) {
             None => return Err(fault(key, format!("{id}, but there are {len} tokens"))),
-            // Padding may be any token: files without one name an ordinary one.
+            // Padding may be any token: files without one name a normal token.
             Some(_) if key == "padding_token_id" => {}
             Some(kind) => *kind = Kind::Special,
         }
@@ -317,7 +317,7 @@ fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// The bytes of all tokens, and where each one's end.
+/// The bytes of all tokens, and the end of each one's.
 fn bytes(tokens: &[String], kinds: &[Kind]) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = Vec::with_capacity(tokens.iter().map(String::len).sum());
     let mut ends = Vec::with_capacity(tokens.len());
@@ -334,7 +334,7 @@ fn bytes(tokens: &[String], kinds: &[Kind]) -> (Vec<u8>, Vec<usize>) {
                     byte
                 }));
                 if foreign {
-                    // Not written in the alphabet, so never the result of merging: its text is its own.
+                    // Not in the alphabet, so never a result of merging: it is its own text.
                     bytes.truncate(start);
                     bytes.extend_from_slice(token.as_bytes());
                 }
@@ -345,7 +345,7 @@ fn bytes(tokens: &[String], kinds: &[Kind]) -> (Vec<u8>, Vec<usize>) {
     (bytes, ends)
 }
 
-/// The merging, with everything checked first that the library takes on trust.
+/// The merging model; checks first what the library does not check.
 fn bpe<'a>(
     tokens: impl Iterator<Item = (u32, &'a String)>,
     merges: &[String],
@@ -357,19 +357,16 @@ fn bpe<'a>(
         longest = longest.max(text.len());
         vocab.entry(text.clone()).or_insert(id);
     }
-    // The bytes that occur in UTF-8: a word with one that has no token would lose it silently.
+    // The bytes that occur in UTF-8: a byte without a token would be dropped without an error.
     let mut occurring = (0..=0xBF).chain(0xC2..=0xF4).map(|byte| (byte, byte_level::char_of(byte)));
     if let Some((byte, _)) = occurring.find(|(_, char)| !vocab.contains_key(&char.to_string())) {
-        return Err(fault("tokens", format!("no token stands for the byte {byte:#04x}")));
+        return Err(fault("tokens", format!("there is no token for the byte {byte:#04x}")));
     }
     let pair = |(rank, merge): (usize, &String)| {
         let pair =
             merge.split_once(' ').filter(|(left, right)| left.len() + right.len() <= longest);
         let (left, right) = pair.ok_or_else(|| {
-            fault(
-                "merges",
-                format!("number {rank}, `{merge}`, does not join two tokens to a third"),
-            )
+            fault("merges", format!("merge {rank}, `{merge}`, does not join two tokens to a third"))
         })?;
         Ok((left.to_owned(), right.to_owned()))
     };
