@@ -1,0 +1,24 @@
+// The API key: in session storage unless the person asks to keep it.
+
+const KEY = 'cachalot-key'
+
+function attempt<T>(action: () => T): T | null {
+  try {
+    return action()
+  } catch {
+    return null // Storage may be forbidden.
+  }
+}
+
+export const currentKey = (): string | null =>
+  attempt(() => sessionStorage.getItem(KEY)) ?? attempt(() => localStorage.getItem(KEY))
+
+export function useKey(key: string, remember: boolean): void {
+  forgetKey()
+  attempt(() => (remember ? localStorage : sessionStorage).setItem(KEY, key))
+}
+
+export function forgetKey(): void {
+  attempt(() => sessionStorage.removeItem(KEY))
+  attempt(() => localStorage.removeItem(KEY))
+}

@@ -1,0 +1,94 @@
+import { expect, test } from 'vitest'
+import {
+  type Conversation,
+  append,
+  contains,
+  latestLeaf,
+  newConversation,
+  parseExport,
+  path,
+  siblings,
+  titleOf,
+  toExport,
+  toMarkdown,
+  withFiles,
+} from '../../src/lib/tree'
+
+function talk(): Conversation {
+  const c = newConversation()
+  const question = append(c, { parent: null, role: 'user', content: 'Is 17 prime?', finish: 'stop' })
+  append(c, { parent: question.id, role: 'assistant', content: 'Yes.', reasoning: 'Try 2,\n3.', finish: 'stop' })
+  return c
+}
+
+test('regenerating adds a version and keeps the first', () => {
+  const c = talk()
+  const [question, first] = path(c)
+  const second = append(c, { parent: question!.id, role: 'assistant', content: 'It is.', finish: 'stop' })
+  expect(path(c).map((m) => m.content)).toEqual(['Is 17 prime?', 'It is.'])
+  expect(siblings(c, second).map((m) => m.content)).toEqual(['Yes.', 'It is.'])
+  c.leaf = latestLeaf(c, first!.id)
+  expect(path(c).at(-1)!.content).toBe('Yes.')
+})
+
+test('choosing a branch shows its latest leaf', () => {
+  const c = talk()
+  const answer = path(c).at(-1)!
+  append(c, { parent: answer.id, role: 'user', content: 'And 21?', finish: 'stop' })
+  const edited = append(c, { parent: null, role: 'user', content: 'Is 18 prime?', finish: 'stop' })
+  expect(path(c)).toHaveLength(1)
+  expect(siblings(c, edited)).toHaveLength(2)
+  c.leaf = latestLeaf(c, path(c, answer.id)[0]!.id)
+  expect(path(c).map((m) => m.content)).toEqual(['Is 17 prime?', 'Yes.', 'And 21?'])
+})
+
+test('an export comes back as it was', () => {
+  const c = talk()
+  const [back] = parseExport(toExport([c]))
+  expect(path(back!)).toEqual(path(c))
+  expect(back!.title).toBe('Is 17 prime?')
+  expect(back!.id).not.toBe(c.id) // an import never overwrites
+})
+
+test('files that are no export say why', () => {
+  expect(() => parseExport('{')).toThrow()
+  expect(() => parseExport('{"a":1}')).toThrow('conversations')
+  expect(() => parseExport('{"conversations":[{}]}')).toThrow('messages')
+  expect(() => parseExport('{"conversations":[{"messages":{"x":{"role":"root"}}}]}')).toThrow('role')
+})
+
+test('an import with links in a circle or to nothing ends', () => {
+  const messages = {
+    a: { role: 'user', content: 'a', parent: 'b' },
+    b: { role: 'assistant', content: 'b', parent: 'a' },
+    c: { role: 'user', content: 'c', parent: 'nowhere' },
+    __proto__x: { role: 'user', content: 7, parent: 3 },
+  }
+  const [c] = parseExport(JSON.stringify({ conversations: [{ messages, leaf: 'a' }] }))
+  expect(path(c!).length).toBeLessThanOrEqual(2)
+  c!.leaf = 'c'
+  expect(path(c!).map((m) => m.content)).toEqual(['c'])
+})
+
+test('files are given as the model card of R1 says', () => {
+  const message = { ...path(talk())[0]!, files: [{ name: 'a.txt', content: 'one\ntwo' }] }
+  expect(withFiles(message)).toBe(
+    '[file name]: a.txt\n[file content begin]\none\ntwo\n[file content end]\nIs 17 prime?',
+  )
+})
+
+test('Markdown quotes thoughts and fences files safely', () => {
+  const c = talk()
+  path(c)[0]!.files = [{ name: 'x.md', content: '````' }]
+  const markdown = toMarkdown(c)
+  expect(markdown).toContain('> Try 2,\n> 3.')
+  expect(markdown).toContain('`````\n````\n`````')
+})
+
+test('titles end between words, and search looks everywhere', () => {
+  expect(titleOf('  Why\tis it so?\nmore')).toBe('Why is it so?')
+  expect(titleOf('word '.repeat(30)).length).toBeLessThanOrEqual(61)
+  expect(titleOf('🐋'.repeat(70))).toBe(`${'🐋'.repeat(60)}…`)
+  expect(contains(talk(), 'try 2')).toBe(true)
+  expect(contains(talk(), '18')).toBe(false)
+})
