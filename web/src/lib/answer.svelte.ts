@@ -16,8 +16,6 @@ export class Answer {
   queuePosition = $state(0)
   prefill = $state({ done: 0, total: 0, cached: 0, seconds: 0 })
   tokensPerSecond = $state(0)
-  /** When the thought began, on the clock of `performance.now()`. */
-  thoughtSince = $state<number | null>(null)
 
   readonly conversationId: string
   #app: App
@@ -123,8 +121,9 @@ export class Answer {
 
   #beginThought(): void {
     this.phase = 'thinking'
-    const before = this.#message.stats?.thoughtSeconds ?? 0
-    this.thoughtSince = performance.now() - before * 1000
+    const { stats } = this.#message
+    const before = (stats?.thoughtSeconds ?? 0) * 1000
+    this.#message.stats = { ...stats, thoughtStart: stats?.thoughtStart ?? Date.now() - before }
     this.#app.live = text.live.thinking
   }
 
@@ -135,10 +134,10 @@ export class Answer {
   }
 
   #endThought(): void {
-    if (this.thoughtSince === null) return
-    const thoughtSeconds = (performance.now() - this.thoughtSince) / 1000
-    this.#message.stats = { ...this.#message.stats, thoughtSeconds }
-    this.thoughtSince = null
+    const { stats } = this.#message
+    if (stats?.thoughtStart === undefined) return
+    const { thoughtStart, ...rest } = stats
+    this.#message.stats = { ...rest, thoughtSeconds: (Date.now() - thoughtStart) / 1000 }
   }
 
   #end(finish: Finish): void {

@@ -24,6 +24,11 @@ export function bytes(n: number): string {
   return `${unit === 0 ? n : n.toFixed(1)} ${units[unit]}`
 }
 
+/** Bytes a second -> "6.9 GB/s", decimal as drives and memory are sold. */
+export function bandwidth(n: number): string {
+  return n >= 1e9 ? `${(n / 1e9).toFixed(1)} GB/s` : `${Math.round(n / 1e6)} MB/s`
+}
+
 /** Three significant digits at most: 0.123, 4.56, 78.9, 123. */
 export function rate(n: number): string {
   if (!Number.isFinite(n)) return '–'

@@ -13,6 +13,8 @@ export interface Stats {
   thoughtTokens?: number
   tokensPerSecond?: number
   thoughtSeconds?: number
+  /** When the thought began, in milliseconds of `Date.now()`; absent once it has ended. */
+  thoughtStart?: number
 }
 
 export type Finish = 'stop' | 'length' | 'cancelled' | 'lost' | 'error'

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { errorOf, interpret } from '../../src/lib/api'
-import { bytes, duration, rate } from '../../src/lib/format'
+import { bandwidth, bytes, duration, rate } from '../../src/lib/format'
 
 test('chunks become events', () => {
   const chunk = { id: 'chatcmpl-1', choices: [{ delta: { reasoning_content: 'hm' }, finish_reason: null }] }
@@ -28,5 +28,6 @@ test('refusals say what to do', async () => {
 test('numbers are read as people write them', () => {
   expect([duration(3.21), duration(75), duration(3700), duration(-1)]).toEqual(['3.2 s', '1 min 15 s', '1 h 1 min', '–'])
   expect([bytes(512), bytes(1536), bytes(404e9)]).toEqual(['512 B', '1.5 KiB', '376.3 GiB'])
+  expect([bandwidth(6.94e9), bandwidth(7e8)]).toEqual(['6.9 GB/s', '700 MB/s'])
   expect([rate(0.1234), rate(4.567), rate(45.67), rate(1234)]).toEqual(['0.123', '4.57', '45.7', '1,234'])
 })
