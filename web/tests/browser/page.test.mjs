@@ -1,0 +1,270 @@
+// The page as a person uses it, in a real browser, against a real server with calf.
+
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { browser as launch, serve } from './harness.mjs'
+
+const QUESTION = 'How many r’s are in strawberry?'
+const WAIT_MS = 60_000
+let browser, fast, slow, context, page, complaints
+
+before(async () => {
+  browser = await launch()
+  fast = await serve()
+  slow = await serve({ slow: true })
+})
+after(async () => {
+  await browser?.close()
+  await fast?.stop()
+  await slow?.stop()
+})
+beforeEach(async () => {
+  context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] })
+  context.setDefaultTimeout(WAIT_MS)
+  page = await open(fast.url)
+})
+afterEach(async () => {
+  await context.close()
+  assert.deepEqual(complaints, [], 'the console is silent: no script error, nothing refused by the CSP')
+})
+
+async function open(url) {
+  const opened = await context.newPage()
+  complaints = []
+  opened.on('pageerror', (error) => complaints.push(error.message))
+  opened.on('console', (message) => {
+    const text = message.text()
+    if (message.type() === 'error' && !/status of (401|404|503)/.test(text)) complaints.push(text)
+  })
+  await opened.goto(url)
+  await opened.getByRole('heading', { name: 'What would you like to know?' }).waitFor()
+  return opened
+}
+
+async function ask(on, question) {
+  await on.getByLabel('Message', { exact: true }).fill(question)
+  await on.getByRole('button', { name: 'Send' }).click()
+}
+
+const answers = (on) => on.getByRole('article', { name: 'Assistant' })
+const done = (on) => answers(on).last().getByRole('button', { name: 'Regenerate' }).waitFor()
+const thinking = (on) => on.getByRole('button', { name: 'Answer now' }).waitFor()
+
+test('a question is thought about, the thought folds, and the answer stands', async () => {
+  await ask(page, QUESTION)
+  await done(page)
+  const answer = answers(page).last()
+  assert.match(await answer.innerText(), /3/)
+  const thought = answer.getByRole('button', { name: /Thought for/ })
+  assert.equal(await thought.getAttribute('aria-expanded'), 'false')
+  await thought.click()
+  assert.match(await answer.getByRole('region', { name: 'Thinking' }).innerText(), /strawberry/)
+  assert.match(await page.getByText(/of .* tokens/).first().innerText(), /\d/)
+  await answer.getByRole('button', { name: 'Copy', exact: true }).click()
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /3/)
+})
+
+test('Stop keeps what was written, and Continue goes on', async () => {
+  page = await open(slow.url)
+  await ask(page, QUESTION)
+  await thinking(page)
+  await page.getByRole('button', { name: 'Stop' }).click()
+  await page.getByText('Stopped', { exact: true }).waitFor()
+  assert.match(await answers(page).last().innerText(), /Thought for/)
+  await page.reload()
+  await page.getByText('Stopped', { exact: true }).waitFor()
+  await page.getByRole('button', { name: 'Continue' }).click()
+  await done(page)
+})
+
+test('Answer now ends the thought', async () => {
+  page = await open(slow.url)
+  await ask(page, 'Sort these numbers: 31, 7, 19, 4, 88, 23, 5')
+  await page.getByRole('button', { name: 'Answer now' }).click()
+  await done(page)
+  assert.match(await answers(page).last().innerText(), /Thought for/)
+})
+
+test('a reload in the middle of an answer finds it again and goes on', async () => {
+  page = await open(slow.url)
+  await ask(page, QUESTION)
+  await thinking(page)
+  await page.waitForTimeout(1200) // what was received is stored once a second
+  await page.reload()
+  await done(page)
+  const answer = answers(page).last()
+  assert.match(await answer.innerText(), /3/)
+  await answer.getByRole('button', { name: /Thought for/ }).click()
+  const thought = await answer.getByRole('region', { name: 'Thinking' }).innerText()
+  assert.equal(thought.split('count r').length, 2, `no part is missing or doubled: ${thought}`)
+})
+
+test('editing and regenerating make branches', async () => {
+  await ask(page, 'What is 47 + 38?')
+  await done(page)
+  await page.getByRole('button', { name: 'Regenerate' }).click()
+  await page.getByText('2 / 2').waitFor()
+  await done(page)
+  await page.getByRole('button', { name: 'Previous version' }).click()
+  await page.getByText('1 / 2').waitFor()
+  await page.getByRole('button', { name: 'Edit' }).click()
+  await page.getByLabel('Edit', { exact: true }).last().fill('What is 12 + 30?')
+  await page.getByRole('button', { name: 'Send' }).first().click()
+  await page.getByRole('article', { name: 'You' }).getByText('2 / 2').waitFor()
+  await done(page)
+  assert.match(await answers(page).last().innerText(), /42/)
+})
+
+test('conversations are exported, deleted, imported, found and renamed', async () => {
+  await ask(page, 'What is 47 + 38?')
+  await done(page)
+  const [download] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('button', { name: 'Export', exact: true }).click(),
+  ])
+  const exported = await readFile(await download.path(), 'utf8')
+  page.on('dialog', (dialog) => dialog.accept('Addition'))
+  const actions = page.getByLabel(/Conversation actions/)
+  await actions.click()
+  await page.getByRole('button', { name: 'Delete' }).click()
+  await page.getByText('Conversations are kept in this browser only.').waitFor()
+  const file = { name: 'export.json', mimeType: 'application/json', buffer: Buffer.from(exported) }
+  await page.getByLabel('Import', { exact: true }).last().setInputFiles(file)
+  await page.getByText('Imported one conversation.').waitFor()
+  await actions.click()
+  await page.getByRole('button', { name: 'Rename' }).click()
+  await page.getByRole('link', { name: 'Addition' }).click()
+  assert.match(await answers(page).last().innerText(), /85/)
+  await page.getByLabel('Search').fill('no such text')
+  await page.getByText('No conversation contains this text.').waitFor()
+  await page.getByLabel('Search').fill('47')
+  await page.getByRole('link', { name: 'Addition' }).waitFor()
+})
+
+test('model output and imports are never HTML', async () => {
+  const content = [
+    '<script>window.hacked = 1</script>',
+    '<img src=x onerror="window.hacked = 1">',
+    '[click](javascript:window.hacked=1) [data](data:text/html,<script>1</script>)',
+    '![picture](http://127.0.0.1:1/picture.png)',
+    '<a href="javascript:window.hacked=1">x</a> <iframe src="/"></iframe>',
+    '$\\href{javascript:window.hacked=1}{x}$ $\\includegraphics{http://127.0.0.1:1/x.png}$',
+    '```html\n<script>window.hacked = 1</script>\n```',
+    '```"><img src=x onerror=window.hacked=1>\ncode\n```',
+  ].join('\n\n')
+  const messages = { a: { id: 'a', parent: null, role: 'assistant', content, reasoning: content, created: 1 } }
+  const title = '<img src=x onerror=window.hacked=1>'
+  const exported = JSON.stringify({ conversations: [{ title, messages, leaf: 'a' }] })
+  const file = { name: 'export.json', mimeType: 'application/json', buffer: Buffer.from(exported) }
+  const outside = []
+  page.on('request', (request) => request.url().startsWith(fast.url) || outside.push(request.url()))
+  await page.getByLabel('Import', { exact: true }).last().setInputFiles(file)
+  await page.getByRole('link', { name: title }).click()
+  await answers(page).getByRole('button', { name: 'Thinking' }).click()
+  await page.waitForTimeout(1000)
+  assert.equal(await page.evaluate(() => window.hacked), undefined)
+  assert.deepEqual(outside, [])
+  const article = answers(page)
+  for (const tag of ['script', 'img', 'iframe']) assert.equal(await article.locator(tag).count(), 0, tag)
+  for (const href of await article.locator('a').evaluateAll((links) => links.map((a) => a.href))) {
+    assert.match(href, /^https?:/)
+  }
+})
+
+test('two tabs share the queue and do not disturb each other', async () => {
+  page = await open(slow.url)
+  const second = await context.newPage()
+  await second.goto(slow.url)
+  await ask(page, QUESTION)
+  await thinking(page)
+  await ask(second, 'Which is larger, 9.11 or 9.9?')
+  await second.getByText(/Waiting in the queue|Waiting for the server/).waitFor()
+  await done(page)
+  await done(second)
+  assert.match(await answers(second).last().innerText(), /9\.9/)
+  assert.match(await answers(page).last().innerText(), /3/)
+  assert.equal(await page.getByRole('link', { name: 'Which is larger, 9.11 or 9.9?' }).count(), 1)
+})
+
+test('a server with a key asks for it, and says so when it is wrong', async () => {
+  const locked = await serve({ args: ['--api-key', 'a-long-test-key-0123456789'] })
+  try {
+    await page.goto(locked.url)
+    const field = page.getByLabel('API key', { exact: true })
+    await field.fill('wrong')
+    await page.getByRole('button', { name: 'Use this key' }).click()
+    await page.getByText('The server refused this API key.').waitFor()
+    await field.fill('a-long-test-key-0123456789')
+    await page.getByRole('button', { name: 'Use this key' }).click()
+    await ask(page, 'What is 47 + 38?')
+    await done(page)
+    assert.equal(await page.evaluate(() => Object.keys(localStorage).some((k) => k.includes('key'))), false)
+  } finally {
+    await locked.stop()
+  }
+})
+
+test('the keyboard alone is enough', async () => {
+  await page.keyboard.type('What is 47 + 38?')
+  await page.keyboard.press('Enter')
+  await done(page)
+  await page.keyboard.press('Control+,')
+  await page.getByRole('dialog', { name: 'Settings' }).waitFor()
+  await page.keyboard.press('Escape')
+  await page.keyboard.press('Control+k')
+  await page.keyboard.type('47')
+  await page.keyboard.press('Control+Shift+O')
+  await page.getByRole('heading', { name: 'What would you like to know?' }).waitFor()
+})
+
+test('files are attached and sent as R1’s template for files', async () => {
+  const [request] = await Promise.all([
+    page.waitForRequest((r) => r.url().endsWith('/v1/chat/completions')),
+    (async () => {
+      const file = { name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('31, 7, 19') }
+      await page.getByLabel('Attach text files').last().setInputFiles(file)
+      await page.getByText('notes.txt').waitFor()
+      await ask(page, 'Sort these numbers')
+    })(),
+  ])
+  const { messages } = request.postDataJSON()
+  const expected = '[file name]: notes.txt\n[file content begin]\n31, 7, 19\n[file content end]\nSort these numbers'
+  assert.equal(messages.at(-1).content, expected)
+  await done(page)
+})
+
+test('the machine page shows weights and speed', async () => {
+  await ask(page, 'What is 47 + 38?')
+  await done(page)
+  await page.getByRole('link', { name: 'Machine' }).click()
+  await page.getByRole('region', { name: 'Where the weights are' }).getByText(/MiB/).first().waitFor()
+  await page.getByRole('region', { name: 'Speed' }).getByText(/tokens\/s/).first().waitFor()
+  await page.getByRole('link', { name: 'Back to the chat' }).click()
+  await done(page)
+})
+
+test('no serious violation of accessibility, in light and dark, wide and at 400 pixels', async () => {
+  await ask(page, 'What is 47 + 38?')
+  await done(page)
+  const axe = await readFile(new URL('../../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8')
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [1200, 400]) {
+      await page.emulateMedia({ colorScheme })
+      await page.setViewportSize({ width, height: 800 })
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth)
+      assert.equal(overflow, false, `nothing is wider than ${width} pixels`)
+      for (const state of ['chat', 'settings', 'machine']) {
+        if (state === 'settings') await page.keyboard.press('Control+,')
+        if (state === 'machine') await page.getByRole('link', { name: 'Machine' }).click()
+        await page.waitForTimeout(300)
+        const { violations } = await page.evaluate(`${axe}; axe.run()`)
+        const serious = violations.filter((v) => ['serious', 'critical'].includes(v.impact))
+        const told = serious.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(' ')}`)
+        assert.deepEqual(told, [], `${state}, ${colorScheme}, ${width}`)
+        if (state === 'settings') await page.keyboard.press('Escape')
+        if (state === 'machine') await page.goBack()
+      }
+    }
+  }
+})
