@@ -1,4 +1,5 @@
-//! What was typed. What it means is in `settings.rs`; nothing here reads files or the environment.
+//! The command line as typed. `settings.rs` turns it into settings; nothing here reads files or the
+//! environment.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use crate::command::perplexity::PerplexityArgs;
 use crate::command::plan::PlanArgs;
 use crate::command::show::ShowArgs;
 
-/// Runs the full DeepSeek-R1 671B, and its kin, on the machine you have.
+/// Runs the full DeepSeek-R1 671B and related models on the machine you have.
 #[derive(Debug, Parser)]
 #[command(name = "cachalot", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -18,50 +19,50 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all went well; 1 it failed, and a message says why; 2 the command line was wrong;
-130 it was stopped by Ctrl-C.";
+Exit codes: 0 success; 1 failure, with a message that says why; 2 usage error; 130 interrupted by
+Ctrl-C.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Answer a prompt, or chat
     Run(RunArgs),
-    /// Say whether a model runs, how, and how fast: here, or on any machine
+    /// Predict whether a model runs, and how fast: on this machine or any other
     Plan(PlanArgs),
-    /// Say what a GGUF file is, of whatever architecture
+    /// Describe a GGUF file of any architecture
     Show(ShowArgs),
-    /// Turn text into token ids
+    /// Convert text to token ids
     Tokenize(TokenizeArgs),
-    /// Turn token ids into text
+    /// Convert token ids to text
     Detokenize(DetokenizeArgs),
-    /// Write the logits of given tokens to a file, to compare with other runtimes
+    /// Write the logits of given tokens to a file, for comparison with other runtimes
     Logits(LogitsArgs),
-    /// Measure how fast a model is here, and how near to what this machine can do
+    /// Measure prefill and decode speed, and compare them with this machine's limits
     Bench(BenchArgs),
-    /// Measure how well a model foresees a text, and how far it strays from another
+    /// Measure the perplexity of a text, and the KL divergence from a reference model
     Perplexity(PerplexityArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A model (a .gguf file; of a split one, any part) and a prompt, either of them or none:
-    /// without a model the embedded calf answers, without a prompt there is a chat
+    /// A model (a .gguf file; any part of a split one) and a prompt. Without a model, the embedded
+    /// calf answers; without a prompt, a chat starts
     #[arg(value_name = "FILE.gguf] [PROMPT")]
     pub(crate) words: Vec<String>,
 
-    /// Whether to think first: as the model's template says, always, or not at all
+    /// Think before answering: as the model's chat template says (auto), always (force), or never (off)
     #[arg(long, value_enum, default_value_t = ThinkArg::Auto, value_name = "WHEN")]
     pub(crate) think: ThinkArg,
-    /// Think, but do not show the thoughts
+    /// Think, but do not show the thinking
     #[arg(long)]
     pub(crate) hide_thinking: bool,
-    /// Instructions that stand before the conversation
+    /// System prompt
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
-    /// Tokens to hold in the conversation [default: what the model was made for, at most 32768]
+    /// Context window, in tokens [default: the model's, at most 32768; less if memory is short]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) ctx: Option<usize>,
-    /// Afterwards, print times, rates and memory
+    /// Print timings, speed and memory use afterwards
     #[arg(long)]
     pub(crate) verbose: bool,
 
@@ -76,95 +77,95 @@ Examples:
   cachalot run                                        chat with the embedded calf
   cachalot run \"How many r's are in strawberry?\"
   cachalot run DeepSeek-R1-UD-IQ1_S-00001-of-00003.gguf \"Prove that 2 is prime.\"
-  cat report.txt | cachalot run R1.gguf \"Sum this up:\"";
+  cat report.txt | cachalot run R1.gguf \"Summarize this:\"";
 
-/// How a model is loaded and computed.
+/// How a model is loaded and run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Computation")]
 pub(crate) struct ModelArgs {
-    /// Threads that compute [default: the physical cores that this process may use]
+    /// Number of compute threads [default: the physical cores available to this process]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Active experts per token [default: what the file says]
+    /// Active experts per token [default: the file's]
     #[arg(long, value_name = "N")]
     pub(crate) experts: Option<usize>,
-    /// Groups that experts are picked from: as the file and R1 say (auto), none (off), or K of N
+    /// Expert groups for routing: the model's own (auto), none (off), or K of N groups
     #[arg(long, value_name = "auto|off|N/K", default_value = "auto")]
     pub(crate) expert_groups: GroupsArg,
-    /// How the cache of the conversation stores numbers [default: f16; f32 with --exact]
+    /// KV-cache data type [default: f16; q8_0 if memory is short; f32 with --exact]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvArg>,
-    /// Memory to use, such as 64GiB [default: what is free, less some headroom]
+    /// Memory limit, such as 64GiB [default: free memory, less some headroom]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
-    /// Whether to read experts from the drive as they are needed: if the model does not fit into
-    /// memory (auto), always, or never
+    /// Stream experts from the drive: if the model does not fit into memory (auto), always, or never
     #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
     pub(crate) stream: StreamArg,
-    /// Copy a model that fits into memory of its own, in huge pages: some hundredths faster, but it
-    /// starts as slowly as the file is read, and no other process shares it
+    /// Copy a model that fits into private huge pages: a few percent faster, but it loads as slowly as
+    /// the file can be read, and no other process shares the memory
     #[arg(long)]
     pub(crate) huge_pages: bool,
-    /// Where memory lies on a machine with several NUMA nodes: on all in turn (interleave), or where
-    /// the threads are that touch it first (off); of one node, both are the same
+    /// Memory placement on NUMA machines: interleaved over all nodes, or first touch (off); no effect
+    /// on single-node machines
     #[arg(long, value_enum, default_value_t = NumaArg::Interleave, value_name = "HOW")]
     pub(crate) numa: NumaArg,
-    /// Read experts that the next layer will probably pick, while the drive is idle: the same results
+    /// Prefetch experts that the next layer will probably need, while the drive is idle; results do not
+    /// change
     #[arg(long)]
     pub(crate) guess_experts: bool,
-    /// Prefer experts that are in memory to others that the router likes little better: faster, and
-    /// OTHER RESULTS than the model's; --verbose says how many picks were the router's own
+    /// Cache-aware routing: prefer experts in memory when the router scores them almost as high.
+    /// Faster, but CHANGES RESULTS; --verbose shows the share of unchanged routing decisions
     #[arg(long)]
     pub(crate) prefer_cached: bool,
-    /// Write down which experts are picked, for `cargo xtask replay`
+    /// Record which experts are used, for `cargo xtask replay`
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Compute everything with the scalar f32 twins of the kernels: slow, and the reference
+    /// Compute with the scalar f32 reference kernels: slow, and the reference for all others
     #[arg(long)]
     pub(crate) exact: bool,
 }
 
-/// How tokens are chosen. Ranges are checked where all names and values meet, in the engine.
+/// How tokens are sampled. The engine checks ranges, since it knows all parameters.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// 0 always takes the likeliest token [default: what the file recommends, or 0.6]
+    /// Sampling temperature; 0 always takes the most likely token [default: the file's, or 0.6]
     #[arg(long, alias = "temp", value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f64>,
-    /// Only the likeliest tokens that have this probability together [default: the file's, or 0.95]
+    /// Sample from the most likely tokens with cumulative probability P [default: the file's, or 0.95]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
-    /// Only this many of the likeliest tokens; 0 is off
+    /// Sample from the K most likely tokens; 0 is off
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub(crate) top_k: Option<f64>,
-    /// Only tokens this likely, as a share of the likeliest; 0 is off
+    /// Drop tokens less likely than P times the most likely one; 0 is off
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f64>,
-    /// Makes recent tokens less likely by a factor; 1 is off
+    /// Make recent tokens less likely, by this factor; 1 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f64>,
-    /// Makes recent tokens less likely, once
+    /// Make tokens that occurred recently less likely, however often they occurred; 0 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) presence_penalty: Option<f64>,
-    /// Makes recent tokens less likely, for each time they occurred
+    /// Make recent tokens less likely, for each time they occurred; 0 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) frequency_penalty: Option<f64>,
-    /// How many tokens count as recent [default: the file's, or 64]
+    /// Number of tokens that count as recent [default: the file's, or 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) repeat_last_n: Option<f64>,
-    /// The same seed gives the same text [default: another one each time]
+    /// Random seed: the same seed gives the same text [default: random]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// End the answer before this text; may be given several times
+    /// Stop the answer before this text; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
-    /// End the answer after this many tokens, thoughts included
+    /// Stop the answer after this many tokens, thinking included [default: no limit]
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
 }
 
 impl SamplingArgs {
-    /// What was given of the numbers that steer sampling, by name.
+    /// The sampling parameters that were given, by name.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&'static str, f64)> {
         [
             ("temperature", self.temperature),
@@ -183,35 +184,35 @@ impl SamplingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenizeArgs {
-    /// A GGUF file; one with only a vocabulary will do
+    /// A GGUF file; a vocabulary without weights is enough
     pub(crate) model: PathBuf,
     /// The text; `-` reads it from standard input
     pub(crate) text: String,
-    /// Print a JSON object: {"tokens": [ids], "pieces": [texts, or bytes of part of a character]}
+    /// Print a JSON object: {"tokens": [ids], "pieces": [text, or the bytes of an incomplete character]}
     #[arg(long)]
     pub(crate) json: bool,
-    /// Take the names of special tokens in the text for ordinary text
+    /// Treat the names of special tokens as ordinary text
     #[arg(long)]
     pub(crate) no_special: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DetokenizeArgs {
-    /// A GGUF file; one with only a vocabulary will do
+    /// A GGUF file; a vocabulary without weights is enough
     pub(crate) model: PathBuf,
-    /// Token ids, separated by blanks or commas
+    /// Token ids, separated by spaces or commas
     #[arg(required = true, value_delimiter = ',')]
     pub(crate) ids: Vec<u32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LogitsArgs {
-    /// A GGUF file; of a split one, any part
+    /// A GGUF file; any part of a split one
     pub(crate) file: PathBuf,
     /// Token ids, separated by commas; nothing is added to them
     #[arg(long, required = true, value_delimiter = ',', value_name = "IDS")]
     pub(crate) tokens: Vec<u32>,
-    /// Where to write: safetensors with one tensor, `logits`, f32 [tokens, vocabulary]
+    /// Output file: safetensors with one tensor, `logits`, f32 [tokens, vocabulary]
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
@@ -246,7 +247,7 @@ pub(crate) enum NumaArg {
     Off,
 }
 
-/// `64GiB`, `64 GB`, `64g` or a number of bytes.
+/// Parses `64GiB`, `64 GB`, `64g` or a number of bytes.
 fn size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -261,13 +262,14 @@ fn size(text: &str) -> Result<u64, String> {
         "mb" => 1e6,
         "gb" => 1e9,
         "tb" => 1e12,
-        _ => return Err("use a size such as 64GiB, 64GB or 65536MiB".to_owned()),
+        _ => return Err("expected a size such as 64GiB, 64GB or 65536MiB".to_owned()),
     };
-    let bytes = number.parse::<f64>().map_err(|_| "a number was expected".to_owned())? * factor;
+    let bytes =
+        number.parse::<f64>().map_err(|_| "expected a size such as 64GiB".to_owned())? * factor;
     if bytes >= 1.0 && bytes < u64::MAX as f64 {
         Ok(bytes as u64)
     } else {
-        Err("more than nothing was expected".to_owned())
+        Err("expected more than 0 bytes".to_owned())
     }
 }
 
@@ -293,8 +295,8 @@ impl std::str::FromStr for GroupsArg {
         });
         match numbers {
             Some((groups, used)) if 0 < used && used <= groups => Ok(Self::Of { groups, used }),
-            Some(_) => Err("of N groups, at least 1 and at most N can be used".to_owned()),
-            None => Err("use auto, off, or two numbers such as 8/4".to_owned()),
+            Some(_) => Err("expected from 1 to N of N groups".to_owned()),
+            None => Err("expected auto, off, or two numbers such as 8/4".to_owned()),
         }
     }
 }
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read() {
+    fn sizes_are_parsed() {
         for (text, bytes) in
             [("64GiB", 64 << 30), ("1.5 g", 3 << 29), ("2GB", 2_000_000_000), ("7", 7)]
         {
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn expert_groups_are_read() {
+    fn expert_groups_are_parsed() {
         assert_eq!("8/4".parse(), Ok(GroupsArg::Of { groups: 8, used: 4 }));
         assert_eq!("off".parse(), Ok(GroupsArg::Off));
         for bad in ["8", "4/8", "8/0", "x/y", ""] {

@@ -1,5 +1,4 @@
-//! A conversation with a person or a pipe: what `cachalot run` does with a prompt, and the chat again
-//! and again.
+//! A conversation with the model: `cachalot run` sends one prompt, the chat many.
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,19 +10,19 @@ use cachalot_plan::units;
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
-use crate::terminal::{self, AnswerWriter, Look, Progress, time};
+use crate::terminal::{self, AnswerWriter, Progress, Style, time};
 
-/// A model, what was said so far, and how to go on.
+/// A loaded model, the messages so far, and the settings of the next request.
 #[derive(Debug)]
 pub(crate) struct Conversation {
     pub(crate) engine: Engine,
     session: Session,
-    /// Questions and answers, without the system's instructions.
+    /// User and assistant messages, without the system prompt.
     turns: Vec<Message>,
     pub(crate) system: Option<String>,
     pub(crate) request: Request,
-    out: Look,
-    err: Look,
+    out: Style,
+    err: Style,
     pub(crate) verbose: bool,
     hide_thinking: bool,
     interrupt: Interrupt,
@@ -32,16 +31,16 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// Places and loads the model.
+    /// Plans the placement of the model and loads it.
     ///
     /// # Errors
-    /// If the model does not fit, or cannot be loaded as the settings want it.
+    /// If the model does not fit, or cannot be loaded with these settings.
     pub(crate) fn begin(
         run: Run,
         environment: &Environment,
         interrupt: Interrupt,
     ) -> anyhow::Result<Self> {
-        let err = Look::of(&io::stderr(), environment.colour);
+        let err = Style::of(&io::stderr(), environment.colour);
         let forecast = Forecast::of(&run.source, &run.options, environment)?;
         if let Some(forecast) = &forecast
             && (run.verbose || forecast.is_worth_a_line())
@@ -64,7 +63,7 @@ impl Conversation {
             eprintln!(
                 "{}",
                 err.dim(&format!(
-                    "The context holds {} of the model's {} tokens ({} of memory when full); \
+                    "Context window: {} of the model's {} tokens ({} of memory when full); \
                      --ctx N changes it.",
                     units::grouped(tokens),
                     units::grouped(model),
@@ -78,7 +77,7 @@ impl Conversation {
             turns: Vec::new(),
             system: run.system,
             request,
-            out: Look::of(&io::stdout(), environment.colour),
+            out: Style::of(&io::stdout(), environment.colour),
             err,
             verbose: run.verbose,
             hide_thinking: run.hide_thinking,
@@ -88,20 +87,20 @@ impl Conversation {
         })
     }
 
-    /// Forgets what was said.
+    /// Drops all messages.
     pub(crate) fn clear(&mut self) {
         self.turns.clear();
     }
 
-    /// Tokens that the cache holds.
+    /// Number of tokens in the KV cache.
     pub(crate) fn used(&self) -> usize {
         self.session.len()
     }
 
-    /// Says `text` to the model and shows its answer. A question that was not answered is forgotten.
+    /// Sends `text` to the model and shows its answer. A question that got no answer is dropped.
     ///
     /// # Errors
-    /// If the prompt is too long, or the answer cannot be shown.
+    /// If the prompt is too long, or the answer cannot be written.
     pub(crate) fn say(&mut self, text: &str) -> anyhow::Result<Ending> {
         self.turns.push(Message::new("user", text));
         let answered = self.answer();
@@ -125,9 +124,9 @@ impl Conversation {
     fn answer(&mut self) -> anyhow::Result<(Ending, String, Stats)> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
-        let mut shown = Shown {
+        let mut renderer = Renderer {
             writer: AnswerWriter::new(io::stdout().lock(), self.out, self.hide_thinking),
-            progress: Progress::new("reading the prompt"),
+            progress: Progress::new("processing prompt"),
             thinking: Progress::new("thinking"),
             hide_thinking: self.hide_thinking,
             answer: String::new(),
@@ -136,40 +135,39 @@ impl Conversation {
         let Self { engine, session, request, .. } = self;
         let answered = self.interrupt.during(|cancel| {
             session.answer(engine, &messages, request, cancel, &mut |event| {
-                shown.take(event, cancel);
+                renderer.take(event, cancel);
             })
         });
-        let answer = shown.end()?;
+        let answer = renderer.end()?;
         let (ending, stats) = answered?;
         Ok((ending, answer, stats))
     }
 
-    /// Says why the answer ended, unless the model ended it, and what it cost, if wanted.
+    /// Prints the finish reason, unless the model ended its answer, and statistics, if wanted.
     fn explain(&self, ending: Ending, stats: &Stats) {
-        let look = self.err;
+        let style = self.err;
         let used = units::grouped(stats.cache_used as u64);
         match ending {
             Ending::ContextFull => eprintln!(
-                "The context is full ({used} tokens): the answer stops here. --ctx N makes room for \
-                 more, and in a chat /clear begins anew."
+                "(context window full: {used} tokens; --ctx N sets a larger one, /clear starts over)"
             ),
             Ending::Length => {
-                let max = self.request.max_tokens.unwrap_or_default();
-                eprintln!("{}", look.dim(&format!("(stopped after {}, as asked)", tokens(max))));
+                let max = units::grouped(self.request.max_tokens.unwrap_or_default() as u64);
+                eprintln!("{}", style.dim(&format!("(--max-tokens reached: {max})")));
             }
-            Ending::Cancelled => eprintln!("{}", look.dim("(stopped)")),
+            Ending::Cancelled => eprintln!("{}", style.dim("(stopped)")),
             Ending::Stop | Ending::StopString => {}
         }
-        // A single token, which comes from the prompt, has no rate.
+        // The first token comes from prefill, so a single token has no decode speed.
         let timed = self.forecast.as_ref().filter(|_| stats.answer_rate() > 0.0);
         let compared = timed.and_then(|forecast| {
             let depth = stats.cache_used.saturating_sub(stats.answer_tokens / 2);
             forecast.compare(depth, stats.answer_tokens, stats.answer_rate(), &self.environment)
         });
         if self.verbose {
-            eprintln!("{}", look.dim(&self.costs(stats)));
+            eprintln!("{}", style.dim(&self.statistics(stats)));
             if let Some(compared) = compared {
-                eprintln!("{}", look.dim(&format!("planner:  {compared}")));
+                eprintln!("{}", style.dim(&format!("planner:  {compared}")));
             }
         }
         let slow = self.engine.streaming().zip(stats.answer_streamed);
@@ -178,17 +176,17 @@ impl Conversation {
         }
     }
 
-    fn costs(&self, stats: &Stats) -> String {
+    fn statistics(&self, stats: &Stats) -> String {
         let load = time(self.engine.load_time());
         let peak = machine::memory_peak().map_or("unknown".to_owned(), units::bytes);
         let count = |tokens: usize| units::grouped(tokens as u64);
         format!(
             "\n\
              load:     {load}\n\
-             prompt:   {} computed ({} more were cached) in {}, {:.1} tokens/s\n\
-             answer:   {} in {}, {:.1} tokens/s, seed {}\n\
-             cache:    {} of {} tokens, {} when full\n\
-             memory:   {peak} at its peak",
+             prompt:   {} computed, {} cached; {}, {:.1} tokens/s\n\
+             answer:   {}; {}, {:.1} tokens/s, seed {}\n\
+             KV cache: {} of {} tokens, {} when full\n\
+             memory:   {peak} at peak",
             tokens(stats.prompt_computed),
             count(stats.prompt_cached),
             time(stats.prompt_time),
@@ -203,7 +201,7 @@ impl Conversation {
         ) + &self.streaming(stats)
     }
 
-    /// What streaming experts took, if that is done.
+    /// Statistics of streamed experts, if experts are streamed.
     fn streaming(&self, stats: &Stats) -> String {
         let Some(streaming) = self.engine.streaming() else { return String::new() };
         let mut text = format!("\nexperts:  {}", terminal::streaming(streaming));
@@ -226,19 +224,19 @@ fn tokens(count: usize) -> String {
     format!("{} token{}", units::grouped(count as u64), if count == 1 { "" } else { "s" })
 }
 
-/// Where the events of an answer go.
-struct Shown<W: io::Write> {
+/// Shows the events of an answer.
+struct Renderer<W: io::Write> {
     writer: AnswerWriter<W>,
     progress: Progress,
-    /// A sign of life while thoughts are not shown.
+    /// Spinner while hidden thinking goes on.
     thinking: Progress,
     hide_thinking: bool,
     answer: String,
     failure: Option<io::Error>,
 }
 
-impl<W: io::Write> Shown<W> {
-    /// Shows an event; sets `cancel` if that is no longer possible.
+impl<W: io::Write> Renderer<W> {
+    /// Shows an event; sets `cancel` if the output is closed.
     fn take(&mut self, event: Event<'_>, cancel: &AtomicBool) {
         let written = match event {
             Event::Progress { done, total } => {
@@ -274,7 +272,7 @@ impl<W: io::Write> Shown<W> {
             Some(error) => Err(error),
             None => self.writer.finish(),
         }
-        .context("the answer cannot be written")?;
+        .context("cannot write the answer")?;
         Ok(self.answer)
     }
 }
@@ -282,21 +280,21 @@ impl<W: io::Write> Shown<W> {
 /// The whole of standard input, unless it is a terminal.
 ///
 /// # Errors
-/// If it cannot be read, or is no text.
+/// If it cannot be read, or is not UTF-8.
 pub(crate) fn piped_input() -> anyhow::Result<Option<String>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return Ok(None);
     }
-    // A pipe that nobody closes would have us wait for ever without a word.
+    // A pipe that stays open would block without any output.
     let (finished, waiting) = std::sync::mpsc::channel::<()>();
     std::thread::spawn(move || {
-        let patience = std::time::Duration::from_secs(2);
-        if waiting.recv_timeout(patience) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("Waiting for the end of standard input; `< /dev/null` if there is none.");
+        let delay = std::time::Duration::from_secs(2);
+        if waiting.recv_timeout(delay) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("Waiting for the end of standard input; use `< /dev/null` if there is none.");
         }
     });
     let text = io::read_to_string(stdin.lock());
     drop(finished);
-    text.map(Some).context("standard input cannot be read as text")
+    text.map(Some).context("cannot read standard input as UTF-8 text")
 }

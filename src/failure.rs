@@ -1,4 +1,4 @@
-//! How the program ends when something goes wrong: one message on standard error, one exit code.
+//! How errors end the program: one message on standard error, one exit code.
 
 use std::fmt;
 use std::io;
@@ -6,61 +6,61 @@ use std::process::ExitCode;
 
 use crate::terminal::without_controls;
 
-/// The exit codes, as `cachalot --help` documents them.
+/// Exit codes, as documented by `cachalot --help`.
 mod code {
     pub(super) const FAILED: u8 = 1;
     pub(super) const USAGE: u8 = 2;
-    pub(super) const INTERRUPTED: u8 = 130; // 128 + SIGINT, as shells have it
+    pub(super) const INTERRUPTED: u8 = 130; // 128 + SIGINT, as in shells
 }
 
 /// The exit code after a Ctrl-C.
 pub(crate) const INTERRUPTED: i32 = code::INTERRUPTED as i32;
 
-/// An end that is no plain failure; anything else that goes wrong is one.
+/// Why the program exits early; every other error is a plain failure.
 #[derive(Debug)]
-pub(crate) enum Ended {
-    /// The command line, or a variable of the environment, makes no sense.
+pub(crate) enum Exit {
+    /// The command line or an environment variable is invalid.
     Usage(String),
     /// Ctrl-C.
     Interrupted,
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) => f.write_str(message),
-            Self::Interrupted => f.write_str("stopped"),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }
 
-impl std::error::Error for Ended {}
+impl std::error::Error for Exit {}
 
 /// A usage error with this message.
 pub(crate) fn usage(message: impl fmt::Display) -> anyhow::Error {
-    Ended::Usage(message.to_string()).into()
+    Exit::Usage(message.to_string()).into()
 }
 
-/// Says what went wrong, and gives the exit code for it.
+/// Prints the error and returns its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
-        return ExitCode::SUCCESS; // the reader, `head` perhaps, has had enough
+        return ExitCode::SUCCESS; // the reader, such as `head`, has exited
     }
     match error.downcast_ref() {
-        Some(Ended::Interrupted) => code::INTERRUPTED.into(),
-        Some(Ended::Usage(message)) => {
+        Some(Exit::Interrupted) => code::INTERRUPTED.into(),
+        Some(Exit::Usage(message)) => {
             eprintln!("error: {message}\n\nFor more information, try '--help'.");
             code::USAGE.into()
         }
         None => {
-            // Messages quote names and keys of files, which strangers wrote.
+            // Messages quote names and keys from files, which are untrusted.
             eprintln!("error: {}", without_controls(&message(error)));
             code::FAILED.into()
         }
     }
 }
 
-/// The error and its causes; one that its predecessor already quotes is not said again.
+/// The error and its causes, without those that the message already quotes.
 fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -87,13 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_said_once() {
+    fn causes_are_printed_once() {
         let error = anyhow::anyhow!("b").context("a: b").context("cannot");
         assert_eq!(message(&error), "cannot: a: b");
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_failure() {
+    fn a_closed_pipe_is_not_a_failure() {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let error = Err::<(), _>(gone()).context("writing").unwrap_err();
         assert!(is_broken_pipe(&error));

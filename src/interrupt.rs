@@ -1,4 +1,4 @@
-//! Ctrl-C: ends an answer, not the program, as long as there is an answer to end.
+//! Ctrl-C: cancels the answer in progress; without one, it ends the program.
 
 use std::io;
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use signal_hook::flag;
 
 use crate::failure::INTERRUPTED;
 
-/// What Ctrl-C does at the moment.
+/// What Ctrl-C does now.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt {
     cancel: Arc<AtomicBool>,
-    /// Nothing is going on that could be ended by itself: Ctrl-C ends the program.
+    /// Nothing is in progress: Ctrl-C ends the program.
     idle: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// Takes over Ctrl-C.
+    /// Installs the signal handler.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If the system refuses the handler.
     pub(crate) fn install() -> io::Result<Self> {
         let interrupt = Self { cancel: Arc::default(), idle: Arc::new(AtomicBool::new(true)) };
         flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupt.idle))?;
-        // The second one while an answer is still being ended is meant for the program.
+        // A second Ctrl-C, while an answer is being cancelled, ends the program.
         flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupt.cancel))?;
         flag::register(SIGINT, Arc::clone(&interrupt.cancel))?;
         Ok(interrupt)
     }
 
-    /// Runs `work`, which ends soon after Ctrl-C has set the flag.
+    /// Runs `work`, which must return soon after Ctrl-C sets the flag.
     pub(crate) fn during<T>(&self, work: impl FnOnce(&AtomicBool) -> T) -> T {
         self.cancel.store(false, Ordering::SeqCst);
         self.idle.store(false, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The `cachalot` program: picks a command and turns its end into an exit code.
+//! The `cachalot` program: dispatches a command and maps its result to an exit code.
 
 #![forbid(unsafe_code)]
 

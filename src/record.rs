@@ -1,6 +1,5 @@
-//! What runs on this machine really reached, beside what was predicted: the next prediction learns
-//! from it. A line of JSON for each, in a file of the user's that goes nowhere; `CACHALOT_RECORD=off`
-//! keeps none.
+//! Measured speeds of past runs next to their predictions; the next prediction is calibrated with them.
+//! One line of JSON per run, in a local file of the user's; `CACHALOT_RECORD=off` turns it off.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -9,18 +8,18 @@ use std::path::Path;
 use cachalot_plan::Calibration;
 use serde::{Deserialize, Serialize};
 
-/// Older runs than these are not looked at: machines and programs change.
+/// Only this many recent runs are used: machines and programs change.
 const RUNS: usize = 8;
-/// What smaller models reach says nothing about larger ones: they lie in the processor's caches.
+/// Smaller models say nothing about larger ones: they fit into the processor's caches.
 const LARGE: u64 = 1 << 30;
-/// A run of fewer tokens says little.
+/// Shorter answers are too noisy to record.
 pub(crate) const TOKENS_MIN: usize = 32;
 
-/// A run.
+/// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// File name and size of the model, threads, whether experts were streamed and whether tokens were
-    /// random: what makes two runs alike.
+    /// File name and size of the model, number of threads, whether experts were streamed, and whether
+    /// tokens were random: runs with equal values are comparable.
     pub(crate) model: String,
     pub(crate) size: u64,
     pub(crate) threads: usize,
@@ -33,23 +32,22 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Of the same model in the same places.
-    fn is_like(&self, other: &Self) -> bool {
-        self.model == other.model && self.size == other.size && self.lies_like(other)
+    /// Whether it ran the same model with the same placement.
+    fn is_comparable(&self, other: &Self) -> bool {
+        self.model == other.model && self.size == other.size && self.same_placement(other)
     }
 
-    /// In the same places, whatever the model.
-    fn lies_like(&self, other: &Self) -> bool {
+    /// Whether it ran with the same placement, with any model.
+    fn same_placement(&self, other: &Self) -> bool {
         let key = |run: &Self| (run.threads, run.streamed, run.random || !run.streamed);
         key(self) == key(other)
     }
 }
 
-/// How many times as fast as predicted runs like this one were, or else those of other large models: the
-/// median of the last ones.
+/// Median ratio of measured to predicted speed of recent comparable runs, or else of other large models.
 pub(crate) fn calibration(path: Option<&Path>, like: &Run) -> Option<Calibration> {
     let text = fs::read_to_string(path?).ok()?;
-    // A line that makes no sense is of another version, or was cut short.
+    // Lines that do not parse are of another version, or were cut short.
     let runs = text.lines().filter_map(|line| serde_json::from_str::<Run>(line).ok());
     let runs: Vec<Run> =
         runs.filter(|run| (0.02..50.0).contains(&(run.measured / run.predicted))).collect();
@@ -61,11 +59,11 @@ pub(crate) fn calibration(path: Option<&Path>, like: &Run) -> Option<Calibration
         let times = *last.get(last.len() / 2)?;
         Some(Calibration { times, runs: last.len(), same_model })
     };
-    let other = |run: &&Run| run.lies_like(like) && run.size.min(like.size) >= LARGE;
-    median(true, &|run| run.is_like(like)).or_else(|| median(false, &other))
+    let other = |run: &&Run| run.same_placement(like) && run.size.min(like.size) >= LARGE;
+    median(true, &|run| run.is_comparable(like)).or_else(|| median(false, &other))
 }
 
-/// Keeps a run. That it cannot be kept is no reason to fail.
+/// Appends a run. Failing to write it is not an error.
 pub(crate) fn keep(path: Option<&Path>, run: &Run) {
     let Some(path) = path else { return };
     let file = path.parent().map(fs::create_dir_all).and_then(|made| {
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_alike_correct_the_next() {
+    fn comparable_runs_calibrate_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/runs.jsonl");
         let run = |measured, threads| Run {
@@ -106,13 +104,17 @@ mod tests {
         fs::write(kept, fs::read_to_string(kept).unwrap() + "{cut sho").unwrap();
         assert_eq!(ratio(&run(0.0, 2)), Some((0.9, true)), "the median of those with 2 threads");
         let other = Run { model: "b.gguf".to_owned(), ..run(0.0, 2) };
-        assert_eq!(ratio(&other), Some((0.9, false)), "a large model tells about another");
-        assert_eq!(ratio(&Run { streamed: true, ..other.clone() }), None, "not from other places");
-        assert_eq!(ratio(&Run { size: 7, ..other }), None, "not about a small one");
+        assert_eq!(ratio(&other), Some((0.9, false)), "large models calibrate each other");
+        assert_eq!(
+            ratio(&Run { streamed: true, ..other.clone() }),
+            None,
+            "not with another placement"
+        );
+        assert_eq!(ratio(&Run { size: 7, ..other }), None, "not for a small model");
         for _ in 0..RUNS {
             keep(path, &run(20.0, 2));
         }
-        assert_eq!(ratio(&run(0.0, 2)), Some((2.0, true)), "old ones are forgotten");
+        assert_eq!(ratio(&run(0.0, 2)), Some((2.0, true)), "old runs are ignored");
         assert_eq!(calibration(None, &run(0.0, 2)), None);
         keep(None, &run(1.0, 1));
     }

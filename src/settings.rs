@@ -1,14 +1,14 @@
-//! What was typed, and what the environment says, turned into what it means. Nothing else in this
-//! program reads the environment.
+//! Turns the command line and the environment into settings. Nothing else in the program reads the
+//! environment.
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `CACHALOT_CPU` | the best instructions to use: `scalar`, `avx2`, `avx512` or `amx` |
-//! | `CACHALOT_THREADS` | threads that compute, unless `--threads` says it |
+//! | `CACHALOT_CPU` | highest instruction set to use: `scalar`, `avx2`, `avx512` or `amx` |
+//! | `CACHALOT_THREADS` | number of compute threads, unless `--threads` is given |
 //! | `NO_COLOR`, `TERM=dumb` | no colour |
-//! | `XDG_STATE_HOME`, `HOME` | where the chat's history, the rates of past runs and the popular experts are kept |
-//! | `XDG_CACHE_HOME`, `HOME` | where the measured rates of this machine are kept |
-//! | `CACHALOT_RECORD=off` | past runs are neither kept nor used to predict the next one |
+//! | `XDG_STATE_HOME`, `HOME` | folder of the chat history, the speeds of past runs and expert statistics |
+//! | `XDG_CACHE_HOME`, `HOME` | folder of this machine's measured bandwidths |
+//! | `CACHALOT_RECORD=off` | do not record past runs, nor use them for predictions |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,28 +22,28 @@ use crate::args::{
 };
 use crate::failure::usage;
 
-/// What the environment says.
+/// Settings from the environment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     tier: Option<TierName>,
     threads: Option<usize>,
-    /// Whether colour is welcome on a terminal.
+    /// Whether terminals may get colour.
     pub(crate) colour: bool,
-    /// Where the chat's history is kept, if there is a place for it.
+    /// File of the chat history, if there is a home folder.
     pub(crate) history: Option<PathBuf>,
-    /// Where the measured rates of this machine are kept.
+    /// File of this machine's measured bandwidths.
     pub(crate) rates: Option<PathBuf>,
-    /// Where the rates of past runs are kept, unless that is not wanted.
+    /// File of past runs' speeds, unless turned off.
     pub(crate) runs: Option<PathBuf>,
-    /// Where it is remembered which experts are popular, if there is a place for it.
-    memories: Option<PathBuf>,
+    /// Folder of expert statistics of streamed models.
+    expert_stats: Option<PathBuf>,
 }
 
 impl Environment {
     /// Reads the environment of this process.
     ///
     /// # Errors
-    /// A usage error for a variable of ours that makes no sense.
+    /// A usage error if one of our variables is invalid.
     pub(crate) fn read() -> anyhow::Result<Self> {
         Self::from(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
@@ -57,7 +57,7 @@ impl Environment {
             Some(count) => match count.parse() {
                 Ok(count @ 1..=1024) => Some(count),
                 _ => {
-                    let expected = "a number from 1 to 1024 was expected";
+                    let expected = "expected a number from 1 to 1024";
                     return Err(usage(format!("CACHALOT_THREADS is `{count}`: {expected}")));
                 }
             },
@@ -65,7 +65,7 @@ impl Environment {
         let folder = |name, in_home| {
             variable(name)
                 .map(PathBuf::from)
-                .filter(|path| path.is_absolute()) // as the XDG base directory specification wants it
+                .filter(|path| path.is_absolute()) // the XDG base directory specification ignores relative paths
                 .or_else(|| Some(PathBuf::from(variable("HOME")?).join(in_home)))
                 .map(|folder| folder.join("cachalot"))
         };
@@ -74,7 +74,7 @@ impl Environment {
             None | Some("on") => true,
             Some("off") => false,
             Some(other) => {
-                return Err(usage(format!("CACHALOT_RECORD is `{other}`: on or off was expected")));
+                return Err(usage(format!("CACHALOT_RECORD is `{other}`: expected on or off")));
             }
         };
         Ok(Self {
@@ -84,20 +84,20 @@ impl Environment {
             runs: state.as_ref().filter(|_| record).map(|state| state.join("runs.jsonl")),
             history: state.as_ref().map(|state| state.join("history")),
             rates: folder("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("rates.json")),
-            memories: state.map(|state| state.join("experts")),
+            expert_stats: state.map(|state| state.join("experts")),
         })
     }
 }
 
-/// What `cachalot run` shall do.
+/// Settings of `cachalot run`.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) source: Source,
     pub(crate) options: Options,
-    /// What the words of the command line say to the model.
+    /// The prompt from the command line.
     pub(crate) prompt: Option<String>,
     pub(crate) system: Option<String>,
-    /// Sampling as far as it was given: it wins over what the file recommends.
+    /// Sampling parameters that were given; they override the file's recommendations.
     pub(crate) given: Vec<(&'static str, f64)>,
     pub(crate) request: Request,
     pub(crate) hide_thinking: bool,
@@ -111,9 +111,9 @@ impl Run {
         let (source, prompt) = model_and_prompt(args.words);
         let mut options = model_options(&args.model, environment);
         options.context = args.ctx;
-        options.memories.clone_from(&environment.memories);
+        options.memories.clone_from(&environment.expert_stats);
         if args.ctx == Some(0) {
-            return Err(usage("--ctx is 0: a conversation needs room for at least one token"));
+            return Err(usage("--ctx is 0: the context must hold at least one token"));
         }
         Ok(Self {
             source,
@@ -138,7 +138,7 @@ impl Run {
     }
 }
 
-/// How to load and compute a model.
+/// How to load and run a model.
 pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Options {
     let best = environment.tier.map_or_else(Tier::detect, Tier::at_most);
     Options {
@@ -184,10 +184,10 @@ fn checked(args: &SamplingArgs) -> anyhow::Result<Vec<(&'static str, f64)>> {
     Ok(given)
 }
 
-/// Whether the first word names a model, and what the others say.
+/// Splits the words into a model, if the first one names a model, and the prompt.
 ///
-/// A word that ends in `.gguf` or is the path of something that exists is a model, so that a
-/// mistyped or unreadable path is reported as such instead of being said to the embedded model.
+/// A word that ends in `.gguf` or is an existing path names a model, so that a mistyped or unreadable
+/// path is reported instead of becoming part of a prompt.
 fn model_and_prompt(mut words: Vec<String>) -> (Source, Option<String>) {
     let is_model = |word: &String| {
         let is_gguf = Path::new(word).extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
@@ -230,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_word_may_be_a_model() {
+    fn the_first_word_may_name_a_model() {
         let file = |path: &str| Source::File(path.into());
         let run = plain(&["missing.gguf", "Why", "not?"]);
         assert_eq!((run.source, run.prompt.as_deref()), (file("missing.gguf"), Some("Why not?")));
         let run = plain(&["Cargo.toml"]);
         assert_eq!((run.source, run.prompt), (file("Cargo.toml"), None));
         let run = plain(&["src"]);
-        assert_eq!(run.source, file("src"), "a folder is reported, not spoken to");
+        assert_eq!(run.source, file("src"), "a folder is reported, not used as a prompt");
         for prompt in ["What is a file.gguf", "How many r's are in strawberry?", ""] {
             let run = plain(&[prompt]);
             assert!(matches!(run.source, Source::Embedded(_)), "{prompt}");
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_environment() {
+    fn flags_override_the_environment() {
         let environment =
             environment(&[("CACHALOT_THREADS", "3"), ("CACHALOT_CPU", "scalar")]).unwrap();
         let run = settings(&["x"], &environment).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn history_goes_to_the_state_folder() {
+    fn history_is_in_the_state_folder() {
         let history = |variables| environment(variables).unwrap().history;
         let expected = Some(PathBuf::from("/home/a/.local/state/cachalot/history"));
         assert_eq!(history(&[("HOME", "/home/a")]), expected);

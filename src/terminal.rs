@@ -1,7 +1,7 @@
-//! What people see: the stream of an answer, progress bars, times in words.
+//! Terminal output: streamed answers, progress bars, tables, durations.
 //!
-//! Colour and control codes go to a terminal only. What a pipe gets instead of dimmed thoughts are
-//! the model's own `<think>` tags, so that a program can take the answer apart.
+//! Only terminals get colour and control codes. Pipes get the model's own `<think>` tags instead of
+//! dimmed text, so that programs can separate thinking from the answer.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -14,37 +14,37 @@ const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 /// Between the columns of a table.
 const GAP: &str = "  ";
-/// Characters of a line of a table, if its last column can be wrapped to that, and the least it is wrapped to.
+/// Width of a table whose last column can be wrapped, and the minimum width of that column.
 const LINE: usize = 100;
 const CELL_MIN: usize = 32;
 
 /// How to write to one of the standard streams.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Style {
     /// It is a terminal.
     pub(crate) terminal: bool,
-    /// It is to have colour, too.
+    /// It gets colour.
     pub(crate) colour: bool,
 }
 
-impl Look {
-    /// Looks at a stream; `colour_allowed` is what the user's environment says.
+impl Style {
+    /// Styles at a stream; `colour_allowed` is what the user's environment says.
     pub(crate) fn of(stream: &impl IsTerminal, colour_allowed: bool) -> Self {
         let terminal = stream.is_terminal();
         Self { terminal, colour: terminal && colour_allowed }
     }
 
-    /// `text`, dimmed where there is colour.
+    /// `text`, dimmed if there is colour.
     pub(crate) fn dim(self, text: &str) -> String {
         if self.colour { format!("{DIM}{text}{RESET}") } else { text.to_owned() }
     }
 }
 
-/// Writes one answer as it comes.
+/// Writes one answer as it is generated.
 #[derive(Debug)]
 pub(crate) struct AnswerWriter<W: Write> {
     out: W,
-    look: Look,
+    style: Style,
     hide_thinking: bool,
     part: Part,
     at_line_start: bool,
@@ -58,11 +58,11 @@ enum Part {
 }
 
 impl<W: Write> AnswerWriter<W> {
-    pub(crate) fn new(out: W, look: Look, hide_thinking: bool) -> Self {
-        Self { out, look, hide_thinking, part: Part::Nothing, at_line_start: true }
+    pub(crate) fn new(out: W, style: Style, hide_thinking: bool) -> Self {
+        Self { out, style, hide_thinking, part: Part::Nothing, at_line_start: true }
     }
 
-    /// More of the thoughts.
+    /// Writes more of the thinking.
     pub(crate) fn reasoning(&mut self, text: &str) -> io::Result<()> {
         if self.hide_thinking || text.is_empty() {
             return Ok(());
@@ -70,14 +70,14 @@ impl<W: Write> AnswerWriter<W> {
         if self.part != Part::Thoughts {
             self.end_part()?;
             self.part = Part::Thoughts;
-            if !self.look.colour {
+            if !self.style.colour {
                 self.put("<think>\n")?;
             }
         }
         self.text(text)
     }
 
-    /// More of the answer.
+    /// Writes more of the answer.
     pub(crate) fn answer(&mut self, text: &str) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
@@ -89,7 +89,7 @@ impl<W: Write> AnswerWriter<W> {
         self.text(text)
     }
 
-    /// Ends the answer, however far it came.
+    /// Ends the answer, complete or not.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         if self.part == Part::Answer {
             self.end_line()?;
@@ -102,7 +102,7 @@ impl<W: Write> AnswerWriter<W> {
     fn end_part(&mut self) -> io::Result<()> {
         if self.part == Part::Thoughts {
             self.end_line()?;
-            self.put(if self.look.colour { "\n" } else { "</think>\n\n" })?;
+            self.put(if self.style.colour { "\n" } else { "</think>\n\n" })?;
         }
         Ok(())
     }
@@ -111,13 +111,13 @@ impl<W: Write> AnswerWriter<W> {
         if self.at_line_start { Ok(()) } else { self.put("\n") }
     }
 
-    /// Text of the model. Each piece is dimmed for itself: whenever the program ends, the terminal
-    /// is left as it was found.
+    /// Writes text from the model. Each piece is dimmed separately, so that the terminal is left clean
+    /// whenever the program ends.
     fn text(&mut self, text: &str) -> io::Result<()> {
         self.at_line_start = text.ends_with('\n');
-        let shown = if self.look.terminal { without_controls(text) } else { text.into() };
+        let shown = if self.style.terminal { without_controls(text) } else { text.into() };
         match self.part {
-            Part::Thoughts => write!(self.out, "{}", self.look.dim(&shown))?,
+            Part::Thoughts => write!(self.out, "{}", self.style.dim(&shown))?,
             _ => write!(self.out, "{shown}")?,
         }
         self.out.flush()
@@ -129,14 +129,18 @@ impl<W: Write> AnswerWriter<W> {
     }
 }
 
-/// The text with nothing in it that could steer a terminal: neither what a model says nor what its file
-/// says of itself is ours.
+/// The text with control characters replaced: model output and strings from files are untrusted and
+/// must not control the terminal.
 pub(crate) fn without_controls(text: &str) -> std::borrow::Cow<'_, str> {
-    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(steers) { text.replace(steers, "\u{FFFD}").into() } else { text.into() }
+    let is_control = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(is_control) {
+        text.replace(is_control, "\u{FFFD}").into()
+    } else {
+        text.into()
+    }
 }
 
-/// A progress bar on standard error, if that is a terminal, of work that proves to take time.
+/// A progress bar on standard error, if that is a terminal, for work that takes a while.
 #[derive(Debug)]
 pub(crate) struct Progress {
     what: &'static str,
@@ -145,19 +149,19 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Work shorter than this needs no bar.
-    const PATIENCE: Duration = Duration::from_millis(500);
+    /// Shorter work gets no bar.
+    const DELAY: Duration = Duration::from_millis(500);
 
     pub(crate) fn new(what: &'static str) -> Self {
         Self { what, begun: Instant::now(), bar: None }
     }
 
-    /// So much is done.
+    /// Sets the progress.
     pub(crate) fn set(&mut self, done: u64, total: u64) {
-        if self.bar.is_none() && self.begun.elapsed() >= Self::PATIENCE {
+        if self.bar.is_none() && self.begun.elapsed() >= Self::DELAY {
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(Some(total), target).with_message(self.what);
-            // A faulty template would be a fault of ours; the plain bar is good enough then.
+            // An invalid template would be a bug; the default bar is good enough then.
             let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {eta:>4}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = bar.with_style(style).with_position(done).with_elapsed(self.begun.elapsed());
@@ -169,9 +173,9 @@ impl Progress {
         }
     }
 
-    /// More of the work is done, but nobody knows of how much.
+    /// Shows activity of unknown length.
     pub(crate) fn pulse(&mut self) {
-        if self.bar.is_none() && self.begun.elapsed() >= Self::PATIENCE {
+        if self.bar.is_none() && self.begun.elapsed() >= Self::DELAY {
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(None, target).with_message(self.what);
             let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
@@ -183,7 +187,7 @@ impl Progress {
         }
     }
 
-    /// The work is done; the bar goes away.
+    /// Removes the bar.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -207,7 +211,7 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
-/// Lines of aligned columns; `sides` has an `l` or `r` for each column.
+/// Lines of aligned columns; `sides` has an `l` (left) or `r` (right) for each column.
 pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
@@ -240,7 +244,7 @@ pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
     table
 }
 
-/// Text in lines of at most `room` characters, as far as its words are not longer.
+/// Text in lines of at most `room` characters, unless a word is longer.
 fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -257,19 +261,19 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// `0.85 GB`: decimal, as rates of drives and memory are given.
+/// `0.85 GB`: decimal, as drive and memory bandwidths are usually given.
 pub(crate) fn gigabytes(bytes: f64) -> String {
     format!("{:.2} GB", bytes / 1e9)
 }
 
-/// What there is of the experts in memory, and where the others come from.
+/// How much of the experts is in memory, and how the others are read.
 pub(crate) fn streaming(streaming: &Streaming) -> String {
     let rate = streaming.rate;
-    let how = if rate.direct { "directly" } else { "through the page cache" };
+    let how = if rate.direct { "with direct I/O" } else { "through the page cache" };
     let locked =
-        if streaming.is_locked { "" } else { "; not locked in memory: `ulimit -l` is low" };
+        if streaming.is_locked { "" } else { "; memory not locked: `ulimit -l` is too low" };
     format!(
-        "{} of {} in memory; others read {how} with {} at {}/s{locked}",
+        "{} of {} in memory; others read {how}, {}, at {}/s{locked}",
         units::bytes(streaming.cache_bytes()),
         units::bytes(streaming.routed),
         rate.reader,
@@ -277,7 +281,7 @@ pub(crate) fn streaming(streaming: &Streaming) -> String {
     )
 }
 
-/// What streaming experts took for some tokens, and what it was bound by.
+/// Statistics of streamed experts over some tokens, and the bottleneck.
 pub(crate) fn streamed(
     streaming: &Streaming,
     stats: &CacheStats,
@@ -286,35 +290,35 @@ pub(crate) fn streamed(
 ) -> String {
     let waited = stats.waited.as_secs_f64() / time.as_secs_f64().max(1e-9);
     let mut text = format!(
-        "{:.1} % found in memory, {} read per token at {}/s of {}/s, {:.0} % of the time waiting: bound by \
-         {}",
+        "expert cache hit rate {:.1} %, {} read per token at {}/s of {}/s, {:.0} % of the time waiting: \
+         bound by {}",
         100.0 * stats.hit_rate(),
         gigabytes(stats.bytes as f64 / tokens.max(1) as f64),
         gigabytes(stats.read_rate()),
         gigabytes(streaming.rate.bytes_per_second),
         100.0 * waited,
-        if waited > 0.5 { "disk" } else { "compute" },
+        if waited > 0.5 { "drive" } else { "compute" },
     );
     let guessed = stats.foreseen + stats.wasted;
     if guessed > 0 {
-        text += &format!("; {} of {guessed} guesses were right", stats.foreseen);
+        text += &format!("; prefetch accuracy {} of {guessed}", stats.foreseen);
     }
     if let Some(agreement) = stats.agreement() {
         text += &format!(
-            "; results changed by --prefer-cached: {:.1} % of the picks are the router's own",
+            "; --prefer-cached changes results: {:.1} % of routing decisions unchanged",
             100.0 * agreement
         );
     }
     text
 }
 
-/// The line for a drive that has been slower than it was, for long.
+/// Warns of a drive that has become slower than at the start, for some time.
 pub(crate) fn slow_drive(streaming: &Streaming, stats: &CacheStats) -> Option<String> {
     let [now, then] = [stats.read_rate(), streaming.rate.bytes_per_second].map(gigabytes);
     streaming.is_slow(stats).then(|| {
         format!(
-            "The drive delivers {now}/s, less than half of the {then}/s of the start: is it hot, or busy \
-             with something else?"
+            "The drive reads {now}/s, less than half of the {then}/s at the start: throttling or \
+             contention?"
         )
     })
 }
@@ -324,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_cells_at_the_end_are_wrapped() {
+    fn long_cells_in_the_last_column_are_wrapped() {
         let rows = [vec!["a".to_owned(), "word ".repeat(30).trim().to_owned()]];
         let table = table("ll", &rows);
         assert_eq!(table.lines().count(), 2, "{table}");
@@ -332,12 +336,12 @@ mod tests {
         assert!(table.lines().nth(1).unwrap().starts_with("   word"), "{table}");
     }
 
-    const PIPE: Look = Look { terminal: false, colour: false };
-    const TERMINAL: Look = Look { terminal: true, colour: true };
+    const PIPE: Style = Style { terminal: false, colour: false };
+    const TERMINAL: Style = Style { terminal: true, colour: true };
 
-    fn written(look: Look, hide: bool, pieces: &[(bool, &str)]) -> String {
+    fn written(style: Style, hide: bool, pieces: &[(bool, &str)]) -> String {
         let mut out = Vec::new();
-        let mut writer = AnswerWriter::new(&mut out, look, hide);
+        let mut writer = AnswerWriter::new(&mut out, style, hide);
         for (is_thought, text) in pieces {
             if *is_thought { writer.reasoning(text) } else { writer.answer(text) }.unwrap();
         }
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_gets_tags_and_a_terminal_dimmed_thoughts() {
+    fn pipes_get_tags_and_terminals_dimmed_text() {
         let pieces = [(true, "Let me"), (true, " see."), (false, "It "), (false, "is 3.")];
         assert_eq!(written(PIPE, false, &pieces), "<think>\nLet me see.\n</think>\n\nIt is 3.\n");
         assert_eq!(
@@ -364,10 +368,14 @@ mod tests {
     }
 
     #[test]
-    fn a_model_cannot_steer_a_terminal() {
+    fn a_model_cannot_control_the_terminal() {
         let answer = [(false, "a\x1b[2Jb\tc\r\u{9b}d\n")];
         assert_eq!(written(TERMINAL, false, &answer), "a\u{FFFD}[2Jb\tc\u{FFFD}\u{FFFD}d\n");
-        assert_eq!(written(PIPE, false, &answer), "a\x1b[2Jb\tc\r\u{9b}d\n", "a file gets it all");
+        assert_eq!(
+            written(PIPE, false, &answer),
+            "a\x1b[2Jb\tc\r\u{9b}d\n",
+            "a file gets everything"
+        );
     }
 
     #[test]

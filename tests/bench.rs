@@ -1,5 +1,5 @@
-//! The commands that measure, end to end. How fast anything is, no test can say; that the numbers are
-//! there, and mean what they are called, it can.
+//! The measuring commands end to end. Tests cannot check speeds, but they check that the numbers exist
+//! and mean what their names say.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;
@@ -72,7 +72,7 @@ fn fewer_experts_read_fewer_bytes() {
 }
 
 #[test]
-fn a_bench_prints_a_page_for_people() {
+fn bench_prints_text_for_people() {
     let path = calf();
     let ran = succeeds(cachalot(&[
         "bench",
@@ -92,7 +92,7 @@ fn a_bench_prints_a_page_for_people() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused() {
+fn invalid_measurements_are_refused() {
     for (args, code, said) in [
         (&["bench", "-p", "0", "-n", "0"][..], 2, "nothing to measure"),
         (&["bench", "-p", "5000"], 1, "at most 4096 tokens"),
@@ -125,7 +125,7 @@ fn texts() -> [String; 2] {
 }
 
 #[test]
-fn perplexity_is_lower_for_what_a_model_knows() {
+fn perplexity_is_lower_for_familiar_text() {
     let folder = tempfile::tempdir().unwrap();
     let calf = calf();
     let [known, noise] = texts().map(|text| {
@@ -144,7 +144,7 @@ fn perplexity_is_lower_for_what_a_model_knows() {
 }
 
 #[test]
-fn a_model_strays_from_another_but_not_from_itself() {
+fn divergence_is_zero_from_itself_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text.txt");
     fs::write(&path, &texts()[0]).unwrap();
@@ -175,7 +175,7 @@ fn a_short_text_is_not_scored() {
     fs::write(&path, "2 + 2 = 4").unwrap();
     let calf = calf();
     let args = ["perplexity", calf.to_str().unwrap(), path.to_str().unwrap()];
-    assert!(fails(cachalot(&args), 1).stderr.contains("a chunk takes 512"));
+    assert!(fails(cachalot(&args), 1).stderr.contains("fewer than one chunk of 512"));
     fs::write(&path, b"\xff\xfe").unwrap();
-    assert!(fails(cachalot(&args), 1).stderr.contains("cannot be read as text"));
+    assert!(fails(cachalot(&args), 1).stderr.contains("as UTF-8 text"));
 }

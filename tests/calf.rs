@@ -1,4 +1,4 @@
-//! calf's accuracy, held against an independent runtime's.
+//! calf's accuracy compared with that of an independent runtime.
 //!
 //! 300 questions that calf was not trained on, each with its one right answer and whether llama.cpp
 //! got it right on the same file (greedy sampling, prompt ending in `<think>\n`). An engine that is
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 static CALF: &[u8] = include_bytes!("../models/calf.gguf");
 const QUESTIONS: &str = include_str!("fixtures/calf-questions.jsonl");
-/// Points of 100 that may be lost, to rounding that makes one likely token a bit less likely.
+/// Percentage points that may be lost to rounding.
 const TOLERANCE: f64 = 2.0;
 
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ fn print(kind: &str, score: &Score) {
     println!("{kind:<9} {right:>3} of {asked:>3} right; reference {reference_right:>3}");
 }
 
-/// One engine with one thread: questions run side by side instead.
+/// One engine with one thread; questions run in parallel instead.
 struct Calf {
     engine: Engine,
     request: Request,

@@ -1,4 +1,4 @@
-//! The chat on a real terminal, as a person uses it: a pseudo-terminal on one side, keys on the other.
+//! The chat on a pseudo-terminal, driven by keys.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
@@ -11,16 +11,16 @@ use rexpect::session::{PtySession, spawn_command};
 
 const PROMPT: &str = ">>> ";
 const PROMPT_MORE: &str = "... ";
-/// How thoughts begin where there is colour.
+/// Start of dimmed thinking.
 const DIM: &str = "\x1b[2m";
 const UP: &str = "\x1b[A";
 const PATIENCE_MS: u64 = 60_000;
 
-/// A chat with calf, and what it has printed since it was last asked.
+/// A chat with calf on a pseudo-terminal.
 struct Chat(PtySession);
 
 impl Chat {
-    /// Begins a greedy one whose history is kept in `state`.
+    /// Starts a greedy chat with its history in `state`.
     fn begin(state: &Path, flags: &[&str]) -> Self {
         let mut command = common::command(&[&["run", "--temp=0"], flags].concat());
         command.env("TERM", "xterm").env("XDG_STATE_HOME", state);
@@ -30,7 +30,7 @@ impl Chat {
         chat
     }
 
-    /// What is printed before `text`.
+    /// Returns what is printed before `text`.
     #[track_caller]
     fn until(&mut self, text: &str) -> String {
         self.0.exp_string(text).unwrap_or_else(|error| panic!("no {text:?}: {error}"))
@@ -40,11 +40,11 @@ impl Chat {
     #[track_caller]
     fn says(&mut self, line: &str) -> String {
         self.0.send_line(line).unwrap();
-        self.until("\r\n"); // the editor shows what is typed, then leaves the line
+        self.until("\r\n"); // the editor echoes the line
         self.until(PROMPT)
     }
 
-    /// Types a line that must be answered with this.
+    /// Types a line whose reply must contain `expected`.
     #[track_caller]
     fn replies(&mut self, line: &str, expected: &str) -> String {
         let reply = self.says(line);
@@ -52,7 +52,7 @@ impl Chat {
         reply
     }
 
-    /// Presses keys that end no line.
+    /// Types keys without ending the line.
     fn types(&mut self, keys: &str) {
         self.0.send(keys).unwrap();
         self.0.flush().unwrap();
@@ -62,7 +62,7 @@ impl Chat {
         self.0.send_control(control).unwrap();
     }
 
-    /// Waits until the program has ended, which must be with the exit code 0.
+    /// Waits for the program to exit with code 0.
     #[track_caller]
     fn ends(mut self) {
         self.0.exp_eof().unwrap();
@@ -72,7 +72,7 @@ impl Chat {
 }
 
 #[test]
-fn a_question_is_answered_after_dimmed_thoughts() {
+fn a_question_is_answered_after_dimmed_thinking() {
     let state = tempfile::tempdir().unwrap();
     let mut chat = Chat::begin(state.path(), &[]);
     let reply = chat.replies("What is 47 + 38?", "47 + 38 = 85\r\n");
@@ -89,7 +89,7 @@ fn commands_change_how_it_answers() {
     chat.replies("/?", "/set parameter NAME VALUE");
     chat.replies("/set parameter temperature 0.25", "temperature is now 0.25.");
     chat.replies("/set parameter top_p 7", "from 0 to 1");
-    chat.replies("/set parameter temperature warm", "`warm` is no number");
+    chat.replies("/set parameter temperature warm", "`warm` is not a number");
     chat.replies("/set parameter max_tokens 6", "max_tokens is now 6.");
     chat.replies("/set parameter seed 5", "seed is now 5.");
     chat.replies("/set parameter stop END", "stop is now END.");
@@ -99,46 +99,46 @@ fn commands_change_how_it_answers() {
         assert!(parameters.lines().any(is_row), "{row:?} in {parameters}");
     }
     assert!(parameters.lines().all(|line| line.chars().count() < 80), "{parameters}");
-    chat.replies("What is 12 + 30?", "(stopped after 6 tokens, as asked)");
-    for (name, nothing) in [("max_tokens", "none"), ("seed", "another"), ("stop", "none")] {
+    chat.replies("What is 12 + 30?", "(--max-tokens reached: 6)");
+    for (name, nothing) in [("max_tokens", "none"), ("seed", "random"), ("stop", "none")] {
         chat.replies(&format!("/set parameter {name} {nothing}"), &format!("is now {nothing}."));
         assert!(chat.says("/show parameters").contains(nothing));
     }
-    chat.replies("/set verbose", "Rates follow");
+    chat.replies("/set verbose", "Statistics on.");
     chat.replies("What is 12 + 30?", "tokens/s");
-    chat.replies("/set quiet", "Quiet.");
+    chat.replies("/set quiet", "Statistics off.");
     chat.replies("/set sytem x", "did you mean `system`?");
     chat.0.send_line("/bye").unwrap();
     chat.ends();
 }
 
 #[test]
-fn thinking_is_switched_off_and_on() {
+fn thinking_is_disabled_and_enabled() {
     let state = tempfile::tempdir().unwrap();
     let mut chat = Chat::begin(state.path(), &["--max-tokens=20"]);
-    chat.replies("/set nothink", "without thinking");
+    chat.replies("/set nothink", "Thinking disabled.");
     let plain = chat.says("What is 12 + 30?");
     assert!(!plain.contains("Add digit") && plain.len() > 10, "{plain:?}");
-    chat.replies("/clear", "forgotten");
-    chat.replies("/set think", "thinks before");
+    chat.replies("/clear", "Conversation cleared.");
+    chat.replies("/set think", "Thinking enabled.");
     chat.replies("What is 12 + 30?", &format!("{DIM}Add"));
 }
 
 #[test]
-fn a_conversation_is_shown_and_forgotten() {
+fn a_conversation_is_shown_and_cleared() {
     let state = tempfile::tempdir().unwrap();
     let mut chat = Chat::begin(state.path(), &["--verbose"]);
     chat.replies("/show", "(embedded)");
     let first = chat.replies("What is 12 + 30?", "12 + 30 = 42");
     let second = chat.says("What is 12 + 30?");
     let computed = |reply: &str| -> usize {
-        let (_, line) = reply.split_once("prompt:").expect("costs are told");
+        let (_, line) = reply.split_once("prompt:").expect("statistics are printed");
         line.split_whitespace().next().unwrap().parse().unwrap()
     };
-    assert!(computed(&second) > 5 && second.contains("tokens computed ("), "{second}");
-    chat.replies("/clear", "forgotten");
+    assert!(computed(&second) > 5 && second.contains("tokens computed, "), "{second}");
+    chat.replies("/clear", "Conversation cleared.");
     let again = chat.replies("What is 12 + 30?", "12 + 30 = 42");
-    // Had the first turns returned to the prompt, it would be longer than the first time.
+    // With the first turns still in the prompt, it would be longer than the first time.
     assert!(computed(&again) < 4, "all but the opening of the thought is in the cache: {again}");
     let answer = |reply: &str| reply.split("\r\nload:").next().unwrap().to_owned();
     assert_eq!(answer(&again), answer(&first));
@@ -146,7 +146,7 @@ fn a_conversation_is_shown_and_forgotten() {
 }
 
 #[test]
-fn several_lines_stand_between_quotes() {
+fn quotes_enclose_several_lines() {
     let state = tempfile::tempdir().unwrap();
     let mut chat = Chat::begin(state.path(), &["--hide-thinking"]);
     for line in ["\"\"\"", "What is"] {
@@ -161,12 +161,12 @@ fn several_lines_stand_between_quotes() {
 }
 
 #[test]
-fn lines_are_remembered_across_chats_unless_that_is_not_wanted() {
+fn history_is_kept_across_chats_unless_turned_off() {
     let state = tempfile::tempdir().unwrap();
     let mut chat = Chat::begin(state.path(), &["--hide-thinking"]);
     chat.replies("What is 12 + 30?", "12 + 30 = 42");
-    chat.replies("/set nohistory", "not remembered");
-    chat.replies("/show system", "no instructions");
+    chat.replies("/set nohistory", "History off.");
+    chat.replies("/show system", "No system prompt");
     chat.press('d');
     chat.ends();
     let kept = fs::read_to_string(state.path().join("cachalot/history")).unwrap();
@@ -183,7 +183,7 @@ fn lines_are_remembered_across_chats_unless_that_is_not_wanted() {
 #[test]
 fn an_interrupt_ends_an_answer_and_not_the_chat() {
     let state = tempfile::tempdir().unwrap();
-    // Hot enough to go on for ever, and slow enough to be met on its way.
+    // Hot enough to never end, and slow enough to be interrupted on its way.
     let mut chat = Chat::begin(state.path(), &["--top-p=1", "--seed=1", "--exact", "--threads=1"]);
     chat.replies("/set parameter temperature 100", "now 100.");
     chat.0.send_line("Tell me a story.").unwrap();
@@ -192,18 +192,18 @@ fn an_interrupt_ends_an_answer_and_not_the_chat() {
     chat.until("(stopped)");
     chat.until(PROMPT);
     chat.replies("/set parameter temperature 0", "now 0.");
-    chat.replies("/clear", "forgotten");
+    chat.replies("/clear", "Conversation cleared.");
     chat.replies("What is 12 + 30?", "12 + 30 = 42");
-    // While nothing is being answered it tells how to leave.
+    // Without an answer in progress, it says how to exit.
     chat.press('c');
-    chat.until("Ctrl-D or /bye");
+    chat.until("Ctrl-D or type /bye");
     chat.until(PROMPT);
     chat.press('d');
     chat.ends();
 }
 
 #[test]
-fn a_file_cannot_steer_the_terminal() {
+fn a_file_cannot_control_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let template = "\x1b]0;mine\x07{{ messages[-1].content }}".to_owned();
     let path = common::calf_with(folder.path(), "tokenizer.chat_template", template);
@@ -221,20 +221,20 @@ fn a_question_that_does_not_fit_leaves_the_chat_alive() {
     chat.until(PROMPT);
     chat.replies("What is 12 + 30?", "12 + 30 = 42");
     let full = chat.says("What is 12 + 30?");
-    assert!(full.contains("The context is full"), "{full}");
-    chat.replies("/clear", "forgotten");
+    assert!(full.contains("(context window full"), "{full}");
+    chat.replies("/clear", "Conversation cleared.");
     chat.replies("What is 12 + 30?", "12 + 30 = 42");
 }
 
 #[test]
-fn a_long_prompt_shows_how_far_it_is_read() {
+fn a_long_prompt_shows_progress() {
     let state = tempfile::tempdir().unwrap();
     let text = "What is 12 + 30? ".repeat(150);
     let mut command = common::command(&["run", "--exact", "--threads=1", "--max-tokens=1", &text]);
     command.env("TERM", "xterm").env("XDG_STATE_HOME", state.path());
     let mut chat = Chat(spawn_command(command, Some(PATIENCE_MS)).unwrap());
-    chat.until("reading the prompt");
+    chat.until("processing prompt");
     chat.until(" %");
-    chat.until("(stopped after 1 token, as asked)");
+    chat.until("(--max-tokens reached: 1)");
     chat.ends();
 }

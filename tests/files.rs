@@ -1,4 +1,4 @@
-//! The program end to end: bad files, and the commands that take files apart.
+//! Bad files, and the commands that inspect files, end to end.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;
@@ -10,7 +10,7 @@ use cachalot_gguf::write::Writer;
 use cachalot_gguf::{Gguf, TensorType};
 use common::{Ran, cachalot, calf, calf_with, fails, run_with_input, succeeds};
 
-/// A file of these bytes; it lives as long as the folder.
+/// A file with these bytes in `folder`.
 fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.join(name);
     fs::write(&path, bytes).unwrap();
@@ -71,7 +71,7 @@ fn bad_files_are_refused_with_a_reason() {
 }
 
 #[test]
-fn a_context_is_reduced_with_a_word_or_refused_with_numbers() {
+fn a_context_is_reduced_with_a_note_or_refused_with_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let long = calf_with(folder.path(), "deepseek2.context_length", 1_u32 << 28);
     let run = ["run", long.to_str().unwrap(), "--temp=0", "What is 12 + 30?"];
@@ -79,7 +79,7 @@ fn a_context_is_reduced_with_a_word_or_refused_with_numbers() {
     assert!(ran.stdout.contains("= 42"), "{}", ran.stdout);
     assert!(ran.stderr.contains("of the model's 268,435,456 tokens"), "{}", ran.stderr);
     if cachalot_engine::machine::memory_available().is_none_or(|free| free > 400 << 30) {
-        return; // nothing is too much for this machine
+        return; // everything fits into this machine
     }
     let ran = fails(cachalot(&[&run[..], &["--ctx=268435456", "--kv-type=f32"]].concat()), 1);
     for word in ["GiB", "would fit", "q8_0"] {
@@ -103,7 +103,7 @@ fn a_file_that_may_not_be_read_is_named() {
 }
 
 #[test]
-fn text_becomes_tokens_and_text_again() {
+fn text_round_trips_through_tokens() {
     let calf = calf();
     let calf = calf.to_str().unwrap();
     let text = "Grüße, whale 🐋! <｜User｜>";
@@ -132,7 +132,7 @@ fn text_becomes_tokens_and_text_again() {
 }
 
 #[test]
-fn a_file_of_vocabulary_only_is_enough_for_tokens() {
+fn a_vocabulary_without_weights_is_enough_for_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let gguf = Gguf::open(&calf()).unwrap();
     let mut writer = Writer::default();
@@ -147,7 +147,7 @@ fn a_file_of_vocabulary_only_is_enough_for_tokens() {
 }
 
 #[test]
-fn tokens_that_are_none_are_refused() {
+fn unknown_token_ids_are_refused() {
     let calf = calf();
     let calf = calf.to_str().unwrap();
     let ran = fails(cachalot(&["detokenize", calf, "640"]), 1);
@@ -163,7 +163,7 @@ fn tokens_that_are_none_are_refused() {
 }
 
 #[test]
-fn logits_are_written_for_others_to_compare() {
+fn logits_are_written_as_safetensors() {
     let calf = calf();
     let calf = calf.to_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -190,5 +190,5 @@ fn logits_are_written_for_others_to_compare() {
 
     let nowhere = folder.path().join("no/such/folder/x.safetensors");
     let args = ["logits", calf, "--tokens", "1", "--out", nowhere.to_str().unwrap()];
-    assert!(fails(cachalot(&args), 1).stderr.contains("cannot be written"));
+    assert!(fails(cachalot(&args), 1).stderr.contains("cannot write"));
 }

@@ -1,4 +1,4 @@
-//! The program end to end: `cachalot run`, as a person or a script runs it.
+//! `cachalot run` end to end, as users and scripts run it.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;
@@ -14,11 +14,14 @@ fn the_embedded_model_thinks_and_answers() {
     assert!(thoughts.starts_with("<think>\n"), "{}", ran.stdout);
     assert!(answer.contains('3'), "{answer}");
     assert!(answer.ends_with('\n'));
-    assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "a pipe gets no codes");
+    assert!(
+        !ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'),
+        "pipes get no control codes"
+    );
 }
 
 #[test]
-fn words_need_no_quotes_and_a_model_may_stand_first() {
+fn words_need_no_quotes_and_a_model_may_come_first() {
     let question = ["How", "many", "r's", "are", "in", "strawberry?"];
     let calf = calf();
     let with = |first: &[&str]| {
@@ -64,28 +67,28 @@ fn piped_text_is_joined_to_the_prompt() {
 }
 
 #[test]
-fn without_anything_to_answer_it_says_so() {
+fn a_missing_prompt_is_an_error() {
     let ran = fails(cachalot(&["run"]), 2);
-    assert!(ran.stderr.contains("nothing to answer"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no prompt"), "{}", ran.stderr);
     fails(run_with_input(&["run"], b" \n"), 2);
     fails(run_with_input(&["run", ""], b""), 2);
 }
 
 #[test]
-fn verbose_tells_what_it_cost() {
+fn verbose_prints_statistics() {
     let ran = succeeds(cachalot(&["run", STRAWBERRY, "--verbose", "--seed=5"]));
-    for word in ["load:", "prompt:", "answer:", "tokens/s", "cache:", "memory:", "seed 5"] {
+    for word in ["load:", "prompt:", "answer:", "tokens/s", "KV cache:", "memory:", "seed 5"] {
         assert!(ran.stderr.contains(word), "no {word} in {}", ran.stderr);
     }
-    assert!(!ran.stdout.contains("tokens/s"), "the answer is all that goes to a pipe");
+    assert!(!ran.stdout.contains("tokens/s"), "only the answer is written to standard output");
 }
 
 #[test]
-fn limits_are_kept_and_said() {
+fn limits_are_kept_and_reported() {
     let ran = succeeds(cachalot(&["run", "--temp=0", STRAWBERRY, "--max-tokens", "5"]));
-    assert!(ran.stderr.contains("stopped after 5 tokens"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("(--max-tokens reached: 5)"), "{}", ran.stderr);
     let ran = succeeds(cachalot(&["run", "--temp=0", STRAWBERRY, "--ctx", "40"]));
-    assert!(ran.stderr.contains("context is full (40 tokens)"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("context window full: 40 tokens"), "{}", ran.stderr);
     assert!(ran.stdout.starts_with("<think>"), "what was computed is shown");
 }
 
@@ -98,7 +101,7 @@ fn stop_strings_end_the_answer() {
 }
 
 #[test]
-fn every_type_of_cache_and_the_exact_twins_answer() {
+fn every_kv_type_and_the_reference_kernels_answer() {
     for flags in [&["--kv-type", "f32"][..], &["--kv-type", "q8_0"], &["--exact"]] {
         let args = [&["run", "What is 12 + 30?", "--temp=0", "--hide-thinking"], flags].concat();
         let ran = succeeds(cachalot(&args));
@@ -111,7 +114,7 @@ fn every_type_of_cache_and_the_exact_twins_answer() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_usage_errors() {
+fn invalid_values_are_usage_errors() {
     for (flags, named) in [
         (&["--top-p", "1.5"][..], "--top-p"),
         (&["--temperature", "-1"], "--temperature"),
@@ -131,7 +134,7 @@ fn values_that_make_no_sense_are_usage_errors() {
 }
 
 #[test]
-fn options_that_do_not_fit_the_model_are_refused() {
+fn options_that_the_model_does_not_support_are_refused() {
     let long = "word ".repeat(5000);
     for (flags, said) in [
         (&["--experts", "0"][..], "0 active experts"),
@@ -162,7 +165,7 @@ fn variables_of_the_environment_are_checked() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_leaves_ends_it_quietly() {
+fn a_closed_pipe_ends_it_quietly() {
     let mut child = common::command(&["run", "Tell me a story.", "--max-tokens=200"])
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())

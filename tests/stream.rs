@@ -1,5 +1,4 @@
-//! Streaming experts, end to end: the same text with and without, the numbers that are told, and what is
-//! refused.
+//! Streamed experts end to end: the same text as without streaming, statistics, and refusals.
 
 mod common;
 
@@ -21,7 +20,7 @@ fn an_answer_is_the_same_with_experts_that_are_streamed() {
     let resident = succeeds(run(&["--stream", "never"]));
     let streamed = succeeds(run(&["--stream", "always", "--verbose"]));
     assert_eq!(streamed.stdout, resident.stdout);
-    for part in ["experts:", "in memory; others read", "% found in memory", "bound by"] {
+    for part in ["experts:", "in memory; others read", "expert cache hit rate", "bound by"] {
         assert!(streamed.stderr.contains(part), "`{part}` in {}", streamed.stderr);
     }
     assert_eq!(succeeds(run(&[])).stdout, resident.stdout);
@@ -36,7 +35,7 @@ fn memory_that_is_too_small_is_refused_with_the_numbers() {
 }
 
 #[test]
-fn routing_is_written_down() {
+fn routing_is_recorded() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("trace");
     let path = path.to_str().expect("a path in UTF-8");

@@ -1,4 +1,4 @@
-//! `cachalot logits`: the logits of given tokens, for whoever compares runtimes.
+//! `cachalot logits`: the logits of given tokens, for comparing runtimes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::settings::{Environment, model_options};
 use crate::terminal::Progress;
 
-/// Writes the file; on whatever failure, none is left and one that was there is untouched.
+/// Writes the file; on failure, nothing is left behind and an existing file is unchanged.
 pub(crate) fn run(args: &LogitsArgs, environment: &Environment) -> anyhow::Result<()> {
     let interrupt = Interrupt::install()?;
     let source = Source::File(args.file.clone());
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &LogitsArgs, environment: &Environment) -> anyhow::Resul
     progress.clear();
 
     let (rows, vocabulary) = (args.tokens.len(), engine.vocab().len());
-    let cannot_write = || format!("{} cannot be written", args.out.display());
+    let cannot_write = || format!("cannot write {}", args.out.display());
     let mut file = temporary(&args.out).with_context(cannot_write)?;
     let mut progress = Progress::new("computing");
     let mut done = 0;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &LogitsArgs, environment: &Environment) -> anyhow::Resul
     Ok(())
 }
 
-/// A file beside `path`, to take its place when complete.
+/// A file next to `path` that replaces it when complete.
 fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = Builder::new();
@@ -51,7 +51,7 @@ fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // minus the umask
     }
     builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }

@@ -1,9 +1,9 @@
-//! `cachalot perplexity`: how well a model foresees a text, and how far it strays from another.
+//! `cachalot perplexity`: perplexity of a text, and KL divergence from a reference model.
 //!
-//! What makes a model faster, fewer bits, fewer experts, a smaller cache, costs quality, and this
-//! says how much. The text is cut and scored as llama.cpp's `perplexity` does it, so that numbers
-//! compare: chunks of equal length that each begin with BOS, of which the second half is scored,
-//! where every token has at least half a chunk before it.
+//! Fewer bits, fewer experts and a smaller KV cache make a model faster but cost quality; this command
+//! measures how much. The text is split and scored as by llama.cpp's `perplexity`, so that numbers are
+//! comparable: chunks of equal length that start with BOS; the second half of each is scored, so that
+//! every scored token has at least half a chunk of context.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use crate::failure::usage;
 use crate::settings::{Environment, model_options};
 use crate::terminal::Progress;
 
-/// What `cachalot perplexity` takes.
+/// Arguments of `cachalot perplexity`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PerplexityArgs {
-    /// A .gguf file; of a split model, any part
+    /// A .gguf file; any part of a split model
     pub(crate) model: PathBuf,
-    /// The text: plain, in UTF-8
+    /// The text: a plain file in UTF-8
     #[arg(value_name = "TEXT_FILE")]
     pub(crate) text: PathBuf,
-    /// Tokens of a chunk; the second half of each is scored
+    /// Tokens per chunk; the second half of each is scored
     #[arg(long, value_name = "TOKENS", default_value_t = 512)]
     pub(crate) ctx: usize,
-    /// Score only so many chunks [default: all]
+    /// Score only the first N chunks [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) chunks: Option<usize>,
-    /// Another model with the same vocabulary, or the same one, as the reference: it is computed as
-    /// its file says, whatever --experts, --expert-groups, --kv-type and --exact say of the first
+    /// Reference model with the same vocabulary; it may be the same file. --experts, --expert-groups,
+    /// --kv-type and --exact do not apply to it
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
     /// Print everything as one JSON object
@@ -43,17 +43,17 @@ pub(crate) struct PerplexityArgs {
     pub(crate) computation: ModelArgs,
 }
 
-/// Scores the text, and prints what came out.
+/// Scores the text and prints the results.
 pub(crate) fn run(
     args: &PerplexityArgs,
     environment: &Environment,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     if args.ctx < 4 {
-        return Err(usage("--ctx must be at least 4: half of a chunk is scored"));
+        return Err(usage("--ctx must be at least 4: half of each chunk is scored"));
     }
     let text = std::fs::read_to_string(&args.text)
-        .with_context(|| format!("{} cannot be read as text", args.text.display()))?;
+        .with_context(|| format!("cannot read {} as UTF-8 text", args.text.display()))?;
     let options = model_options(&args.computation, environment);
     let mut model = load(&args.model, &options)?;
     let mut other = match &args.against {
@@ -81,9 +81,9 @@ fn load(path: &Path, options: &Options) -> anyhow::Result<Engine> {
     Ok(Engine::load(&source, options, &mut |done, all| progress.set(done, all))?)
 }
 
-/// A reference is computed as its file says, by the same threads.
+/// The reference is computed with the file's settings, by the same threads.
 fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Options {
-    let as_the_file_says = ModelArgs {
+    let with_file_settings = ModelArgs {
         threads: args.computation.threads,
         experts: None,
         expert_groups: GroupsArg::Auto,
@@ -97,11 +97,11 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         trace: None,
         exact: false,
     };
-    model_options(&as_the_file_says, environment)
+    model_options(&with_file_settings, environment)
 }
 
 /// # Errors
-/// If the tokens of both do not mean the same.
+/// If the tokens differ.
 fn same_vocabulary(one: &Vocab, other: &Vocab) -> anyhow::Result<()> {
     if one.len() != other.len() {
         bail!("the models have vocabularies of {} and {} tokens", one.len(), other.len());
@@ -114,22 +114,22 @@ fn same_vocabulary(one: &Vocab, other: &Vocab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The chunks of the text, each `ctx` tokens long; what is left over at the end is not scored.
+/// The chunks of the text, each `ctx` tokens long; a shorter rest is not scored.
 fn chunks(text: &str, vocab: &Vocab, args: &PerplexityArgs) -> anyhow::Result<Vec<Vec<u32>>> {
     let bos = vocab.bos().filter(|_| vocab.add_bos());
     let mut tokens: Vec<u32> = bos.into_iter().collect();
     tokens.extend(vocab.encode(text, false)?);
     let begin_with_bos = |chunk: &[u32]| {
         let mut chunk = chunk.to_vec();
-        chunk[0] = bos.unwrap_or(chunk[0]); // in place of a token, as llama.cpp has it
+        chunk[0] = bos.unwrap_or(chunk[0]); // replaces a token, as in llama.cpp
         chunk
     };
     let most = args.chunks.unwrap_or(usize::MAX);
     let chunks: Vec<_> = tokens.chunks_exact(args.ctx).take(most).map(begin_with_bos).collect();
     if chunks.is_empty() {
         bail!(
-            "{} has {} tokens, and a chunk takes {}: give a longer text or a smaller --ctx, and at \
-             least one of --chunks",
+            "{} has {} tokens, fewer than one chunk of {}: use a longer text or a smaller --ctx, and \
+             --chunks of at least 1",
             args.text.display(),
             tokens.len(),
             args.ctx
@@ -138,7 +138,7 @@ fn chunks(text: &str, vocab: &Vocab, args: &PerplexityArgs) -> anyhow::Result<Ve
     Ok(chunks)
 }
 
-/// Takes every chunk through the model, and through the `other` right after.
+/// Runs every chunk through the model, and then through the reference.
 fn score(
     model: &mut Engine,
     mut other: Option<&mut Engine>,
@@ -148,25 +148,25 @@ fn score(
     let all = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() * models;
     let mut progress = Progress::new("computing");
     let mut done = 0;
-    let mut go_on = |tokens: usize| {
+    let mut advance = |tokens: usize| {
         done += tokens as u64;
         progress.set(done, all);
     };
     let mut scores = Scores::default();
     for chunk in chunks {
-        let logits = second_half(model, chunk, &mut go_on)?;
+        let logits = second_half(model, chunk, &mut advance)?;
         let reference = match &mut other {
             None => None,
-            Some(other) => Some(second_half(other, chunk, &mut go_on)?),
+            Some(other) => Some(second_half(other, chunk, &mut advance)?),
         };
-        // Each row foresees the token after its own.
+        // Each row predicts the next token.
         let nexts = &chunk[chunk.len() / 2 + 1..];
         scores.add(nexts, &logits, reference.as_deref())?;
     }
     Ok(scores)
 }
 
-/// The logits of the tokens from the middle of a chunk to its last but one, `[rows, vocabulary]`.
+/// The logits from the middle of a chunk to its second last token, `[rows, vocabulary]`.
 fn second_half(
     engine: &mut Engine,
     chunk: &[u32],
@@ -187,16 +187,16 @@ fn second_half(
     Ok(kept)
 }
 
-/// The logits of one token, and what makes them logarithms of probabilities.
+/// The logits of one token, and their normalization.
 struct Row<'a> {
     logits: &'a [f32],
-    /// Logarithm of the sum of all exponentials.
+    /// Logarithm of the sum of the exponentials.
     log_sum: f64,
 }
 
 impl<'a> Row<'a> {
     /// # Errors
-    /// [`Error::NotFinite`] if they are no numbers.
+    /// [`Error::NotFinite`] if any logit is NaN or infinite.
     fn new(logits: &'a [f32]) -> Result<Self, Error> {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
@@ -204,7 +204,7 @@ impl<'a> Row<'a> {
         if log_sum.is_finite() { Ok(Self { logits, log_sum }) } else { Err(Error::NotFinite) }
     }
 
-    /// Logarithm of this token's probability, negated.
+    /// Negative log-likelihood of this token, in nats.
     fn loss(&self, token: u32) -> f64 {
         self.log_sum - f64::from(self.logits[token as usize])
     }
@@ -220,19 +220,19 @@ impl<'a> Row<'a> {
         logs.map(|(p, q)| p.exp() * (p - q)).sum()
     }
 
-    /// The likeliest token.
+    /// The most likely token.
     fn best(&self) -> Option<usize> {
         let by_logit = |a: &(usize, &f32), b: &(usize, &f32)| a.1.total_cmp(b.1);
         self.logits.iter().enumerate().max_by(by_logit).map(|(id, _)| id)
     }
 }
 
-/// A mean that knows how sure it is.
+/// A mean and its standard error.
 #[derive(Debug, Default)]
 struct Mean {
     count: f64,
     mean: f64,
-    /// Sum of the squared distances from the mean (Welford 1962).
+    /// Sum of squared distances from the mean (Welford 1962).
     squares: f64,
 }
 
@@ -244,20 +244,20 @@ impl Mean {
         self.squares += distance * (value - self.mean);
     }
 
-    /// The standard error of the mean; 0 of a single value.
+    /// Standard error of the mean; 0 for a single value.
     fn error(&self) -> f64 {
         let variance = self.squares / (self.count - 1.0).max(1.0);
         (variance / self.count.max(1.0)).sqrt()
     }
 
-    /// The perplexity of a mean loss, and its standard error to first order.
+    /// Perplexity of a mean loss, and its standard error to first order.
     fn perplexity(&self) -> (f64, f64) {
         let perplexity = self.mean.exp();
         (perplexity, perplexity * self.error())
     }
 }
 
-/// Sums over all tokens that were scored.
+/// Sums over all scored tokens.
 #[derive(Debug, Default)]
 struct Scores {
     loss: Mean,
@@ -268,15 +268,15 @@ struct Scores {
 struct Against {
     loss: Mean,
     divergence: Mean,
-    /// 1 where both think the same token the likeliest, else 0.
+    /// 1 where both models have the same most likely token, else 0.
     agreement: Mean,
 }
 
 impl Scores {
-    /// Scores tokens by the logits `[nexts, vocabulary]` that foresaw them.
+    /// Scores tokens by the logits `[nexts, vocabulary]` that predict them.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if some are no numbers.
+    /// [`Error::NotFinite`] if any logit is NaN or infinite.
     fn add(
         &mut self,
         nexts: &[u32],
@@ -340,7 +340,7 @@ impl Scores {
             line("perplexity of the reference", loss.perplexity(), 4, "");
             line("KL divergence from it", (divergence.mean, divergence.error()), 6, " nats");
             let percent = (100.0 * agreement.mean, 100.0 * agreement.error());
-            line("same likeliest token", percent, 2, " %");
+            line("same most likely token", percent, 2, " %");
         }
         page
     }
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_knows_its_error() {
+    fn the_standard_error_of_a_mean() {
         let mut mean = Mean::default();
         [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].iter().for_each(|&value| mean.add(value));
         assert_eq!(mean.mean, 5.0);

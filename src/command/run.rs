@@ -7,11 +7,11 @@ use cachalot_engine::Ending;
 use super::chat;
 use crate::args::RunArgs;
 use crate::conversation::{Conversation, piped_input};
-use crate::failure::{Ended, usage};
+use crate::failure::{Exit, usage};
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
 
-/// Answers a prompt, if there is one from the command line or a pipe; else begins a chat.
+/// Answers the prompt from the command line or a pipe; without one, starts a chat.
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()> {
     let mut run = Run::new(args, environment)?;
     let interrupt = Interrupt::install()?;
@@ -19,17 +19,17 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
     let Some(prompt) = joined(piped_input()?, run.prompt.take()) else {
         if asked || !io::stdin().is_terminal() {
             return Err(usage(
-                "there is nothing to answer: give a prompt, as in `cachalot run \"Why is the sky \
-                 blue?\"`, or text on standard input; on a terminal, `cachalot run` begins a chat",
+                "no prompt: give one, as in `cachalot run \"Why is the sky blue?\"`, or pipe text to \
+                 standard input; on a terminal, `cachalot run` starts a chat",
             ));
         }
         return chat::run(run, environment, interrupt);
     };
     let ending = Conversation::begin(run, environment, interrupt)?.say(&prompt)?;
-    if ending == Ending::Cancelled { Err(Ended::Interrupted.into()) } else { Ok(()) }
+    if ending == Ending::Cancelled { Err(Exit::Interrupted.into()) } else { Ok(()) }
 }
 
-/// Piped text first, as Ollama has it, then the prompt; `None` if there is nothing but blanks.
+/// Piped text first, as in Ollama, then the prompt; `None` if both are blank.
 fn joined(piped: Option<String>, prompt: Option<String>) -> Option<String> {
     let texts = [piped, prompt].into_iter().flatten();
     let texts: Vec<String> = texts
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn piped_text_precedes_the_prompt() {
         let text = |text: &str| Some(text.to_owned());
-        assert_eq!(joined(text("a\nb\n"), text("Sum up.")), text("a\nb\n\nSum up."));
+        assert_eq!(joined(text("a\nb\n"), text("Summarize.")), text("a\nb\n\nSummarize."));
         assert_eq!(joined(text("a\n"), None), text("a"));
         assert_eq!(joined(text(""), text("b")), text("b"));
         assert_eq!(joined(None, text(" ")), None);

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::args::{DetokenizeArgs, TokenizeArgs};
 
-/// Prints the ids of a text's tokens, each with its piece of the text; no BOS is added.
+/// Prints the token ids of a text, each with its piece of text; no BOS is added.
 pub(crate) fn tokenize(args: &TokenizeArgs) -> anyhow::Result<()> {
     let vocab = open_vocab(&args.model)?;
     let text = match args.text.as_str() {
         "-" => io::read_to_string(io::stdin().lock())
-            .context("standard input cannot be read as text")?,
+            .context("cannot read standard input as UTF-8 text")?,
         text => text.to_owned(),
     };
     let ids = vocab.encode(&text, !args.no_special)?;
@@ -29,12 +29,12 @@ pub(crate) fn tokenize(args: &TokenizeArgs) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// A piece of text; where it ends within a character, its bytes.
+/// A piece of text, or its bytes if it is not a whole number of characters.
 fn json(piece: &[u8]) -> Value {
     std::str::from_utf8(piece).map_or_else(|_| json!(piece), |text| json!(text))
 }
 
-/// As [`json`], as Rust would write it.
+/// The same as a Rust literal.
 fn quoted(piece: &[u8]) -> String {
     std::str::from_utf8(piece)
         .map_or_else(|_| format!("b\"{}\"", piece.escape_ascii()), |text| format!("{text:?}"))
@@ -44,7 +44,7 @@ fn quoted(piece: &[u8]) -> String {
 pub(crate) fn detokenize(args: &DetokenizeArgs) -> anyhow::Result<()> {
     let vocab = open_vocab(&args.model)?;
     if let Some(id) = args.ids.iter().find(|&&id| id as usize >= vocab.len()) {
-        bail!("there is no token {id}: the vocabulary has {}", vocab.len());
+        bail!("unknown token id {id}: the vocabulary has {} tokens", vocab.len());
     }
     let mut out = io::stdout().lock();
     writeln!(out, "{}", vocab.decode(&args.ids))?;

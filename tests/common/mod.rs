@@ -1,5 +1,5 @@
-//! Runs the program as it is built, and looks at what it printed.
-#![allow(dead_code, clippy::unwrap_used)] // each test file uses some of it, and is a test
+//! Runs the built program and checks its output.
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses a part of it
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use cachalot_gguf::write::Writer;
 use cachalot_gguf::{Gguf, Value};
 
-/// What a run of the program left behind.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) stdout: String,
@@ -17,20 +17,20 @@ pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
 }
 
-/// The program with arguments, and nothing of this environment that would change what it does.
+/// The program with arguments, without environment variables that would change its behaviour.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cachalot"));
     command.args(args);
     for variable in ["CACHALOT_CPU", "CACHALOT_THREADS", "NO_COLOR"] {
         command.env_remove(variable);
     }
-    // Tests leave nothing behind in anybody's home.
+    // Tests write nothing into the user's home.
     command.env("CACHALOT_RECORD", "off");
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")); // rates, measured once for all tests
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")); // bandwidths, measured once for all tests
     command
 }
 
-/// Runs a command with this on its standard input.
+/// Runs a command with this standard input.
 pub(crate) fn run(command: &mut Command, input: &[u8]) -> Ran {
     let mut child = command
         .stdin(Stdio::piped())
@@ -38,7 +38,7 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program is built");
-    // One that fails early does not read its input.
+    // A command that fails early does not read its input.
     let _ = child.stdin.take().expect("it is piped").write_all(input);
     let output = child.wait_with_output().expect("the program runs");
     Ran {
@@ -53,19 +53,19 @@ pub(crate) fn cachalot(args: &[&str]) -> Ran {
     run(&mut command(args), b"")
 }
 
-/// Runs the program with this on its standard input.
+/// Runs the program with this standard input.
 pub(crate) fn run_with_input(args: &[&str], input: &[u8]) -> Ran {
     run(&mut command(args), input)
 }
 
-/// The run, which must have succeeded.
+/// Asserts that the run succeeded.
 #[track_caller]
 pub(crate) fn succeeds(ran: Ran) -> Ran {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran
 }
 
-/// The run, which must have failed with this code, one message and no panic.
+/// Asserts that the run failed with this code, a message and no panic.
 #[track_caller]
 pub(crate) fn fails(ran: Ran, code: i32) -> Ran {
     assert_eq!(ran.code, Some(code), "{ran:?}");
@@ -79,7 +79,7 @@ pub(crate) fn calf() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/calf.gguf"))
 }
 
-/// A copy of calf in `folder`, with one key of its metadata changed.
+/// A copy of calf in `folder` with one metadata key changed.
 pub(crate) fn calf_with(folder: &Path, key: &str, value: impl Into<Value>) -> PathBuf {
     let (gguf, bytes) = (Gguf::open(&calf()).unwrap(), fs::read(calf()).unwrap());
     let mut writer = Writer::default();

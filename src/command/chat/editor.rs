@@ -1,4 +1,4 @@
-//! Lines typed by a person: editing, completion of commands, history across chats.
+//! Line editor of the chat: editing, completion of commands, history across chats.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Helper};
 
-use super::line::{COMMANDS, goes_on};
+use super::line::{COMMANDS, is_open};
 
 const PROMPT: &str = ">>> ";
 const PROMPT_MORE: &str = "... ";
-/// Lines that the history keeps.
+/// Maximum number of lines in the history.
 const HISTORY_MAX: usize = 1000;
 
-/// What a person typed.
+/// What was typed.
 pub(super) enum Typed {
-    /// A line, or several between `"""`.
+    /// A line, or several lines between `"""`.
     Text(String),
     /// Ctrl-C.
     Interrupted,
@@ -29,13 +29,13 @@ pub(super) enum Typed {
 /// The line editor.
 pub(super) struct Editor {
     editor: rustyline::Editor<Commands, FileHistory>,
-    /// Where the history is kept; without it, the history ends with the chat.
+    /// File of the history; without one, the history ends with the chat.
     history: Option<PathBuf>,
-    remembers: bool,
+    records: bool,
 }
 
 impl Editor {
-    /// An editor that keeps its history in this file, if that can be written.
+    /// An editor with its history in this file, if it can be written.
     ///
     /// # Errors
     /// If the terminal cannot be used.
@@ -45,21 +45,21 @@ impl Editor {
         editor.set_helper(Some(Commands));
         let history = history.filter(|path| prepare(path));
         if let Some(path) = &history {
-            // An old history that cannot be read is no reason not to chat.
+            // An unreadable history does not prevent a chat.
             let _ = editor.load_history(path);
         }
-        Ok(Self { editor, history, remembers: true })
+        Ok(Self { editor, history, records: true })
     }
 
-    /// Whether to remember what is typed from now on.
-    pub(super) fn remember(&mut self, on: bool) {
-        self.remembers = on;
+    /// Whether lines are added to the history from now on.
+    pub(super) fn set_history(&mut self, on: bool) {
+        self.records = on;
     }
 
-    /// What is typed next; `None` at the end of input, which is Ctrl-D.
+    /// Reads the next input; `None` at its end, which is Ctrl-D.
     ///
     /// # Errors
-    /// If the terminal is gone.
+    /// If the terminal is closed.
     pub(super) fn read(&mut self) -> anyhow::Result<Option<Typed>> {
         let mut text = String::new();
         loop {
@@ -70,7 +70,7 @@ impl Editor {
                 Err(ReadlineError::Interrupted) => return Ok(Some(Typed::Interrupted)),
                 Err(error) => return Err(error.into()),
             }
-            if !goes_on(&text) {
+            if !is_open(&text) {
                 break;
             }
             text.push('\n');
@@ -80,10 +80,10 @@ impl Editor {
     }
 
     fn add_to_history(&mut self, text: &str) {
-        if !self.remembers || text.trim().is_empty() {
+        if !self.records || text.trim().is_empty() {
             return;
         }
-        // A history that cannot be written is still there until the chat ends.
+        // A history that cannot be saved still works until the chat ends.
         let added = self.editor.add_history_entry(text);
         if let (Ok(true), Some(path)) = (added, &self.history) {
             let _ = self.editor.append_history(path);
@@ -91,7 +91,7 @@ impl Editor {
     }
 }
 
-/// Makes the folder; whether there is one.
+/// Creates the folder; returns whether it exists.
 fn prepare(path: &Path) -> bool {
     path.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok())
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_made_is_no_place() {
+    fn a_folder_that_cannot_be_created_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         assert!(prepare(&folder.path().join("a/b/history")));
         let file = folder.path().join("file");

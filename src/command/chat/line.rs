@@ -1,15 +1,15 @@
-//! What a line typed in the chat means. Ollama's users know these commands.
+//! Parses a line typed in the chat. The commands are Ollama's.
 
-/// A line, understood.
+/// A parsed line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
-    /// Nothing but blanks.
+    /// Only whitespace.
     Empty,
-    /// Something to say to the model.
-    Say(String),
+    /// A message for the model.
+    Message(String),
     Help,
     Bye,
-    /// Forget the conversation.
+    /// Clear the conversation.
     Clear,
     Show(Show),
     Set(Set),
@@ -32,21 +32,21 @@ pub(super) enum Set {
     History(bool),
 }
 
-/// What `/?` prints.
+/// Printed by `/?`.
 pub(super) const HELP: &str = r#"  /show [info|parameters|system|template]
-                             what is at work
-  /set parameter NAME VALUE  how answers are chosen; /show parameters lists them
-  /set system TEXT           instructions that stand before the conversation
-  /set think | nothink       think before answering, or do not
-  /set verbose | quiet       print rates and memory after each answer, or do not
-  /set history | nohistory   remember the lines you type, or do not
-  /clear                     forget the conversation
-  /bye                       leave, as does Ctrl-D
+                             show the model and the settings
+  /set parameter NAME VALUE  set a parameter; /show parameters lists them
+  /set system TEXT           set the system prompt
+  /set think | nothink       think before answering, or not
+  /set verbose | quiet       print statistics after each answer, or not
+  /set history | nohistory   save typed lines to the history, or not
+  /clear                     clear the conversation
+  /bye                       exit; also Ctrl-D
   /?                         this help
-Text of several lines stands between """ and """.
-Ctrl-C stops an answer; the chat goes on."#;
+Put text of several lines between """ and """.
+Ctrl-C stops an answer."#;
 
-/// The commands that can be completed, in full.
+/// All completions.
 pub(super) const COMMANDS: [&str; 17] = [
     "/?",
     "/bye",
@@ -67,17 +67,17 @@ pub(super) const COMMANDS: [&str; 17] = [
     "/show template",
 ];
 
-/// Understands a line.
+/// Parses a line.
 ///
 /// # Errors
-/// A sentence for the person who typed it.
+/// A message for the user.
 pub(super) fn parse(line: &str) -> Result<Line, String> {
     let line = line.trim();
     if line.is_empty() {
         return Ok(Line::Empty);
     }
     if !line.starts_with('/') {
-        return Ok(Line::Say(unquoted(line).to_owned()));
+        return Ok(Line::Message(unquoted(line).to_owned()));
     }
     let (command, rest) = first_word(line);
     let command = match command {
@@ -86,16 +86,20 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
         "/set" => return set(rest).map(Line::Set),
         "/bye" | "/exit" | "/quit" => Line::Bye,
         "/clear" => Line::Clear,
-        // A path or a fraction at the beginning of a question is no command.
+        // A path or a fraction at the start of a message is not a command.
         _ if command[1..].contains(|c: char| !c.is_alphabetic()) => {
-            return Ok(Line::Say(line.to_owned()));
+            return Ok(Line::Message(line.to_owned()));
         }
         _ => {
             let known = ["/bye", "/clear", "/help", "/set", "/show"];
             return Err(unknown("command", command, &known));
         }
     };
-    if rest.is_empty() { Ok(command) } else { Err(format!("`{line}`: nothing may follow here")) }
+    if rest.is_empty() {
+        Ok(command)
+    } else {
+        Err(format!("`{line}`: this command takes no value"))
+    }
 }
 
 fn show(what: &str) -> Result<Show, String> {
@@ -105,11 +109,7 @@ fn show(what: &str) -> Result<Show, String> {
         "system" => Show::System,
         "template" => Show::Template,
         _ => {
-            return Err(unknown(
-                "thing to show",
-                what,
-                &["info", "parameters", "system", "template"],
-            ));
+            return Err(unknown("topic", what, &["info", "parameters", "system", "template"]));
         }
     })
 }
@@ -120,7 +120,9 @@ fn set(rest: &str) -> Result<Set, String> {
         "parameter" => {
             let (name, value) = first_word(rest);
             if value.is_empty() {
-                return Err("say `/set parameter NAME VALUE`; /show parameters lists them".into());
+                return Err(
+                    "usage: /set parameter NAME VALUE; /show parameters lists the names".into()
+                );
             }
             return Ok(Set::Parameter { name: name.to_owned(), value: value.to_owned() });
         }
@@ -131,7 +133,7 @@ fn set(rest: &str) -> Result<Set, String> {
         "quiet" => Set::Verbose(false),
         "history" => Set::History(true),
         "nohistory" => Set::History(false),
-        "" => return Err("set what? /? lists what can be set".to_owned()),
+        "" => return Err("usage: /set NAME VALUE; /? lists the settings".to_owned()),
         _ => {
             let known = [
                 "parameter",
@@ -146,11 +148,11 @@ fn set(rest: &str) -> Result<Set, String> {
             return Err(unknown("setting", what, &known));
         }
     };
-    if rest.is_empty() { Ok(set) } else { Err(format!("nothing may follow `/set {what}`")) }
+    if rest.is_empty() { Ok(set) } else { Err(format!("`/set {what}` takes no value")) }
 }
 
-/// Whether more lines must follow: a `"""` is open.
-pub(super) fn goes_on(text: &str) -> bool {
+/// Whether more lines follow: a `"""` is still open.
+pub(super) fn is_open(text: &str) -> bool {
     let text = text.trim_start();
     let quoted = text.strip_prefix("/set system").map_or(text, str::trim_start);
     quoted.strip_prefix(QUOTES).is_some_and(|rest| !rest.contains(QUOTES))
@@ -158,7 +160,7 @@ pub(super) fn goes_on(text: &str) -> bool {
 
 const QUOTES: &str = "\"\"\"";
 
-/// The text between quotes, if it has any.
+/// The text without its quotes, if it has any.
 fn unquoted(text: &str) -> &str {
     let inner = text.strip_prefix(QUOTES).and_then(|text| text.strip_suffix(QUOTES));
     let one = || text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
@@ -176,12 +178,12 @@ fn first_word(text: &str) -> (&str, &str) {
     }
 }
 
-/// "there is no command `/shwo`: did you mean `/show`?"
+/// "unknown command `/shwo`; did you mean `/show`?"
 fn unknown(kind: &str, typed: &str, known: &[&str]) -> String {
     let nearest = known.iter().min_by_key(|name| distance(name, typed));
     match nearest.filter(|name| distance(name, typed) <= 2) {
-        Some(name) => format!("there is no {kind} `{typed}`: did you mean `{name}`?"),
-        None => format!("there is no {kind} `{typed}`: /? lists what there is"),
+        Some(name) => format!("unknown {kind} `{typed}`; did you mean `{name}`?"),
+        None => format!("unknown {kind} `{typed}`; /? lists the commands"),
     }
 }
 
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_understood() {
+    fn commands_are_parsed() {
         let parameter = |name: &str, value: &str| {
             Line::Set(Set::Parameter { name: name.into(), value: value.into() })
         };
@@ -233,23 +235,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_said() {
+    fn everything_else_is_a_message() {
         for typed in ["hello", "what is /bye?", "/etc/passwd has how many lines?", "/2 of 4"] {
-            assert_eq!(parse(typed), Ok(Line::Say(typed.to_owned())));
+            assert_eq!(parse(typed), Ok(Line::Message(typed.to_owned())));
         }
-        assert_eq!(parse("\"quoted\""), Ok(Line::Say("quoted".into())));
-        assert_eq!(parse("\"a\" and \"b\""), Ok(Line::Say("\"a\" and \"b\"".into())));
+        assert_eq!(parse("\"quoted\""), Ok(Line::Message("quoted".into())));
+        assert_eq!(parse("\"a\" and \"b\""), Ok(Line::Message("\"a\" and \"b\"".into())));
     }
 
     #[test]
-    fn several_lines_stand_between_quotes() {
-        assert!(goes_on("\"\"\"one"));
-        assert!(goes_on("\"\"\"one\ntwo"));
-        assert!(goes_on("/set system \"\"\"one"));
-        assert!(!goes_on("\"\"\"one\ntwo\"\"\""));
-        assert!(!goes_on("a \"\"\" b"));
-        assert_eq!(parse("\"\"\"\none\n two\n\"\"\""), Ok(Line::Say("one\n two".into())));
-        assert_eq!(parse("\"\"\"\"\"\""), Ok(Line::Say(String::new())));
+    fn quotes_enclose_several_lines() {
+        assert!(is_open("\"\"\"one"));
+        assert!(is_open("\"\"\"one\ntwo"));
+        assert!(is_open("/set system \"\"\"one"));
+        assert!(!is_open("\"\"\"one\ntwo\"\"\""));
+        assert!(!is_open("a \"\"\" b"));
+        assert_eq!(parse("\"\"\"\none\n two\n\"\"\""), Ok(Line::Message("one\n two".into())));
+        assert_eq!(parse("\"\"\"\"\"\""), Ok(Line::Message(String::new())));
         assert_eq!(
             parse("/set system \"\"\"a\nb\"\"\""),
             Ok(Line::Set(Set::System("a\nb".into())))
@@ -266,9 +268,9 @@ mod tests {
             ("/frobnicate", "/? lists"),
             ("/set frobnicate", "/? lists"),
             ("/set parameter top_p", "NAME VALUE"),
-            ("/set", "set what?"),
-            ("/bye now", "nothing may follow"),
-            ("/set verbose please", "nothing may follow"),
+            ("/set", "usage: /set"),
+            ("/bye now", "takes no value"),
+            ("/set verbose please", "takes no value"),
         ] {
             let error = parse(typed).unwrap_err();
             assert!(error.contains(nearest), "{typed}: {error}");
@@ -283,7 +285,7 @@ mod tests {
             } else {
                 command.to_owned()
             };
-            assert!(!matches!(parse(&typed), Err(_) | Ok(Line::Say(_))), "{command}");
+            assert!(!matches!(parse(&typed), Err(_) | Ok(Line::Message(_))), "{command}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
 use crate::terminal;
 
-/// Chats until the person leaves.
+/// Chats until the user leaves.
 pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> anyhow::Result<()> {
     let is_calf = run.source == embedded::SOURCE;
     let think = run.request.think;
@@ -26,10 +26,10 @@ pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> 
     } else {
         println!("{}", chat.verdict());
     }
-    println!("/? for help, Ctrl-D to leave.\n");
+    println!("/? for help, Ctrl-D to exit.\n");
     while let Some(text) = chat.editor.read()? {
         match text {
-            Typed::Interrupted => println!("Ctrl-D or /bye leaves the chat."),
+            Typed::Interrupted => println!("Press Ctrl-D or type /bye to exit."),
             Typed::Text(text) => {
                 if chat.take(&text)? {
                     break;
@@ -40,29 +40,29 @@ pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> 
     Ok(())
 }
 
-/// No fixed seed, as `/show parameters` writes it and `/set parameter` takes it.
-const ANOTHER: &str = "another";
+/// No fixed seed, in `/show parameters` and `/set parameter`.
+const RANDOM: &str = "random";
 /// No limit, no stop strings.
 const NONE: &str = "none";
 
 struct Chat {
     conversation: Conversation,
     editor: Editor,
-    /// How the command line wants it to think.
+    /// Thinking mode from the command line.
     think: Think,
 }
 
 impl Chat {
-    /// Does what was typed; returns whether the chat is over.
+    /// Handles one input; returns whether the chat is over.
     fn take(&mut self, text: &str) -> anyhow::Result<bool> {
         match line::parse(text) {
             Ok(Line::Empty) => {}
-            Ok(Line::Say(text)) => self.say(&text)?,
+            Ok(Line::Message(text)) => self.say(&text)?,
             Ok(Line::Help) => println!("{HELP}"),
             Ok(Line::Bye) => return Ok(true),
             Ok(Line::Clear) => {
                 self.conversation.clear();
-                println!("The conversation is forgotten.");
+                println!("Conversation cleared.");
             }
             Ok(Line::Show(what)) => self.show(what),
             Ok(Line::Set(what)) => self.set(what),
@@ -74,7 +74,7 @@ impl Chat {
     fn say(&mut self, text: &str) -> anyhow::Result<()> {
         match self.conversation.say(text) {
             Ok(_) => println!(),
-            // What is wrong with one question need not end the chat; a terminal that is gone does.
+            // A failed question does not end the chat; a closed terminal does.
             Err(error) if error.downcast_ref::<cachalot_engine::Error>().is_some() => {
                 println!("{error}");
             }
@@ -83,7 +83,7 @@ impl Chat {
         Ok(())
     }
 
-    /// What the model is, in a sentence.
+    /// One sentence about the model.
     fn verdict(&self) -> String {
         let weights = self.conversation.engine.weights();
         let demand = Demand::of(weights.metadata(), weights.tensors().iter().map(|t| &t.info));
@@ -104,7 +104,7 @@ impl Chat {
                     println!("            {}", path.display());
                 }
                 println!(
-                    "  context   {} tokens of the model's {}, {} in use; {bytes} when full",
+                    "  context   {} of the model's {} tokens, {} in use; {bytes} when full",
                     units::grouped(context.tokens as u64),
                     units::grouped(context.model as u64),
                     units::grouped(self.conversation.used() as u64),
@@ -113,7 +113,7 @@ impl Chat {
                     let stats = streaming.stats();
                     println!("  experts   {}", terminal::streaming(streaming));
                     println!(
-                        "            {:.1} % found in memory so far, {} read at {}/s",
+                        "            expert cache hit rate {:.1} %, {} read at {}/s",
                         100.0 * stats.hit_rate(),
                         units::bytes(stats.bytes),
                         terminal::gigabytes(stats.read_rate()),
@@ -127,21 +127,21 @@ impl Chat {
                 for parameter in &PARAMETERS {
                     row(parameter.name, &parameter.get(&request.sampling), parameter.help);
                 }
-                let seed = request.seed.map_or(ANOTHER.to_owned(), |seed| seed.to_string());
+                let seed = request.seed.map_or(RANDOM.to_owned(), |seed| seed.to_string());
                 row("seed", &seed, "the same seed gives the same answer");
                 let max = request.max_tokens.map_or(NONE.to_owned(), |max| max.to_string());
-                row("max_tokens", &max, "ends an answer after so many tokens");
+                row("max_tokens", &max, "maximum length of an answer, in tokens");
                 let stop: Vec<String> = request.stop.iter().map(|s| format!("{s:?}")).collect();
                 let stop = if stop.is_empty() { NONE.to_owned() } else { stop.join(", ") };
-                row("stop", &stop, "texts that end an answer");
+                row("stop", &stop, "texts that stop an answer");
             }
             Show::System => match system {
                 Some(text) => println!("{text}"),
-                None => println!("There are no instructions; R1 of January 2025 wants none."),
+                None => println!("No system prompt (the original R1 expects none)."),
             },
             Show::Template => match engine.vocab().chat_template() {
                 Some(template) => println!("{}", terminal::without_controls(template)),
-                None => println!("The file has none: DeepSeek-R1's is used."),
+                None => println!("The file has no chat template; DeepSeek-R1's is used."),
             },
         }
     }
@@ -156,26 +156,26 @@ impl Chat {
             Set::System(text) => {
                 let is_empty = text.is_empty();
                 *system = (!is_empty).then_some(text);
-                println!("{}", if is_empty { "No instructions." } else { "Instructions set." });
+                println!(
+                    "{}",
+                    if is_empty { "System prompt removed." } else { "System prompt set." }
+                );
             }
             Set::Think(true) => {
                 request.think = if self.think == Think::Off { Think::Auto } else { self.think };
-                println!("It thinks before it answers.");
+                println!("Thinking enabled.");
             }
             Set::Think(false) => {
                 request.think = Think::Off;
-                println!("It answers without thinking.");
+                println!("Thinking disabled.");
             }
             Set::Verbose(on) => {
                 *verbose = on;
-                println!("{}", if on { "Rates follow each answer." } else { "Quiet." });
+                println!("{}", if on { "Statistics on." } else { "Statistics off." });
             }
             Set::History(on) => {
-                self.editor.remember(on);
-                println!(
-                    "{}",
-                    if on { "Lines are remembered." } else { "Lines are not remembered." }
-                );
+                self.editor.set_history(on);
+                println!("{}", if on { "History on." } else { "History off." });
             }
         }
     }
@@ -187,7 +187,7 @@ impl Chat {
             _ => value.parse().map(Some).map_err(|_| format!("{name} must be a whole number")),
         };
         match name {
-            "seed" => request.seed = whole(ANOTHER)?,
+            "seed" => request.seed = whole(RANDOM)?,
             "max_tokens" | "num_predict" => {
                 request.max_tokens =
                     whole(NONE)?.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
@@ -195,10 +195,10 @@ impl Chat {
             "stop" if value == NONE => request.stop.clear(),
             "stop" => request.stop.push(value.trim_matches('"').to_owned()),
             "num_ctx" | "ctx" => {
-                return Err("the context is set when the program starts: --ctx N".to_owned());
+                return Err("the context window is set when the program starts: --ctx N".to_owned());
             }
             _ => {
-                let number = value.parse().map_err(|_| format!("`{value}` is no number"))?;
+                let number = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
                 request.sampling.set(name, number).map_err(|error| error.to_string())?;
             }
         }

@@ -1,4 +1,4 @@
-//! The same for programs: one JSON object, sizes in bytes.
+//! The output for programs: one JSON object, sizes in bytes.
 
 use cachalot_gguf::{Array, Value};
 use cachalot_plan::CacheType;
@@ -6,10 +6,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Shown;
 
-/// Arrays of more elements are given by type and length: vocabularies have 10^5.
+/// Longer arrays are described by type and length: vocabularies have 10^5 elements.
 const ARRAY_LEN_MAX: usize = 64;
 
-/// Everything that the page says, the metadata, and with `tensors` each tensor.
+/// Everything on the page, the metadata, and with `tensors` each tensor.
 pub(super) fn object(shown: &Shown, tensors: bool) -> Json {
     let Shown { set, size, demand, identity } = shown;
     let files = set.parts.iter().map(|part| part.path.to_string_lossy()).collect::<Vec<_>>();

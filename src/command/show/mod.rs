@@ -1,7 +1,7 @@
-//! `cachalot show`: what a file is and what it demands, from its header alone.
+//! `cachalot show`: what a file is and what it requires, from its header alone.
 //!
-//! The verdict comes first, because most who ask want to know one thing: is this the real R1? Any
-//! GGUF is described, whether it runs here or not, and a model of 700 GB as fast as one of 1 MB.
+//! The verdict comes first, because the usual question is whether this is the real R1. Any GGUF file is
+//! described, whether cachalot runs it or not, and a model of 700 GB as fast as one of 1 MB.
 
 mod json;
 mod page;
@@ -15,16 +15,16 @@ use cachalot_gguf::split::{Set, part_paths};
 use cachalot_kernels::Format;
 use cachalot_plan::{Demand, Identity, identity};
 
-/// What `cachalot show` takes.
+/// Arguments of `cachalot show`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ShowArgs {
-    /// A .gguf file; of a split model, any part
+    /// A .gguf file; any part of a split model
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Print everything as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// List every tensor with its type, shape, place and size
+    /// List every tensor with its type, shape, size and offset
     #[arg(long)]
     pub(crate) tensors: bool,
 }
@@ -41,10 +41,10 @@ pub(crate) fn run(args: &ShowArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// A model as its headers describe it.
+/// A model as described by its headers.
 struct Shown {
     set: Set,
-    /// Bytes of all its files.
+    /// Total bytes of its files.
     size: u64,
     demand: Demand,
     identity: Identity,
@@ -66,7 +66,7 @@ impl Shown {
         Self { set, size, demand, identity }
     }
 
-    /// Types of tensors that no kernel here computes with.
+    /// Tensor types without a kernel.
     fn types_without_kernel(&self) -> Vec<&'static str> {
         let types = self.demand.types.iter().map(|(ty, _)| *ty);
         types.filter(|ty| Format::from_id(ty.id()).is_none()).map(|ty| ty.name()).collect()

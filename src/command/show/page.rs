@@ -1,4 +1,4 @@
-//! The page for people: a sentence, a few facts, two tables.
+//! The output for people: a sentence, a few facts, two tables.
 
 use cachalot_gguf::TensorInfo;
 use cachalot_plan::demand::Usage;
@@ -8,7 +8,7 @@ use cachalot_plan::{CacheType, units};
 use super::{Shown, file_name};
 use crate::terminal::{table, without_controls};
 
-/// The whole page. Strings of the file cannot steer the terminal: control characters are replaced.
+/// The whole page. Control characters from the file are replaced.
 pub(super) fn text(shown: &Shown, tensors: bool) -> String {
     let mut page = format!("{}\n", shown.identity.verdict);
     if let Some(runs) = runs(shown) {
@@ -25,7 +25,7 @@ pub(super) fn text(shown: &Shown, tensors: bool) -> String {
     without_controls(&page).into_owned()
 }
 
-/// Whether it runs here, and if not, why.
+/// Whether cachalot runs it, and if not, why.
 fn runs(shown: &Shown) -> Option<String> {
     if matches!(shown.identity.kind, Kind::NoWeights | Kind::Accessory) {
         return None;
@@ -292,7 +292,7 @@ vocabulary    7 tokens
     }
 
     #[test]
-    fn strings_of_the_file_cannot_steer_the_terminal() {
+    fn strings_of_the_file_cannot_control_the_terminal() {
         let mut metadata = Metadata::default();
         metadata.insert("general.architecture", "llama\x1b[2J");
         metadata.insert("general.name", "a\x07b");
