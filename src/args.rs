@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use cachalot_gguf::KvType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::bench::BenchArgs;
@@ -232,6 +233,16 @@ pub(crate) enum KvArg {
     F16,
     #[value(name = "q8_0")]
     Q8_0,
+}
+
+impl From<KvArg> for KvType {
+    fn from(arg: KvArg) -> Self {
+        match arg {
+            KvArg::F32 => Self::F32,
+            KvArg::F16 => Self::F16,
+            KvArg::Q8_0 => Self::Q8_0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

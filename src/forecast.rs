@@ -9,8 +9,8 @@ use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 use cachalot_plan::fit::fit;
 use cachalot_plan::predict::predict;
 use cachalot_plan::{
-    CacheType, Demand, Engine, Fit, Locality, Mode, Model, Prediction, Range, Stream, Wish,
-    identity, units,
+    Demand, Engine, Fit, KvType, Locality, Mode, Model, Prediction, Range, Stream, Wish, identity,
+    units,
 };
 
 use crate::hardware::{self, Measure, Where};
@@ -123,7 +123,7 @@ impl Forecast {
                 prediction.bound().bound()
             )
         });
-        let kv = if fit.cache_type == CacheType::Q8_0 { ", keys and values in q8_0" } else { "" };
+        let kv = if fit.cache_type == KvType::Q8_0 { ", keys and values in q8_0" } else { "" };
         format!("{}, {}: {place}{kv}{speed}", model.name, units::bytes(model.size))
     }
 
@@ -235,7 +235,7 @@ mod tests {
         assert!(!forecast.is_worth_a_line());
         assert!(forecast.line().starts_with("calf, "), "{}", forecast.line());
         assert!(forecast.line().contains("all of it in memory"), "{}", forecast.line());
-        assert_eq!((forecast.fit.context, forecast.fit.cache_type), (4096, CacheType::F16));
+        assert_eq!((forecast.fit.context, forecast.fit.cache_type), (4096, KvType::F16));
     }
 
     #[test]

@@ -17,9 +17,7 @@ use cachalot_engine::{
     ExpertGroups, Groups, KvType, Options, Request, Sampling, Source, Stream, Think, Tier, TierName,
 };
 
-use crate::args::{
-    GroupsArg, KvArg, ModelArgs, NumaArg, RunArgs, SamplingArgs, StreamArg, ThinkArg,
-};
+use crate::args::{GroupsArg, ModelArgs, NumaArg, RunArgs, SamplingArgs, StreamArg, ThinkArg};
 use crate::failure::usage;
 
 /// Settings from the environment.
@@ -111,7 +109,7 @@ impl Run {
         let (source, prompt) = model_and_prompt(args.words);
         let mut options = model_options(&args.model, environment);
         options.context = args.ctx;
-        options.memories.clone_from(&environment.expert_stats);
+        options.expert_stats.clone_from(&environment.expert_stats);
         if args.ctx == Some(0) {
             return Err(usage("--ctx is 0: the context must hold at least one token"));
         }
@@ -145,9 +143,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         threads: args.threads.map(usize::from).or(environment.threads),
         tier: if args.exact { Tier::SCALAR } else { best },
         kv_type: match args.kv_type {
-            Some(KvArg::F32) => Some(KvType::F32),
-            Some(KvArg::F16) => Some(KvType::F16),
-            Some(KvArg::Q8_0) => Some(KvType::Q8_0),
+            Some(ty) => Some(ty.into()),
             None if args.exact => Some(KvType::F32),
             None => None,
         },
@@ -169,7 +165,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         guesses: args.guess_experts,
         prefer_cached: args.prefer_cached,
         trace: args.trace.clone(),
-        memories: None,
+        expert_stats: None,
     }
 }
 

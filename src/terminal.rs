@@ -299,9 +299,9 @@ pub(crate) fn streamed(
         100.0 * waited,
         if waited > 0.5 { "drive" } else { "compute" },
     );
-    let guessed = stats.foreseen + stats.wasted;
+    let guessed = stats.prefetch_hits + stats.prefetch_unused;
     if guessed > 0 {
-        text += &format!("; prefetch accuracy {} of {guessed}", stats.foreseen);
+        text += &format!("; prefetch accuracy {} of {guessed}", stats.prefetch_hits);
     }
     if let Some(agreement) = stats.agreement() {
         text += &format!(

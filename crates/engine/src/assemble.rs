@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cachalot_gguf::{Gguf, Metadata};
+use cachalot_gguf::{Gguf, KvType, Metadata};
 use cachalot_kernels::{Cpu, Tier};
-use cachalot_model::{ExpertGroups, KvType, Logits, Model};
+use cachalot_model::{ExpertGroups, Logits, Model};
 use cachalot_plan::Stream;
 use cachalot_plan::fit::headroom;
 use cachalot_store::Weights;
@@ -65,7 +65,7 @@ pub struct Options {
     /// Where to write down which experts are picked.
     pub trace: Option<PathBuf>,
     /// The folder that remembers, from run to run, which experts were popular.
-    pub memories: Option<PathBuf>,
+    pub expert_stats: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -84,7 +84,7 @@ impl Default for Options {
             guesses: false,
             prefer_cached: false,
             trace: None,
-            memories: None,
+            expert_stats: None,
         }
     }
 }

@@ -29,8 +29,9 @@ pub use sampling::{PARAMETERS, Parameter, Sampling};
 pub use session::{Ending, Event, Request, Session};
 pub use stream::Streaming;
 
+pub use cachalot_gguf::KvType;
 pub use cachalot_kernels::{Tier, TierName};
-pub use cachalot_model::{ExpertGroups, Groups, KvType};
+pub use cachalot_model::{ExpertGroups, Groups};
 pub use cachalot_plan::Stream;
 pub use cachalot_plan::probe::system as machine;
 pub use cachalot_store::{CacheStats, ReadRate};

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cachalot_gguf::{Metadata, TensorInfo};
+use cachalot_gguf::{KvType, Metadata, TensorInfo};
 use cachalot_kernels::Cpu;
-use cachalot_model::{Config, Experts, KvType, Model, ModelOptions, Resident, Streamed, Traced};
+use cachalot_model::{Config, Experts, Model, ModelOptions, Resident, Streamed, Traced};
 use cachalot_plan::fit::{fit, headroom};
-use cachalot_plan::{CacheType, Demand, Fit, Mode, Room, Stream, Wish};
+use cachalot_plan::{Demand, Fit, Mode, Room, Stream, Wish};
 use cachalot_store::{CacheOptions, Placement, Reader, Weights};
 
 use crate::assemble::{Options, Source};
@@ -35,11 +35,7 @@ pub struct Placed {
 impl Placed {
     /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
-        match self.fit.cache_type {
-            CacheType::F32 => KvType::F32,
-            CacheType::F16 => KvType::F16,
-            CacheType::Q8_0 => KvType::Q8_0,
-        }
+        self.fit.cache_type
     }
 
     /// Reads mapped files that are not in memory, if all of them have room beside everything else.
@@ -67,11 +63,7 @@ pub fn wish<'a>(options: &Options, mut files: impl Iterator<Item = &'a Path>) ->
     let in_memory = options.stream == Stream::Auto && files.all(machine::is_memory);
     Wish {
         context: options.context.map(|tokens| tokens as u64),
-        cache_type: options.kv_type.map(|ty| match ty {
-            KvType::F32 => CacheType::F32,
-            KvType::F16 => CacheType::F16,
-            KvType::Q8_0 => CacheType::Q8_0,
-        }),
+        cache_type: options.kv_type,
         stream: if in_memory { Stream::Never } else { options.stream },
     }
 }
@@ -143,18 +135,19 @@ fn placed(
     let routed = fit.routed_ram + fit.routed_disk;
     drop(weights);
     let mut reader = Reader::start().map_err(|e| Error::Reader { source: e })?;
-    let (weights, rate) = Weights::open_streamed(&path, &mut reader, &mut go_on)?;
+    let (weights, rate) =
+        Weights::open_streamed(&path, &mut reader, &|name| config.tensor_use(name), &mut go_on)?;
     let experts = config.experts.as_ref().ok_or(cachalot_model::Error::NoExperts)?;
     let cache = CacheOptions {
-        guesses: options.guesses,
+        prefetch: options.guesses,
         ..CacheOptions::new(cache, config.dense_layers, experts.count, experts.used)
     };
-    let mut streamed = Streamed::bind(&weights, &config, reader, &cache)?;
+    let mut streamed = Streamed::bind(&weights, &config.expert_shape(), reader, &cache)?;
     if options.prefer_cached {
-        streamed.prefer_cached();
+        streamed.route_cache_aware();
     }
-    if let Some(folder) = &options.memories {
-        streamed.remember(folder.join(memory_name(&weights, &path)));
+    if let Some(folder) = &options.expert_stats {
+        streamed.load_expert_stats(folder.join(memory_name(&weights, &path)));
     }
     let (monitor, is_locked) = (streamed.monitor(), streamed.is_locked());
     let streaming = Some(Streaming { monitor, rate, is_locked, routed });
@@ -200,11 +193,11 @@ fn load(
         (Some(path), experts) => {
             let inner = match experts {
                 Some(experts) => experts,
-                None => Box::new(Resident::bind(weights, config, 0..config.layers)?),
+                None => Box::new(Resident::bind(weights, &config.expert_shape())?),
             };
             let file =
                 File::create(path).map_err(|source| Error::Trace { path: path.clone(), source })?;
-            Box::new(Traced::new(inner, config, file)?)
+            Box::new(Traced::new(inner, &config.expert_shape(), file)?)
         }
     };
     Ok(Model::load_with_experts(weights, cpu, model_options, experts)?)

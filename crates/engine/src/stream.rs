@@ -39,7 +39,7 @@ impl Streaming {
     /// brink, the system would take pages of this very process.
     pub(crate) fn relieve(&self, available: u64, headroom: u64) {
         if available < headroom / 2 {
-            self.monitor.give_back(headroom - available);
+            self.monitor.release(headroom - available);
         }
     }
 }
@@ -74,8 +74,8 @@ mod tests {
     fn memory_is_given_back_at_the_brink_only() {
         let streaming = streaming(2e9);
         streaming.relieve(600, 1000);
-        assert_eq!(streaming.monitor.unwanted(), 0, "there is enough");
+        assert_eq!(streaming.monitor.reclaim_target(), 0, "there is enough");
         streaming.relieve(300, 1000);
-        assert_eq!(streaming.monitor.unwanted(), 700, "up to the headroom");
+        assert_eq!(streaming.monitor.reclaim_target(), 700, "up to the headroom");
     }
 }

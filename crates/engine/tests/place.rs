@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cachalot_engine::KvType;
 use cachalot_engine::{Options, Source, Stream, place};
 use cachalot_kernels::{Cpu, Tier};
-use cachalot_model::{KvType, Logits};
+use cachalot_model::Logits;
 use cachalot_plan::Mode;
 
 const CALF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");

@@ -13,6 +13,7 @@
 mod cursor;
 mod error;
 mod header;
+mod kv_type;
 mod read;
 pub mod split;
 mod tensor;
@@ -22,6 +23,7 @@ pub mod write;
 
 pub use error::Error;
 pub use header::Gguf;
+pub use kv_type::KvType;
 pub use tensor::TensorInfo;
 pub use types::TensorType;
 pub use value::{Array, Metadata, Optional, Value};

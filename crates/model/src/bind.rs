@@ -2,7 +2,7 @@
 
 use cachalot_gguf::TensorType;
 use cachalot_kernels::{Format, Matrix};
-use cachalot_store::{Bytes, Stack, Tensor, Weights};
+use cachalot_store::{Bytes, StackedExperts, Tensor, Weights};
 
 use crate::Error;
 
@@ -10,7 +10,6 @@ use crate::Error;
 #[derive(Clone, Copy)]
 pub(crate) struct Binder<'a> {
     weights: &'a Weights,
-    arch: &'static str,
 }
 
 /// A matrix whose bytes fit its shape; one or many of equal shape, one after the other.
@@ -26,7 +25,7 @@ pub(crate) struct Weight {
 
 /// Matrices of equal shape whose bytes are elsewhere until they are needed.
 #[derive(Clone, Debug)]
-pub(crate) struct Elsewhere {
+pub(crate) struct StreamedMatrix {
     format: Format,
     rows: usize,
     cols: usize,
@@ -34,8 +33,8 @@ pub(crate) struct Elsewhere {
 }
 
 impl<'a> Binder<'a> {
-    pub(crate) fn new(weights: &'a Weights, arch: &'static str) -> Self {
-        Self { weights, arch }
+    pub(crate) fn new(weights: &'a Weights) -> Self {
+        Self { weights }
     }
 
     /// Whether the file has this tensor.
@@ -72,24 +71,24 @@ impl<'a> Binder<'a> {
     }
 
     /// As [`Binder::experts`], of weights that are streamed: what they are, and where they lie.
-    pub(crate) fn experts_elsewhere(
+    pub(crate) fn streamed_experts(
         &self,
         name: &str,
         count: usize,
         rows: usize,
         cols: usize,
-    ) -> Result<(Elsewhere, Stack), Error> {
+    ) -> Result<(StreamedMatrix, StackedExperts), Error> {
         let (_, format) = self.checked(name, (count, rows, cols))?;
         let matrix = |source| Error::Matrix { tensor: name.to_owned(), source };
         let bytes = format.row_bytes(cols).unwrap_or(0).saturating_mul(rows);
-        let stack = self.weights.stack(name, count)?;
+        let stack = self.weights.stacked_experts(name, count)?;
         if bytes != stack.slice_bytes() {
             let found = stack.slice_bytes();
             let error =
                 cachalot_kernels::Error::Bytes { format, rows, cols, expected: bytes, found };
             return Err(matrix(error));
         }
-        Ok((Elsewhere { format, rows, cols, scales: self.scales(name, count)? }, stack))
+        Ok((StreamedMatrix { format, rows, cols, scales: self.scales(name, count)? }, stack))
     }
 
     fn bind(
@@ -138,7 +137,10 @@ impl<'a> Binder<'a> {
     }
 
     fn tensor(&self, name: &str) -> Result<&'a Tensor, Error> {
-        let missing = || Error::MissingTensor { tensor: name.to_owned(), arch: self.arch };
+        let missing = || Error::MissingTensor {
+            tensor: name.to_owned(),
+            arch: self.weights.metadata().arch().unwrap_or_default().to_owned(),
+        };
         self.weights.tensor(name).ok_or_else(missing)
     }
 
@@ -215,7 +217,7 @@ impl Weight {
     }
 }
 
-impl Elsewhere {
+impl StreamedMatrix {
     /// Matrix `index`, an expert's, whose bytes these are, for a batch of so many tokens.
     ///
     /// # Panics
@@ -225,16 +227,6 @@ impl Elsewhere {
             .unwrap_or_else(|error| unreachable!("checked when it was bound: {error}"))
             .scaled(scale(&self.scales, index))
             .coarse(tokens)
-    }
-
-    /// Rows of each matrix.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns of each matrix.
-    pub(crate) fn cols(&self) -> usize {
-        self.cols
     }
 }
 

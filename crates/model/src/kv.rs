@@ -5,53 +5,19 @@
 //! so that pages of a context that is never filled are never touched.
 
 use std::fmt;
-use std::str::FromStr;
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::Format;
 use cachalot_kernels::attention::Latent;
 
 use crate::{Error, StageCache};
 
-/// How the cache stores its numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvType {
-    /// 4 bytes a number: for comparisons.
-    F32,
-    /// 2 bytes a number.
-    #[default]
-    F16,
-    /// 34 bytes for 32 numbers.
-    Q8_0,
-}
-
-impl KvType {
-    pub(crate) fn format(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::F16 => Format::F16,
-            Self::Q8_0 => Format::Q8_0,
-        }
-    }
-}
-
-impl fmt::Display for KvType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Q8_0 => "q8_0",
-        })
-    }
-}
-
-impl FromStr for KvType {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        [Self::F32, Self::F16, Self::Q8_0]
-            .into_iter()
-            .find(|kind| kind.to_string() == name)
-            .ok_or_else(|| format!("no cache type `{name}`: use f32, f16 or q8_0"))
+/// The weight format with the same encoding.
+pub(crate) fn format(kv: KvType) -> Format {
+    match kv {
+        KvType::F32 => Format::F32,
+        KvType::F16 => Format::F16,
+        KvType::Q8_0 => Format::Q8_0,
     }
 }
 
@@ -113,7 +79,7 @@ impl LatentRows {
         (width, values): (usize, usize),
         capacity: usize,
     ) -> Result<Self, Error> {
-        let format = kind.format();
+        let format = format(kind);
         let row_bytes = format.row_bytes(width).ok_or(Error::CacheType { width, kind })?;
         let bytes = row_bytes.saturating_mul(capacity);
         let total = bytes.saturating_mul(layers);
@@ -159,8 +125,7 @@ mod tests {
             assert!(row.iter().zip(&out).all(|(a, b)| (a - b).abs() <= error), "{kind}");
             rows.load(1, 3, &mut out);
             assert!(out.iter().all(|&x| x == 0.0), "{kind}");
-            assert_eq!(rows.rows(1, 3).bytes.len(), 3 * kind.format().row_bytes(96).unwrap());
-            assert_eq!(kind.to_string().parse(), Ok(kind));
+            assert_eq!(rows.rows(1, 3).bytes.len(), 3 * format(kind).row_bytes(96).unwrap());
         }
     }
 
@@ -168,7 +133,7 @@ mod tests {
     fn impossible_caches_are_refused() {
         let error = |kind, capacity| LatentRows::new(kind, 61, (48, 32), capacity).err();
         let text = error(KvType::Q8_0, 1).unwrap().to_string();
-        assert_eq!(text, "rows of 48 numbers cannot be stored as q8_0: take f16 for the cache");
+        assert_eq!(text, "rows of 48 numbers cannot be stored as q8_0: use f16 for the KV cache");
         assert!(matches!(error(KvType::F16, usize::MAX), Some(Error::CacheMemory { .. })));
         assert!(matches!(error(KvType::F16, 1 << 50), Some(Error::CacheMemory { .. })));
     }

@@ -25,27 +25,34 @@
 mod arch;
 mod bind;
 mod error;
+mod experts;
 mod kv;
+mod mlp;
 mod model;
-mod picks;
-pub mod reference;
 mod rope;
+mod routing;
+mod rows;
 mod scratch;
-mod traced;
 
 use std::any::Any;
 use std::ops::Range;
 
-use cachalot_kernels::{Cpu, Inputs, Matrix};
+use cachalot_gguf::KvType;
+use cachalot_kernels::{Cpu, Inputs};
 
-pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups, Scaling};
-pub use arch::deepseek2::resident::Resident;
-pub use arch::deepseek2::streamed::Streamed;
+pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups};
+#[cfg(feature = "oracle")]
+pub use arch::deepseek2::reference;
 pub use error::Error;
-pub use kv::{KvCache, KvType};
+pub use experts::ExpertShape;
+pub use experts::resident::Resident;
+pub use experts::streamed::Streamed;
+pub use experts::traced::Traced;
+pub use kv::KvCache;
+pub use mlp::Mlp;
 pub use model::{Logits, Model, ModelOptions};
-pub use picks::{Group, Picks};
-pub use traced::Traced;
+pub use rope::Scaling;
+pub use routing::{ExpertBatch, Routing};
 
 /// What a [`Stage`] remembers of one sequence: made by [`Stage::cache`], understood by that stage
 /// alone, freed by being dropped.
@@ -70,7 +77,7 @@ pub trait Stage: Send {
     /// The first token stands at position `past`; the cache holds the positions before it and gets
     /// those of the batch, in place of whatever was stored there.
     ///
-    /// `go_on` is called after every layer; once it returns `false` the stage stops at its earliest
+    /// `keep_going` is called after every layer; once it returns `false` the stage stops at its earliest
     /// convenience.
     ///
     /// # Errors
@@ -84,7 +91,7 @@ pub trait Stage: Send {
         cache: &mut StageCache,
         past: usize,
         hidden: &mut [f32],
-        go_on: &mut dyn FnMut() -> bool,
+        keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error>;
 }
 
@@ -93,8 +100,8 @@ pub trait Stage: Send {
 /// The router's choice is told as early as possible, so that whatever must be fetched arrives while
 /// the shared expert is computed.
 pub trait Experts: Send {
-    /// The router of `layer` has chosen; [`Experts::apply`] follows with the same picks.
-    fn request(&mut self, layer: usize, picks: &Picks);
+    /// The router of `layer` has chosen; [`Experts::apply`] follows with the same routing.
+    fn request(&mut self, layer: usize, routing: &Routing);
 
     /// Adds to each row of `out` `[tokens, hidden]` the weighted outputs of the experts picked for
     /// the row of `x` `[tokens, hidden]`, and the output of the `shared` expert with weight 1.
@@ -110,41 +117,30 @@ pub trait Experts: Send {
         cpu: &Cpu,
         layer: usize,
         x: &mut Inputs,
-        picks: &Picks,
+        routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
     ) -> Result<(), Error>;
 
     /// The experts that `layer` will probably ask for, guessed before its turn. Demand comes first.
-    fn hint(&mut self, layer: usize, guesses: &Picks) {
-        let _ = (layer, guesses);
+    fn prefetch(&mut self, layer: usize, prefetches: &Routing) {
+        let _ = (layer, prefetches);
     }
 
-    /// Whether guesses are worth computing.
-    fn wants_hints(&self) -> bool {
+    /// Whether prefetches are worth computing.
+    fn wants_prefetch(&self) -> bool {
         false
     }
 
     /// Whether routers are to prefer experts that are at hand. This changes results, so nobody does
     /// that unasked.
-    fn wants_preference(&self) -> bool {
+    fn is_cache_aware(&self) -> bool {
         false
     }
 
     /// Whether an expert is at hand, without reading or asking others.
-    fn is_at_hand(&self, layer: usize, expert: usize) -> bool {
+    fn is_resident(&self, layer: usize, expert: usize) -> bool {
         let _ = (layer, expert);
         true
     }
-}
-
-/// A gated feed-forward network: `down · (silu(gate · x) * (up · x))`.
-#[derive(Clone, Copy, Debug)]
-pub struct Mlp<'a> {
-    /// `[width, hidden]`.
-    pub gate: Matrix<'a>,
-    /// `[width, hidden]`.
-    pub up: Matrix<'a>,
-    /// `[hidden, width]`.
-    pub down: Matrix<'a>,
 }

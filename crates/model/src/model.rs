@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::{Columns, Cpu, Inputs, Product};
 use cachalot_store::Weights;
 
 use crate::arch::deepseek2::config::ExpertGroups;
-use crate::arch::deepseek2::norm_rows;
 use crate::arch::{self, Parts};
 use crate::bind::Weight;
-use crate::scratch::grown;
-use crate::{Config, Error, Experts, KvCache, KvType, Stage};
+use crate::rows::norm_rows;
+use crate::scratch::ensure_len;
+use crate::{Config, Error, Experts, KvCache, Stage};
 
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug)]
@@ -164,11 +165,11 @@ impl Model {
         for batch in tokens.chunks(self.micro_batch) {
             let layers = self.config.layers;
             let mut layer = 0;
-            let go_on = &mut || {
+            let keep_going = &mut || {
                 layer += 1;
                 progress(done + batch.len() * layer / layers)
             };
-            self.through_stages(cache, batch, go_on)?;
+            self.through_stages(cache, batch, keep_going)?;
             done += batch.len();
             let wanted = match logits {
                 Logits::None => 0,
@@ -198,15 +199,15 @@ impl Model {
         &mut self,
         cache: &mut KvCache,
         batch: &[u32],
-        go_on: &mut dyn FnMut() -> bool,
+        keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
         let width = self.config.hidden;
-        let hidden = grown(&mut self.hidden, batch.len() * width);
+        let hidden = ensure_len(&mut self.hidden, batch.len() * width);
         for (&token, row) in batch.iter().zip(hidden.chunks_exact_mut(width)) {
             self.embedding.matrix().row(token as usize, row);
         }
         for (stage, part) in self.stages.iter_mut().zip(&mut cache.parts) {
-            stage.forward(part, cache.len, hidden, go_on)?;
+            stage.forward(part, cache.len, hidden, keep_going)?;
         }
         cache.len += batch.len();
         Ok(())
@@ -220,7 +221,7 @@ impl Model {
         let (width, vocabulary) = (self.config.hidden, self.head.rows());
         let hidden = &self.hidden[(tokens - wanted) * width..tokens * width];
         norm_rows(hidden, &self.norm, self.config.epsilon, &mut self.x);
-        let logits = grown(&mut self.logits, end * vocabulary);
+        let logits = ensure_len(&mut self.logits, end * vocabulary);
         let columns = Columns::Range { start: 0, len: wanted };
         let head = Product { matrix: self.head.matrix(), columns };
         self.cpu.multiply(&mut self.x, &[head], &mut logits[(end - wanted) * vocabulary..]);

@@ -3,7 +3,24 @@
 //! DeepSeek rotates adjacent pairs `(x[2i], x[2i+1])`. Angles are computed in f64: at position
 //! 100,000 an f32 product of position and frequency is off by a hundredth of a turn.
 
-use crate::arch::deepseek2::config::Scaling;
+/// Change of the rotations' frequencies for contexts longer than trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)] // the names are those of the paper and of the keys
+pub enum Scaling {
+    /// None.
+    None,
+    /// All frequencies divided by a factor.
+    Linear { factor: f32 },
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071).
+    Yarn {
+        factor: f32,
+        original_context: usize,
+        beta_fast: f32,
+        beta_slow: f32,
+        /// 0.1 · `mscale_all_dim`.
+        log_multiplier: f32,
+    },
+}
 
 /// Angular frequencies of the rotated pairs, in radians per token.
 #[derive(Debug)]

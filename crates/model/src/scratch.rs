@@ -2,7 +2,7 @@
 
 /// The first `len` numbers of a buffer that grows when needed and never shrinks. Their values are
 /// whatever they were: the caller overwrites them all.
-pub(crate) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(crate) fn ensure_len(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }
@@ -13,19 +13,19 @@ pub(crate) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 ///
 /// Work lists borrow weights and inputs for the length of one call, but their memory shall last.
 /// Collecting a vector's own iterator reuses its allocation when the element types have one layout.
-pub(crate) fn emptied<T, U>(mut list: Vec<T>) -> Vec<U> {
+pub(crate) fn recycle<T, U>(mut list: Vec<T>) -> Vec<U> {
     list.clear();
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Every row of a batch, each with weight 1.
 #[derive(Debug, Default)]
-pub(crate) struct Everyone {
+pub(crate) struct AllRows {
     indices: Vec<u32>,
     ones: Vec<f32>,
 }
 
-impl Everyone {
+impl AllRows {
     /// The rows `0..count` and their weights.
     pub(crate) fn of(&mut self, count: usize) -> (&[u32], &[f32]) {
         let len = self.indices.len();
@@ -46,7 +46,7 @@ mod tests {
         let mut list: Vec<&str> = Vec::with_capacity(10);
         let memory = list.as_ptr();
         list.push("a");
-        let list: Vec<&'static str> = emptied(list);
+        let list: Vec<&'static str> = recycle(list);
         assert!(list.is_empty() && list.capacity() == 10 && list.as_ptr() == memory);
     }
 }

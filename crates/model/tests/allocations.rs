@@ -7,8 +7,9 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{KvType, Logits, Model, ModelOptions};
+use cachalot_model::{Logits, Model, ModelOptions};
 
 struct Counting;
 

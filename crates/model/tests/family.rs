@@ -3,8 +3,9 @@
 
 mod common;
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{KvType, Logits, Model, ModelOptions, reference};
+use cachalot_model::{Logits, Model, ModelOptions, reference};
 use common::{Exact, File, distance};
 
 const HIDDEN: u64 = 64;

@@ -3,9 +3,9 @@
 
 mod common;
 
-use cachalot_gguf::{TensorInfo, TensorType, Value};
+use cachalot_gguf::{KvType, TensorInfo, TensorType, Value};
 use cachalot_kernels::Tier;
-use cachalot_model::{KvType, Logits, Model, ModelOptions};
+use cachalot_model::{Logits, Model, ModelOptions};
 use common::File;
 use proptest::prelude::*;
 
@@ -56,7 +56,7 @@ fn missing_tensors_are_named() {
     for name in names {
         let text = error(|file| file.remove(name));
         let expected =
-            format!("the file has no tensor `{name}`: is it a complete deepseek2 model?");
+            format!("the tensor `{name}` is missing: is this a complete deepseek2 model?");
         assert_eq!(text, expected);
     }
 }
@@ -90,7 +90,7 @@ fn formats_without_kernels_are_named() {
     });
     assert_eq!(
         text,
-        "tensor `blk.0.ffn_up.weight` is stored as IQ2_K, for which there are no kernels: only \
+        "tensor `blk.0.ffn_up.weight` has the type IQ2_K, which is not supported: only \
          ik_llama.cpp knows this form; get the model in another quantization"
     );
 }
@@ -102,7 +102,7 @@ fn too_many_active_experts_are_refused() {
     let error = Model::load(&common::open("nano-iq-mix.gguf"), &cpu, &options).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "17 active experts per token were asked for; this model has 1 to 16"
+        "17 active experts per token were requested; this model supports 1 to 16"
     );
 }
 

@@ -5,8 +5,9 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::{Cpu, Inputs, Tier};
-use cachalot_model::{Error, Experts, KvType, Logits, Mlp, Model, ModelOptions, Picks, Resident};
+use cachalot_model::{Error, Experts, Logits, Mlp, Model, ModelOptions, Resident, Routing};
 use cachalot_store::{Placement, Weights};
 
 const NANO: &str = "nano-ud-q2_k_xl.gguf";
@@ -134,7 +135,7 @@ fn impossible_calls_are_refused_before_anything_is_computed() {
         let result = model.forward(&mut cache, tokens, Logits::Last, &mut |_| true);
         result.unwrap_err().to_string()
     };
-    assert_eq!(fails(&[1, 640]), "there is no token 640: the vocabulary has 640");
+    assert_eq!(fails(&[1, 640]), "token 640 is not in the vocabulary of 640 tokens");
     let full = "the context holds 4 tokens, 0 of them in use: 5 more do not fit";
     assert_eq!(fails(&[0; 5]), full);
     let error = model.cache(1 << 50, KvType::F16).unwrap_err().to_string();
@@ -148,9 +149,9 @@ struct Told {
 }
 
 impl Experts for Told {
-    fn request(&mut self, layer: usize, picks: &Picks) {
-        self.log.lock().unwrap().push(format!("request {layer} {}", picks.of(0).0.len()));
-        self.inner.request(layer, picks);
+    fn request(&mut self, layer: usize, routing: &Routing) {
+        self.log.lock().unwrap().push(format!("request {layer} {}", routing.of(0).0.len()));
+        self.inner.request(layer, routing);
     }
 
     fn apply(
@@ -158,19 +159,19 @@ impl Experts for Told {
         cpu: &Cpu,
         layer: usize,
         x: &mut Inputs,
-        picks: &Picks,
+        routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
     ) -> Result<(), Error> {
         self.log.lock().unwrap().push(format!("apply {layer}"));
-        self.inner.apply(cpu, layer, x, picks, shared, out)
+        self.inner.apply(cpu, layer, x, routing, shared, out)
     }
 
-    fn hint(&mut self, layer: usize, guesses: &Picks) {
-        self.log.lock().unwrap().push(format!("hint {layer} {}", guesses.of(0).0.len()));
+    fn prefetch(&mut self, layer: usize, prefetches: &Routing) {
+        self.log.lock().unwrap().push(format!("prefetch {layer} {}", prefetches.of(0).0.len()));
     }
 
-    fn wants_hints(&self) -> bool {
+    fn wants_prefetch(&self) -> bool {
         true
     }
 }
@@ -181,7 +182,7 @@ fn experts_elsewhere_are_told_in_time_and_hints_change_nothing() {
     let options = ModelOptions { experts: Some(2), ..ModelOptions::default() };
     let mut plain = Model::load(&weights, &cpu, &options).unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
-    let inner = Resident::bind(&weights, plain.config(), 0..3).unwrap();
+    let inner = Resident::bind(&weights, &plain.config().expert_shape()).unwrap();
     let told = Box::new(Told { inner, log: Arc::clone(&log) });
     let mut model = Model::load_with_experts(&weights, &cpu, &options, told).unwrap();
     let run = |model: &mut Model| {
@@ -189,7 +190,7 @@ fn experts_elsewhere_are_told_in_time_and_hints_change_nothing() {
         forward(model, &mut cache, &[5])
     };
     assert!(run(&mut model) == run(&mut plain));
-    let expected = ["request 1 2", "hint 2 2", "apply 1", "request 2 2", "apply 2"];
+    let expected = ["request 1 2", "prefetch 2 2", "apply 1", "request 2 2", "apply 2"];
     assert_eq!(*log.lock().unwrap(), expected);
 }
 

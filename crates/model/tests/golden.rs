@@ -13,8 +13,9 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{KvType, ModelOptions};
+use cachalot_model::ModelOptions;
 use cachalot_store::{Placement, Weights};
 use common::{Distance, Exact};
 

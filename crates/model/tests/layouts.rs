@@ -75,18 +75,18 @@ fn key_and_value_projections_may_be_joined_apart_or_both() {
 
 #[test]
 fn gate_and_up_of_experts_may_be_one_tensor() {
-    let apart = nano();
-    let mut merged = apart.clone();
+    let separate = nano();
+    let mut merged = separate.clone();
     for layer in 1..LAYERS {
         let name = |part: &str| format!("blk.{layer}.ffn_{part}_exps.weight");
-        let (gate, up) = (apart.numbers(&name("gate")), apart.numbers(&name("up")));
+        let (gate, up) = (separate.numbers(&name("gate")), separate.numbers(&name("up")));
         let experts = gate.chunks(256 * 256).zip(up.chunks(256 * 256));
         let both: Vec<f32> = experts.flat_map(|(g, u)| [g, u].concat()).collect();
         merged.remove(&name("gate"));
         merged.remove(&name("up"));
         merged.put(&name("gate_up"), &[256, 512, 16], &both);
     }
-    assert_same(&apart, &merged);
+    assert_same(&separate, &merged);
 }
 
 #[test]
@@ -114,13 +114,13 @@ fn tensors_may_have_scales_of_their_own() {
 
 #[test]
 fn without_a_head_the_embedding_is_it_and_predicting_layers_are_ignored() {
-    let mut apart = nano();
-    let embedding = apart.numbers("token_embd.weight");
-    apart.put("output.weight", &[256, 640], &embedding);
-    let mut tied = apart.clone();
+    let mut separate = nano();
+    let embedding = separate.numbers("token_embd.weight");
+    separate.put("output.weight", &[256, 640], &embedding);
+    let mut tied = separate.clone();
     tied.remove("output.weight");
     tied.set("deepseek2.block_count", 4u32);
     tied.set("deepseek2.nextn_predict_layers", 1u32);
     tied.put("blk.3.nextn.enorm.weight", &[256], &[1.0; 256]);
-    assert_same(&apart, &tied);
+    assert_same(&separate, &tied);
 }

@@ -8,9 +8,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Config, KvType, Logits, Model, ModelOptions, Streamed};
-use cachalot_store::{CacheOptions, ReadRate, Reader, Weights};
+use cachalot_model::{Config, Logits, Model, ModelOptions, Streamed};
+use cachalot_store::{CacheOptions, Placement, ReadRate, Reader, Weights};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter,
@@ -54,11 +55,13 @@ fn run() -> (Vec<f32>, ReadRate, bool) {
     let options = ModelOptions::default();
     let mut reader = Reader::start().unwrap();
     let path = common::fixture(FILE);
-    let (weights, rate) = Weights::open_streamed(path, &mut reader, &mut |_, _| true).unwrap();
-    let config = Config::of(&weights, &options).unwrap();
+    let config = Config::of(&Weights::open(&path, Placement::Mapped).unwrap(), &options).unwrap();
+    let tensor_use = |name: &str| config.tensor_use(name);
+    let opened = Weights::open_streamed(path, &mut reader, &tensor_use, &mut |_, _| true);
+    let (weights, rate) = opened.unwrap();
     let experts = config.experts.clone().unwrap();
     let cache = CacheOptions::new(200 << 10, config.dense_layers, experts.count, experts.used);
-    let experts = Streamed::bind(&weights, &config, reader, &cache).unwrap();
+    let experts = Streamed::bind(&weights, &config.expert_shape(), reader, &cache).unwrap();
     let is_locked = experts.is_locked();
     let cpu = common::cpu(2, Tier::detect());
     let mut model = Model::load_with_experts(&weights, &cpu, &options, Box::new(experts)).unwrap();

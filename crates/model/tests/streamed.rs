@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Config, KvType, Logits, Model, ModelOptions, Resident, Streamed, Traced};
+use cachalot_model::{Config, Logits, Model, ModelOptions, Resident, Streamed, Traced};
 use cachalot_store::trace::Trace;
 use cachalot_store::{CacheOptions, Monitor, Placement, ReadFunction, Reader, Weights};
 
@@ -25,7 +26,7 @@ fn tokens(n: u32) -> Vec<u32> {
 
 /// A model whose experts have a cache of `budget` bytes.
 fn streamed(name: &str, reader: Reader, budget: u64, options: &ModelOptions) -> (Model, Monitor) {
-    let cache = |plain| CacheOptions { budget, patience: Duration::from_secs(20), ..plain };
+    let cache = |plain| CacheOptions { budget, stall_timeout: Duration::from_secs(20), ..plain };
     streamed_with(&common::fixture(name), reader, &cache, &|_| {}, options)
 }
 
@@ -38,11 +39,11 @@ fn streamed_with(
     options: &ModelOptions,
 ) -> (Model, Monitor) {
     let mut reader = reader;
-    let (weights, _) = Weights::open_streamed(path, &mut reader, &mut |_, _| true).unwrap();
-    let config = Config::of(&weights, options).unwrap();
+    let (weights, config) = common::open_streamed(path, &mut reader, options);
     let experts = config.experts.clone().unwrap();
     let plain = CacheOptions::new(1, config.dense_layers, experts.count, experts.used);
-    let mut experts = Streamed::bind(&weights, &config, reader, &cache(plain)).unwrap();
+    let mut experts =
+        Streamed::bind(&weights, &config.expert_shape(), reader, &cache(plain)).unwrap();
     set(&mut experts);
     let monitor = experts.monitor();
     let cpu = common::cpu(2, Tier::detect());
@@ -55,10 +56,11 @@ fn run(model: &mut Model) -> Vec<f32> {
     let mut cache = model.cache(64, KvType::F16).unwrap();
     let all = tokens(50);
     let (prompt, rest) = all.split_at(30);
-    let mut go_on = |_| true;
-    let mut logits = model.forward(&mut cache, prompt, Logits::All, &mut go_on).unwrap().to_vec();
+    let mut keep_going = |_| true;
+    let mut logits =
+        model.forward(&mut cache, prompt, Logits::All, &mut keep_going).unwrap().to_vec();
     for batch in rest.chunk_by(|a, _| a % 3 != 0) {
-        logits.extend(model.forward(&mut cache, batch, Logits::All, &mut go_on).unwrap());
+        logits.extend(model.forward(&mut cache, batch, Logits::All, &mut keep_going).unwrap());
     }
     logits
 }
@@ -91,21 +93,28 @@ fn guesses_change_no_bit_and_are_read_once() {
         let options = ModelOptions::default();
         let cpu = common::cpu(2, Tier::detect());
         let expected = run(&mut Model::load(&common::open(name), &cpu, &options).unwrap());
-        let (mut foreseen, mut wasted) = (0, 0);
+        let (mut prefetch_hits, mut prefetch_unused) = (0, 0);
         for budget in [200 << 10, 900 << 10, 2 << 20] {
-            let cache = |plain| CacheOptions { budget, guesses: true, ..plain };
+            let cache = |plain| CacheOptions { budget, prefetch: true, ..plain };
             let path = common::fixture(name);
             let reader = Reader::start().unwrap();
             let (mut model, monitor) = streamed_with(&path, reader, &cache, &|_| {}, &options);
             for _ in 0..3 {
-                assert!(run(&mut model) == expected, "{name}, {budget} bytes, with guesses");
+                assert!(run(&mut model) == expected, "{name}, {budget} bytes, with prefetches");
             }
             let stats = monitor.stats();
-            (foreseen, wasted) = (foreseen + stats.foreseen, wasted + stats.wasted);
+            (prefetch_hits, prefetch_unused) =
+                (prefetch_hits + stats.prefetch_hits, prefetch_unused + stats.prefetch_unused);
             let most = 8 + stats.misses * 8 / 100;
-            assert!(stats.wasted <= most + 8, "what is read in vain is bounded: {stats:?}");
+            assert!(
+                stats.prefetch_unused <= most + 8,
+                "what is read in vain is bounded: {stats:?}"
+            );
         }
-        assert!(foreseen > 0, "{name}: some guesses are right ({wasted} were wrong)");
+        assert!(
+            prefetch_hits > 0,
+            "{name}: some prefetches are right ({prefetch_unused} were wrong)"
+        );
     }
 }
 
@@ -124,8 +133,9 @@ fn a_prompt_reads_each_of_its_experts_once() {
         // What the routers pick, from a run that has all experts in memory.
         let weights = common::open(FILES[1]);
         let config = Config::of(&weights, &options).unwrap();
-        let resident = Box::new(Resident::bind(&weights, &config, 0..config.layers).unwrap());
-        let traced = Traced::new(resident, &config, File::create(&trace).unwrap()).unwrap();
+        let resident = Box::new(Resident::bind(&weights, &config.expert_shape()).unwrap());
+        let traced =
+            Traced::new(resident, &config.expert_shape(), File::create(&trace).unwrap()).unwrap();
         let cpu = common::cpu(2, Tier::detect());
         let mut whole =
             Model::load_with_experts(&weights, &cpu, &options, Box::new(traced)).unwrap();
@@ -167,7 +177,7 @@ fn routers_that_prefer_what_is_cached_read_less_and_say_how_far_they_stray() {
     for preferring in [false, true] {
         let set = |experts: &mut Streamed| {
             if preferring {
-                experts.prefer_cached();
+                experts.route_cache_aware();
             }
         };
         let reader = Reader::start().unwrap();
@@ -178,7 +188,7 @@ fn routers_that_prefer_what_is_cached_read_less_and_say_how_far_they_stray() {
     let [plain, preferring] = seen[..] else { panic!("two runs") };
     assert_eq!(plain.agreement(), None, "nobody prefers anything unasked");
     let agreement = preferring.agreement().unwrap();
-    assert!((0.94..1.0).contains(&agreement), "{agreement} of the picks are the router's");
+    assert!((0.94..1.0).contains(&agreement), "{agreement} of the routing are the router's");
     assert!(preferring.misses < plain.misses, "{preferring:?} after {plain:?}");
 }
 
@@ -238,8 +248,9 @@ fn routing_is_written_down_whoever_has_the_experts() {
     let weights = common::open(FILES[1]);
     let options = ModelOptions { micro_batch: 16, ..ModelOptions::default() };
     let config = Config::of(&weights, &options).unwrap();
-    let resident = Box::new(Resident::bind(&weights, &config, 0..config.layers).unwrap());
-    let traced = Traced::new(resident, &config, File::create(&path).unwrap()).unwrap();
+    let resident = Box::new(Resident::bind(&weights, &config.expert_shape()).unwrap());
+    let traced =
+        Traced::new(resident, &config.expert_shape(), File::create(&path).unwrap()).unwrap();
     let cpu = common::cpu(2, Tier::detect());
     let mut model = Model::load_with_experts(&weights, &cpu, &options, Box::new(traced)).unwrap();
     let logits = run(&mut model);
@@ -257,7 +268,7 @@ fn routing_is_written_down_whoever_has_the_experts() {
 fn a_model_without_its_experts_in_memory_is_told_from_one_with_them() {
     let mut reader = Reader::start().unwrap();
     let path = common::fixture(FILES[0]);
-    let (weights, _) = Weights::open_streamed(&path, &mut reader, &mut |_, _| true).unwrap();
+    let (weights, _) = common::open_streamed(&path, &mut reader, &ModelOptions::default());
     let whole = common::open(FILES[0]);
     let elsewhere = weights.tensors().iter().filter(|tensor| tensor.bytes.is_empty()).count();
     assert_eq!(elsewhere, 2 * 3, "two layers of experts, three tensors each");

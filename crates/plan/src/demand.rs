@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use cachalot_gguf::{Array, Metadata, TensorInfo, TensorType, Value};
+use cachalot_gguf::{Array, KvType, Metadata, TensorInfo, TensorType, Value};
 use serde::Serialize;
 
 /// What part of a model a tensor belongs to.
@@ -119,16 +119,6 @@ pub struct Experts {
     pub groups_used: u64,
 }
 
-/// How the cache of keys and values stores a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
-pub enum CacheType {
-    F32,
-    F16,
-    /// 34 bytes for each 32 numbers.
-    Q8_0,
-}
-
 /// The cache of keys and values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cache {
@@ -142,11 +132,11 @@ pub struct Cache {
 impl Cache {
     /// Bytes that one token adds. Layers with a sliding window stop growing at some point; that is
     /// not considered.
-    pub fn bytes_per_token(&self, ty: CacheType) -> u64 {
+    pub fn bytes_per_token(&self, ty: KvType) -> u64 {
         let bytes = |numbers: &u64| match ty {
-            CacheType::F32 => numbers * 4,
-            CacheType::F16 => numbers * 2,
-            CacheType::Q8_0 => numbers.div_ceil(32) * 34,
+            KvType::F32 => numbers * 4,
+            KvType::F16 => numbers * 2,
+            KvType::Q8_0 => numbers.div_ceil(32) * 34,
         };
         self.vectors.iter().flatten().map(bytes).sum()
     }
@@ -476,9 +466,9 @@ mod tests {
         for layout in [Layout::Legacy, Layout::Absorbed] {
             let cache = demand(Shape::DEEPSEEK_V3, layout, TensorType::Q8_0).cache.unwrap();
             assert!(cache.latent);
-            assert_eq!(cache.bytes_per_token(CacheType::F32), 140_544);
-            assert_eq!(cache.bytes_per_token(CacheType::F16), 70_272);
-            assert_eq!(cache.bytes_per_token(CacheType::Q8_0), 37_332);
+            assert_eq!(cache.bytes_per_token(KvType::F32), 140_544);
+            assert_eq!(cache.bytes_per_token(KvType::F16), 70_272);
+            assert_eq!(cache.bytes_per_token(KvType::Q8_0), 37_332);
         }
     }
 
@@ -506,7 +496,7 @@ mod tests {
     fn grouped_query_caches() {
         let (mut metadata, mut tensors) = llama();
         let f16 = |metadata: &Metadata, tensors: &[TensorInfo]| {
-            Demand::of(metadata, tensors).cache.map(|cache| cache.bytes_per_token(CacheType::F16))
+            Demand::of(metadata, tensors).cache.map(|cache| cache.bytes_per_token(KvType::F16))
         };
         // 8 heads of 128 numbers, key and value, 2 bytes, 2 layers.
         assert_eq!(f16(&metadata, &tensors), Some(8 * 128 * 2 * 2 * 2));
@@ -589,6 +579,6 @@ mod tests {
         metadata.insert("llama.nextn_predict_layers", 0_u8);
         metadata.insert("llama.block_count", 1000_u32);
         let cache = Demand::of(&metadata, &tensors).cache.unwrap();
-        assert!(cache.bytes_per_token(CacheType::F32) > 0);
+        assert!(cache.bytes_per_token(KvType::F32) > 0);
     }
 }

@@ -1,11 +1,11 @@
 //! Every number of a prediction with the formula behind it, as rows of name, value, formula.
 
 use crate::classes::{EXPOSED, PROMPT_SPREAD};
-use crate::demand::CacheType;
 use crate::fit::{Mode, Tier};
 use crate::model::Model;
 use crate::predict::{Calibration, Locality, Prediction, What};
 use crate::{Machine, Plan, units};
+use cachalot_gguf::KvType;
 
 /// A number of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ fn sizes(model: &Model, plan: &Plan, row: &mut impl FnMut(&str, String, String))
     );
     row("routed experts", units::bytes(model.routed), experts);
     for (name, ty) in
-        [("keys and values in f16", CacheType::F16), ("keys and values in q8_0", CacheType::Q8_0)]
+        [("keys and values in f16", KvType::F16), ("keys and values in q8_0", KvType::Q8_0)]
     {
         let each = model.cache_bytes_per_token(ty);
         let formula =

@@ -7,10 +7,10 @@
 
 use serde::Serialize;
 
-use crate::demand::CacheType;
 use crate::machine::Machine;
 use crate::model::Model;
 use crate::units;
+use cachalot_gguf::KvType;
 
 /// Nobody gets a longer context without asking: its memory is rarely used, and is not free.
 pub const CONTEXT_DEFAULT_MAX: u64 = 32_768;
@@ -93,7 +93,7 @@ pub struct Wish {
     /// Tokens of context.
     pub context: Option<u64>,
     /// How the cache of keys and values stores numbers.
-    pub cache_type: Option<CacheType>,
+    pub cache_type: Option<KvType>,
     /// Whether experts are streamed.
     pub stream: Stream,
 }
@@ -139,7 +139,8 @@ pub struct Fit {
     /// Whether nobody asked for a context this short.
     pub context_reduced: bool,
     /// How keys and values are stored.
-    pub cache_type: CacheType,
+    #[serde(serialize_with = "as_variant")]
+    pub cache_type: KvType,
     /// Keys and values of a full context.
     pub kv: u64,
     /// Tokens of a prompt that are computed at once.
@@ -150,6 +151,11 @@ pub struct Fit {
     pub ram: u64,
     /// Graphics memory that all of this takes.
     pub vram: u64,
+}
+
+/// Files of plans have had the name of the variant.
+fn as_variant<S: serde::Serializer>(ty: &KvType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{ty:?}"))
 }
 
 /// Why a model does not fit, and how much is missing.
@@ -268,7 +274,7 @@ pub fn cache_min(model: &Model) -> u64 {
 #[derive(Clone, Copy)]
 struct Choice {
     context: u64,
-    cache_type: CacheType,
+    cache_type: KvType,
     reduced: bool,
 }
 
@@ -277,7 +283,7 @@ fn wanted(model: &Model, wish: Wish) -> impl Iterator<Item = Choice> {
     let context = wish.context.unwrap_or(model.context.min(CONTEXT_DEFAULT_MAX));
     let types = match wish.cache_type {
         Some(ty) => [Some(ty), None],
-        None => [Some(CacheType::F16), Some(CacheType::Q8_0)],
+        None => [Some(KvType::F16), Some(KvType::Q8_0)],
     };
     let reduced = wish.context.is_none() && context < model.context;
     types.into_iter().flatten().map(move |cache_type| Choice { context, cache_type, reduced })
@@ -294,7 +300,7 @@ fn most_tokens(
     if wish.context.is_some() || context_min >= most {
         return None;
     }
-    let cache_type = wish.cache_type.unwrap_or(CacheType::Q8_0);
+    let cache_type = wish.cache_type.unwrap_or(KvType::Q8_0);
     let at = |context| place(Choice { context, cache_type, reduced: true });
     let mut found = at(context_min)?;
     let (mut fits, mut too_many) = (context_min, most);
@@ -395,7 +401,7 @@ fn streamed(model: &Model, room: Room, least: u64, choice: Choice) -> Option<Fit
 fn misfit(model: &Model, room: Room, wish: Wish) -> Misfit {
     let name = model.name.clone();
     let context = wish.context.unwrap_or(CONTEXT_MIN.min(model.context));
-    let per_token = model.cache_bytes_per_token(wish.cache_type.unwrap_or(CacheType::Q8_0));
+    let per_token = model.cache_bytes_per_token(wish.cache_type.unwrap_or(KvType::Q8_0));
     let kv = per_token.saturating_mul(context);
     let buffers = model.buffers(MICRO_BATCH_MIN);
     let (weights, experts) = match wish.stream {
@@ -471,7 +477,7 @@ mod tests {
         let fit = fit(&r1(), ram(256), Wish::default()).unwrap();
         assert_eq!((fit.mode, fit.dense_in), (Mode::Resident, Tier::Ram));
         assert_eq!((fit.routed_ram, fit.routed_disk), (201 * GIB, 0));
-        assert_eq!((fit.context, fit.cache_type), (32_768, CacheType::F16));
+        assert_eq!((fit.context, fit.cache_type), (32_768, KvType::F16));
         assert!(fit.context_reduced, "the model has 163,840");
     }
 
@@ -483,11 +489,11 @@ mod tests {
             let fit = fit(&model, Room { ram, vram: 0, drive: true }, Wish::default()).unwrap();
             (matches!(fit.mode, Mode::Resident), fit.context, fit.cache_type)
         };
-        assert_eq!(at(70_272 * 32_768), (true, 32_768, CacheType::F16));
-        assert_eq!(at(70_272 * 32_768 - 1), (true, 32_768, CacheType::Q8_0));
-        assert_eq!(at(37_332 * 32_768 - 1), (true, 32_512, CacheType::Q8_0), "the most that fits");
-        assert_eq!(at(37_332 * 8192), (true, 8192, CacheType::Q8_0));
-        assert_eq!(at(0), (false, 32_768, CacheType::F16), "a little streaming, a whole context");
+        assert_eq!(at(70_272 * 32_768), (true, 32_768, KvType::F16));
+        assert_eq!(at(70_272 * 32_768 - 1), (true, 32_768, KvType::Q8_0));
+        assert_eq!(at(37_332 * 32_768 - 1), (true, 32_512, KvType::Q8_0), "the most that fits");
+        assert_eq!(at(37_332 * 8192), (true, 8192, KvType::Q8_0));
+        assert_eq!(at(0), (false, 32_768, KvType::F16), "a little streaming, a whole context");
     }
 
     #[test]

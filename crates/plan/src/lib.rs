@@ -29,8 +29,9 @@ pub mod shape;
 pub mod units;
 pub mod upgrade;
 
+pub use cachalot_gguf::KvType;
 pub use classes::Class;
-pub use demand::{Cache, CacheType, Demand, Group};
+pub use demand::{Cache, Demand, Group};
 pub use fit::{Fit, Misfit, Mode, Room, Stream, Tier, Wish};
 pub use identity::{Identity, Kind};
 pub use machine::Machine;

@@ -4,10 +4,10 @@
 //! that follows: they are nearly all of the bytes but few of those that a token reads, they may lie
 //! on a drive, and they are what a second graphics card takes over.
 
-use cachalot_gguf::{Metadata, TensorType};
+use cachalot_gguf::{KvType, Metadata, TensorType};
 use serde::Serialize;
 
-use crate::demand::{CacheType, Demand, Group, Usage};
+use crate::demand::{Demand, Group, Usage};
 
 /// Vectors of hidden length that a token of a micro-batch takes: residual, normed, queries of all
 /// heads, outputs of experts, and their quantized forms.
@@ -129,9 +129,9 @@ impl Model {
             heads: metadata.arch_u64("attention.head_count").unwrap_or(0),
             hidden: demand.hidden?,
             context: demand.context?,
-            cache_f32: cache.bytes_per_token(CacheType::F32),
-            cache_f16: cache.bytes_per_token(CacheType::F16),
-            cache_q8_0: cache.bytes_per_token(CacheType::Q8_0),
+            cache_f32: cache.bytes_per_token(KvType::F32),
+            cache_f16: cache.bytes_per_token(KvType::F16),
+            cache_q8_0: cache.bytes_per_token(KvType::Q8_0),
             cache_expanded: cache_expanded(metadata, layers.total),
             attention_flops: attention_flops(metadata, layers.total),
             decoding: Decoding::of(largest.map_or("", TensorType::name)),
@@ -139,11 +139,11 @@ impl Model {
     }
 
     /// Bytes that a token adds to the cache.
-    pub fn cache_bytes_per_token(&self, ty: CacheType) -> u64 {
+    pub fn cache_bytes_per_token(&self, ty: KvType) -> u64 {
         match ty {
-            CacheType::F32 => self.cache_f32,
-            CacheType::F16 => self.cache_f16,
-            CacheType::Q8_0 => self.cache_q8_0,
+            KvType::F32 => self.cache_f32,
+            KvType::F16 => self.cache_f16,
+            KvType::Q8_0 => self.cache_q8_0,
         }
     }
 

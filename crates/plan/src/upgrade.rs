@@ -6,12 +6,12 @@
 
 use serde::Serialize;
 
-use crate::demand::CacheType;
 use crate::fit::{Mode, Room, Wish};
 use crate::machine::{Machine, Memory};
 use crate::model::Model;
 use crate::predict::{Engine, Prediction, Range, What};
 use crate::{Plan, describe, gpus, plan};
+use cachalot_gguf::KvType;
 
 /// What kind of change it is, in the order of usual cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -242,8 +242,8 @@ fn settings<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Cha
             found.push(change(what, Effort::Setting, make).noted(note));
         }
     }
-    if now.is_none_or(|now| now.fit.cache_type == CacheType::F16) {
-        let make = |state: &mut State| state.wish.cache_type = Some(CacheType::Q8_0);
+    if now.is_none_or(|now| now.fit.cache_type == KvType::F16) {
+        let make = |state: &mut State| state.wish.cache_type = Some(KvType::Q8_0);
         let change = change("keys and values in q8_0", Effort::Setting, make);
         found.push(change.noted("--kv-type q8_0"));
     }

@@ -3,8 +3,8 @@
 
 use cachalot_plan::machine::{Drive, Machine};
 use cachalot_plan::{
-    CacheType, Class, Engine, Mode, Model, Plan, Runtime, Stream, Wish, catalogue, describe,
-    explain, gpus, plan, presets,
+    Class, Engine, KvType, Mode, Model, Plan, Runtime, Stream, Wish, catalogue, describe, explain,
+    gpus, plan, presets,
 };
 use proptest::prelude::*;
 
@@ -141,7 +141,7 @@ fn rate(any: &Any, change: impl FnOnce(&mut Machine)) -> f64 {
     let mut machine = any.machine.clone();
     change(&mut machine);
     // What a longer context takes is not there for experts, and more memory may mean a longer one.
-    let wish = Wish { context: Some(4096), cache_type: Some(CacheType::F16), stream: Stream::Auto };
+    let wish = Wish { context: Some(4096), cache_type: Some(KvType::F16), stream: Stream::Auto };
     plan(&machine, &model(any.quant), wish, Engine::default())
         .map_or(0.0, |plan| plan.prediction.decode(0).likely)
 }

@@ -1,4 +1,4 @@
-//! A handle to a run of bytes, cheap to clone, that keeps the memory behind it alive.
+//! A handle to a range of bytes, cheap to clone, that keeps the memory behind it alive.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::region::Region;
 
-/// Bytes of a tensor, or of anything else that lies in a region of memory.
+/// Bytes of a tensor, or of any other range of a region of memory.
 #[derive(Clone)]
 pub struct Bytes {
     region: Arc<Region>,
@@ -15,7 +15,7 @@ pub struct Bytes {
 
 impl Bytes {
     /// # Panics
-    /// If the range is not within the region: whoever described the region has checked it.
+    /// If the range is not within the region: the parser of the header has checked it.
     pub(crate) fn new(region: &Arc<Region>, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= region.len(), "{range:?} of a region");
         Self { region: Arc::clone(region), range }

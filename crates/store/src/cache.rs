@@ -1,12 +1,12 @@
-//! Experts in memory, read from their files when they are picked.
+//! The expert cache: experts in memory, read from their files when a router chooses them.
 //!
-//! The cache belongs to one thread, the one that computes. It hands frames of memory to a [`Reader`]
-//! and gets them back filled; between the two nobody else can see them. [`ExpertCache::request`] never
-//! waits; [`ExpertCache::wait`] does, for one expert, and reports what went wrong with it. A failed
-//! read leaves nothing behind: the next request for the expert reads it again.
+//! The cache belongs to the thread that computes. It hands frames of memory to a [`Reader`] and gets
+//! them back filled; in between no other thread can access them. [`ExpertCache::request`] never waits;
+//! [`ExpertCache::wait`] waits for one expert and returns its error. A failed read leaves no trace: the
+//! next request for the expert reads it again.
 
-mod guesses;
-mod warmth;
+mod prefetch;
+mod prewarm;
 
 use std::io;
 use std::path::PathBuf;
@@ -15,91 +15,91 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::io::{CAPACITY, Done, Read, ReadFile, Reader, Urgency, skipped};
+use crate::io::{CAPACITY, Done, Priority, Read, ReadFile, Reader, skipped};
 use crate::policy::{Frequency, Policy};
 use crate::residency::{Frames, Place, Residency};
 use crate::slab::Slot;
-use guesses::Guesses;
+use prefetch::Prefetches;
 
 /// Slices of an expert: gate, up and down, or gate and up in one, and down.
 pub const SLICES_MAX: usize = 3;
-/// How long a drive may deliver nothing before that is an error.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a drive may deliver nothing before a read is an error.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Equal matrices of all experts of a layer, one after the other in a file.
+/// The equal matrices of all experts of a layer, stored one after the other in a file.
 #[derive(Clone, Debug)]
-pub struct Stack {
+pub struct StackedExperts {
     pub(crate) file: Arc<ReadFile>,
-    /// Where the first begins.
+    /// Offset of the first.
     pub(crate) offset: u64,
     /// Bytes of one.
     pub(crate) len: usize,
 }
 
-impl Stack {
+impl StackedExperts {
     /// Bytes of one of the matrices.
     pub fn slice_bytes(&self) -> usize {
         self.len
     }
 }
 
-/// How to cache.
+/// Options of an [`ExpertCache`].
 #[derive(Clone, Debug)]
 pub struct CacheOptions {
     /// Bytes of memory for experts.
     pub budget: u64,
     /// Experts of each layer.
     pub experts: usize,
-    /// Experts that a token picks in each layer.
+    /// Experts that a token uses in each layer.
     pub used: usize,
-    /// The model's number of the first layer with experts: here layers are counted from it, but
-    /// errors name them as the model does.
+    /// The model's number of the first layer with experts. The cache counts layers from it; errors
+    /// name them as the model does.
     pub first_layer: usize,
-    /// How long a drive may deliver nothing before that is an error.
-    pub patience: Duration,
-    /// Whether there are guesses of what will be picked, for which some memory is kept free.
-    pub guesses: bool,
+    /// How long a drive may deliver nothing before a read is an error.
+    pub stall_timeout: Duration,
+    /// Whether the next layer's experts will be prefetched, for which some frames are kept free.
+    pub prefetch: bool,
 }
 
 impl CacheOptions {
-    /// For layers from `first_layer` on, of `experts` experts of which a token picks `used`.
+    /// For layers from `first_layer` on, of `experts` experts of which a token uses `used`.
     pub fn new(budget: u64, first_layer: usize, experts: usize, used: usize) -> Self {
-        Self { budget, experts, used, first_layer, patience: PATIENCE, guesses: false }
+        Self { budget, experts, used, first_layer, stall_timeout: STALL_TIMEOUT, prefetch: false }
     }
 }
 
-/// What the cache has done so far.
+/// Statistics of a cache since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CacheStats {
-    /// Picks whose expert was in memory, all of it.
+    /// Chosen experts that were resident.
     pub hits: u64,
-    /// Picks whose expert was not.
+    /// Chosen experts that were not.
     pub misses: u64,
-    /// Of these, picks whose expert was foreseen: it was read by then because of a guess, or on its way.
-    pub foreseen: u64,
-    /// Experts that were read because of a guess, in whole or in part, and not picked.
-    pub wasted: u64,
-    /// Picks that had to prefer what is in memory, if that was wanted.
+    /// Of these, experts that a prefetch had read, or was reading.
+    pub prefetch_hits: u64,
+    /// Experts that a prefetch read, in whole or in part, and that were not chosen.
+    pub prefetch_unused: u64,
+    /// Experts chosen by cache-aware routing.
     pub routed: u64,
-    /// Of these, picks that are not the router's.
+    /// Of these, experts that are not the router's own choice.
     pub replaced: u64,
     /// Bytes read from drives.
     pub bytes: u64,
-    /// Time in which at least one read was under way.
+    /// Time in which at least one read was in flight.
     pub busy: Duration,
-    /// Time in which computing stood still for a read.
+    /// Time in which computing waited for a read.
     pub waited: Duration,
 }
 
 impl CacheStats {
-    /// What has been done since `earlier`.
+    /// The difference from `earlier` statistics.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             hits: self.hits - earlier.hits,
             misses: self.misses - earlier.misses,
-            foreseen: self.foreseen - earlier.foreseen,
-            wasted: self.wasted - earlier.wasted,
+            prefetch_hits: self.prefetch_hits - earlier.prefetch_hits,
+            prefetch_unused: self.prefetch_unused - earlier.prefetch_unused,
             routed: self.routed - earlier.routed,
             replaced: self.replaced - earlier.replaced,
             bytes: self.bytes - earlier.bytes,
@@ -108,38 +108,38 @@ impl CacheStats {
         }
     }
 
-    /// The share of picks whose expert was in memory; 1 if nothing was picked.
+    /// The share of chosen experts that were resident; 1 if none were chosen.
     pub fn hit_rate(&self) -> f64 {
         let all = self.hits + self.misses;
         if all == 0 { 1.0 } else { self.hits as f64 / all as f64 }
     }
 
-    /// The share of picks that are the router's own, if experts in memory were preferred.
+    /// The share of experts that are the router's own choice, if routing was cache-aware.
     pub fn agreement(&self) -> Option<f64> {
         (self.routed > 0).then(|| 1.0 - self.replaced as f64 / self.routed as f64)
     }
 
-    /// Bytes per second while reads were under way; 0 if none were.
+    /// Bytes per second while reads were in flight; 0 if none were.
     pub fn read_rate(&self) -> f64 {
         if self.busy.is_zero() { 0.0 } else { self.bytes as f64 / self.busy.as_secs_f64() }
     }
 }
 
-/// What others may know of a cache, and want of it, while it is at work.
+/// A handle to watch a cache, and to ask it for memory, from another thread.
 #[derive(Clone, Debug, Default)]
 pub struct Monitor(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     stats: Mutex<CacheStats>,
-    /// Bytes of memory that the cache shall give back.
-    unwanted: AtomicU64,
-    /// Bytes of memory that it has.
+    /// Bytes of memory that the cache is asked to release.
+    reclaim_target: AtomicU64,
+    /// Bytes of memory in use.
     capacity: AtomicU64,
 }
 
 impl Monitor {
-    /// What the cache has done so far.
+    /// Statistics of a cache since it was made.
     pub fn stats(&self) -> CacheStats {
         *self.lock()
     }
@@ -149,14 +149,14 @@ impl Monitor {
         self.0.capacity.load(Ordering::Relaxed)
     }
 
-    /// Asks the cache to give memory back, as others need it; it does so with the next token.
-    pub fn give_back(&self, bytes: u64) {
-        self.0.unwanted.fetch_max(bytes, Ordering::Relaxed);
+    /// Asks the cache to release memory; it does so with the next token.
+    pub fn release(&self, bytes: u64) {
+        self.0.reclaim_target.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of memory that were asked back and not given yet.
-    pub fn unwanted(&self) -> u64 {
-        self.0.unwanted.load(Ordering::Relaxed)
+    /// Bytes of memory that are still to be released.
+    pub fn reclaim_target(&self) -> u64 {
+        self.0.reclaim_target.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheStats> {
@@ -167,7 +167,7 @@ impl Monitor {
 /// A cache of experts.
 #[derive(Debug)]
 pub struct ExpertCache {
-    layers: Vec<Vec<Stack>>,
+    layers: Vec<Vec<StackedExperts>>,
     experts: usize,
     residency: Residency<Frequency>,
     frames: Vec<Frame>,
@@ -177,15 +177,15 @@ pub struct ExpertCache {
     class_of: Vec<usize>, // [layers]
     reader: Reader,
     first_layer: usize,
-    patience: Duration,
+    stall_timeout: Duration,
     in_use: Vec<usize>,
     failures: Vec<(usize, Error)>,
-    /// Experts to read when there is nothing else to do, the most popular last.
+    /// Experts to read in the background, the most popular last.
     wanted: Vec<u32>,
-    guesses: Guesses,
-    /// Where popularity is left for the next run.
+    prefetches: Prefetches,
+    /// Where popularity is saved for the next run.
     memory: Option<PathBuf>,
-    /// Until when reads are known to have been under way.
+    /// Until when reads are known to have been in flight.
     busy_until: Instant,
     monitor: Monitor,
     is_locked: bool,
@@ -198,12 +198,12 @@ struct Frame {
     /// Slices that are being read.
     missing: usize,
     failure: Option<Error>,
-    /// Its expert was guessed, and it is not known yet whether it will be picked.
-    is_guess: bool,
-    /// Nobody wants it any more: it is freed as soon as its reads have ended.
+    /// Its expert was prefetched, and the routing of its layer is not known yet.
+    is_prefetch: bool,
+    /// It is freed as soon as its reads are complete.
     is_expired: bool,
-    /// Slices whose reads were taken back meanwhile.
-    taken_back: [bool; SLICES_MAX],
+    /// Slices whose reads were cancelled.
+    cancelled: [bool; SLICES_MAX],
 }
 
 impl ExpertCache {
@@ -213,11 +213,11 @@ impl ExpertCache {
     /// # Errors
     /// If there is no memory.
     pub fn new(
-        layers: Vec<Vec<Stack>>,
+        layers: Vec<Vec<StackedExperts>>,
         reader: Reader,
         options: &CacheOptions,
     ) -> Result<Self, Error> {
-        let &CacheOptions { budget, experts, used, first_layer, patience, guesses } = options;
+        let &CacheOptions { budget, experts, used, first_layer, stall_timeout, prefetch } = options;
         let (class_of, classes) = classes(&layers);
         let (counts, frame_bytes) = frame_counts(&class_of, &classes, options);
         let all: usize = counts.iter().sum();
@@ -226,8 +226,8 @@ impl ExpertCache {
         let len = usize::try_from(total).map_err(|e| memory(io::Error::other(e)))?;
         let mut rest = Slot::new(len).map_err(memory)?;
         let is_locked = rest.lock().is_ok();
-        // Where it cannot be, memory comes when it is first written, as ever.
-        let _in_the_background = rest.take_ahead();
+        // Where this is impossible, pages are allocated when they are first written.
+        let _in_the_background = rest.populate();
         let mut frames = Vec::with_capacity(all);
         for (rooms, &count) in classes.iter().zip(&counts) {
             for _ in 0..count {
@@ -241,7 +241,7 @@ impl ExpertCache {
         }
         let one = Frames::of_one_class(layers.len(), experts, used, all);
         let least = counts.iter().copied().min().unwrap_or(0);
-        let reserve = if guesses { guesses::reserve(least) } else { 0 };
+        let reserve = if prefetch { prefetch::reserve(least) } else { 0 };
         let shape = Frames { class_of: class_of.clone(), counts: counts.clone(), reserve, ..one };
         let monitor = Monitor::default();
         monitor.0.capacity.store(total, Ordering::Relaxed);
@@ -256,11 +256,11 @@ impl ExpertCache {
             class_of,
             reader,
             first_layer,
-            patience,
+            stall_timeout,
             in_use: Vec::with_capacity(all),
             failures: Vec::new(),
             wanted: Vec::new(),
-            guesses: Guesses::new(reserve),
+            prefetches: Prefetches::new(reserve),
             memory: None,
             busy_until: Instant::now(),
             monitor,
@@ -268,47 +268,47 @@ impl ExpertCache {
         })
     }
 
-    /// A way to watch this cache.
+    /// A handle to watch this cache.
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()
     }
 
-    /// How it reads.
+    /// The reader.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// Whether its memory is safe from being swapped out.
+    /// Whether its memory is locked, so that it cannot be swapped out.
     pub fn is_locked(&self) -> bool {
         self.is_locked
     }
 
-    /// Experts that can be in memory.
+    /// Experts that can be resident.
     pub fn capacity(&self) -> usize {
         self.counts.iter().sum()
     }
 
-    /// Experts of `layer` and its like that can be in memory.
+    /// Experts of `layer`, and of layers with slices of the same sizes, that can be resident.
     pub fn capacity_for(&self, layer: usize) -> usize {
         self.counts[self.class_of[layer]]
     }
 
-    /// Some tokens begin: from now on, picks are theirs.
+    /// Starts a batch of `tokens` tokens.
     pub fn advance(&mut self, tokens: usize) {
         self.residency.policy().advance(u32::try_from(tokens).unwrap_or(u32::MAX));
-        let unwanted = self.monitor.0.unwanted.swap(0, Ordering::Relaxed);
-        if unwanted > 0 {
-            self.shrink(unwanted);
+        let reclaim_target = self.monitor.0.reclaim_target.swap(0, Ordering::Relaxed);
+        if reclaim_target > 0 {
+            self.shrink(reclaim_target);
         }
     }
 
-    /// The token that stands `age` tokens before the last one picks `expert` of `layer`.
+    /// The token `age` tokens before the last one of the batch uses `expert` of `layer`.
     pub fn touch(&mut self, layer: usize, expert: usize, age: usize) {
         let number = self.residency.number(layer, expert);
         self.residency.policy().touch(number, u32::try_from(age).unwrap_or(u32::MAX));
     }
 
-    /// A layer begins: whatever was in use is no longer, and picks have been touched.
+    /// Starts a layer, after its experts have been touched: unpins those of the last one.
     pub fn begin_layer(&mut self) {
         while let Some(frame) = self.in_use.pop() {
             self.residency.unpin(frame);
@@ -318,25 +318,25 @@ impl ExpertCache {
         self.poll();
     }
 
-    /// Wants an expert: keeps it in memory if it is there, and begins to read it otherwise. `false`
-    /// if there is no room now, because all of it is in use.
+    /// Pins an expert if it is resident, and starts to read it otherwise. `false` if there is no frame
+    /// for it now, because all are in use.
     pub fn request(&mut self, layer: usize, expert: usize) -> bool {
         let number = self.residency.number(layer, expert);
         let frame = match self.residency.place(number) {
-            Place::There(frame) => {
+            Place::Resident(frame) => {
                 if !self.found(frame) {
                     return false;
                 }
                 frame
             }
-            Place::Given(frame) => {
+            Place::Assigned(frame) => {
                 if self.reader.in_flight() + SLICES_MAX > CAPACITY {
                     self.residency.remove(frame);
                     return false;
                 }
                 self.monitor.lock().misses += 1;
-                self.guesses.allow();
-                self.read(Urgency::Demand, layer, expert, frame);
+                self.prefetches.allow();
+                self.read(Priority::Demand, layer, expert, frame);
                 frame
             }
             Place::Full => return false,
@@ -346,13 +346,13 @@ impl ExpertCache {
         true
     }
 
-    /// Keeps an expert, if it is in memory or on its way, until the next layer begins or it is
-    /// released; returns whether it is. What is there on a guess alone is not: the guess may end first.
+    /// Pins an expert that is resident or being read, until the next layer starts or it is released;
+    /// returns whether it is. A prefetched expert is not pinned: the prefetch may be dropped first.
     pub fn keep(&mut self, layer: usize, expert: usize) -> bool {
         let frame = self.residency.frame(self.residency.number(layer, expert));
         let frame = frame.filter(|&frame| {
-            let Frame { is_guess, is_expired, .. } = &self.frames[frame];
-            !is_guess && !is_expired
+            let Frame { is_prefetch, is_expired, .. } = &self.frames[frame];
+            !is_prefetch && !is_expired
         });
         if let Some(frame) = frame {
             self.residency.pin(frame);
@@ -361,7 +361,7 @@ impl ExpertCache {
         frame.is_some()
     }
 
-    /// An expert has been computed: its memory may go to another.
+    /// Unpins an expert that has been computed: it may be evicted.
     pub fn release(&mut self, layer: usize, expert: usize) {
         let Self { residency, in_use, .. } = self;
         let Some(frame) = residency.frame(residency.number(layer, expert)) else { return };
@@ -373,36 +373,36 @@ impl ExpertCache {
         });
     }
 
-    /// Begins to read an expert into a frame.
-    fn read(&mut self, urgency: Urgency, layer: usize, expert: usize, frame: usize) {
-        (0..SLICES_MAX).for_each(|at| self.read_slice(urgency, (layer, expert, at), frame));
+    /// Starts to read an expert into a frame.
+    fn read(&mut self, priority: Priority, layer: usize, expert: usize, frame: usize) {
+        (0..SLICES_MAX).for_each(|at| self.read_slice(priority, (layer, expert, at), frame));
         self.residency.pin(frame);
     }
 
-    /// Begins to read one slice of an expert into its frame, which is pinned.
+    /// Starts to read one slice of an expert into its frame, which is pinned.
     fn read_slice(
         &mut self,
-        urgency: Urgency,
+        priority: Priority,
         (layer, expert, at): (usize, usize, usize),
         frame: usize,
     ) {
-        let Frame { slots, missing, taken_back, .. } = &mut self.frames[frame];
-        taken_back[at] = false;
+        let Frame { slots, missing, cancelled, .. } = &mut self.frames[frame];
+        cancelled[at] = false;
         let Some(stack) = self.layers[layer].get(at) else { return };
         let Some(slot) = slots[at].take() else { return };
         let offset = stack.offset + (expert * stack.len) as u64;
         let tag = (frame * SLICES_MAX + at) as u64;
         let read = Read::covering(tag, &stack.file, offset, stack.len, slot);
-        self.reader.submit(urgency, read);
+        self.reader.submit(priority, read);
         *missing += 1;
     }
 
-    /// Whether an expert is in memory or on its way.
+    /// Whether an expert is resident or being read.
     pub fn has(&self, layer: usize, expert: usize) -> bool {
         self.residency.frame(self.residency.number(layer, expert)).is_some()
     }
 
-    /// Notes that, of so many `picks`, some were `replaced`: others than the router's.
+    /// Counts chosen experts, `replaced` of which are not the router's own choice.
     pub fn note_routing(&self, picks: usize, replaced: usize) {
         let mut stats = self.monitor.lock();
         (stats.routed, stats.replaced) =
@@ -415,7 +415,7 @@ impl ExpertCache {
         frame.is_some_and(|frame| self.frames[frame].missing == 0)
     }
 
-    /// The slices of an expert that is ready; of what is not there, none.
+    /// The slices of an expert that is ready; unused slices are empty.
     ///
     /// # Panics
     /// If it is not ready.
@@ -436,7 +436,7 @@ impl ExpertCache {
     /// Waits until an expert that was requested is ready.
     ///
     /// # Errors
-    /// If it cannot be read, or its drive has delivered nothing for too long.
+    /// If it cannot be read, or the drive has stalled.
     pub fn wait(&mut self, layer: usize, expert: usize) -> Result<(), Error> {
         let number = self.residency.number(layer, expert);
         self.poll();
@@ -448,11 +448,11 @@ impl ExpertCache {
             if self.frames[frame].missing == 0 {
                 break Ok(());
             }
-            match self.reader.next(self.patience) {
-                Ok(Some(done)) => self.land(done),
+            match self.reader.next(self.stall_timeout) {
+                Ok(Some(done)) => self.complete(done),
                 Ok(None) => {
                     let path = self.layers[layer][0].file.path();
-                    break Err(Error::stalled(path, &self.name(layer, expert), self.patience));
+                    break Err(Error::stalled(path, &self.name(layer, expert), self.stall_timeout));
                 }
                 Err(source) => {
                     let path = self.layers[layer][0].file.path();
@@ -464,26 +464,26 @@ impl ExpertCache {
         waited
     }
 
-    /// Waits until any read has landed.
+    /// Waits until any read is complete.
     ///
     /// # Errors
-    /// If none is under way, or the drive has delivered nothing for too long.
+    /// If none is in flight, or the drive has stalled.
     pub fn wait_any(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
-        let landed = self.reader.next(self.patience);
+        let completed = self.reader.next(self.stall_timeout);
         self.monitor.lock().waited += begun.elapsed();
         let path = || self.layers[0][0].file.path();
-        match landed {
+        match completed {
             Ok(Some(done)) => {
-                self.land(done);
+                self.complete(done);
                 Ok(())
             }
-            Ok(None) => Err(Error::stalled(path(), "experts", self.patience)),
+            Ok(None) => Err(Error::stalled(path(), "experts", self.stall_timeout)),
             Err(source) => Err(Error::unreadable(path(), source)),
         }
     }
 
-    /// What went wrong with an expert.
+    /// The error of an expert.
     fn failure(&mut self, layer: usize, expert: usize) -> Error {
         let number = self.residency.number(layer, expert);
         let known = self.failures.iter().position(|(other, _)| *other == number);
@@ -498,19 +498,19 @@ impl ExpertCache {
         Error::Expert { path, what: self.name(layer, expert), source }
     }
 
-    /// An expert, for a person.
+    /// An expert's name in messages.
     fn name(&self, layer: usize, expert: usize) -> String {
         format!("expert {expert} of layer {}", self.first_layer + layer)
     }
 
-    /// Takes in what has landed meanwhile.
+    /// Takes in reads that are complete.
     pub fn poll(&mut self) {
         while let Ok(Some(done)) = self.reader.next(Duration::ZERO) {
-            self.land(done);
+            self.complete(done);
         }
     }
 
-    fn land(&mut self, done: Done) {
+    fn complete(&mut self, done: Done) {
         let (frame, slice) =
             (done.read.tag as usize / SLICES_MAX, done.read.tag as usize % SLICES_MAX);
         self.count(&done);
@@ -527,18 +527,18 @@ impl ExpertCache {
             *failure = wrong;
         }
         if *missing == 0 {
-            self.landed(number, frame);
+            self.completed(number, frame);
         }
     }
 
-    /// All slices of an expert are back.
-    fn landed(&mut self, number: usize, frame: usize) {
+    /// All reads of an expert are complete.
+    fn completed(&mut self, number: usize, frame: usize) {
         self.residency.unpin(frame);
         let Frame { failure, is_expired, .. } = &mut self.frames[frame];
         let is_expired = std::mem::take(is_expired);
         match failure.take() {
             Some(error) => {
-                self.forget_guess(frame);
+                self.forget_prefetch(frame);
                 self.residency.remove(frame);
                 self.failures.push((number, error));
             }
@@ -547,7 +547,7 @@ impl ExpertCache {
         }
     }
 
-    /// Adds a read to the statistics: reads overlap, and time counts once.
+    /// Adds a read to the statistics; time in which reads overlap counts once.
     fn count(&mut self, done: &Done) {
         let begun = done.read.asked.max(self.busy_until);
         let mut stats = self.monitor.lock();
@@ -556,8 +556,8 @@ impl ExpertCache {
         self.busy_until = self.busy_until.max(done.ended);
     }
 
-    /// Gives about so many bytes of memory back, from each class its share, but leaves to each what
-    /// one token needs in one layer.
+    /// Releases about `bytes` of memory, from each class its share, but leaves to each class what one
+    /// token needs in one layer.
     fn shrink(&mut self, bytes: u64) {
         let all = self.monitor.capacity();
         let mut given = 0;
@@ -580,14 +580,14 @@ impl ExpertCache {
     }
 }
 
-type Rooms = [usize; SLICES_MAX];
+type SlotBytes = [usize; SLICES_MAX];
 
-/// The class of each layer, and the room that each class has for slices.
-fn classes(layers: &[Vec<Stack>]) -> (Vec<usize>, Vec<Rooms>) {
-    let mut classes: Vec<Rooms> = Vec::new();
+/// The class of each layer, and the bytes of the slots of each class.
+fn classes(layers: &[Vec<StackedExperts>]) -> (Vec<usize>, Vec<SlotBytes>) {
+    let mut classes: Vec<SlotBytes> = Vec::new();
     let class_of = layers.iter().map(|slices| {
         let mut rooms = [0; SLICES_MAX];
-        rooms.iter_mut().zip(slices).for_each(|(room, stack)| *room = Read::room(stack.len));
+        rooms.iter_mut().zip(slices).for_each(|(room, stack)| *room = Read::slot_bytes(stack.len));
         classes.iter().position(|other| *other == rooms).unwrap_or_else(|| {
             classes.push(rooms);
             classes.len() - 1
@@ -599,7 +599,7 @@ fn classes(layers: &[Vec<Stack>]) -> (Vec<usize>, Vec<Rooms>) {
 /// Frames of each class, and the bytes of one: the same share of every layer's experts fits.
 fn frame_counts(
     class_of: &[usize],
-    classes: &[Rooms],
+    classes: &[SlotBytes],
     options: &CacheOptions,
 ) -> (Vec<usize>, Vec<u64>) {
     let bytes: Vec<u64> = classes.iter().map(|rooms| rooms.iter().sum::<usize>() as u64).collect();

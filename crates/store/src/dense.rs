@@ -1,9 +1,9 @@
-//! Reading what every token needs into memory of our own, with the reader that will stream experts.
+//! Loads the weights that every token reads into anonymous memory, with the reader that will stream
+//! experts.
 //!
-//! It must be memory of our own: mapped pages would be evicted under the pressure of expert traffic, and
-//! be read again for every token. The reading itself is the calibration: some hundred megabytes are
-//! read with two slices at a time, then with four, and so on, and the fewest that are about as fast as
-//! the fastest stay. Nothing is read twice for it.
+//! The page cache would evict mapped pages under the pressure of expert traffic, and read them again
+//! for every token. Loading also calibrates the reader: it tries several queue depths on consecutive
+//! parts of the data and keeps the smallest depth that is about as fast as the fastest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,31 +12,26 @@ use std::time::{Duration, Instant};
 
 use cachalot_gguf::split::PartTensor;
 
-use crate::io::{Read, ReadFile, Reader, Urgency, skipped};
+use crate::io::{Priority, Read, ReadFile, Reader, skipped};
 use crate::region::Region;
 use crate::slab::{ALIGNMENT, Slot};
-use crate::{Bytes, Error, ReadRate};
+use crate::{Bytes, Error, ReadRate, TensorUse};
 
 /// Bytes read at a time: about an expert's slice.
 const PIECE: usize = 4 << 20;
-/// Reads that the reader has at a time, enough for any depth.
+/// Reads in flight at a time, enough for any depth.
 const IN_FLIGHT_MAX: usize = 128;
-/// Tensors so near to each other are read as one.
+/// Tensors with smaller gaps between them are read as one.
 const GAP_MAX: u64 = 64 << 10;
-/// Depths that are tried, and the bytes each is tried with.
+/// The depths to try, and the bytes to read with each.
 const DEPTHS: [usize; 4] = [2, 4, 8, 16];
 const TRIAL: usize = 96 << 20;
-/// A depth is as good as another if it is so near in rate.
-const AS_GOOD: f64 = 0.97;
-/// How long a drive may deliver nothing before that is an error.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The share of the fastest rate that counts as equally fast.
+const ABOUT_AS_FAST: f64 = 0.97;
+/// How long a drive may deliver nothing before a read is an error.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whether a tensor is streamed: the routed experts of a layer.
-pub(crate) fn is_expert(name: &str) -> bool {
-    name.starts_with("blk.") && name.ends_with("_exps.weight")
-}
-
-/// A stretch of a file that is read as a whole.
+/// A range of a file that is read as a whole.
 struct Run {
     part: usize,
     start: u64,
@@ -44,15 +39,16 @@ struct Run {
     tensors: Vec<usize>,
 }
 
-/// Reads all `tensors` but experts: the bytes of each, and how fast that was.
+/// Reads those `tensors` that are used and not streamed: the bytes of each, and how fast that was.
 pub(crate) fn read(
     tensors: &[PartTensor],
+    tensor_use: &dyn Fn(&str) -> TensorUse,
     sources: &[Arc<ReadFile>],
     reader: &mut Reader,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(Vec<Bytes>, ReadRate), Error> {
-    let runs = runs(tensors);
-    let room = |run: &Run| Read::room((run.end - run.start) as usize);
+    let runs = runs(tensors, tensor_use);
+    let room = |run: &Run| Read::slot_bytes((run.end - run.start) as usize);
     let size: usize = runs.iter().map(room).sum();
     let memory = |source| {
         let path = sources.first().map(|file| file.path().to_owned()).unwrap_or_default();
@@ -73,7 +69,7 @@ pub(crate) fn read(
             pieces.push(Piece { part: run.part, offset: at, len, slot: Some(own) });
             at += PIECE as u64;
         }
-        // What is left of a run's room joins its last piece.
+        // The rest of a run's slot joins its last piece.
         if let Some(last) = pieces.last_mut() {
             last.slot = last.slot.take().map(|own| own.join(slot));
         }
@@ -91,8 +87,9 @@ struct Piece {
     slot: Option<Slot>,
 }
 
-fn runs(tensors: &[PartTensor]) -> Vec<Run> {
-    let dense = tensors.iter().enumerate().filter(|(_, t)| !is_expert(&t.info.name));
+fn runs(tensors: &[PartTensor], tensor_use: &dyn Fn(&str) -> TensorUse) -> Vec<Run> {
+    let dense = tensors.iter().enumerate();
+    let dense = dense.filter(|(_, tensor)| tensor_use(&tensor.info.name) == TensorUse::Loaded);
     let ordered: BTreeMap<(usize, u64), usize> =
         dense.map(|(index, tensor)| ((tensor.part, tensor.info.offset), index)).collect();
     let mut runs: Vec<Run> = Vec::new();
@@ -109,7 +106,7 @@ fn runs(tensors: &[PartTensor]) -> Vec<Run> {
     runs
 }
 
-/// Fills all pieces; returns the bytes per second at the depth that the reader is left with.
+/// Fills all pieces; returns the bytes per second at the depth that was chosen.
 fn read_pieces(
     pieces: &mut [Piece],
     sources: &[Arc<ReadFile>],
@@ -121,30 +118,31 @@ fn read_pieces(
     let (mut next, mut done) = (0, 0);
     reader.set_depth(trials.depth());
     while next < pieces.len() || reader.in_flight() > 0 {
-        // No more than the depth: what is measured is the drive, not the queue before it.
+        // No more than the depth, so that the drive is measured and not the queue in front of it.
         while next < pieces.len() && reader.in_flight() < trials.depth().min(IN_FLIGHT_MAX) {
             let Piece { part, offset, len, slot } = &mut pieces[next];
             if let Some(slot) = slot.take() {
                 reader.submit(
-                    Urgency::Demand,
+                    Priority::Demand,
                     Read::covering(next as u64, &sources[*part], *offset, *len, slot),
                 );
             }
             next += 1;
         }
-        let landed = reader.next(PATIENCE).map_err(|e| Error::unreadable(sources[0].path(), e))?;
-        let Some(landed) = landed else {
-            return Err(Error::stalled(sources[0].path(), "its weights", PATIENCE));
+        let completed =
+            reader.next(STALL_TIMEOUT).map_err(|e| Error::unreadable(sources[0].path(), e))?;
+        let Some(completed) = completed else {
+            return Err(Error::stalled(sources[0].path(), "its weights", STALL_TIMEOUT));
         };
-        let path = landed.read.file.path().to_owned();
-        landed.result.map_err(|source| match source.kind() {
+        let path = completed.read.file.path().to_owned();
+        completed.result.map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Error::Shrunk { path },
             _ => Error::Unreadable { path, source },
         })?;
-        let piece = &mut pieces[landed.read.tag as usize];
-        piece.slot = Some(landed.read.slot);
+        let piece = &mut pieces[completed.read.tag as usize];
+        piece.slot = Some(completed.read.slot);
         done += piece.len;
-        if trials.landed(piece.len, landed.ended) {
+        if trials.completed(piece.len, completed.ended) {
             reader.set_depth(trials.depth());
         }
         if !progress(done as u64, total as u64) {
@@ -155,7 +153,7 @@ fn read_pieces(
     Ok(trials.rate())
 }
 
-/// The depths that are tried, one after the other, and their rates.
+/// The trials of several depths, and their rates.
 struct Trials {
     trial: usize,
     rates: Vec<f64>,
@@ -183,23 +181,23 @@ impl Trials {
         }
     }
 
-    /// The depth of the present trial; after the last, the fewest reads that are as good as any.
+    /// The depth of the current trial; after the last, the smallest that is about as fast as any.
     fn depth(&self) -> usize {
         if self.is_short {
             return DEPTHS[2];
         }
         let best = self.rates.iter().fold(0.0, |a: f64, &b| a.max(b));
-        let good = || self.rates.iter().position(|&rate| rate >= AS_GOOD * best);
+        let good = || self.rates.iter().position(|&rate| rate >= ABOUT_AS_FAST * best);
         DEPTHS[if self.trial < DEPTHS.len() { self.trial } else { good().unwrap_or(2) }]
     }
 
     /// Counts a piece; returns whether the depth has changed.
-    fn landed(&mut self, bytes: usize, at: Instant) -> bool {
+    fn completed(&mut self, bytes: usize, at: Instant) -> bool {
         self.all += bytes;
         if self.is_short || self.trial == DEPTHS.len() {
             return false;
         }
-        // What was asked for at the depth before is not this trial's.
+        // Reads submitted at the previous depth do not count.
         if self.skip > 0 {
             self.skip -= 1;
             self.begun = at;
@@ -225,7 +223,7 @@ impl Trials {
     }
 }
 
-/// Puts pieces together again, and gives each tensor its part.
+/// Joins the pieces, and gives each tensor its part.
 fn bytes(tensors: &[PartTensor], runs: &[Run], pieces: Vec<Piece>) -> Vec<Bytes> {
     let mut all: Vec<Bytes> = tensors.iter().map(|_| Bytes::from(Vec::new())).collect();
     let mut pieces = pieces.into_iter().peekable();
@@ -256,16 +254,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routed_experts_are_streamed_and_nothing_else() {
-        for name in ["blk.3.ffn_gate_exps.weight", "blk.60.ffn_gate_up_exps.weight"] {
-            assert!(is_expert(name), "{name}");
-        }
-        for name in ["blk.3.ffn_gate_shexp.weight", "blk.3.ffn_up_exps.scale", "output.weight"] {
-            assert!(!is_expert(name), "{name}");
-        }
-    }
-
-    #[test]
     fn the_fewest_reads_that_are_fast_enough_are_chosen() {
         let mut trials = Trials::new(DEPTHS.len() * TRIAL);
         let mut now = Instant::now();
@@ -278,7 +266,7 @@ mod tests {
         };
         while trials.trial < DEPTHS.len() {
             now += Duration::from_micros(PIECE as u64 / rate(trials.depth()));
-            trials.landed(PIECE, now);
+            trials.completed(PIECE, now);
         }
         assert_eq!(trials.depth(), 4);
         assert!((9.8e8..1.0e9).contains(&trials.rate()), "{}", trials.rate());

@@ -1,10 +1,10 @@
-//! Where weights live: mapped from the file, resident in memory, embedded in the program, or read
-//! when they are needed.
+//! Where weights are: mapped from the file, resident in memory, embedded in the program, or read when
+//! they are needed.
 //!
-//! [`Weights`] joins the parts of a model into one list of tensors; [`Bytes`] is a handle to those
-//! of one tensor that keeps the memory behind it alive. Of a model that memory cannot hold, an
-//! [`ExpertCache`] keeps some experts and reads others from their files with a [`Reader`]. What the
-//! bytes mean is the kernels' affair.
+//! [`Weights`] joins the parts of a model into one list of tensors; [`Bytes`] is a handle to the bytes
+//! of one tensor that keeps the memory behind it alive. For a model that is larger than memory, an
+//! [`ExpertCache`] keeps some experts resident and reads others from their files with a [`Reader`].
+//! The crate does not interpret the bytes; the kernels do.
 
 mod bytes;
 mod cache;
@@ -23,9 +23,9 @@ mod warm;
 mod weights;
 
 pub use bytes::Bytes;
-pub use cache::{CacheOptions, CacheStats, ExpertCache, Monitor, SLICES_MAX, Stack};
+pub use cache::{CacheOptions, CacheStats, ExpertCache, Monitor, SLICES_MAX, StackedExperts};
 pub use error::Error;
 pub use io::{ReadFile, ReadFunction, Reader};
 pub use rate::{ReadRate, read_rate};
 pub use residency::{Frames, Place, Residency};
-pub use weights::{Placement, Tensor, Weights};
+pub use weights::{Placement, Tensor, TensorUse, Weights};

@@ -1,12 +1,12 @@
-//! Memory of machines with several nodes. A page lies on the node of the thread that touched it first; a model
-//! read by one thread would lie on one node, and all cores would wait for its channels.
+//! Memory policy of machines with several NUMA nodes. A page is allocated on the node of the thread that
+//! touches it first; a model read by one thread would be on one node, whose channels limit all cores.
 //!
-//! The unsafe code is one system call, which the standard library does not have.
+//! The unsafe code is one system call that the standard library does not have.
 
 use std::io;
 
-/// Makes all memory that this thread, and threads that it starts from now on, take lie on all nodes in turn: pages
-/// of files that they bring into the page cache, too. `nodes` are those with memory.
+/// From now on, interleaves the memory that this thread and threads it starts allocate over `nodes`
+/// (those with memory), including pages of files that they read into the page cache.
 ///
 /// # Errors
 /// If the system refuses, or cannot do this.
@@ -16,7 +16,7 @@ pub fn interleave(nodes: &[usize]) -> io::Result<()> {
     let words = nodes.iter().max().map_or(0, |most| most / BITS + 1);
     let mut mask = vec![0usize; words];
     nodes.iter().for_each(|node| mask[node / BITS] |= 1 << (node % BITS));
-    // The kernel takes one bit less than it is told of: set_mempolicy(2).
+    // The kernel uses one bit less than `maxnode`: set_mempolicy(2).
     let bits = words * BITS + 1;
     // SAFETY: the mask is read only, and has as many words as the number of its bits says.
     let done = unsafe {
@@ -25,7 +25,7 @@ pub fn interleave(nodes: &[usize]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes memory lie on all nodes in turn: not known on this system.
+/// Not available on this system.
 ///
 /// # Errors
 /// Always.
@@ -38,7 +38,7 @@ pub fn interleave(_nodes: &[usize]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The policy that `/proc` tells of memory that this thread takes afterwards.
+    /// The policy that `/proc` reports for memory that this thread allocates afterwards.
     #[test]
     fn memory_taken_afterwards_is_interleaved() {
         let told = std::thread::spawn(|| {

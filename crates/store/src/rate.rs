@@ -1,34 +1,34 @@
-//! How fast a file can be read in pieces of the size of an expert's slices, and how many at a time
-//! it takes: the disk's part in every prediction, measured as the cache itself reads.
+//! Measures how fast a file can be read in pieces of the size of an expert's slices, with the reader of
+//! the expert cache: the drive's part in every prediction.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::io::{Read, ReadFile, Reader, Urgency};
+use crate::io::{Priority, Read, ReadFile, Reader};
 use crate::slab::Slot;
 
 /// Bytes of a piece: about an expert's slice.
 const PIECE: usize = 4 << 20;
 /// Pieces at a time.
 const DEPTH: usize = 8;
-/// A drive that delivers nothing for so long is reported.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a drive may deliver nothing before that is an error.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How fast a file is read.
+/// The rate at which a file is read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReadRate {
     /// Bytes per second.
     pub bytes_per_second: f64,
-    /// Whether it is read past the page cache. If it is not, what memory remembers of the file may
-    /// have been measured instead of its drive.
+    /// Whether reads bypass the page cache. If not, the page cache may have been measured instead of
+    /// the drive.
     pub direct: bool,
-    /// How it is read: `io_uring` or `pread`.
+    /// The reader: `io_uring` or `pread`.
     pub reader: &'static str,
 }
 
-/// Reads from places all over the file for about as long as `budget`.
+/// Reads at offsets all over the file for about as long as `budget`.
 ///
 /// # Errors
 /// If it cannot be read, or is empty.
@@ -40,32 +40,32 @@ pub fn read_rate(path: &Path, budget: Duration) -> Result<ReadRate, Error> {
     if pieces == 0 {
         return Err(Error::Shrunk { path: path.to_owned() });
     }
-    // Strides of a golden section of the file reach all of it, far apart, in any time.
+    // Steps of the golden section spread over the whole file, however few they are.
     let stride = ((pieces as f64 * 0.618) as u64).max(1);
     let place = |number: u64| {
         let start = (number.wrapping_mul(stride) % pieces) * PIECE as u64;
         (start, (file.size() - start).min(PIECE as u64) as usize)
     };
     reader.set_depth(DEPTH);
-    let mut rest = Slot::new(DEPTH * Read::room(PIECE)).map_err(unreadable)?;
+    let mut rest = Slot::new(DEPTH * Read::slot_bytes(PIECE)).map_err(unreadable)?;
     let mut next = 0;
     let begun = Instant::now();
     for _ in 0..DEPTH {
-        let (slot, others) = rest.split(Read::room(PIECE));
+        let (slot, others) = rest.split(Read::slot_bytes(PIECE));
         rest = others;
         let (start, len) = place(next);
-        reader.submit(Urgency::Demand, Read::covering(0, &file, start, len, slot));
+        reader.submit(Priority::Demand, Read::covering(0, &file, start, len, slot));
         next += 1;
     }
     let mut bytes = 0;
     while reader.in_flight() > 0 {
-        let done = reader.next(PATIENCE).map_err(unreadable)?;
-        let done = done.ok_or_else(|| Error::stalled(path, "it", PATIENCE))?;
+        let done = reader.next(STALL_TIMEOUT).map_err(unreadable)?;
+        let done = done.ok_or_else(|| Error::stalled(path, "it", STALL_TIMEOUT))?;
         done.result.map_err(unreadable)?;
         bytes += done.read.needed;
         if begun.elapsed() < budget {
             let (start, len) = place(next);
-            reader.submit(Urgency::Demand, Read::covering(0, &file, start, len, done.read.slot));
+            reader.submit(Priority::Demand, Read::covering(0, &file, start, len, done.read.slot));
             next += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! Memory that holds a file's bytes and never changes. Its unsafe code is that of maps.
+//! Read-only memory that holds a file's bytes. Its unsafe code maps files.
 
 use std::fs::File;
 use std::io;
@@ -24,15 +24,15 @@ pub(crate) enum Region {
 impl Region {
     /// Maps a file without reading it: pages come from disk when they are first touched.
     ///
-    /// A mapping shows what happens to the file. A file overwritten in place changes the weights, and
-    /// a file truncated while it is mapped ends the process with SIGBUS at the first touch of a page
-    /// that is gone. Downloads therefore go to another name and are renamed when complete, and
-    /// whoever must be safe from the file's owner loads it resident.
+    /// A mapping follows its file. A file that is overwritten in place changes the weights, and the
+    /// first touch of a page beyond the end of a file that was truncated raises SIGBUS. Downloads
+    /// therefore go to another name and are renamed when complete; [`crate::Placement::Resident`] is
+    /// for files that others may change.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: the map is read-only. That nobody shortens or rewrites the file meanwhile cannot be
-        // enforced on Unix; the documentation of `Placement::Mapped` passes this condition on.
+        // SAFETY: the map is read-only. Unix cannot keep other processes from changing the file; the
+        // documentation of `Placement::Mapped` passes this condition on.
         let map = unsafe { Mmap::map(file) }?;
-        // What is read from now on lies in huge pages, where the kernel can have such in its page cache.
+        // Pages read from now on are huge where the page cache supports it.
         #[cfg(target_os = "linux")]
         let _refused_is_fine = map.advise(memmap2::Advice::HugePage);
         Ok(Self::Map(map))
@@ -41,7 +41,7 @@ impl Region {
     /// Zeroed anonymous memory, to be filled and then made a region by [`Region::filled`].
     pub(crate) fn anonymous(len: usize) -> io::Result<MmapMut> {
         let memory = MmapMut::map_anon(len)?;
-        // Weights are read front to back by every core: fewer, larger pages spare page-table walks.
+        // Weights are read sequentially by every core: huge pages save page-table walks.
         #[cfg(target_os = "linux")]
         let _refused_is_fine = memory.advise(memmap2::Advice::HugePage);
         Ok(memory)

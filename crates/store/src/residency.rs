@@ -1,20 +1,19 @@
-//! Which experts are in which frames of memory: the bookkeeping of the cache, without the memory.
+//! Which expert is in which frame: the bookkeeping of the cache, without its memory.
 //!
 //! Experts of layers whose slices have the same sizes share a class of frames. A miss takes a free
-//! frame of its class, or that of the expert that is worth least; pinned frames, whose experts are
-//! about to be computed or being read, stay. An expert just read that nobody will want again is worth
-//! little, and so is the next to leave: that is how a prompt passes by without washing out what
-//! decoding has learned, with no second way around the cache.
+//! frame of its class, or evicts the least valuable expert; pinned frames, whose experts are about to
+//! be computed or being read, stay. An expert that was just read and is rarely chosen has little value
+//! and is evicted first: so a long prompt does not evict what decoding uses, without a bypass.
 //!
-//! The replay of recorded runs uses this very code.
+//! `cargo xtask replay` runs this code on recorded traces.
 
 use crate::policy::Policy;
 
 const NONE: u32 = u32::MAX;
-/// Victims that are looked for at a time: a layer rarely misses more.
+/// Victims that are ranked at a time: a layer rarely misses more.
 const BATCH: usize = 16;
 
-/// What frames there are.
+/// The frames of a cache.
 #[derive(Clone, Debug)]
 pub struct Frames {
     /// Experts of each layer.
@@ -23,22 +22,22 @@ pub struct Frames {
     pub class_of: Vec<usize>,
     /// Frames of each class.
     pub counts: Vec<usize>,
-    /// Experts that each layer keeps while others want room, as long as there is any.
+    /// Experts that each layer keeps as long as other layers have more to evict.
     pub floor: usize,
-    /// Frames of each class that stay free for what was not picked yet.
+    /// Frames of each class that are kept free for prefetches.
     pub reserve: usize,
 }
 
 impl Frames {
-    /// For layers whose experts all have one size, of which a token picks `used` in each. What a
-    /// layer holds on to serves its repetitions; at least half of the memory goes by merit alone.
+    /// For layers whose experts all have one size, of which a token uses `used` in each. The floor
+    /// serves repetitions from token to token; at least half of the frames are given by value alone.
     pub fn of_one_class(layers: usize, experts: usize, used: usize, count: usize) -> Self {
         let floor = used.min(count / (2 * layers.max(1)));
         Self { experts, class_of: vec![0; layers], counts: vec![count], floor, reserve: 0 }
     }
 }
 
-/// Who is where.
+/// The experts in the frames of a cache.
 #[derive(Debug)]
 pub struct Residency<P> {
     policy: P,
@@ -64,18 +63,18 @@ struct Class {
     first: usize,
     count: usize,
     free: Vec<u32>,
-    /// Those worth least when they were looked for, the very least last.
+    /// The least valuable ones when they were last ranked, the very least last.
     victims: Vec<u32>,
     ranked: Vec<(f64, u32)>,
 }
 
-/// What [`Residency::place`] did.
+/// The outcome of [`Residency::place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The expert has this frame already.
-    There(usize),
-    /// It has got this frame; whoever was there has left.
-    Given(usize),
+    /// The expert was in this frame already.
+    Resident(usize),
+    /// It has been given this frame; the expert that was there is evicted.
+    Assigned(usize),
     /// Every frame is pinned.
     Full,
 }
@@ -119,7 +118,7 @@ impl<P: Policy> Residency<P> {
         &mut self.policy
     }
 
-    /// Whether `layer` can have a frame without anybody leaving, and without one of the reserve.
+    /// Whether `layer` can get a frame without an eviction, and without one of the reserve.
     pub fn has_free(&self, layer: usize) -> bool {
         self.classes[self.class_of[layer]].free.len() > self.reserve
     }
@@ -134,7 +133,7 @@ impl<P: Policy> Residency<P> {
         Some(self.frames[frame].expert).filter(|&expert| expert != NONE).map(|e| e as usize)
     }
 
-    /// Worths have changed: victims are looked for anew.
+    /// Values have changed: victims are ranked again when one is needed.
     pub fn rank_again(&mut self) {
         self.classes.iter_mut().for_each(|class| class.victims.clear());
     }
@@ -142,7 +141,7 @@ impl<P: Policy> Residency<P> {
     /// Gives an expert a frame.
     pub fn place(&mut self, number: usize) -> Place {
         if let Some(frame) = self.frame(number) {
-            return Place::There(frame);
+            return Place::Resident(frame);
         }
         let layer = number / self.experts;
         let class = self.class_of[layer];
@@ -151,10 +150,10 @@ impl<P: Policy> Residency<P> {
         found.map_or(Place::Full, |frame| self.give(frame, number))
     }
 
-    /// Gives an expert that nobody has picked a frame that is free; nobody leaves for it.
+    /// Gives a free frame to an expert that has not been chosen; evicts none for it.
     pub fn place_free(&mut self, number: usize) -> Place {
         if let Some(frame) = self.frame(number) {
-            return Place::There(frame);
+            return Place::Resident(frame);
         }
         let free = self.classes[self.class_of[number / self.experts]].free.pop();
         free.map_or(Place::Full, |frame| self.give(frame, number))
@@ -165,11 +164,11 @@ impl<P: Policy> Residency<P> {
         self.frames[frame as usize].expert = number as u32;
         self.frame_of[number] = frame;
         self.in_layer[number / self.experts] += 1;
-        Place::Given(frame as usize)
+        Place::Assigned(frame as usize)
     }
 
-    /// Frees as many frames for `layer` as are to be free, now that something of the reserve was
-    /// picked and stays: the experts that are worth least leave.
+    /// Evicts the least valuable experts until the reserve is free again, after prefetched experts of
+    /// `layer` were chosen and stay.
     pub fn restore(&mut self, layer: usize) {
         let class = self.class_of[layer];
         while self.classes[class].free.len() < self.reserve
@@ -179,7 +178,7 @@ impl<P: Policy> Residency<P> {
         }
     }
 
-    /// Takes an expert out of a frame, which is free then.
+    /// Evicts the expert of a frame, which is free afterwards.
     pub fn remove(&mut self, frame: usize) {
         if self.vacate(frame) {
             let class = self.frames[frame].class as usize;
@@ -195,7 +194,7 @@ impl<P: Policy> Residency<P> {
         true
     }
 
-    /// Takes a free frame, or the one worth least, out of use for good.
+    /// Takes a free frame, or the least valuable expert's, out of use.
     pub fn retire(&mut self, class: usize) -> Option<usize> {
         let frame = self.classes[class].free.pop().or_else(|| self.victim(class))? as usize;
         self.vacate(frame);
@@ -203,7 +202,7 @@ impl<P: Policy> Residency<P> {
         Some(frame)
     }
 
-    /// Keeps an expert where it is until it is unpinned as often.
+    /// Keeps an expert in its frame until it is unpinned as often.
     pub fn pin(&mut self, frame: usize) {
         self.frames[frame].pins += 1;
     }
@@ -213,7 +212,7 @@ impl<P: Policy> Residency<P> {
         self.frames[frame].pins -= 1;
     }
 
-    /// The frame whose expert is worth least, of those that may leave.
+    /// The frame with the least valuable expert that is not pinned.
     fn victim(&mut self, class: usize) -> Option<u32> {
         for _ in 0..2 {
             while let Some(frame) = self.classes[class].victims.pop() {
@@ -235,9 +234,9 @@ impl<P: Policy> Residency<P> {
         for (frame, at) in frames[*first..*first + *count].iter().zip(*first as u32..) {
             if frame.pins == 0 && frame.expert != NONE {
                 let expert = frame.expert as usize;
-                // Layers that have few come after all others.
-                let spared = in_layer[expert / *experts] <= *floor;
-                let worth = policy.worth(expert) + if spared { 1e30 } else { 0.0 };
+                // Layers at their floor come last.
+                let at_floor = in_layer[expert / *experts] <= *floor;
+                let worth = policy.worth(expert) + if at_floor { 1e30 } else { 0.0 };
                 ranked.push((worth, at));
             }
         }
@@ -275,20 +274,20 @@ mod tests {
     #[test]
     fn the_least_recent_leaves_unless_it_is_pinned() {
         let mut residency = lru(1, 8, 2, 0);
-        assert_eq!(pick(&mut residency, 0), Place::Given(0));
-        assert_eq!(pick(&mut residency, 1), Place::Given(1));
-        assert_eq!(pick(&mut residency, 0), Place::There(0));
-        assert_eq!(pick(&mut residency, 2), Place::Given(1));
+        assert_eq!(pick(&mut residency, 0), Place::Assigned(0));
+        assert_eq!(pick(&mut residency, 1), Place::Assigned(1));
+        assert_eq!(pick(&mut residency, 0), Place::Resident(0));
+        assert_eq!(pick(&mut residency, 2), Place::Assigned(1));
         assert_eq!(residency.frame(1), None);
         residency.pin(0);
-        assert_eq!(pick(&mut residency, 3), Place::Given(1), "0 is older, but pinned");
+        assert_eq!(pick(&mut residency, 3), Place::Assigned(1), "0 is older, but pinned");
         residency.pin(1);
         assert_eq!(pick(&mut residency, 4), Place::Full);
         residency.unpin(0);
-        assert_eq!(pick(&mut residency, 4), Place::Given(0));
+        assert_eq!(pick(&mut residency, 4), Place::Assigned(0));
         residency.remove(0);
         assert_eq!((residency.frame(4), residency.expert(0)), (None, None));
-        assert_eq!(pick(&mut residency, 5), Place::Given(0), "what is free is taken first");
+        assert_eq!(pick(&mut residency, 5), Place::Assigned(0), "what is free is taken first");
     }
 
     #[test]
@@ -305,14 +304,14 @@ mod tests {
         let frames = Frames { reserve: 1, ..Frames::of_one_class(1, 8, 0, 3) };
         let mut residency = Residency::new(&frames, Lru::new(8));
         for (number, frame) in [(0, 0), (1, 1), (2, 0)] {
-            assert_eq!(pick(&mut residency, number), Place::Given(frame), "one stays free");
+            assert_eq!(pick(&mut residency, number), Place::Assigned(frame), "one stays free");
         }
-        assert_eq!(residency.place_free(3), Place::Given(2));
-        assert_eq!(residency.place_free(4), Place::Full, "nobody leaves for a guess");
-        assert_eq!(pick(&mut residency, 3), Place::There(2));
+        assert_eq!(residency.place_free(3), Place::Assigned(2));
+        assert_eq!(residency.place_free(4), Place::Full, "nobody leaves for a prefetch");
+        assert_eq!(pick(&mut residency, 3), Place::Resident(2));
         residency.restore(0);
         assert_eq!(residency.frame(1), None, "the oldest has left for what was picked");
-        assert_eq!(residency.place_free(4), Place::Given(1));
+        assert_eq!(residency.place_free(4), Place::Assigned(1));
     }
 
     #[test]
@@ -322,7 +321,7 @@ mod tests {
         assert_eq!(residency.retire(0), Some(0));
         assert_eq!(residency.frame(0), None);
         for number in 3..8 {
-            assert_ne!(pick(&mut residency, number), Place::Given(0));
+            assert_ne!(pick(&mut residency, number), Place::Assigned(0));
         }
     }
 
@@ -337,11 +336,11 @@ mod tests {
                 residency.policy().touch(number, 0);
                 residency.rank_again();
                 match (residency.place(number), what) {
-                    (Place::There(frame) | Place::Given(frame), 0) => {
+                    (Place::Resident(frame) | Place::Assigned(frame), 0) => {
                         residency.pin(frame);
                         pinned.push((number, frame));
                     }
-                    (Place::There(frame) | Place::Given(frame), 1) => {
+                    (Place::Resident(frame) | Place::Assigned(frame), 1) => {
                         if pinned.iter().all(|&(_, other)| other != frame) {
                             residency.remove(frame);
                         }

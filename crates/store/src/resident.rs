@@ -1,5 +1,5 @@
-//! Reading a file into memory of our own, with several threads: one thread copies from the page cache
-//! at a fraction of what memory or a good NVMe drive delivers.
+//! Reads a file into anonymous memory with several threads: one thread copies from the page cache at a
+//! fraction of the rate of memory or of a good NVMe drive.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ const PIECE: usize = 8 << 20;
 /// Enough to keep an NVMe drive's queue filled.
 const READERS: usize = 8;
 
-/// Reads the whole of `file`. `progress` gets the bytes read so far and says whether to go on.
+/// Reads the whole of `file`. `progress` gets the bytes read so far; `false` stops the reading.
 pub(crate) fn read(
     path: &Path,
     file: &File,
@@ -35,7 +35,7 @@ pub(crate) fn read(
             scope.spawn(move || {
                 while let Some((index, piece)) = next() {
                     let read = read_at(file, piece, (index * PIECE) as u64).map(|()| piece.len());
-                    // A receiver that is gone has seen an error, or was told to stop.
+                    // The receiver is gone after an error or a stop.
                     if sender.send(read).is_err() {
                         return;
                     }

@@ -1,9 +1,9 @@
-//! Memory to read into: one large anonymous mapping, given away in pieces that have one owner each.
+//! Memory to read into: one large anonymous mapping, divided into slots with one owner each.
 //!
-//! Whoever has a [`Slot`] has its bytes alone: a cache that computes with them, a reader that fills
-//! them, a queue in between. Slots move; nothing is shared. So the borrow checker proves what a cache
-//! of pinned and leased frames would have to prove by protocol, and concurrency needs no other tools
-//! than channels. Unsafe is only that a mapping is divided into disjoint ranges, here, once.
+//! The owner of a [`Slot`] has exclusive access to its bytes, be it the cache that computes with them,
+//! a reader that fills them, or the queue between the two. Slots are moved, never shared: the borrow
+//! checker proves what would otherwise need a locking protocol, and channels are the only
+//! synchronization. The unsafe part is to divide the mapping into disjoint ranges.
 
 use std::fmt;
 use std::io;
@@ -15,24 +15,24 @@ use std::thread::JoinHandle;
 
 use memmap2::MmapMut;
 
-/// Where slots begin and what their lengths divide by: what `O_DIRECT` asks for at most.
+/// Alignment of the starts and lengths of slots: the strictest that `O_DIRECT` requires.
 pub(crate) const ALIGNMENT: usize = 4096;
-/// Fewer, larger pages: fewer page-table walks in products, fewer pages to pin in reads.
+/// Huge pages mean fewer page-table walks in products and fewer pages to pin in reads.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes that are taken from the system at a time before they are needed.
+/// Bytes that are populated at a time.
 const STEP: usize = 16 << 20;
 
 /// The mapping behind some slots; unmapped with the last of them.
 #[derive(Debug)]
 struct Slab {
     _memory: MmapMut,
-    /// Some of it was given back: no more is taken ahead of need.
+    /// Some of it was released: populating stops.
     is_short: AtomicBool,
 }
 
-/// Bytes with one owner, in memory of our own, aligned to 4096 and zeroed until something is read
-/// into them. They take memory from when they are first written.
+/// Bytes with one owner, in anonymous memory, aligned to 4096 and zeroed until something is read into
+/// them. Pages are allocated when they are first written.
 pub(crate) struct Slot {
     start: NonNull<u8>,
     len: usize,
@@ -59,8 +59,7 @@ impl Slot {
         Ok(Self { start, len, slab: Arc::new(slab) })
     }
 
-    /// Keeps whatever gets into this memory from being swapped out, as the system allows: usually
-    /// there is a limit to such memory (`ulimit -l`).
+    /// Locks this memory, so that it is never swapped out, as far as the system allows (`ulimit -l`).
     #[cfg(all(target_os = "linux", not(miri)))]
     pub(crate) fn lock(&mut self) -> io::Result<()> {
         use rustix::mm::{MlockFlags, mlock_with};
@@ -70,23 +69,23 @@ impl Slot {
         Ok(locked?)
     }
 
-    /// Keeps memory from being swapped out: not on this system.
+    /// Not available on this system.
     #[cfg(not(all(target_os = "linux", not(miri))))]
     pub(crate) fn lock(&mut self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Takes the memory from the system in a thread of its own, which ends with the last slot, or when some
-    /// of it is given back. Otherwise a read into fresh memory waits while the system finds and clears it, for some four
-    /// times as long as the drive takes (`bench/README.md`).
+    /// Allocates the pages in a thread of its own, which ends with the last slot, or when some memory
+    /// is released. A read into pages that are not there yet would wait while the system finds and
+    /// clears them (`bench/README.md`).
     #[cfg(all(target_os = "linux", not(miri)))]
-    pub(crate) fn take_ahead(&self) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn populate(&self) -> io::Result<JoinHandle<()>> {
         struct Range {
             start: NonNull<u8>,
             len: usize,
             slab: Weak<Slab>,
         }
-        // SAFETY: of what is there nothing is read or written, only made present.
+        // SAFETY: the bytes are neither read nor written, only made present.
         unsafe impl Send for Range {}
         impl Range {
             fn take(&self) {
@@ -97,14 +96,14 @@ impl Slot {
                         return;
                     }
                     let len = STEP.min(self.len - at);
-                    // SAFETY: inside the mapping, which `slab` keeps; populating changes no byte, whoever
-                    // owns it.
+                    // SAFETY: inside the mapping, which `slab` keeps alive; populating changes no byte
+                    // of any owner.
                     let taken = unsafe {
                         let start = self.start.as_ptr().add(at);
                         madvise(start.cast(), len, Advice::LinuxPopulateWrite)
                     };
                     if taken.is_err() {
-                        return; // an old system: memory comes when it is first written
+                        return; // an old kernel: pages are allocated when first written
                     }
                 }
             }
@@ -113,20 +112,20 @@ impl Slot {
         std::thread::Builder::new().name("memory".to_owned()).spawn(move || range.take())
     }
 
-    /// Takes the memory ahead of need: not on this system.
+    /// Not available on this system.
     #[cfg(not(all(target_os = "linux", not(miri))))]
-    pub(crate) fn take_ahead(&self) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn populate(&self) -> io::Result<JoinHandle<()>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Gives the memory back to the system; the slot stays, and is zeroed.
+    /// Releases the memory to the system; the slot remains, and is zeroed.
     pub(crate) fn discard(&mut self) {
         self.slab.is_short.store(true, Ordering::Relaxed);
         #[cfg(all(target_os = "linux", not(miri)))]
         {
             use rustix::mm::{Advice, madvise, munlock};
-            // SAFETY: private anonymous pages that `self` alone can see become zeros, which are
-            // bytes as good as any; slots begin and end at pages.
+            // SAFETY: private anonymous pages that `self` alone can access become zeros, which are
+            // valid bytes; slots start and end at page boundaries.
             let _refused_is_fine = unsafe {
                 let start = self.start.as_ptr().cast();
                 // Locked pages would be kept.
@@ -230,14 +229,14 @@ mod tests {
     fn memory_taken_ahead_holds_what_it_held() {
         let mut slot = Slot::new(3 * STEP / 2).unwrap();
         slot[STEP - 1] = 7;
-        let taking = slot.take_ahead(); // not on every system
+        let taking = slot.populate(); // not on every system
         slot[STEP] = 9;
         if let Ok(thread) = taking {
             thread.join().unwrap();
         }
         assert_eq!(slot[STEP - 1..=STEP], [7, 9]);
         let (part, rest) = slot.split(ALIGNMENT);
-        if let Ok(thread) = part.take_ahead() {
+        if let Ok(thread) = part.populate() {
             drop((part, rest)); // with the mapping behind them, whatever the thread is doing
             thread.join().unwrap();
         }

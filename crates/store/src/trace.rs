@@ -1,6 +1,6 @@
-//! Recorded routing: which experts each token picked, to be replayed with other caches and policies.
+//! Recorded routing: the experts of each token, to be replayed with other caches and policies.
 //!
-//! A file is a header of 16 bytes and then tokens, in the order in which they were computed. All
+//! A file is a header of 16 bytes followed by tokens, in the order in which they were computed. All
 //! numbers are little-endian:
 //!
 //! | bytes | what |
@@ -9,10 +9,10 @@
 //! | 2 | version: 1 |
 //! | 2 | layers with experts |
 //! | 2 | experts of each layer |
-//! | 2 | picks of a token in each layer |
-//! | layers x picks | a token: for each layer its picks, best first; a byte each, or two if a layer has more than 256 experts |
+//! | 2 | experts that a token uses in each layer |
+//! | layers x used | a token: its experts by layer, best first; one byte each, two if a layer has more than 256 |
 //!
-//! R1 takes 464 bytes a token. A record that was cut off, because its program was, is ignored.
+//! A last record that is incomplete is ignored.
 
 use std::io::{self, Write};
 
@@ -22,24 +22,24 @@ const MAGIC: &[u8; 8] = b"cachrout";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 16;
 
-/// What all tokens of a trace have in common.
+/// The sizes of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Layers with experts.
     pub layers: u16,
     /// Experts of each.
     pub experts: u16,
-    /// Picks of a token in each.
+    /// Experts that a token uses in each.
     pub used: u16,
 }
 
 impl Header {
-    /// Picks of a token.
+    /// Experts of a token in all layers.
     pub fn picks(&self) -> usize {
         usize::from(self.layers) * usize::from(self.used)
     }
 
-    /// Bytes of a pick.
+    /// Bytes of an expert's number.
     fn width(&self) -> usize {
         if self.experts > 256 { 2 } else { 1 }
     }
@@ -65,7 +65,7 @@ impl<W: Write> TraceWriter<W> {
         Ok(Self { out, header })
     }
 
-    /// Adds a token's `picks` `[layers, used]`.
+    /// Adds a token's experts `[layers, used]`.
     ///
     /// # Errors
     /// Those of the output.
@@ -76,7 +76,7 @@ impl<W: Write> TraceWriter<W> {
         Ok(())
     }
 
-    /// The output, with everything written.
+    /// Flushes and returns the output.
     ///
     /// # Errors
     /// Those of the output.
@@ -89,29 +89,29 @@ impl<W: Write> TraceWriter<W> {
 /// A trace in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// What all tokens have in common.
+    /// The sizes.
     pub header: Header,
     picks: Vec<u16>, // [tokens, layers, used]
 }
 
 impl Trace {
-    /// Understands the bytes of a trace.
+    /// Parses a trace.
     ///
     /// # Errors
-    /// If they are none, or an expert is named that there is not.
+    /// If the bytes are not a trace, or an expert is out of range.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
         let broken = |what: String| Error::Trace { what };
         let (magic, rest) =
             bytes.split_first_chunk().ok_or_else(|| broken("it is too short".to_owned()))?;
         if magic != MAGIC || bytes.len() < HEADER_BYTES {
-            return Err(broken("it does not begin as traces do".to_owned()));
+            return Err(broken("the magic number is wrong".to_owned()));
         }
         let numbers = rest.as_chunks().0;
         let [version, layers, experts, used] =
             [0, 1, 2, 3].map(|at| numbers.get(at).map_or(0, |&bytes| u16::from_le_bytes(bytes)));
         let header = Header { layers, experts, used };
         if version != VERSION {
-            return Err(broken(format!("its version is {version}; {VERSION} is known")));
+            return Err(broken(format!("version {version} is unknown; expected {VERSION}")));
         }
         if layers == 0 || used == 0 || used > experts {
             return Err(broken(format!("{used} of {experts} experts in {layers} layers")));
@@ -126,13 +126,13 @@ impl Trace {
         match picks.iter().position(|&pick| pick >= experts) {
             Some(at) => {
                 let (token, expert) = (at / header.picks(), picks[at]);
-                Err(broken(format!("token {token} picks expert {expert} of {experts}")))
+                Err(broken(format!("token {token} uses expert {expert} of {experts}")))
             }
             None => Ok(Self { header, picks }),
         }
     }
 
-    /// The tokens: of each its picks `[layers, used]`.
+    /// The experts of each token `[layers, used]`.
     pub fn tokens(&self) -> std::slice::ChunksExact<'_, u16> {
         self.picks.chunks_exact(self.header.picks())
     }
@@ -186,11 +186,11 @@ mod tests {
         let header = Header { layers: 1, experts: 4, used: 2 };
         let mut bytes = written(header, &[vec![3, 4]]);
         let fails = |bytes: &[u8]| Trace::read(bytes).unwrap_err().to_string();
-        assert!(fails(&bytes).contains("token 0 picks expert 4 of 4"));
+        assert!(fails(&bytes).contains("token 0 uses expert 4 of 4"));
         bytes[8] = 9;
-        assert!(fails(&bytes).contains("version is 9"));
+        assert!(fails(&bytes).contains("version 9 is unknown"));
         assert!(fails(b"GGUF").contains("too short"));
-        assert!(fails(b"GGUF, and so on and so on").contains("begin"));
+        assert!(fails(b"GGUF, and so on and so on").contains("magic number"));
         assert!(fails(&written(Header { used: 5, ..header }, &[])).contains("5 of 4"));
     }
 }

@@ -1,12 +1,12 @@
-//! Bringing cold files into the page cache before they are computed with.
+//! Reads cold files into the page cache before they are used.
 //!
-//! A mapped file is read when it is first touched: here a row, there an expert, one page fault after
-//! another. Reading it once from beginning to end is many times faster, and its end can be foreseen.
-//! A file that is there already must not be read again: a model of 5 GB would start a second later.
+//! A mapped file is read when it is first touched: a row here, an expert there, one page fault after
+//! another. Reading it once from start to end is many times faster, and its progress can be shown. A
+//! file that is cached already is not read again, which would delay the start.
 //!
-//! Files are read through their maps, which [`Region::map`] asks for huge pages: what the page cache
-//! takes in by read(2), a few megabytes here and there by several threads, comes in small pages, which
-//! stay small for every process that maps the file later.
+//! Files are read through their maps, for which [`Region::map`] requests huge pages: read(2) with
+//! several threads would fill the page cache with small pages, which stay small for every process
+//! that maps the file later.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -20,23 +20,23 @@ use crate::region::Region;
 const PIECE: usize = 2 << 20;
 /// Enough to keep an NVMe drive's queue filled.
 const READERS: usize = 8;
-/// Bytes of which one must be touched for all to be read.
+/// Touching one byte of a page reads the page.
 const PAGE: usize = 4096;
-/// Places of a file that are probed.
+/// Offsets of a file that are probed.
 const PROBES: usize = 128;
-/// A file of which less than one in so many probes is missing counts as cached.
+/// A file counts as cached if fewer than one in `MISSING_SHARE` probes are missing.
 const MISSING_SHARE: usize = 16;
 
 /// Reads those mapped `files` that are not in the page cache, unless all of them together are larger
 /// than `room`. `progress` gets the bytes read and their total; it is never called if there is
-/// nothing to read. What cannot be read is left to whoever needs it, and reports it.
+/// nothing to read. Errors are ignored here: the first use of the data reports them.
 pub(crate) fn warm<'a>(
     files: impl Iterator<Item = (&'a Path, &'a Region)> + Clone,
     room: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) {
     if files.clone().map(|(_, region)| region.len() as u64).sum::<u64>() > room {
-        return; // they would push themselves out again
+        return; // they would evict each other
     }
     let cold = files.filter(|(path, region)| is_cold(path, region.len())).map(|(_, region)| region);
     let cold: Vec<&Region> = cold.collect();
@@ -83,7 +83,7 @@ fn populate(region: &Region, start: usize, len: usize) -> bool {
     true
 }
 
-/// Whether a good part of the file would have to be read from its drive.
+/// Whether a considerable part of the file would have to be read from its drive.
 fn is_cold(path: &Path, len: usize) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let step = (len / PROBES).max(1);
@@ -91,7 +91,7 @@ fn is_cold(path: &Path, len: usize) -> bool {
     missing > PROBES / MISSING_SHARE
 }
 
-/// Whether reading here would have to wait. A file system that cannot tell is believed to be fast.
+/// Whether reading here would wait. File systems that cannot tell are assumed to be fast.
 #[cfg(target_os = "linux")]
 fn is_missing(file: &File, at: u64) -> bool {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};

@@ -1,7 +1,7 @@
-//! A model's tensors, whatever number of files they come in.
+//! A model's tensors, from one file or several.
 //!
-//! Each part is mapped and described from its mapping, so that description and bytes are those of
-//! one and the same file; only then, and only if asked, is it read into memory.
+//! Each part is mapped and described from its mapping, so that description and bytes come from the
+//! same file; then, on request, it is read into memory.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,28 +12,39 @@ use cachalot_gguf::split::{self, Part, Set};
 use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 
 use crate::region::Region;
-use crate::{Bytes, Error, ReadFile, ReadRate, Reader, Stack, dense, resident, warm};
+use crate::{Bytes, Error, ReadFile, ReadRate, Reader, StackedExperts, dense, resident, warm};
 
-/// Where a model's bytes shall be.
+/// Where a model's bytes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
-    /// In the page cache, read when first touched, shared with other processes and given back under
+    /// In the page cache, read when first touched, shared with other processes and evicted under
     /// pressure. Files must not be overwritten or truncated while they are in use: the process would
-    /// compute with other weights, or end with SIGBUS.
+    /// compute with other weights, or end with an error.
     #[default]
     Mapped,
-    /// In memory of our own, read before [`Weights::open`] returns.
+    /// In anonymous memory, read before [`Weights::open`] returns.
     Resident,
+}
+
+/// How a tensor is used, if experts are streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorUse {
+    /// Every token reads it: it is loaded into memory.
+    Loaded,
+    /// Some tokens read parts of it: these are read when they are needed.
+    Streamed,
+    /// It is never read.
+    Unused,
 }
 
 /// One tensor.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// Name, type, shape and place in its file.
+    /// Name, type, shape and offset in its file.
     pub info: TensorInfo,
     /// Index of its file in [`Weights::files`].
     pub file: usize,
-    /// Its bytes, as they lie in the file; none if it is to be streamed.
+    /// Its bytes, as they are in the file; none if it is streamed or unused.
     pub bytes: Bytes,
 }
 
@@ -44,9 +55,9 @@ pub struct Weights {
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
     files: Vec<PathBuf>,
-    /// The files, mapped, if their pages are the page cache's.
+    /// The mapped files, for [`Weights::warm`].
     mapped: Vec<Arc<Region>>,
-    /// The files, open, if experts are to be streamed from them.
+    /// The open files, if experts are streamed from them.
     sources: Vec<Arc<ReadFile>>,
 }
 
@@ -56,7 +67,7 @@ impl Weights {
     /// Mapped, this reads the headers only.
     ///
     /// # Errors
-    /// If a file is missing, unreadable or no part of one valid model, or memory is short.
+    /// If a file is missing, unreadable or not a part of one valid model, or there is no memory.
     pub fn open(path: impl AsRef<Path>, placement: Placement) -> Result<Self, Error> {
         Self::open_with(path, placement, &mut |_, _| true)
     }
@@ -102,15 +113,16 @@ impl Weights {
         Ok(Self { mapped, ..weights })
     }
 
-    /// Opens a model whose experts are to be streamed: everything else is read into memory with
-    /// `reader`, whose rate and best depth are found out on the way. `progress` as in
-    /// [`Weights::open_with`].
+    /// Opens a model whose experts are streamed. `tensor_use` tells by their names which tensors
+    /// these are; all others that are used are read into memory with `reader`, whose rate and best
+    /// depth are measured meanwhile. `progress` as in [`Weights::open_with`].
     ///
     /// # Errors
     /// As [`Weights::open_with`].
     pub fn open_streamed(
         path: impl AsRef<Path>,
         reader: &mut Reader,
+        tensor_use: &dyn Fn(&str) -> TensorUse,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<(Self, ReadRate), Error> {
         let paths = split::part_paths(path.as_ref());
@@ -124,7 +136,7 @@ impl Weights {
             sources.push(Arc::new(source));
         }
         let set = Set::merge(described)?;
-        let (bytes, rate) = dense::read(&set.tensors, &sources, reader, progress)?;
+        let (bytes, rate) = dense::read(&set.tensors, tensor_use, &sources, reader, progress)?;
         let tensors = set.tensors.into_iter().zip(bytes);
         let tensors = tensors
             .map(|(tensor, bytes)| Tensor { info: tensor.info, file: tensor.part, bytes })
@@ -140,21 +152,21 @@ impl Weights {
         warm::warm(files.map(|(path, region)| (path.as_path(), &**region)), room, progress);
     }
 
-    /// Where the `count` equal matrices of a tensor that is streamed lie.
+    /// The `count` equal matrices of a streamed tensor in their file.
     ///
     /// # Errors
-    /// If there is no such tensor, it is not streamed, or does not divide.
-    pub fn stack(&self, name: &str, count: usize) -> Result<Stack, Error> {
+    /// If the tensor is missing, not streamed, or does not divide.
+    pub fn stacked_experts(&self, name: &str, count: usize) -> Result<StackedExperts, Error> {
         let found = self.tensor(name).and_then(|tensor| {
             let file = self.sources.get(tensor.file).filter(|_| tensor.bytes.is_empty())?;
             let TensorInfo { size, offset, .. } = tensor.info;
             let len = size.checked_div(count as u64).filter(|len| len * count as u64 == size)?;
-            Some(Stack { file: Arc::clone(file), offset, len: usize::try_from(len).ok()? })
+            Some(StackedExperts { file: Arc::clone(file), offset, len: usize::try_from(len).ok()? })
         });
-        found.ok_or_else(|| Error::NoStack { tensor: name.to_owned(), count })
+        found.ok_or_else(|| Error::NotStacked { tensor: name.to_owned(), count })
     }
 
-    /// The weights of a model that is part of the program, or was built in memory.
+    /// The weights of a model that is embedded in the program.
     ///
     /// # Errors
     /// If the bytes are not a valid GGUF.
@@ -162,7 +174,7 @@ impl Weights {
         Self::from_region(Region::Static(bytes))
     }
 
-    /// As [`Weights::from_static`], for bytes that were computed.
+    /// As [`Weights::from_static`], for bytes on the heap.
     ///
     /// # Errors
     /// If the bytes are not a valid GGUF.

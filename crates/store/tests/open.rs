@@ -89,8 +89,8 @@ fn embedded_bytes_are_used_in_place() {
 fn errors_name_the_path_and_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    assert!(fails(&at("none.gguf")).ends_with("none.gguf: there is no such file"));
-    assert!(fails(dir.path()).contains("this is a folder"));
+    assert!(fails(&at("none.gguf")).ends_with("none.gguf: no such file"));
+    assert!(fails(dir.path()).contains("is a folder; name"));
     fs::write(at("m-00001-of-00002.gguf"), part(&["a"], 1, 0, 2)).unwrap();
     let error = fails(&at("m-00001-of-00002.gguf"));
     assert!(error.contains("m-00002-of-00002.gguf: missing: the model is split into 2"), "{error}");

@@ -13,7 +13,7 @@ mod sync {
 #[path = "../src/io/queue.rs"]
 mod queue;
 
-use queue::{Next, Queue, Urgency};
+use queue::{Next, Priority, Queue};
 
 /// Tries all interleavings with up to three preemptions of a thread, which finds nearly every fault
 /// that there is (Musuvathi and Qadeer 2007), in seconds.
@@ -24,11 +24,11 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Takes and finishes items until the queue is closed; returns them.
-fn work(queue: &Queue<u32>) -> Vec<(Urgency, u32)> {
+fn work(queue: &Queue<u32>) -> Vec<(Priority, u32)> {
     let mut taken = Vec::new();
-    while let Some((urgency, item)) = queue.pop() {
-        queue.done(urgency);
-        taken.push((urgency, item));
+    while let Some((priority, item)) = queue.pop() {
+        queue.done(priority);
+        taken.push((priority, item));
     }
     taken
 }
@@ -41,9 +41,9 @@ fn no_item_is_lost_or_taken_twice_and_no_worker_sleeps_for_ever() {
             let queue = Arc::clone(&queue);
             thread::spawn(move || work(&queue))
         });
-        queue.push(Urgency::Warmth, 3);
-        queue.push(Urgency::Demand, 1);
-        queue.push(Urgency::Guess, 2);
+        queue.push(Priority::Background, 3);
+        queue.push(Priority::Demand, 1);
+        queue.push(Priority::Prefetch, 2);
         let withdrawn = queue.withdraw(|&item| item == 2);
         queue.close();
         let mut taken: Vec<u32> = Vec::new();
@@ -61,12 +61,12 @@ fn no_item_is_lost_or_taken_twice_and_no_worker_sleeps_for_ever() {
 fn what_was_foreseen_is_withdrawn_or_read_and_never_both() {
     check(|| {
         let queue = Arc::new(Queue::new(2, 2));
-        queue.push(Urgency::Guess, 7);
+        queue.push(Priority::Prefetch, 7);
         let of_worker = Arc::clone(&queue);
         let worker = thread::spawn(move || match of_worker.try_pop() {
-            Next::Item(urgency, item) => {
-                of_worker.done(urgency);
-                Some((urgency, item))
+            Next::Item(priority, item) => {
+                of_worker.done(priority);
+                Some((priority, item))
             }
             _ => None,
         });
@@ -81,9 +81,9 @@ fn what_was_foreseen_is_withdrawn_or_read_and_never_both() {
         let places = [taken.map(|(_, item)| item), withdrawn, left];
         assert_eq!(places.iter().flatten().count(), 1, "{places:?}");
         if promoted > 0
-            && let Some((urgency, _)) = taken
+            && let Some((priority, _)) = taken
         {
-            assert_eq!(urgency, Urgency::Demand, "it was demand before it was taken");
+            assert_eq!(priority, Priority::Demand, "it was demand before it was taken");
         }
     });
 }
@@ -92,17 +92,17 @@ fn what_was_foreseen_is_withdrawn_or_read_and_never_both() {
 fn demand_that_is_being_read_keeps_the_drive_to_itself() {
     check(|| {
         let queue = Arc::new(Queue::new(2, 8));
-        queue.push(Urgency::Demand, 1);
-        queue.push(Urgency::Guess, 2);
+        queue.push(Priority::Demand, 1);
+        queue.push(Priority::Prefetch, 2);
         let of_worker = Arc::clone(&queue);
         let worker = thread::spawn(move || {
             let mut order = Vec::new();
             while order.len() < 2 {
-                let Some((urgency, item)) = of_worker.pop() else { break };
+                let Some((priority, item)) = of_worker.pop() else { break };
                 if item == 2 {
-                    assert_eq!(order, [1], "demand was done before a guess was begun");
+                    assert_eq!(order, [1], "demand was done before a prefetch was begun");
                 }
-                of_worker.done(urgency);
+                of_worker.done(priority);
                 order.push(item);
             }
             order
@@ -116,14 +116,14 @@ fn demand_that_is_being_read_keeps_the_drive_to_itself() {
 fn a_worker_that_waits_for_room_is_woken_by_the_one_that_is_done() {
     check(|| {
         let queue = Arc::new(Queue::new(2, 1));
-        queue.push(Urgency::Demand, 1);
-        queue.push(Urgency::Demand, 2);
+        queue.push(Priority::Demand, 1);
+        queue.push(Priority::Demand, 2);
         let workers = [(); 2].map(|()| {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
                 let taken = queue.pop();
-                let (urgency, item) = taken.unwrap();
-                queue.done(urgency);
+                let (priority, item) = taken.unwrap();
+                queue.done(priority);
                 item
             })
         });

@@ -15,8 +15,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use cachalot_engine::{CacheStats, Options, Source, Streaming, machine, place, processor};
+use cachalot_gguf::KvType;
 use cachalot_kernels::{Cpu, probe};
-use cachalot_model::{KvCache, KvType, Logits, Model};
+use cachalot_model::{KvCache, Logits, Model};
 use cachalot_store::Weights;
 
 use self::report::{Measured, Memory, Report, Work};

@@ -184,8 +184,8 @@ impl Report {
             "misses_per_token": stats.misses as f64 / tokens,
             "bytes_per_token": stats.bytes as f64 / tokens,
             "read_bytes_per_second": stats.read_rate(),
-            "foreseen_per_token": stats.foreseen as f64 / tokens,
-            "wasted_per_token": stats.wasted as f64 / tokens,
+            "foreseen_per_token": stats.prefetch_hits as f64 / tokens,
+            "wasted_per_token": stats.prefetch_unused as f64 / tokens,
             "router_agreement": stats.agreement(),
             "waited_fraction": stats.waited.as_secs_f64() / seconds,
         }))

@@ -2,7 +2,7 @@
 
 use cachalot_plan::upgrade::{self, Upgrade};
 use cachalot_plan::{
-    CacheType, Engine, Error, Machine, Mode, Model, Plan, Tier, Wish, explain, plan, units,
+    Engine, Error, KvType, Machine, Mode, Model, Plan, Tier, Wish, explain, plan, units,
 };
 
 use super::rate;
@@ -189,27 +189,15 @@ fn places(model: &Model, planned: &Plan) -> String {
     row("routed experts", fit.routed_ram, cache);
     row("routed experts", fit.routed_disk, "drive, read when missed");
     let other = match fit.cache_type {
-        CacheType::Q8_0 => CacheType::F16,
-        _ => CacheType::Q8_0,
+        KvType::Q8_0 => KvType::F16,
+        _ => KvType::Q8_0,
     };
     let tokens = units::grouped(fit.context);
     let instead = units::bytes(model.cache_bytes_per_token(other) * fit.context);
-    let kv = format!(
-        "{dense_in}: {tokens} tokens in {}; {instead} in {}",
-        name(fit.cache_type),
-        name(other)
-    );
+    let kv = format!("{dense_in}: {tokens} tokens in {}; {instead} in {}", fit.cache_type, other);
     row("keys and values", fit.kv, &kv);
     row("buffers", fit.buffers, dense_in);
     table("lrl", &rows)
-}
-
-pub(super) fn name(ty: CacheType) -> &'static str {
-    match ty {
-        CacheType::F32 => "f32",
-        CacheType::F16 => "f16",
-        CacheType::Q8_0 => "q8_0",
-    }
 }
 
 fn times(planned: &Plan) -> String {

@@ -1,7 +1,7 @@
 //! `cachalot plan --kv`: what keys and values take, cached for all heads as runtimes did until spring
 //! 2025, or as the latent that they are made from.
 
-use cachalot_plan::{CacheType, units};
+use cachalot_plan::{KvType, units};
 use serde_json::json;
 
 use super::subject::Subject;
@@ -17,8 +17,8 @@ pub(super) fn page(subject: &Subject, as_json: bool) -> anyhow::Result<String> {
         CONTEXTS.into_iter().filter(|tokens| *tokens <= model.context).collect();
     let each = [
         ("all heads, f16", model.cache_expanded),
-        ("latent, f16", model.cache_bytes_per_token(CacheType::F16)),
-        ("latent, q8_0", model.cache_bytes_per_token(CacheType::Q8_0)),
+        ("latent, f16", model.cache_bytes_per_token(KvType::F16)),
+        ("latent, q8_0", model.cache_bytes_per_token(KvType::Q8_0)),
     ];
     if as_json {
         let rows = contexts.iter().map(|tokens| {

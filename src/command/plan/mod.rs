@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use cachalot_plan::{
-    CacheType, Engine, Locality, Machine, Mode, Model, Stream, Tier, Wish, describe, plan, presets,
-    probe, units,
+    Engine, Locality, Machine, Mode, Model, Stream, Tier, Wish, describe, plan, presets, probe,
+    units,
 };
 
 use self::subject::Subject;
-use crate::args::{KvArg, ModelArgs};
+use crate::args::ModelArgs;
 use crate::failure::usage;
 use crate::hardware::{self, Measure, Where};
 use crate::record::{self, Run};
@@ -201,11 +201,7 @@ fn wish(args: &PlanArgs) -> anyhow::Result<Wish> {
     if args.ctx == Some(0) {
         return Err(usage("--ctx is 0: a conversation needs room for at least one token"));
     }
-    let cache_type = args.computation.kv_type.map(|ty| match ty {
-        KvArg::F32 => CacheType::F32,
-        KvArg::F16 => CacheType::F16,
-        KvArg::Q8_0 => CacheType::Q8_0,
-    });
+    let cache_type = args.computation.kv_type.map(Into::into);
     Ok(Wish { context: args.ctx, cache_type, stream: Stream::Auto })
 }
 

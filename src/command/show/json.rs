@@ -1,7 +1,7 @@
 //! The output for programs: one JSON object, sizes in bytes.
 
 use cachalot_gguf::{Array, Value};
-use cachalot_plan::CacheType;
+use cachalot_plan::KvType;
 use serde_json::{Map, Value as Json, json};
 
 use super::Shown;
@@ -18,7 +18,7 @@ pub(super) fn object(shown: &Shown, tensors: bool) -> Json {
         json!({
             "latent": cache.latent,
             "bytes_per_token": {
-                "f32": of(CacheType::F32), "f16": of(CacheType::F16), "q8_0": of(CacheType::Q8_0),
+                "f32": of(KvType::F32), "f16": of(KvType::F16), "q8_0": of(KvType::Q8_0),
             },
         })
     });

@@ -3,7 +3,7 @@
 use cachalot_gguf::TensorInfo;
 use cachalot_plan::demand::Usage;
 use cachalot_plan::identity::Kind;
-use cachalot_plan::{CacheType, units};
+use cachalot_plan::{KvType, units};
 
 use super::{Shown, file_name};
 use crate::terminal::{table, without_controls};
@@ -118,13 +118,13 @@ fn cache(shown: &Shown) -> Option<String> {
     let of = |ty| units::bytes(cache.bytes_per_token(ty));
     let kind = if cache.latent { " (latent)" } else { "" };
     let full = shown.demand.context.map(|tokens| {
-        let bytes = tokens.saturating_mul(cache.bytes_per_token(CacheType::F16));
+        let bytes = tokens.saturating_mul(cache.bytes_per_token(KvType::F16));
         format!("; {} for the whole context in f16", units::bytes(bytes))
     });
     Some(format!(
         "{} per token in f16, {} in q8_0{kind}{}",
-        of(CacheType::F16),
-        of(CacheType::Q8_0),
+        of(KvType::F16),
+        of(KvType::Q8_0),
         full.unwrap_or_default()
     ))
 }

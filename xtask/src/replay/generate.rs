@@ -89,7 +89,7 @@ impl Routing {
         Ok(())
     }
 
-    /// Picks for one token in one layer, after those of the token before.
+    /// Routing for one token in one layer, after those of the token before.
     fn pick(&self, bias: &[f32], before: &[u16], random: &mut Random, picks: &mut [u16]) {
         let mut scores = vec![0.0; bias.len()];
         random.fill_normal(&mut scores);

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use cachalot_gguf::Metadata;
+use cachalot_gguf::{KvType, Metadata};
 use cachalot_kernels::{Cpu, Inputs, Tier};
-use cachalot_model::{Experts, KvType, Logits, Mlp, Model, ModelOptions, Picks};
+use cachalot_model::{Experts, Logits, Mlp, Model, ModelOptions, Routing};
 use cachalot_store::Weights as File;
 use cachalot_text::{Vocab, VocabParts};
 use clap::ValueEnum as _;
@@ -92,7 +92,7 @@ fn a_cut_vocabulary_still_encodes_every_text_and_keeps_its_special_tokens() {
 struct Counter(Arc<Mutex<Vec<Vec<u32>>>>); // [layers, experts]
 
 impl Experts for Counter {
-    fn request(&mut self, layer: usize, picks: &Picks) {
+    fn request(&mut self, layer: usize, picks: &Routing) {
         let counts = &mut self.0.lock().unwrap()[layer];
         for token in 0..picks.tokens() {
             picks.of(token).0.iter().for_each(|&expert| counts[expert as usize] += 1);
@@ -104,7 +104,7 @@ impl Experts for Counter {
         _: &Cpu,
         _: usize,
         _: &mut Inputs,
-        _: &Picks,
+        _: &Routing,
         _: Option<Mlp<'_>>,
         _: &mut [f32],
     ) -> Result<(), cachalot_model::Error> {

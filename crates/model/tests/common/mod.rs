@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cachalot_gguf::write::Writer;
-use cachalot_gguf::{TensorInfo, TensorType, Value};
+use cachalot_gguf::{KvType, TensorInfo, TensorType, Value};
 use cachalot_kernels::{Cpu, Format, Tier};
-use cachalot_model::{KvType, Logits, Model, ModelOptions};
-use cachalot_store::{Placement, Weights};
+use cachalot_model::{Config, Logits, Model, ModelOptions};
+use cachalot_store::{Placement, Reader, Weights};
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -18,6 +18,18 @@ pub fn fixture(name: &str) -> PathBuf {
 
 pub fn open(name: &str) -> Weights {
     Weights::open(fixture(name), Placement::Mapped).unwrap()
+}
+
+/// The weights of a model whose experts are streamed, and its configuration.
+pub fn open_streamed(
+    path: &Path,
+    reader: &mut Reader,
+    options: &ModelOptions,
+) -> (Weights, Config) {
+    let config = Config::of(&Weights::open(path, Placement::Mapped).unwrap(), options).unwrap();
+    let tensor_use = |name: &str| config.tensor_use(name);
+    let opened = Weights::open_streamed(path, reader, &tensor_use, &mut |_, _| true);
+    (opened.unwrap().0, config)
 }
 
 pub fn cpu(threads: usize, tier: Tier) -> Arc<Cpu> {
@@ -116,7 +128,7 @@ fn top(numbers: &[f64]) -> usize {
     (0..numbers.len()).max_by(|&a, &b| numbers[a].total_cmp(&numbers[b])).unwrap()
 }
 
-/// A GGUF taken apart, to be changed and put together again.
+/// A GGUF taken separate, to be changed and put together again.
 #[derive(Clone)]
 pub struct File {
     pub keys: Vec<(String, Value)>,

@@ -1,6 +1,6 @@
 //! The rows of `fixtures/measurements.csv` as machines, models and placements.
 
-use cachalot_plan::demand::CacheType;
+use cachalot_plan::KvType;
 use cachalot_plan::machine::{Drive, Gpu, Machine};
 use cachalot_plan::predict::{Engine, Locality, Runtime};
 use cachalot_plan::{
@@ -205,7 +205,7 @@ impl Row {
             routed_disk,
             context: 32_768,
             context_reduced: false,
-            cache_type: CacheType::F16,
+            cache_type: KvType::F16,
             kv: 0,
             micro_batch: 512,
             buffers: 0,

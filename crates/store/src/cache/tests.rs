@@ -17,7 +17,7 @@ const SLICES: [[usize; 3]; LAYERS] = [[5000, 5000, 6000], [5000, 5000, 6000], [5
 struct Model {
     _folder: tempfile::TempDir,
     path: PathBuf,
-    layers: Vec<Vec<Stack>>,
+    layers: Vec<Vec<StackedExperts>>,
     bytes: Vec<u8>,
 }
 
@@ -31,16 +31,20 @@ fn model() -> Model {
     let mut offset = 777;
     let mut stack = |&len: &usize| {
         offset += len * EXPERTS;
-        Stack { file: Arc::clone(&file), offset: (offset - len * EXPERTS) as u64, len }
+        StackedExperts { file: Arc::clone(&file), offset: (offset - len * EXPERTS) as u64, len }
     };
     let layers = SLICES.iter().map(|slices| slices.iter().map(&mut stack).collect()).collect();
     Model { _folder: folder, path, layers, bytes }
 }
 
 fn options(frames: usize) -> CacheOptions {
-    let total: usize = SLICES.iter().flatten().map(|&len| Read::room(len)).sum::<usize>() * EXPERTS;
+    let total: usize =
+        SLICES.iter().flatten().map(|&len| Read::slot_bytes(len)).sum::<usize>() * EXPERTS;
     let budget = (total * frames / (LAYERS * EXPERTS)) as u64;
-    CacheOptions { patience: Duration::from_secs(20), ..CacheOptions::new(budget, 3, EXPERTS, 2) }
+    CacheOptions {
+        stall_timeout: Duration::from_secs(20),
+        ..CacheOptions::new(budget, 3, EXPERTS, 2)
+    }
 }
 
 fn cache(model: &Model, frames: usize, reader: Reader) -> ExpertCache {
@@ -64,7 +68,7 @@ fn expect(model: &Model, cache: &ExpertCache, layer: usize, expert: usize) {
     }
 }
 
-/// A cache that guesses, whose reader waits at each read until the test lets it go on.
+/// A cache that prefetches, whose reader waits at each read until the test lets it go on.
 fn guessing(model: &Model, frames: usize) -> (ExpertCache, Arc<AtomicBool>, Arc<AtomicU64>) {
     let (open, reads) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
     let (gate, count) = (Arc::clone(&open), Arc::clone(&reads));
@@ -76,11 +80,11 @@ fn guessing(model: &Model, frames: usize) -> (ExpertCache, Arc<AtomicBool>, Arc<
         file.read_at(bytes, offset)
     });
     let reader = Reader::pool(4, "gate", &read).unwrap();
-    let options = CacheOptions { guesses: true, ..options(frames) };
+    let options = CacheOptions { prefetch: true, ..options(frames) };
     (ExpertCache::new(model.layers.clone(), reader, &options).unwrap(), open, reads)
 }
 
-/// Waits until all that was asked for has landed, without asking for anything.
+/// Waits until all that was asked for has completed, without asking for anything.
 fn settle(cache: &mut ExpertCache) {
     while cache.reader.in_flight() > 0 {
         cache.poll();
@@ -95,7 +99,7 @@ fn pick(cache: &mut ExpertCache, layer: usize, picks: &[usize]) -> Result<(), Er
     for &expert in picks {
         assert!(cache.request(layer, expert), "there is room");
     }
-    cache.end_guesses(layer);
+    cache.end_prefetch(layer);
     picks.iter().try_for_each(|&expert| cache.wait(layer, expert))
 }
 
@@ -119,7 +123,7 @@ fn every_expert_is_what_its_file_says_at_any_size() {
         if frames >= LAYERS * EXPERTS {
             assert_eq!(stats.misses, (LAYERS * EXPERTS) as u64, "each is read once");
         }
-        let slices: usize = SLICES.iter().flatten().map(|&len| Read::room(len)).sum();
+        let slices: usize = SLICES.iter().flatten().map(|&len| Read::slot_bytes(len)).sum();
         let most = stats.misses * slices as u64;
         assert!(stats.bytes <= most, "{} bytes, at most {most}", stats.bytes);
     }
@@ -135,7 +139,7 @@ proptest! {
         steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..8), 1..40),
     ) {
         let model = model();
-        let options = CacheOptions { guesses: true, ..options(frames) };
+        let options = CacheOptions { prefetch: true, ..options(frames) };
         let reader = Reader::start().unwrap();
         let mut cache = ExpertCache::new(model.layers.clone(), reader, &options).unwrap();
         for (layer, picks, what) in steps {
@@ -143,13 +147,13 @@ proptest! {
             match what {
                 0 => cache.advance(1),
                 1 => cache.idle(),
-                4 => (picks[0]..EXPERTS).for_each(|expert| cache.guess(layer, expert)),
-                5 => cache.guess((layer + 1) % LAYERS, picks[0]),
-                2 => cache.monitor().give_back(20_000),
+                4 => (picks[0]..EXPERTS).for_each(|expert| cache.prefetch(layer, expert)),
+                5 => cache.prefetch((layer + 1) % LAYERS, picks[0]),
+                2 => cache.monitor().release(20_000),
                 6 => {
                     cache.begin_layer();
                     cache.keep(layer, picks[0]);
-                    cache.end_guesses(layer);
+                    cache.end_prefetch(layer);
                 }
                 // Asked for, and never awaited.
                 3 => {
@@ -182,8 +186,8 @@ fn a_guess_that_is_picked_is_not_read_again_and_one_that_is_not_makes_nobody_lea
         (0..EXPERTS).filter(|expert| !before.contains(&(EXPERTS + expert))).collect();
     let [right, wrong] = missing[..2] else { panic!("two are missing of {before:?}") };
     let done = reads.load(Ordering::Relaxed);
-    cache.guess(1, right);
-    cache.guess(1, wrong);
+    cache.prefetch(1, right);
+    cache.prefetch(1, wrong);
     settle(&mut cache);
     assert_eq!(reads.load(Ordering::Relaxed) - done, 6, "both are read meanwhile");
     assert!(before.iter().all(|number| there(&cache).contains(number)), "nobody has left");
@@ -191,7 +195,10 @@ fn a_guess_that_is_picked_is_not_read_again_and_one_that_is_not_makes_nobody_lea
     pick(&mut cache, 1, &[right]).unwrap();
     expect(&model, &cache, 1, right);
     let stats = cache.monitor().stats().since(&stats);
-    assert_eq!((stats.hits, stats.misses, stats.foreseen, stats.wasted), (0, 1, 1, 1));
+    assert_eq!(
+        (stats.hits, stats.misses, stats.prefetch_hits, stats.prefetch_unused),
+        (0, 1, 1, 1)
+    );
     assert_eq!(reads.load(Ordering::Relaxed) - done, 6, "and not again");
     assert!(!there(&cache).contains(&(EXPERTS + wrong)), "it is forgotten");
     assert_eq!(there(&cache).len(), before.len(), "one has come, and one has left for it");
@@ -202,25 +209,25 @@ fn demand_overtakes_guesses_and_what_they_have_not_read_is_not_read() {
     let model = model();
     let (mut cache, open, reads) = guessing(&model, 40);
     open.store(false, Ordering::Relaxed);
-    (0..2).for_each(|expert| cache.guess(0, expert));
+    (0..2).for_each(|expert| cache.prefetch(0, expert));
     while reads.load(Ordering::Relaxed) < 2 {
         std::thread::yield_now();
     }
     cache.begin_layer();
     assert!(cache.request(0, 9), "there is room");
-    // One guess was right: of it, what was not begun is demand as well.
+    // One prefetch was right: of it, what was not begun is demand as well.
     assert!(cache.request(0, 1), "it is there");
-    cache.end_guesses(0);
+    cache.end_prefetch(0);
     open.store(true, Ordering::Relaxed);
     for expert in [9, 1] {
         cache.wait(0, expert).unwrap();
         expect(&model, &cache, 0, expert);
     }
     settle(&mut cache);
-    // Two slices of the first guess had been begun; its third was not read.
+    // Two slices of the first prefetch had been begun; its third was not read.
     assert_eq!(reads.load(Ordering::Relaxed), 2 + 3 + 3);
     let stats = cache.monitor().stats();
-    assert_eq!((stats.misses, stats.foreseen, stats.wasted), (2, 1, 1));
+    assert_eq!((stats.misses, stats.prefetch_hits, stats.prefetch_unused), (2, 1, 1));
     assert_eq!(cache.residency.frame(0), None, "what is wrong is not kept");
     pick(&mut cache, 0, &[0]).unwrap();
     expect(&model, &cache, 0, 0);
@@ -231,13 +238,13 @@ fn a_guess_that_was_given_up_half_read_and_is_picked_before_it_has_landed_is_rea
     let model = model();
     let (mut cache, open, reads) = guessing(&model, 40);
     open.store(false, Ordering::Relaxed);
-    cache.guess(0, 0);
+    cache.prefetch(0, 0);
     while reads.load(Ordering::Relaxed) < 2 {
         std::thread::yield_now();
     }
     // Its third slice waits, and is taken back.
     cache.begin_layer();
-    cache.end_guesses(0);
+    cache.end_prefetch(0);
     cache.begin_layer();
     assert!(cache.request(0, 0), "it is on its way");
     open.store(true, Ordering::Relaxed);
@@ -252,15 +259,18 @@ fn wrong_guesses_come_to_rest() {
     let (mut cache, _, reads) = guessing(&model, 40);
     for _ in 0..200 {
         // Always wrong: the layer that is guessed picks another.
-        (0..4).for_each(|expert| cache.guess(1, expert));
+        (0..4).for_each(|expert| cache.prefetch(1, expert));
         settle(&mut cache);
         pick(&mut cache, 1, &[8]).unwrap();
     }
     let stats = cache.monitor().stats();
     assert_eq!(stats.misses, 1);
-    let wasted = reads.load(Ordering::Relaxed) / 3 - stats.misses;
-    assert!((1..=8).contains(&wasted), "{wasted} experts were read in vain: {stats:?}");
-    assert!(!cache.wants_guesses());
+    let prefetch_unused = reads.load(Ordering::Relaxed) / 3 - stats.misses;
+    assert!(
+        (1..=8).contains(&prefetch_unused),
+        "{prefetch_unused} experts were read in vain: {stats:?}"
+    );
+    assert!(!cache.wants_prefetch());
 }
 
 #[test]
@@ -272,14 +282,14 @@ fn a_guess_that_cannot_be_read_harms_nobody() {
         true => Err(io::Error::from_raw_os_error(5)), // EIO
         false => Ok(()),
     };
-    let options = CacheOptions { guesses: true, ..options(40) };
+    let options = CacheOptions { prefetch: true, ..options(40) };
     let mut cache = ExpertCache::new(model.layers.clone(), faulty(fault), &options).unwrap();
-    cache.guess(2, 3);
+    cache.prefetch(2, 3);
     settle(&mut cache);
     broken.store(false, Ordering::Relaxed);
     pick(&mut cache, 2, &[3]).unwrap();
     expect(&model, &cache, 2, 3);
-    assert_eq!(cache.monitor().stats().foreseen, 0, "what failed was no guess any more");
+    assert_eq!(cache.monitor().stats().prefetch_hits, 0, "what failed was no prefetch any more");
 }
 
 #[test]
@@ -317,7 +327,10 @@ fn a_truncated_file_is_an_error_of_the_experts_it_lacks() {
     assert!(error.contains("expert 3 of layer 5") && error.contains("truncated"), "{error}");
     let error = pick(&mut cache, 0, &[2]).unwrap_err().to_string();
     let named = error.contains("expert 2 of layer 3");
-    assert!(error.contains("written to") && named, "what is still there is not trusted: {error}");
+    assert!(
+        error.contains("changed since") && named,
+        "what is still there is not trusted: {error}"
+    );
     pick(&mut cache, 0, &[1]).expect("what was read before is in memory");
 }
 
@@ -332,12 +345,15 @@ fn a_drive_that_stalls_is_an_error_in_time_and_may_come_back() {
         }
         Ok(())
     };
-    let options = CacheOptions { patience: Duration::from_millis(20), ..options(12) };
+    let options = CacheOptions { stall_timeout: Duration::from_millis(20), ..options(12) };
     let mut cache = ExpertCache::new(model.layers.clone(), faulty(fault), &options).unwrap();
     let error = pick(&mut cache, 0, &[7]).unwrap_err().to_string();
-    assert!(error.contains("expert 7 of layer 3") && error.contains("nothing for"), "{error}");
+    assert!(
+        error.contains("expert 7 of layer 3") && error.contains("not responding for 0.02"),
+        "{error}"
+    );
     stalled.store(false, Ordering::Relaxed);
-    cache.patience = Duration::from_secs(20);
+    cache.stall_timeout = Duration::from_secs(20);
     pick(&mut cache, 0, &[7]).expect("it was on its way all the time");
     expect(&model, &cache, 0, 7);
 }
@@ -349,10 +365,10 @@ fn memory_is_given_back_when_asked_for() {
     (0..8).for_each(|expert| pick(&mut cache, 0, &[expert]).unwrap());
     let monitor = cache.monitor();
     let (before, capacity) = (monitor.capacity(), cache.capacity());
-    monitor.give_back(before / 2);
+    monitor.release(before / 2);
     cache.advance(1);
     assert!(monitor.capacity() <= before / 2 && cache.capacity() < capacity);
-    monitor.give_back(u64::MAX);
+    monitor.release(u64::MAX);
     cache.advance(1);
     assert_eq!(cache.capacity(), 2 * 2, "a token's picks in a layer of each class");
     for layer in 0..LAYERS {
@@ -368,7 +384,7 @@ fn what_was_popular_is_read_when_there_is_nothing_else_to_do() {
     let mut first = cache(&model, 48, Reader::start().unwrap());
     let memory = model.path.with_extension("popular");
     fs::write(&memory, b"of another model").unwrap();
-    first.remember(memory.clone());
+    first.load_expert_stats(memory.clone());
     for _ in 0..3 {
         pick(&mut first, 1, &[6, 11]).unwrap();
     }
@@ -380,7 +396,7 @@ fn what_was_popular_is_read_when_there_is_nothing_else_to_do() {
         Ok(())
     };
     let mut second = cache(&model, 48, faulty(count));
-    second.remember(memory);
+    second.load_expert_stats(memory);
     while !(second.is_ready(1, 6) && second.is_ready(1, 11)) {
         second.idle();
         second.poll();

@@ -1,4 +1,4 @@
-//! A file to read past the page cache, and what tells that it is no longer the same.
+//! A file to read past the page cache, and how a change of it is noticed.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -16,7 +16,7 @@ pub struct ReadFile {
     state: State,
 }
 
-/// What changes when somebody writes to a file.
+/// The attributes that change when a file is written to.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     len: u64,
@@ -74,9 +74,8 @@ impl ReadFile {
         &self.file
     }
 
-    /// Checks that nobody has written to it since it was opened. (A file that was replaced by
-    /// renaming is the old one to whoever had it open, as it should be.)
-    /// `what` was read of it.
+    /// Checks that it has not been written to since it was opened. (A file that was replaced by
+    /// renaming stays the old one for those who have it open.) `what` was read from it.
     pub(crate) fn check_unchanged(&self, what: impl Fn() -> String) -> Result<(), Error> {
         let metadata = self.file.metadata().map_err(|e| Error::unreadable(&self.path, e))?;
         if State::of(&metadata) == self.state {
@@ -85,7 +84,7 @@ impl ReadFile {
         Err(Error::Changed { path: self.path.clone(), what: what() })
     }
 
-    /// What was read is in memory of our own: the system need not remember it as well.
+    /// Drops what was read from the page cache: it is in our own memory.
     pub(super) fn forget(&self, offset: u64, len: usize) {
         #[cfg(target_os = "linux")]
         if !self.direct {
@@ -104,7 +103,7 @@ fn open_direct(path: &Path) -> Option<File> {
     use std::os::unix::fs::{FileExt, OpenOptionsExt};
     let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
-    // Some file systems take the flag and refuse the reads.
+    // Some file systems accept the flag and refuse the reads.
     let mut probe = crate::slab::Slot::new(crate::slab::ALIGNMENT).ok()?;
     file.read_at(&mut probe, 0).ok()?;
     Some(file)

@@ -1,11 +1,10 @@
-//! Reading whole pieces of files past the page cache, many at a time.
+//! Reads whole pieces of files past the page cache, many at a time.
 //!
-//! A [`Reader`] is two queues: reads go in, each with the memory to fill, demand before what is only
-//! foreseen, and come back with it filled, in whatever order the drive has them ready. Between the
-//! queues is one thread with an
-//! `io_uring`, or, where the system refuses that (as containers often do), a pool of threads that read.
-//! Files that refuse `O_DIRECT` are read through the page cache, which is told to forget at once.
-//! What comes back is the same whichever way it took.
+//! A [`Reader`] is a pair of queues: reads go in with the memory to fill, demand before speculative
+//! ones, and come back when they are complete, in any order. In between is one thread with an
+//! `io_uring`, or, where the system refuses that (as containers often do), a pool of threads. Files
+//! that refuse `O_DIRECT` are read through the page cache, from which they are dropped at once. The
+//! result is the same in all cases.
 
 mod file;
 mod pool;
@@ -20,19 +19,19 @@ use std::time::{Duration, Instant};
 
 pub use self::file::ReadFile;
 pub use self::pool::ReadFunction;
+pub(crate) use self::queue::Priority;
 use self::queue::Queue;
-pub(crate) use self::queue::Urgency;
 use crate::slab::{ALIGNMENT, Slot};
 
-/// What the queue is locked with.
+/// The locks of the queue.
 mod sync {
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 }
 
-/// Most reads that one reader has taken and not given back. Queues of a fixed size allocate nothing.
+/// The most reads of one reader in flight. Queues of a fixed size never allocate.
 pub(crate) const CAPACITY: usize = 4096;
-/// Reads that a drive works on at a time, until a calibration says better. An expert's slices have some
-/// megabytes each, so that a few of them fill the queue of one drive.
+/// Reads that a drive works on at a time, until calibration finds a better number. An expert's slices
+/// have some megabytes each, so that a few of them fill the queue of one drive.
 const DEPTH: usize = 8;
 /// Threads of a pool.
 const THREADS: usize = 16;
@@ -40,22 +39,22 @@ const THREADS: usize = 16;
 /// A run of bytes to read.
 #[derive(Debug)]
 pub(crate) struct Read {
-    /// What it is, for whoever asked.
+    /// An identifier chosen by the caller.
     pub(crate) tag: u64,
     pub(crate) file: Arc<ReadFile>,
     /// The first byte, at a multiple of 4096.
     pub(crate) offset: u64,
     /// Bytes to read, a multiple of 4096.
     pub(crate) len: usize,
-    /// Bytes that must come: a file may end within the last 4096.
+    /// Bytes that must be read: the file may end within the last 4096.
     pub(crate) needed: usize,
-    /// Where to; at least `len` long.
+    /// The destination, at least `len` long.
     pub(crate) slot: Slot,
-    /// Since when it is wanted; of what is not demand, since when it is read.
+    /// When it was requested; for speculative reads, when reading started.
     pub(crate) asked: Instant,
 }
 
-/// A read that has ended.
+/// A read that is complete, or has failed.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) read: Read,
@@ -67,7 +66,7 @@ impl Read {
     /// The aligned read that covers `len` bytes from `offset` on, into the beginning of `slot`.
     ///
     /// # Panics
-    /// If the slot is too small: [`Read::room`] says how large it must be.
+    /// If the slot is smaller than [`Read::slot_bytes`].
     pub(crate) fn covering(
         tag: u64,
         file: &Arc<ReadFile>,
@@ -84,20 +83,20 @@ impl Read {
         Self { tag, file, offset, len: all, needed, slot, asked }
     }
 
-    /// Bytes of a slot that holds `len` bytes from anywhere in a file.
-    pub(crate) fn room(len: usize) -> usize {
+    /// The size of a slot that can hold `len` bytes from any offset of a file.
+    pub(crate) fn slot_bytes(len: usize) -> usize {
         len.next_multiple_of(ALIGNMENT) + ALIGNMENT
     }
 }
 
-/// Where byte `offset` of a file stands in a slot that was read to cover it.
+/// The position of byte `offset` of a file in a slot that was read to cover it.
 pub(crate) fn skipped(offset: u64) -> usize {
     (offset % ALIGNMENT as u64) as usize
 }
 
-/// Given the bytes that came of a read so far: how many of them count, or none if the file has ended.
+/// The progress of a read that had `before` bytes and got `came` more, or `None` at the end of the file.
 ///
-/// Only whole blocks can be gone on from, and a read that brings less than one is at the end.
+/// A read can only continue at a block boundary, and one that delivers less than a block is at the end.
 fn advanced(read: &Read, before: usize, came: usize) -> Option<usize> {
     let after = before + came;
     let counted = if after >= read.needed { after } else { after - after % ALIGNMENT };
@@ -110,7 +109,7 @@ fn ended_early(read: &Read) -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, text)
 }
 
-/// Reads that go on while their owner does something else.
+/// Reads files in the background.
 #[derive(Debug)]
 pub struct Reader {
     name: &'static str,
@@ -147,12 +146,11 @@ impl Reader {
         let (give, done) = sync_channel(CAPACITY);
         let wake = Some(ring.wake());
         std::thread::Builder::new().name("reader".to_owned()).spawn(move || ring.serve(&give))?;
-        let depth_max = uring::FLYING_MAX;
+        let depth_max = uring::IN_FLIGHT_MAX;
         Ok(Self { name: "io_uring", queue, done, depth_max, in_flight: 0, wake })
     }
 
-    /// A reader with `threads` threads that call `read`: the one for systems without `io_uring`,
-    /// and whatever a test wants to happen.
+    /// A reader with `threads` threads that call `read`: for systems without `io_uring`, and for tests.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -171,35 +169,35 @@ impl Reader {
         })
     }
 
-    /// How it reads.
+    /// `io_uring`, `pread`, or the name given to [`Reader::pool`].
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Reads that were taken and not given back.
+    /// Reads that were submitted and not returned yet.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// How many reads the drive works on at a time, of those that were taken.
+    /// Sets how many reads the drive works on at a time.
     pub(crate) fn set_depth(&self, depth: usize) {
         self.queue.set_depth(depth.clamp(1, self.depth_max));
         self.wake();
     }
 
-    /// Takes a read, to be given back by [`Reader::next`].
+    /// Submits a read, which [`Reader::next`] will return.
     ///
     /// # Panics
     /// If more than [`CAPACITY`] are in flight.
-    pub(crate) fn submit(&mut self, urgency: Urgency, read: Read) {
+    pub(crate) fn submit(&mut self, priority: Priority, read: Read) {
         assert!(self.in_flight < CAPACITY, "reads in flight");
         self.in_flight += 1;
-        // A reader that has ended takes nothing; `next` reports it.
-        self.queue.push(urgency, read);
+        // If the reader's threads have ended, `next` reports it.
+        self.queue.push(priority, read);
         self.wake();
     }
 
-    /// What was foreseen is wanted now: the reads of these tags become demand, if they still wait.
+    /// What was prefetched is wanted now: the reads of these tags become demand, if they still wait.
     pub(crate) fn promote(&self, tags: std::ops::Range<u64>) {
         let now = Instant::now();
         let promoted = self.queue.promote(|read| {
@@ -214,19 +212,19 @@ impl Reader {
         }
     }
 
-    /// Takes a read of one of these tags back that was foreseen, if one still waits.
+    /// Takes a read of one of these tags back that was prefetched, if one still waits.
     pub(crate) fn withdraw(&mut self, tags: std::ops::Range<u64>) -> Option<Read> {
         let read = self.queue.withdraw(|read| tags.contains(&read.tag))?;
         self.in_flight -= 1;
         Some(read)
     }
 
-    /// The next read that has ended, after at most `patience`; `None` if none has.
+    /// The next read that is complete, after at most `stall_timeout`; `None` if none is.
     ///
     /// # Errors
-    /// If the reader itself has ended, which only a fault of the system can bring about.
-    pub(crate) fn next(&mut self, patience: Duration) -> io::Result<Option<Done>> {
-        match self.done.recv_timeout(patience) {
+    /// If the reader itself has ended, after an error of the system.
+    pub(crate) fn next(&mut self, stall_timeout: Duration) -> io::Result<Option<Done>> {
+        match self.done.recv_timeout(stall_timeout) {
             Ok(done) => {
                 self.in_flight -= 1;
                 Ok(Some(done))
@@ -238,7 +236,7 @@ impl Reader {
         }
     }
 
-    /// Threads wait at the queue; a ring does not.
+    /// Wakes the ring; threads of a pool wait at the queue itself.
     fn wake(&self) {
         #[cfg(target_os = "linux")]
         if let Some(wake) = &self.wake {
@@ -248,7 +246,7 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// Reads that have begun end by themselves: their memory is theirs.
+    /// Reads that have started finish by themselves: they own their memory.
     fn drop(&mut self) {
         self.queue.close();
         self.wake();

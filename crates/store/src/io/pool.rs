@@ -1,4 +1,4 @@
-//! Reading with a pool of threads, each of which has one read at a time.
+//! Reads with a pool of threads, one read each at a time.
 
 use std::fs::File;
 use std::io;
@@ -7,13 +7,13 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Instant;
 
-use super::queue::{Queue, Urgency};
+use super::queue::{Priority, Queue};
 use super::{Done, Read, advanced, ended_early};
 
-/// Reads some bytes of a file from an offset on, and says how many.
+/// Reads bytes of a file from an offset on, and returns how many.
 pub type ReadFunction = Arc<dyn Fn(&File, &mut [u8], u64) -> io::Result<usize> + Send + Sync>;
 
-/// Reads as the system does.
+/// A positioned read of the system.
 pub(super) fn pread(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_at(file, bytes, offset);
@@ -31,12 +31,12 @@ pub(super) fn start(
     for _ in 0..threads.max(1) {
         let (queue, done, read) = (Arc::clone(queue), done.clone(), Arc::clone(read));
         thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            while let Some((urgency, mut request)) = queue.pop() {
-                if urgency != Urgency::Demand {
+            while let Some((priority, mut request)) = queue.pop() {
+                if priority != Priority::Demand {
                     request.asked = Instant::now();
                 }
                 let result = fully(&read, &mut request);
-                queue.done(urgency);
+                queue.done(priority);
                 if done.send(Done { read: request, result, ended: Instant::now() }).is_err() {
                     return;
                 }
@@ -46,7 +46,7 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Reads until all is there that must be.
+/// Reads until all required bytes are there.
 fn fully(read: &ReadFunction, request: &mut Read) -> io::Result<()> {
     let mut have = 0;
     while have < request.needed {

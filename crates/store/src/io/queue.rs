@@ -1,32 +1,32 @@
-//! What is to be read, in the order in which it matters.
+//! The queue of reads, by priority.
 //!
-//! Demand comes first, always: what was only foreseen is begun when nothing that was picked waits or is
-//! being read, and then so little at a time that the next demand finds the drive as good as free. It
-//! can be taken back until it is begun, or become demand.
+//! Demand always comes first. Speculative reads start only when no demand waits or is being read, and
+//! only a few at a time, so that the next demand finds the drive nearly idle. Until they start they can
+//! be cancelled, or promoted to demand.
 //!
-//! This is the one structure that threads share, so its locks come from `super::sync`: the
-//! standard library's here, and those of a model checker in `tests/queue.rs`, which tries every order
-//! in which threads can meet in it.
+//! This is the only structure that threads share. Its locks come from `super::sync`: the standard
+//! library's here, and those of a model checker in `tests/queue.rs`, which tries every order in which
+//! threads can reach it.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 
 use super::sync::{Condvar, Mutex, MutexGuard};
 
-/// How much a read matters.
+/// The priority of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    /// Somebody waits for it, or will soon.
+pub(crate) enum Priority {
+    /// It was chosen by a router: computing waits for it, or soon will.
     Demand,
-    /// The next layer will probably want it.
-    Guess,
-    /// It may be wanted one day.
-    Warmth,
+    /// The next layer will probably need it.
+    Prefetch,
+    /// It was popular in earlier runs.
+    Background,
 }
 
-const URGENCIES: [Urgency; 3] = [Urgency::Demand, Urgency::Guess, Urgency::Warmth];
-/// Reads at a time of what is not demand: two keep a drive busy, and are soon done.
-const UNASKED_MAX: usize = 2;
+const PRIORITIES: [Priority; 3] = [Priority::Demand, Priority::Prefetch, Priority::Background];
+/// Speculative reads at a time: two keep a drive busy, and finish soon.
+const SPECULATIVE_MAX: usize = 2;
 
 /// A queue for several threads.
 #[derive(Debug)]
@@ -37,56 +37,56 @@ pub(crate) struct Queue<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: [VecDeque<T>; 3], // by urgency
-    /// Taken and not done.
-    working: [usize; 3], // by urgency
-    /// Most that may be working.
+    waiting: [VecDeque<T>; 3], // by priority
+    /// Started and not done.
+    working: [usize; 3], // by priority
+    /// The most that may be working.
     depth: usize,
     is_open: bool,
 }
 
-/// What there is to do.
+/// The next thing to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next<T> {
-    /// This, and [`Queue::done`] when it is done.
-    Item(Urgency, T),
-    /// Nothing now.
+    /// This item; call [`Queue::done`] afterwards.
+    Item(Priority, T),
+    /// Nothing for now.
     Nothing,
-    /// Nothing any more.
+    /// The queue is closed.
     Closed,
 }
 
 impl<T> Queue<T> {
-    /// An empty queue with room for `capacity` items, of which `depth` are worked on at a time.
+    /// An empty queue with space for `capacity` items, of which `depth` are worked on at a time.
     pub(crate) fn new(capacity: usize, depth: usize) -> Self {
-        let waiting = URGENCIES.map(|_| VecDeque::with_capacity(capacity));
+        let waiting = PRIORITIES.map(|_| VecDeque::with_capacity(capacity));
         let state = State { waiting, working: [0; 3], depth, is_open: true };
         Self { state: Mutex::new(state), news: Condvar::new() }
     }
 
-    /// How many items may be worked on at a time.
+    /// Sets how many items are worked on at a time.
     pub(crate) fn set_depth(&self, depth: usize) {
         self.lock().depth = depth;
         self.news.notify_all();
     }
 
     /// Adds an item.
-    pub(crate) fn push(&self, urgency: Urgency, item: T) {
-        self.lock().waiting[urgency as usize].push_back(item);
+    pub(crate) fn push(&self, priority: Priority, item: T) {
+        self.lock().waiting[priority as usize].push_back(item);
         self.news.notify_one();
     }
 
-    /// What there is to do now.
+    /// The next item, without waiting.
     pub(crate) fn try_pop(&self) -> Next<T> {
         self.lock().pop()
     }
 
-    /// What there is to do, as soon as there is something; `None` once the queue is closed.
-    pub(crate) fn pop(&self) -> Option<(Urgency, T)> {
+    /// The next item, waiting for one; `None` once the queue is closed.
+    pub(crate) fn pop(&self) -> Option<(Priority, T)> {
         let mut state = self.lock();
         loop {
             match state.pop() {
-                Next::Item(urgency, item) => return Some((urgency, item)),
+                Next::Item(priority, item) => return Some((priority, item)),
                 Next::Nothing => {
                     state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -95,22 +95,22 @@ impl<T> Queue<T> {
         }
     }
 
-    /// An item that was taken is done.
-    pub(crate) fn done(&self, urgency: Urgency) {
-        self.lock().working[urgency as usize] -= 1;
-        // It may have been what several others had to wait for.
+    /// Marks an item as done.
+    pub(crate) fn done(&self, priority: Priority) {
+        self.lock().working[priority as usize] -= 1;
+        // Several items may have waited for it.
         self.news.notify_all();
     }
 
-    /// Makes demand of the items that are not, wait, and `are` those; returns how many.
-    pub(crate) fn promote(&self, mut are: impl FnMut(&mut T) -> bool) -> usize {
+    /// Promotes waiting speculative items that match to demand; returns how many.
+    pub(crate) fn promote(&self, mut matches: impl FnMut(&mut T) -> bool) -> usize {
         let mut state = self.lock();
-        let [demand, unasked @ ..] = &mut state.waiting;
+        let [demand, speculative @ ..] = &mut state.waiting;
         let before = demand.len();
-        for waiting in unasked {
+        for waiting in speculative {
             for _ in 0..waiting.len() {
                 if let Some(mut item) = waiting.pop_front() {
-                    if are(&mut item) { &mut *demand } else { &mut *waiting }.push_back(item);
+                    if matches(&mut item) { &mut *demand } else { &mut *waiting }.push_back(item);
                 }
             }
         }
@@ -122,17 +122,17 @@ impl<T> Queue<T> {
         promoted
     }
 
-    /// Takes back an item that is not demand and waits, the first that `is` it.
-    pub(crate) fn withdraw(&self, is: impl Fn(&T) -> bool) -> Option<T> {
+    /// Removes the first waiting speculative item that matches.
+    pub(crate) fn withdraw(&self, matches: impl Fn(&T) -> bool) -> Option<T> {
         let mut state = self.lock();
-        let [_, unasked @ ..] = &mut state.waiting;
-        unasked.iter_mut().find_map(|waiting| {
-            let at = waiting.iter().position(&is)?;
+        let [_, speculative @ ..] = &mut state.waiting;
+        speculative.iter_mut().find_map(|waiting| {
+            let at = waiting.iter().position(&matches)?;
             waiting.remove(at)
         })
     }
 
-    /// Drops what waits: nothing will be taken any more.
+    /// Closes the queue and drops waiting items.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_open = false;
@@ -154,15 +154,15 @@ impl<T> State<T> {
         if self.working.iter().sum::<usize>() >= self.depth {
             return Next::Nothing;
         }
-        for urgency in URGENCIES {
-            let [demand, unasked @ ..] = &self.working;
-            let is_free = *demand == 0 && unasked.iter().sum::<usize>() < UNASKED_MAX;
-            if urgency != Urgency::Demand && !is_free {
+        for priority in PRIORITIES {
+            let [demand, speculative @ ..] = &self.working;
+            let is_free = *demand == 0 && speculative.iter().sum::<usize>() < SPECULATIVE_MAX;
+            if priority != Priority::Demand && !is_free {
                 break;
             }
-            if let Some(item) = self.waiting[urgency as usize].pop_front() {
-                self.working[urgency as usize] += 1;
-                return Next::Item(urgency, item);
+            if let Some(item) = self.waiting[priority as usize].pop_front() {
+                self.working[priority as usize] += 1;
+                return Next::Item(priority, item);
             }
         }
         Next::Nothing

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn numbered(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 % 251) as u8).collect()
@@ -31,11 +31,11 @@ fn readers() -> Vec<Reader> {
 }
 
 fn read(tag: u64, file: &Arc<ReadFile>, offset: u64, len: usize) -> Read {
-    Read::covering(tag, file, offset, len, Slot::new(Read::room(len)).unwrap())
+    Read::covering(tag, file, offset, len, Slot::new(Read::slot_bytes(len)).unwrap())
 }
 
 fn next(reader: &mut Reader) -> Done {
-    reader.next(PATIENCE).unwrap().expect("something lands")
+    reader.next(STALL_TIMEOUT).unwrap().expect("something lands")
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn all_readers_give_the_same_bytes_directly_and_not() {
         for open in [ReadFile::open, ReadFile::open_buffered] {
             let file = Arc::new(open(&path).unwrap());
             for (tag, &(offset, len)) in ranges.iter().enumerate() {
-                reader.submit(Urgency::Demand, read(tag as u64, &file, offset, len));
+                reader.submit(Priority::Demand, read(tag as u64, &file, offset, len));
             }
             for _ in &ranges {
                 let done = next(&mut reader);
@@ -72,7 +72,7 @@ fn a_file_that_ends_early_is_an_error_and_the_reader_goes_on() {
         let open = Arc::new(ReadFile::open(&path).unwrap());
         let tags = [(90_000, 20_000), (98_304, 1697), (200_000, 10), (0, 50)];
         for (tag, (offset, len)) in tags.into_iter().enumerate() {
-            reader.submit(Urgency::Demand, read(tag as u64, &open, offset, len));
+            reader.submit(Priority::Demand, read(tag as u64, &open, offset, len));
         }
         let mut failed = [true; 4];
         for _ in 0..4 {
@@ -106,7 +106,7 @@ fn short_and_interrupted_reads_go_on() {
     let short: ReadFunction = Arc::new(short);
     let mut reader = Reader::pool(1, "short", &short).unwrap();
     let file = Arc::new(ReadFile::open_buffered(&path).unwrap());
-    reader.submit(Urgency::Demand, read(0, &file, 5, 49_000));
+    reader.submit(Priority::Demand, read(0, &file, 5, 49_000));
     let done = next(&mut reader);
     done.result.unwrap();
     assert!(done.read.slot[5..49_005] == bytes[5..49_005]);
@@ -124,7 +124,7 @@ fn a_dropped_reader_ends_with_reads_in_flight() {
     let (_folder, path) = file(&numbered(1 << 20));
     let open = Arc::new(ReadFile::open(&path).unwrap());
     for mut reader in readers() {
-        (0..50).for_each(|tag| reader.submit(Urgency::Demand, read(tag, &open, 0, 1 << 20)));
+        (0..50).for_each(|tag| reader.submit(Priority::Demand, read(tag, &open, 0, 1 << 20)));
         drop(reader);
     }
     // Its threads let go of the file when the last read has ended; no timing is asserted, but a
@@ -146,7 +146,7 @@ fn a_file_that_is_written_to_is_noticed() {
     let open = ReadFile::open(&path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(1).unwrap();
     let error = open.check_unchanged(|| "it".to_owned()).unwrap_err().to_string();
-    assert!(error.contains("written to"), "{error}");
+    assert!(error.contains("changed since"), "{error}");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn memory_file_systems_are_read_as_well() {
     fs::write(&path, &bytes).unwrap();
     let open = Arc::new(ReadFile::open(&path).unwrap());
     for mut reader in readers() {
-        reader.submit(Urgency::Demand, read(0, &open, 5000, 14_000));
+        reader.submit(Priority::Demand, read(0, &open, 5000, 14_000));
         let done = next(&mut reader);
         done.result.unwrap();
         assert!(done.read.slot[skipped(5000)..][..14_000] == bytes[5000..19_000]);

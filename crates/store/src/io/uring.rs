@@ -1,4 +1,4 @@
-//! Reading with an `io_uring`: one thread owns the ring and all memory that the kernel writes to.
+//! Reads with `io_uring`: one thread owns the ring and all memory that the kernel writes to.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,31 +9,31 @@ use std::time::Instant;
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::queue::{Next, Queue, Urgency};
+use super::queue::{Next, Priority, Queue};
 use super::{Done, Read, advanced, ended_early};
 
-/// Reads that the kernel has at most.
-pub(super) const FLYING_MAX: usize = 64;
-/// The tag of the event that says: there are requests. Reads have their place in a list as theirs.
+/// The most reads that the kernel has at a time.
+pub(super) const IN_FLIGHT_MAX: usize = 64;
+/// The tag of the event that wakes the ring. The tag of a read is its index in `in_flight`.
 const WAKE: u64 = u64::MAX;
 
-/// The ring's thread-to-be.
+/// The ring and its reads, to be moved to a thread.
 pub(super) struct Ring {
     ring: IoUring,
     wake: Arc<OwnedFd>,
     queue: Arc<Queue<Read>>,
-    /// What the kernel writes to: a slot stays here, unmoved and untouched, until it is done.
-    flying: Vec<Option<Flight>>,
+    /// What the kernel writes to: slots stay here, unmoved and untouched, until their reads are done.
+    in_flight: Vec<Option<InFlight>>,
 }
 
-struct Flight {
+struct InFlight {
     read: Read,
-    urgency: Urgency,
-    /// Bytes that have come.
+    priority: Priority,
+    /// Bytes read so far.
     have: usize,
 }
 
-/// Tells the ring's thread that there are requests, or that there will be none.
+/// Wakes the ring's thread after requests were queued, or the queue was closed.
 #[derive(Debug)]
 pub(super) struct Wake(Arc<OwnedFd>);
 
@@ -47,24 +47,24 @@ impl Wake {
 impl Ring {
     pub(super) fn new(queue: &Arc<Queue<Read>>) -> io::Result<Self> {
         Ok(Self {
-            ring: IoUring::new(2 * FLYING_MAX as u32)?,
+            ring: IoUring::new(2 * IN_FLIGHT_MAX as u32)?,
             wake: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             queue: Arc::clone(queue),
-            flying: (0..FLYING_MAX).map(|_| None).collect(),
+            in_flight: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
         })
     }
 
-    /// A way to wake the thread that serves.
+    /// A handle to wake the thread that serves.
     pub(super) fn wake(&self) -> Wake {
         Wake(Arc::clone(&self.wake))
     }
 
-    /// Serves requests until there will be no more and all that were begun are done.
+    /// Serves requests until the queue is closed and all started reads are done.
     pub(super) fn serve(mut self, done: &SyncSender<Done>) {
         let mut listening = false;
         loop {
             let open = self.start();
-            if !open && self.flying.iter().all(Option::is_none) {
+            if !open && self.in_flight.iter().all(Option::is_none) {
                 return;
             }
             if !listening {
@@ -73,25 +73,25 @@ impl Ring {
             }
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
-                // Interrupted, out of memory for a moment, or with completions to be taken first.
+                // Interrupted, short of memory for a moment, or with completions to take first.
                 Err(error) if is_passing(&error) => std::thread::yield_now(),
                 Err(_) => break,
             }
             listening &= !self.finish(done);
         }
-        // The ring is broken, and what the kernel has may still be written to: it is never freed.
-        std::mem::forget(self.flying);
+        // The ring is broken, and the kernel may still write to the slots: they are never freed.
+        std::mem::forget(self.in_flight);
     }
 
-    /// Hands reads to the kernel while it shall have more; returns whether there will be others.
+    /// Hands reads to the kernel up to the depth; returns whether the queue is open.
     fn start(&mut self) -> bool {
-        while let Some(place) = self.flying.iter().position(Option::is_none) {
+        while let Some(place) = self.in_flight.iter().position(Option::is_none) {
             match self.queue.try_pop() {
-                Next::Item(urgency, mut read) => {
-                    if urgency != Urgency::Demand {
+                Next::Item(priority, mut read) => {
+                    if priority != Priority::Demand {
                         read.asked = Instant::now();
                     }
-                    self.flying[place] = Some(Flight { read, urgency, have: 0 });
+                    self.in_flight[place] = Some(InFlight { read, priority, have: 0 });
                     self.push(place);
                 }
                 Next::Nothing => return true,
@@ -101,9 +101,9 @@ impl Ring {
         true
     }
 
-    /// Asks for the bytes that the flight at `place` does not have.
+    /// Submits a read of the bytes that the one at `place` lacks.
     fn push(&mut self, place: usize) {
-        let Some(Flight { read, have, .. }) = &mut self.flying[place] else { return };
+        let Some(InFlight { read, have, .. }) = &mut self.in_flight[place] else { return };
         let file = types::Fd(read.file.file().as_raw_fd());
         let bytes = &mut read.slot[*have..read.len];
         let entry = opcode::Read::new(file, bytes.as_mut_ptr(), bytes.len() as u32)
@@ -113,7 +113,7 @@ impl Ring {
         self.push_entry(&entry);
     }
 
-    /// Asks to be told of a wake.
+    /// Polls the wake event.
     fn listen(&mut self) {
         let wake = types::Fd(self.wake.as_raw_fd());
         let entry = opcode::PollAdd::new(wake, u32::from(libc::POLLIN.cast_unsigned()));
@@ -121,7 +121,7 @@ impl Ring {
     }
 
     fn push_entry(&mut self, entry: &squeue::Entry) {
-        // SAFETY: what a read refers to, its file and its bytes, is owned by a flight, which stays
+        // SAFETY: what a read refers to, its file and its bytes, is owned by an entry of `in_flight`, which stays
         // in the list until the kernel has said that it is done; a poll refers to the wake's
         // descriptor, which lives as long as the ring.
         let pushed = unsafe { self.ring.submission().push(entry) };
@@ -129,7 +129,7 @@ impl Ring {
         debug_assert!(pushed.is_ok(), "the submission queue has room");
     }
 
-    /// Takes what is done; returns whether a wake was among it.
+    /// Takes completions; returns whether the wake event was among them.
     fn finish(&mut self, done: &SyncSender<Done>) -> bool {
         let mut woken = false;
         loop {
@@ -137,30 +137,30 @@ impl Ring {
             let Some(event) = event else { return woken };
             if event.user_data() == WAKE {
                 woken = true;
-                // Emptied, before requests are looked for, so that none is missed.
+                // Emptied before the queue is looked at, so that no request is missed.
                 let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
                 continue;
             }
             let place = event.user_data() as usize;
-            let Some(flight) = &mut self.flying[place] else { continue };
-            let Some(result) = landed(flight, event.result()) else {
+            let Some(flight) = &mut self.in_flight[place] else { continue };
+            let Some(result) = completed(flight, event.result()) else {
                 self.push(place);
                 continue;
             };
-            if let Some(Flight { read, urgency, .. }) = self.flying[place].take() {
-                self.queue.done(urgency);
+            if let Some(InFlight { read, priority, .. }) = self.in_flight[place].take() {
+                self.queue.done(priority);
                 if result.is_ok() {
                     read.file.forget(read.offset, read.len);
                 }
-                // Nobody may be interested any more.
+                // The receiver may be gone.
                 let _ = done.send(Done { read, result, ended: Instant::now() });
             }
         }
     }
 }
 
-/// What became of a flight, or `None` if it has to go on.
-fn landed(flight: &mut Flight, code: i32) -> Option<io::Result<()>> {
+/// The result of a read, or `None` if it has to continue.
+fn completed(flight: &mut InFlight, code: i32) -> Option<io::Result<()>> {
     if code < 0 {
         let error = io::Error::from_raw_os_error(-code);
         return if is_passing(&error) { None } else { Some(Err(error)) };

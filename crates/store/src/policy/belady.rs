@@ -1,17 +1,17 @@
-//! The expert that is needed again last leaves first: the optimum (Belady 1966), for those who know
-//! the future, as the replay of a recorded run does.
+//! Evicts the expert that is needed again last: the optimum (Belady 1966). It needs to know the future,
+//! as the replay of a recorded run does.
 
 use super::Policy;
 
 /// The optimum for one recorded sequence of picks.
 #[derive(Debug)]
 pub struct Belady {
-    /// For each expert, when it is picked, latest first; what has passed is removed.
+    /// For each expert the times of its uses, latest first; past ones are removed.
     future: Vec<Vec<u32>>,
 }
 
 impl Belady {
-    /// For `experts` whose `picks` will be touched in this order, none of them aged.
+    /// For `experts` experts that will be touched in the order of `picks`, all with age 0.
     pub fn new(
         experts: usize,
         picks: impl DoubleEndedIterator<Item = usize> + ExactSizeIterator,

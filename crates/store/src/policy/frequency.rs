@@ -1,9 +1,9 @@
-//! How often an expert was picked, the less the longer ago, over two spans of time.
+//! How often an expert was used, decayed over time at two time scales.
 //!
-//! Experts differ in how popular they are, and tokens repeat picks of the tokens before them. A sum
-//! with a long half-life estimates the first, one with a short half-life the second (LRFU, Lee et al.
-//! 2001, at two time scales). Counts belong to experts, not to what is in memory: an expert that left
-//! keeps its count (a "ghost"), without which frequency is known of those only that are there anyway.
+//! Experts differ in popularity, and tokens repeat the experts of the tokens before them. A sum with a
+//! long half-life estimates the first, one with a short half-life the second (LRFU, Lee et al. 2001, at
+//! two time scales). An expert that was evicted keeps its count (a "ghost"); otherwise only the
+//! popularity of resident experts would be known.
 
 use super::Policy;
 
@@ -11,10 +11,10 @@ use super::Policy;
 const LONG: f64 = 256.0;
 /// Half-life of repetition, in tokens.
 const SHORT: f64 = 1.0;
-/// What a pick of the present token is worth in picks that count for popularity. Replays of traces with
-/// published skew and repeats tell 8 from 30 hardly apart; at 3, it is no better than recency alone.
+/// The weight of a use by the current token, in uses that count for popularity. Replays of traces hardly
+/// distinguish 8 from 30 (`bench/README.md`).
 const SHORT_WEIGHT: f64 = 16.0;
-/// Half-lives after which sums are brought back to a scale that an `f64` holds well.
+/// Half-lives after which sums are rescaled, long before an `f64` overflows.
 const RESCALE: f64 = 256.0;
 
 /// Decayed frequency and recency.
@@ -24,15 +24,15 @@ pub struct Frequency {
     short: Decayed,
 }
 
-/// Sums of picks that halve with every half-life.
+/// Sums of uses that halve with every half-life.
 ///
-/// Instead of shrinking all sums with each token, picks count for more the later they come ("forward
+/// Instead of shrinking all sums with each token, later uses count for more ("forward
 /// decay", Cormode et al. 2009): sums keep their order for nothing.
 #[derive(Debug)]
 struct Decayed {
     half_life: f64,
     sums: Vec<f64>, // [experts]
-    /// Half-lives that have passed since sums were brought to scale.
+    /// Half-lives that have passed since sums were rescaled.
     passed: f64,
     /// 2^-passed.
     scale: f64,
@@ -62,18 +62,18 @@ impl Decayed {
 }
 
 impl Frequency {
-    /// For so many experts, none of them picked yet.
+    /// For `experts` experts, none of them used yet.
     pub fn new(experts: usize) -> Self {
         Self { long: Decayed::new(experts, LONG), short: Decayed::new(experts, SHORT) }
     }
 
-    /// How popular each expert is: what another run may begin with.
+    /// The popularity of each expert, to be saved for the next run.
     pub fn popularity(&self) -> Vec<f32> {
         (0..self.long.sums.len()).map(|expert| self.long.get(expert) as f32).collect()
     }
 
-    /// Begins with what [`Frequency::popularity`] was: `known` has a number for each expert; those
-    /// that are no counts are ignored.
+    /// Restores what [`Frequency::popularity`] returned; values that are not positive and finite are
+    /// ignored.
     pub fn set_popularity(&mut self, known: &[f32]) {
         let sums = self.long.sums.iter_mut().zip(known);
         for (sum, &count) in sums.filter(|(_, count)| count.is_finite() && **count > 0.0) {

@@ -1,5 +1,5 @@
-//! The expert that was not picked for the longest time leaves first. Simple, and the standard that
-//! others are measured by; of a cyclic scan larger than the cache, such as a prompt, it keeps nothing.
+//! Evicts the expert that was not used for the longest time. The standard that others are measured by;
+//! of a cyclic scan larger than the cache, such as a long prompt, it keeps nothing.
 
 use super::Policy;
 
@@ -12,7 +12,7 @@ pub struct Lru {
 }
 
 impl Lru {
-    /// For so many experts.
+    /// For `experts` experts.
     pub fn new(experts: usize) -> Self {
         Self { now: 0, clock: 0, last: vec![(0, 0); experts] }
     }

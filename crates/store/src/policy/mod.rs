@@ -1,7 +1,7 @@
-//! Which experts to keep when not all fit.
+//! Eviction policies: which experts to keep when not all fit.
 //!
-//! A policy sees every pick and ranks experts; the lowest rank leaves first. It knows nothing of
-//! memory, so that a recorded run can be replayed with another one.
+//! A policy sees every use of an expert and values experts; the least valuable one is evicted first. It
+//! does not know the memory, so that a recorded run can be replayed with other policies.
 
 mod belady;
 mod frequency;
@@ -11,15 +11,15 @@ pub use belady::Belady;
 pub use frequency::Frequency;
 pub use lru::Lru;
 
-/// Ranks experts. An expert is a number: its layer times the experts of a layer, plus its own.
+/// Values experts. An expert is a number: its layer times the experts of a layer, plus its index.
 pub trait Policy: Send {
-    /// A token picked `expert`: the present one, or one that many tokens ago.
+    /// The token `age` tokens before the current one uses `expert`.
     fn touch(&mut self, expert: usize, age: u32);
 
-    /// Some tokens have passed.
+    /// `tokens` tokens have passed.
     fn advance(&mut self, tokens: u32);
 
-    /// How much it is worth to keep `expert`, now: the lowest leaves first.
+    /// The value of keeping `expert` now; the lowest is evicted first.
     fn worth(&self, expert: usize) -> f64;
 }
 

@@ -5,9 +5,10 @@
 //! their shape tells: names are anybody's to choose.
 
 use cachalot_gguf::{Metadata, Optional};
-use cachalot_store::Weights;
+use cachalot_store::{TensorUse, Weights};
 
-use crate::{Error, ModelOptions};
+use crate::rope::Scaling;
+use crate::{Error, ExpertShape, ModelOptions};
 
 /// Sizes of a model; `[rows, cols]` of its matrices follow from them.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,25 +88,6 @@ pub enum Gate {
     Softmax,
     /// Each for itself (V3, R1, Kimi-K2).
     Sigmoid,
-}
-
-/// Change of the rotations' frequencies for contexts longer than trained.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(missing_docs)] // the names are those of the paper and of the keys
-pub enum Scaling {
-    /// None.
-    None,
-    /// All frequencies divided by a factor.
-    Linear { factor: f32 },
-    /// YaRN (Peng et al. 2023, arXiv 2309.00071).
-    Yarn {
-        factor: f32,
-        original_context: usize,
-        beta_fast: f32,
-        beta_slow: f32,
-        /// 0.1 · `mscale_all_dim`.
-        log_multiplier: f32,
-    },
 }
 
 /// What a caller may ask for in place of what the file says.
@@ -188,6 +170,30 @@ impl Config {
         Ok(config)
     }
 
+    /// The layers with routed experts; none if the model has no such layers.
+    pub fn expert_shape(&self) -> ExpertShape {
+        let experts = self.experts.as_ref();
+        ExpertShape {
+            layers: self.dense_layers..self.layers,
+            count: experts.map_or(0, |experts| experts.count),
+            used: experts.map_or(0, |experts| experts.used),
+            width: experts.map_or(0, |experts| experts.width),
+            hidden: self.hidden,
+        }
+    }
+
+    /// How the tensor `name` is used if routed experts are streamed. Layers that predict further
+    /// tokens are not computed.
+    pub fn tensor_use(&self, name: &str) -> TensorUse {
+        let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+        let layer = block.and_then(|(number, _)| number.parse::<usize>().ok());
+        match layer {
+            Some(layer) if layer >= self.layers => TensorUse::Unused,
+            Some(_) if name.ends_with("_exps.weight") => TensorUse::Streamed,
+            _ => TensorUse::Loaded,
+        }
+    }
+
     /// Numbers of a row of the cache.
     pub(crate) fn cache_width(&self) -> usize {
         self.latent + self.rope
@@ -202,6 +208,12 @@ fn attention_scale(key: usize, scaling: &Scaling) -> f32 {
         _ => 1.0,
     };
     m * m / (key as f32).sqrt()
+}
+
+/// The name of a layer's selection bias, if it has one: converters wrote it in two ways.
+pub(super) fn bias_name(layer: usize, has: impl Fn(&str) -> bool) -> Option<String> {
+    let names = [format!("blk.{layer}.exp_probs_b.bias"), format!("blk.{layer}.exp_probs_b")];
+    names.into_iter().find(|name| has(name))
 }
 
 /// DeepSeek-V3 and R1: the only models of this width with so many experts.
@@ -323,7 +335,7 @@ impl Keys<'_> {
         count: usize,
         first: usize,
     ) -> Result<ExpertConfig, Error> {
-        let has_bias = super::router::bias_name(first, |name| weights.tensor(name).is_some());
+        let has_bias = bias_name(first, |name| weights.tensor(name).is_some());
         let gate = match self.optional_size("expert_gating_func")?.unwrap_or(0) {
             // Before the key existed, only V2 had a softmax and only V3 a bias.
             0 if has_bias.is_some() => Gate::Sigmoid,

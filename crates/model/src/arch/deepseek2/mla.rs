@@ -9,13 +9,13 @@ use cachalot_kernels::attention::{Attention, ExpandedShape, Queries};
 use cachalot_kernels::{Columns, Cpu, Inputs, Product, Weighted, ops};
 
 use super::config::Config;
-use super::norm_rows;
 use super::weights::KeysValues;
 use crate::Error;
 use crate::bind::{Binder, Weight};
 use crate::kv::LatentRows;
 use crate::rope::{Rope, rotate};
-use crate::scratch::{Everyone, emptied, grown};
+use crate::rows::norm_rows;
+use crate::scratch::{AllRows, ensure_len, recycle};
 
 /// Cache rows that are expanded at a time: 64 MiB of keys and values on R1.
 const CHUNK: usize = 512;
@@ -64,14 +64,14 @@ pub(crate) struct MlaScratch {
     values: Inputs,    // [tokens, heads · value]
     attention: Attention,
     products: Vec<Product<'static>>,
-    everyone: Everyone,
+    all_rows: AllRows,
 }
 
 impl MlaScratch {
     /// Prepares for `tokens` tokens from position `past` on, in any layer.
     pub(crate) fn begin(&mut self, config: &Config, rope: &Rope, past: usize, tokens: usize) {
         (self.past, self.tokens) = (past, tokens);
-        let angles = grown(&mut self.angles, tokens * config.rope);
+        let angles = ensure_len(&mut self.angles, tokens * config.rope);
         for (t, angles) in angles.chunks_exact_mut(config.rope).enumerate() {
             rope.angles(past + t, angles);
         }
@@ -127,7 +127,7 @@ impl Mla {
             self.absorbed(cpu, config, (cache, layer), s);
         }
         let columns = Columns::Range { start: 0, len: s.tokens };
-        let (targets, weights) = s.everyone.of(s.tokens);
+        let (targets, weights) = s.all_rows.of(s.tokens);
         let output =
             Weighted { matrix: self.output.matrix().coarse(s.tokens), columns, targets, weights };
         cpu.add_weighted(&mut s.values, &[output], hidden);
@@ -149,11 +149,11 @@ impl Mla {
         let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
         let (first, kv_a) = (first.matrix(), self.kv_a.matrix());
         let q_len = tokens * first.rows();
-        let low = grown(&mut s.low, q_len + tokens * width);
+        let low = ensure_len(&mut s.low, q_len + tokens * width);
         let products = [Product { matrix: first, columns }, Product { matrix: kv_a, columns }];
         cpu.multiply(&mut s.x, &products, low);
         let (q_low, kv) = low.split_at(q_len);
-        let q = grown(&mut s.q, tokens * heads * key);
+        let q = ensure_len(&mut s.q, tokens * heads * key);
         match &self.query {
             Query::Full(_) => q.copy_from_slice(q_low),
             Query::LowRank { norm, b, .. } => {
@@ -162,7 +162,7 @@ impl Mla {
             }
         }
         let angles = s.angles.chunks_exact(rope);
-        let row = grown(&mut s.row, width);
+        let row = ensure_len(&mut s.row, width);
         let per_token = q.chunks_exact_mut(heads * key).zip(kv.chunks_exact(width)).zip(angles);
         for (t, ((q, kv), angles)) in per_token.enumerate() {
             q.chunks_exact_mut(key).for_each(|head| rotate(&mut head[nope..], angles));
@@ -196,9 +196,9 @@ impl Mla {
             matrix: self.keys_values.keys(h),
             columns: Columns::List(&s.rows[head_rows(h)]),
         }));
-        let by_head = grown(&mut s.by_head, rows * latent);
+        let by_head = ensure_len(&mut s.by_head, rows * latent);
         cpu.multiply(&mut s.q_nope, &products, by_head);
-        let queries = grown(&mut s.queries, rows * width);
+        let queries = ensure_len(&mut s.queries, rows * width);
         for (&row, from) in s.rows.iter().zip(by_head.chunks_exact(latent)) {
             let row = row as usize;
             let to = &mut queries[row * width..][..width];
@@ -211,14 +211,14 @@ impl Mla {
         let shape = Queries { heads, past: s.past, scale: config.attention_scale };
         s.attention.absorbed(cpu, queries, shape, cache, latents);
 
-        products = emptied(products);
+        products = recycle(products);
         products.extend((0..heads).map(|h| Product {
             matrix: self.keys_values.values(h),
             columns: Columns::List(&s.rows[head_rows(h)]),
         }));
-        let by_head = grown(&mut s.by_head, rows * value);
+        let by_head = ensure_len(&mut s.by_head, rows * value);
         cpu.multiply(&mut s.latents, &products, by_head);
-        s.products = emptied(products);
+        s.products = recycle(products);
         let values = s.values.reset(tokens, heads * value);
         for (&row, from) in s.rows.iter().zip(by_head.chunks_exact(value)) {
             values[row as usize * value..][..value].copy_from_slice(from);
@@ -238,11 +238,11 @@ impl Mla {
         let shape = ExpandedShape { nope, rope, value };
         let matrix = self.keys_values.both(cpu, &mut s.derived);
         let q = &s.q[..tokens * heads * (nope + rope)];
-        let row = grown(&mut s.row, latent + rope);
+        let row = ensure_len(&mut s.row, latent + rope);
         s.attention.begin(tokens, heads, value);
         for first in (0..seen).step_by(CHUNK) {
             let n = CHUNK.min(seen - first);
-            let k_rope = grown(&mut s.k_rope, n * rope);
+            let k_rope = ensure_len(&mut s.k_rope, n * rope);
             let latents = s.latents.reset(n, latent);
             let rows = latents.chunks_exact_mut(latent).zip(k_rope.chunks_exact_mut(rope));
             for (j, (latents, k_rope)) in rows.enumerate() {
@@ -250,7 +250,7 @@ impl Mla {
                 latents.copy_from_slice(&row[..latent]);
                 k_rope.copy_from_slice(&row[latent..]);
             }
-            let kv = grown(&mut s.kv, n * heads * (nope + value));
+            let kv = ensure_len(&mut s.kv, n * heads * (nope + value));
             let columns = Columns::Range { start: 0, len: n };
             cpu.multiply(&mut s.latents, &[Product { matrix, columns }], kv);
             let queries = Queries { heads, past: s.past, scale: config.attention_scale };

@@ -5,33 +5,31 @@
 //! queries, attention and its merge, values, output, router, gate and up, down.
 
 pub(crate) mod config;
-mod dense;
 mod mla;
 mod moe;
-pub(crate) mod resident;
+#[cfg(feature = "oracle")]
+pub mod reference;
 mod router;
-pub(crate) mod streamed;
 mod weights;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use cachalot_kernels::{Cpu, Inputs, ops};
+use cachalot_gguf::KvType;
+use cachalot_kernels::{Cpu, Inputs};
 use cachalot_store::Weights;
 
 use self::config::Config;
-use self::dense::{Dense, MlpScratch};
 use self::mla::{Mla, MlaScratch};
-use self::moe::{Guesser, Moe, MoeScratch};
-use self::resident::Resident;
+use self::moe::{Moe, MoeScratch, NextRouter};
 use super::Parts;
 use crate::bind::Binder;
+use crate::experts::resident::Resident;
 use crate::kv::LatentRows;
+use crate::mlp::{self, MlpScratch, MlpWeights};
 use crate::rope::Rope;
-use crate::{Error, Experts, KvType, ModelOptions, Stage, StageCache};
-
-/// The name in files.
-pub(crate) const ARCH: &str = "deepseek2";
+use crate::rows::norm_rows;
+use crate::{Error, Experts, ModelOptions, Stage, StageCache};
 
 /// Tokens of a batch from which the expanded form of attention is faster: on a Xeon with AMX, too, where 128 tokens go
 /// 1.2 times and 512 tokens 1.4 times as fast as in the absorbed form on tiles.
@@ -45,17 +43,17 @@ pub(crate) fn load(
     experts: Option<Box<dyn Experts>>,
 ) -> Result<Parts, Error> {
     let config = Config::new(weights, options.expert_groups, options.experts)?;
-    let binder = Binder::new(weights, ARCH);
+    let binder = Binder::new(weights);
     let (_, vocabulary) = binder.shape("token_embd.weight")?;
     let embedding = binder.matrix("token_embd.weight", vocabulary, config.hidden)?;
     let head = if binder.has("output.weight") { "output.weight" } else { "token_embd.weight" };
     let layers = 0..config.layers;
     let experts = match experts {
         Some(experts) => experts,
-        None => Box::new(Resident::bind(weights, &config, layers.clone())?),
+        None => Box::new(Resident::bind(weights, &config.expert_shape())?),
     };
     let expanded_from = options.expanded_from.unwrap_or(EXPANDED_FROM);
-    let stage = Local::bind(binder, cpu, &config, layers, experts, expanded_from)?;
+    let stage = CpuStage::bind(binder, cpu, &config, layers, experts, expanded_from)?;
     Ok(Parts {
         norm: binder.vector("output_norm.weight", config.hidden)?,
         head: binder.matrix(head, vocabulary, config.hidden)?,
@@ -66,7 +64,7 @@ pub(crate) fn load(
 }
 
 /// Layers computed by this machine's processor.
-struct Local {
+struct CpuStage {
     cpu: Arc<Cpu>,
     config: Config,
     first: usize,
@@ -87,7 +85,7 @@ struct Layer {
 }
 
 enum Network {
-    Dense(Dense),
+    Dense(MlpWeights),
     Experts(Moe),
 }
 
@@ -96,24 +94,25 @@ impl Layer {
         let attention = Mla::bind(binder, cpu, layer, config)?;
         let norm = binder.vector(&format!("blk.{layer}.ffn_norm.weight"), config.hidden)?;
         let network = if layer < config.dense_layers {
-            Network::Dense(Dense::bind(binder, (layer, ""), config.hidden, config.dense_width)?)
+            let name = |part: &str| format!("blk.{layer}.ffn_{part}.weight");
+            Network::Dense(MlpWeights::bind(binder, name, config.hidden, config.dense_width)?)
         } else {
             Network::Experts(Moe::bind(binder, layer, config)?)
         };
         Ok(Self { attention, norm, network })
     }
 
-    fn guesser(&self, epsilon: f32) -> Option<Guesser<'_>> {
+    fn next_router(&self, epsilon: f32) -> Option<NextRouter<'_>> {
         match &self.network {
             Network::Experts(moe) => {
-                Some(Guesser { norm: &self.norm, epsilon, router: &moe.router })
+                Some(NextRouter { norm: &self.norm, epsilon, router: &moe.router })
             }
             Network::Dense(_) => None,
         }
     }
 }
 
-impl Local {
+impl CpuStage {
     fn bind(
         binder: Binder<'_>,
         cpu: &Arc<Cpu>,
@@ -154,12 +153,12 @@ impl Local {
         match &layer.network {
             Network::Dense(dense) => {
                 let mlp = dense.mlp(self.x.rows());
-                dense::add(cpu, mlp, &mut self.x, &mut self.mlp, hidden);
+                mlp::add(cpu, mlp, &mut self.x, &mut self.mlp, hidden);
                 Ok(())
             }
             Network::Experts(moe) => {
                 let next = self.layers.get(index + 1);
-                let next = next.and_then(|layer| layer.guesser(config.epsilon));
+                let next = next.and_then(|layer| layer.next_router(config.epsilon));
                 let at = (self.first + index, next);
                 moe.forward(cpu, at, &mut self.x, &mut *self.experts, &mut self.moe, hidden)
             }
@@ -167,7 +166,7 @@ impl Local {
     }
 }
 
-impl Stage for Local {
+impl Stage for CpuStage {
     fn layers(&self) -> Range<usize> {
         self.first..self.first + self.layers.len()
     }
@@ -178,7 +177,7 @@ impl Stage for Local {
     }
 
     fn cache_bytes(&self, kind: KvType) -> usize {
-        let row_bytes = kind.format().row_bytes(self.config.cache_width());
+        let row_bytes = crate::kv::format(kind).row_bytes(self.config.cache_width());
         row_bytes.unwrap_or(0) * self.layers.len()
     }
 
@@ -187,7 +186,7 @@ impl Stage for Local {
         cache: &mut StageCache,
         past: usize,
         hidden: &mut [f32],
-        go_on: &mut dyn FnMut() -> bool,
+        keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
         let Some(rows) = cache.downcast_mut::<LatentRows>() else {
             panic!("the cache was made by another stage")
@@ -197,16 +196,7 @@ impl Stage for Local {
         let expand = tokens >= self.expanded_from;
         (0..self.layers.len()).try_for_each(|index| {
             self.layer(index, rows, expand, hidden)?;
-            if go_on() { Ok(()) } else { Err(Error::Stopped) }
+            if keep_going() { Ok(()) } else { Err(Error::Stopped) }
         })
-    }
-}
-
-/// Normalizes the rows of `x` `[rows, weight.len()]` into `out`.
-pub(crate) fn norm_rows(x: &[f32], weight: &[f32], epsilon: f32, out: &mut Inputs) {
-    let width = weight.len();
-    let out = out.reset(x.len() / width, width);
-    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        ops::rms_norm(x, weight, epsilon, out);
     }
 }

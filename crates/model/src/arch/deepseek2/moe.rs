@@ -3,11 +3,11 @@
 use cachalot_kernels::{Cpu, Inputs};
 
 use super::config::Config;
-use super::dense::Dense;
-use super::norm_rows;
 use super::router::{Router, RouterScratch};
 use crate::bind::Binder;
-use crate::{Error, Experts, Picks};
+use crate::mlp::MlpWeights;
+use crate::rows::norm_rows;
+use crate::{Error, Experts, Routing};
 
 /// Tokens up to which the next layer's experts are guessed, or those at hand preferred: more want nearly
 /// all of them.
@@ -17,12 +17,12 @@ const FEW_TOKENS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Moe {
     pub(crate) router: Router,
-    shared: Option<Dense>,
+    shared: Option<MlpWeights>,
 }
 
-/// What guesses a layer's experts before its turn.
+/// What prefetches a layer's experts before its turn.
 #[derive(Clone, Copy)]
-pub(crate) struct Guesser<'a> {
+pub(crate) struct NextRouter<'a> {
     pub(crate) norm: &'a [f32], // [hidden]
     pub(crate) epsilon: f32,
     pub(crate) router: &'a Router,
@@ -32,9 +32,9 @@ pub(crate) struct Guesser<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct MoeScratch {
     router: RouterScratch,
-    picks: Picks,
-    guess_x: Inputs, // [tokens, hidden]
-    guesses: Picks,
+    routing: Routing,
+    prefetch_x: Inputs, // [tokens, hidden]
+    prefetches: Routing,
 }
 
 impl Moe {
@@ -42,39 +42,40 @@ impl Moe {
         let Some(experts) = &config.experts else { return Err(Error::NoExperts) };
         let router = Router::bind(binder, layer, config.hidden, experts)?;
         let width = experts.width * experts.shared;
+        let name = |part: &str| format!("blk.{layer}.ffn_{part}_shexp.weight");
         let shared = (width > 0)
-            .then(|| Dense::bind(binder, (layer, "_shexp"), config.hidden, width))
+            .then(|| MlpWeights::bind(binder, name, config.hidden, width))
             .transpose()?;
         Ok(Self { router, shared })
     }
 
     /// Adds to `hidden` `[tokens, hidden]` what the experts make of `x`, the same rows normalized.
-    /// `next` guesses the next layer's experts.
+    /// `next` prefetches the next layer's experts.
     pub(crate) fn forward(
         &self,
         cpu: &Cpu,
-        (layer, next): (usize, Option<Guesser<'_>>),
+        (layer, next): (usize, Option<NextRouter<'_>>),
         x: &mut Inputs,
         experts: &mut dyn Experts,
         scratch: &mut MoeScratch,
         hidden: &mut [f32],
     ) -> Result<(), Error> {
         let is_few = x.rows() <= FEW_TOKENS;
-        let at_hand = |expert: usize| experts.is_at_hand(layer, expert);
+        let is_resident = |expert: usize| experts.is_resident(layer, expert);
         let preferred: Option<&dyn Fn(usize) -> bool> =
-            if is_few && experts.wants_preference() { Some(&at_hand) } else { None };
-        self.router.choose(cpu, x, preferred, &mut scratch.router, &mut scratch.picks);
-        experts.request(layer, &scratch.picks);
-        if let Some(Guesser { norm, epsilon, router }) = next
-            && experts.wants_hints()
+            if is_few && experts.is_cache_aware() { Some(&is_resident) } else { None };
+        self.router.choose(cpu, x, preferred, &mut scratch.router, &mut scratch.routing);
+        experts.request(layer, &scratch.routing);
+        if let Some(NextRouter { norm, epsilon, router }) = next
+            && experts.wants_prefetch()
             && is_few
         {
-            norm_rows(hidden, norm, epsilon, &mut scratch.guess_x);
-            let MoeScratch { router: of_router, guess_x, guesses, .. } = scratch;
-            router.choose(cpu, guess_x, None, of_router, guesses);
-            experts.hint(layer + 1, &scratch.guesses);
+            norm_rows(hidden, norm, epsilon, &mut scratch.prefetch_x);
+            let MoeScratch { router: of_router, prefetch_x, prefetches, .. } = scratch;
+            router.choose(cpu, prefetch_x, None, of_router, prefetches);
+            experts.prefetch(layer + 1, &scratch.prefetches);
         }
         let shared = self.shared.as_ref().map(|shared| shared.mlp(x.rows()));
-        experts.apply(cpu, layer, x, &scratch.picks, shared, hidden)
+        experts.apply(cpu, layer, x, &scratch.routing, shared, hidden)
     }
 }

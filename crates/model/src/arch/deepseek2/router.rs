@@ -4,19 +4,19 @@
 
 use cachalot_kernels::{Columns, Cpu, Inputs, Product, ops};
 
-use super::config::{ExpertConfig, Gate};
+use super::config::{ExpertConfig, Gate, bias_name};
 use crate::bind::{Binder, Weight};
-use crate::scratch::grown;
-use crate::{Error, Picks};
+use crate::scratch::ensure_len;
+use crate::{Error, Routing};
 
 /// Smallest sum of a token's weights that they are divided by: 2^-14, the least normal f16.
 const SUM_MIN: f32 = 6.103_515_6e-5;
 
-/// Where experts at hand are preferred: the best of a token's picks that are never replaced, and how
+/// Where experts at hand are preferred: the best of a token's routing that are never replaced, and how
 /// many are looked at for each pick (Cache-conditional experts, arXiv 2412.00099, section 3).
-const SACRED: usize = 2;
+const ALWAYS_KEPT: usize = 2;
 const CANDIDATES: (usize, usize) = (3, 2);
-/// The share of picks that may be replaced: with more, models that were measured grew worse.
+/// The share of routing that may be replaced: with more, models that were measured grew worse.
 const REPLACED_SHARE: f64 = 0.05;
 /// Replacements that can be saved up.
 const REPLACED_MAX: f64 = 8.0;
@@ -36,14 +36,8 @@ pub(crate) struct RouterScratch {
     choice: Vec<f32>, // [experts]: scores as they count for the choice
     groups: Vec<f32>, // [groups]
     best: Vec<usize>, // [candidates]
-    /// Picks that may still be replaced.
+    /// Routing that may still be replaced.
     replaceable: f64,
-}
-
-/// The name of a layer's selection bias, if it has one: converters wrote it in two ways.
-pub(super) fn bias_name(layer: usize, has: impl Fn(&str) -> bool) -> Option<String> {
-    let names = [format!("blk.{layer}.exp_probs_b.bias"), format!("blk.{layer}.exp_probs_b")];
-    names.into_iter().find(|name| has(name))
 }
 
 impl Router {
@@ -68,19 +62,19 @@ impl Router {
         x: &mut Inputs,
         preferred: Option<&dyn Fn(usize) -> bool>,
         scratch: &mut RouterScratch,
-        picks: &mut Picks,
+        routing: &mut Routing,
     ) {
         let (tokens, experts) = (x.rows(), self.config.count);
         let mut all = std::mem::take(&mut scratch.scores);
-        let scores = grown(&mut all, tokens * experts);
+        let scores = ensure_len(&mut all, tokens * experts);
         let columns = Columns::Range { start: 0, len: tokens };
         cpu.multiply(x, &[Product { matrix: self.gate.matrix(), columns }], scores);
-        picks.clear(self.config.used);
+        routing.clear(self.config.used);
         for scores in scores.chunks_exact_mut(experts) {
-            self.choose_one(scores, preferred, scratch, picks);
+            self.choose_one(scores, preferred, scratch, routing);
         }
         scratch.scores = all;
-        picks.sort(experts);
+        routing.sort(experts);
     }
 
     /// `scores` are the router's products for one token.
@@ -89,7 +83,7 @@ impl Router {
         scores: &mut [f32],
         preferred: Option<&dyn Fn(usize) -> bool>,
         scratch: &mut RouterScratch,
-        picks: &mut Picks,
+        routing: &mut Routing,
     ) {
         let RouterScratch { choice, groups, best, replaceable, .. } = scratch;
         match self.config.gate {
@@ -117,11 +111,11 @@ impl Router {
             *replaceable = (*replaceable + REPLACED_SHARE * used as f64).min(REPLACED_MAX);
             let replaced = prefer(best, used, *replaceable as usize, preferred);
             *replaceable -= replaced as f64;
-            picks.note_replaced(replaced);
+            routing.note_replaced(replaced);
         }
-        let first = picks.begin_token();
-        best.iter().take(used).for_each(|&expert| picks.push(expert as u32, scores[expert]));
-        let weights = picks.weights_from(first);
+        let first = routing.begin_token();
+        best.iter().take(used).for_each(|&expert| routing.push(expert as u32, scores[expert]));
+        let weights = routing.weights_from(first);
         let sum =
             if self.config.normalize { weights.iter().sum::<f32>().max(SUM_MIN) } else { 1.0 };
         weights.iter_mut().for_each(|w| *w = *w / sum * self.config.scale);
@@ -168,7 +162,7 @@ fn prefer(
 ) -> usize {
     let mut replaced = 0;
     // From the worst pick on: each that is not at hand gives way to the best of the rest that is.
-    for at in (SACRED.min(used)..used).rev() {
+    for at in (ALWAYS_KEPT.min(used)..used).rev() {
         if replaced == most {
             break;
         }
@@ -220,10 +214,11 @@ mod tests {
     }
 
     fn choose(router: &Router) -> (Vec<u32>, Vec<f32>) {
-        let (cpu, mut x, mut picks) = (Cpu::new(1, Tier::SCALAR), Inputs::new(), Picks::default());
+        let (cpu, mut x, mut routing) =
+            (Cpu::new(1, Tier::SCALAR), Inputs::new(), Routing::default());
         x.reset(1, 1).fill(1.0);
-        router.choose(&cpu, &mut x, None, &mut RouterScratch::default(), &mut picks);
-        let (experts, weights) = picks.of(0);
+        router.choose(&cpu, &mut x, None, &mut RouterScratch::default(), &mut routing);
+        let (experts, weights) = routing.of(0);
         (experts.to_vec(), weights.to_vec())
     }
 
@@ -267,15 +262,16 @@ mod tests {
     #[test]
     fn what_is_at_hand_replaces_the_worst_picks_but_never_the_best() {
         let router = router(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -1.0], None, &config(8, 4));
-        let (cpu, mut x, mut picks) = (Cpu::new(1, Tier::SCALAR), Inputs::new(), Picks::default());
-        let mut choose = |at_hand: &[usize], replaceable: f64| {
+        let (cpu, mut x, mut routing) =
+            (Cpu::new(1, Tier::SCALAR), Inputs::new(), Routing::default());
+        let mut choose = |is_resident: &[usize], replaceable: f64| {
             x.reset(1, 1).fill(1.0);
-            let preferred = |expert: usize| at_hand.contains(&expert);
+            let preferred = |expert: usize| is_resident.contains(&expert);
             let scratch = &mut RouterScratch { replaceable, ..RouterScratch::default() };
-            router.choose(&cpu, &mut x, Some(&preferred), scratch, &mut picks);
-            let (experts, weights) = picks.of(0);
+            router.choose(&cpu, &mut x, Some(&preferred), scratch, &mut routing);
+            let (experts, weights) = routing.of(0);
             assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6, "weights of those picked");
-            (experts.to_vec(), picks.replaced().unwrap())
+            (experts.to_vec(), routing.replaced().unwrap())
         };
         assert_eq!(choose(&[], 4.0), (vec![0, 1, 2, 3], 0), "nothing to prefer");
         assert_eq!(choose(&[0, 1, 2, 3, 4, 5], 4.0), (vec![0, 1, 2, 3], 0), "all are there");

@@ -190,8 +190,8 @@ fn errors_name_the_key_and_what_was_expected() {
     fails(
         &[],
         &[("expert_group_count", 7u32.into())],
-        "4 of 7 groups of experts were asked for; 256 experts, 8 of them active, need groups of \
-         equal size that together hold as many",
+        "4 of 7 expert groups were requested; 256 experts, 8 of them active, need groups of equal \
+         size, and in the groups used at least 8 experts",
     );
 }
 
@@ -201,8 +201,8 @@ fn active_experts_and_groups_are_checked() {
     let read = |groups, active| Config::new(&weights, groups, active);
     for asked in [0, 257] {
         let error = read(ExpertGroups::Auto, Some(asked)).unwrap_err().to_string();
-        let start = format!("{asked} active experts per token were asked for");
-        assert_eq!(error, format!("{start}; this model has 1 to 256"));
+        let start = format!("{asked} active experts per token were requested");
+        assert_eq!(error, format!("{start}; this model supports 1 to 256"));
     }
     let few = ExpertGroups::Of(Groups { count: 64, used: 1 });
     assert!(matches!(read(few, None), Err(Error::ExpertGroups { .. })));

@@ -1,25 +1,25 @@
-//! What is worth having in memory before anybody picks it: what was popular in earlier runs.
+//! Prewarming: experts that were popular in earlier runs are read before they are chosen.
 //!
-//! It is read when nothing else is, a few experts at a time, from the moment at which a model is loaded,
-//! and only into memory that nobody has needed yet.
+//! They are read in the background, a few at a time, from the moment a model is loaded, and only into
+//! free frames.
 
 use std::path::PathBuf;
 
 use super::{ExpertCache, SLICES_MAX};
-use crate::io::Urgency;
+use crate::io::Priority;
 use crate::residency::Place;
 
-/// Experts that wait for their turn: reading goes on while nobody looks after the cache, as between
-/// loading a model and the first question.
+/// Experts that are queued at a time: reading continues while the cache is not polled, as between
+/// loading a model and the first request.
 const WAITING_MAX: usize = 48;
-/// The share of all memory that may wait.
+/// The share of all frames that may be queued.
 const WAITING_SHARE: usize = 8;
 
 impl ExpertCache {
-    /// Begins with what an earlier run left in the file `path`, and leaves there what this one finds out:
-    /// how popular each expert is. What was popular is read when there is nothing else to read, as
-    /// long as there is free memory. A file that is missing or of another model is ignored.
-    pub fn remember(&mut self, path: PathBuf) {
+    /// Loads the popularity of experts that an earlier run saved in the file `path`, and saves this
+    /// run's there. Popular experts are read in the background as long as frames are free. A file that
+    /// is missing or belongs to another model is ignored.
+    pub fn load_expert_stats(&mut self, path: PathBuf) {
         let bytes = std::fs::read(&path).unwrap_or_default();
         let known: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
         if known.len() == self.layers.len() * self.experts {
@@ -32,7 +32,7 @@ impl ExpertCache {
         self.idle();
     }
 
-    /// Asks for what is known to be popular, for whenever nothing else is read.
+    /// Queues background reads of popular experts.
     pub fn idle(&mut self) {
         if self.wanted.is_empty() {
             return;
@@ -47,20 +47,20 @@ impl ExpertCache {
             if is_there || !self.residency.has_free(layer) {
                 continue;
             }
-            if let Place::Given(frame) = self.residency.place_free(number as usize) {
-                self.read(Urgency::Warmth, layer, expert, frame);
+            if let Place::Assigned(frame) = self.residency.place_free(number as usize) {
+                self.read(Priority::Background, layer, expert, frame);
             }
         }
     }
 }
 
 impl Drop for ExpertCache {
-    /// Leaves what was found out to the next run, if there is a place for it.
+    /// Saves the popularity of experts for the next run.
     fn drop(&mut self) {
         let Some(path) = self.memory.take() else { return };
         let popularity = self.residency.policy().popularity();
         let bytes: Vec<u8> = popularity.iter().flat_map(|count| count.to_le_bytes()).collect();
-        // It is a help, not a need: the next run learns by itself.
+        // Only an optimization: without the file, the next run starts without statistics.
         let _ = path.parent().map(std::fs::create_dir_all);
         let _ = std::fs::write(path, bytes);
     }

@@ -1,28 +1,38 @@
 //! The feed-forward network of layers without experts, and of the shared expert.
 
-use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Product, Weighted};
+use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Matrix, Product, Weighted};
 
+use crate::Error;
 use crate::bind::{Binder, Weight};
-use crate::scratch::Everyone;
-use crate::{Error, Mlp};
+use crate::scratch::AllRows;
+
+/// A gated feed-forward network: `down · (silu(gate · x) * (up · x))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mlp<'a> {
+    /// `[width, hidden]`.
+    pub gate: Matrix<'a>,
+    /// `[width, hidden]`.
+    pub up: Matrix<'a>,
+    /// `[hidden, width]`.
+    pub down: Matrix<'a>,
+}
 
 /// Bound weights of an [`Mlp`].
 #[derive(Debug)]
-pub(crate) struct Dense {
+pub(crate) struct MlpWeights {
     gate: Weight, // [width, hidden]
     up: Weight,   // [width, hidden]
     down: Weight, // [hidden, width]
 }
 
-impl Dense {
-    /// Binds `blk.{layer}.ffn_{gate,up,down}{suffix}.weight`.
+impl MlpWeights {
+    /// Binds the three tensors whose names `name` makes from `gate`, `up` and `down`.
     pub(crate) fn bind(
         binder: Binder<'_>,
-        (layer, suffix): (usize, &str),
+        name: impl Fn(&str) -> String,
         hidden: usize,
         width: usize,
     ) -> Result<Self, Error> {
-        let name = |part: &str| format!("blk.{layer}.ffn_{part}{suffix}.weight");
         Ok(Self {
             gate: binder.matrix(&name("gate"), width, hidden)?,
             up: binder.matrix(&name("up"), width, hidden)?,
@@ -44,7 +54,7 @@ impl Dense {
 #[derive(Debug, Default)]
 pub(crate) struct MlpScratch {
     inner: Inputs, // [tokens, width]
-    everyone: Everyone,
+    all_rows: AllRows,
 }
 
 /// Adds the network's output for each row of `x` `[tokens, hidden]` to `out` `[tokens, hidden]`.
@@ -59,7 +69,7 @@ pub(crate) fn add(
     let columns = Columns::Range { start: 0, len: tokens };
     let inner = scratch.inner.reset(tokens, mlp.gate.rows());
     cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, columns }], inner);
-    let (targets, weights) = scratch.everyone.of(tokens);
+    let (targets, weights) = scratch.all_rows.of(tokens);
     let down = Weighted { matrix: mlp.down, columns, targets, weights };
     cpu.add_weighted(&mut scratch.inner, &[down], out);
 }

@@ -5,7 +5,7 @@
 
 /// The experts of a batch of tokens.
 #[derive(Debug, Default)]
-pub struct Picks {
+pub struct Routing {
     used: usize,
     experts: Vec<u32>, // [tokens, used]
     weights: Vec<f32>, // [tokens, used]
@@ -17,7 +17,7 @@ pub struct Picks {
 
 /// One picked expert and the tokens that want it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Group<'a> {
+pub struct ExpertBatch<'a> {
     /// Its number in the layer.
     pub expert: usize,
     /// Rows of the batch, ascending.
@@ -26,7 +26,7 @@ pub struct Group<'a> {
     pub weights: &'a [f32],
 }
 
-impl Picks {
+impl Routing {
     /// Forgets everything; each token will get `used` experts.
     pub fn clear(&mut self, used: usize) {
         self.used = used;
@@ -46,7 +46,7 @@ impl Picks {
         *self.replaced.get_or_insert(0) += count;
     }
 
-    /// Picks that are not the router's first choice, if what was at hand was preferred.
+    /// Routing that are not the router's first choice, if what was at hand was preferred.
     pub fn replaced(&self) -> Option<usize> {
         self.replaced
     }
@@ -56,12 +56,12 @@ impl Picks {
         self.weights.len()
     }
 
-    /// The weights pushed since [`Picks::begin_token`] returned `first`.
+    /// The weights pushed since [`Routing::begin_token`] returned `first`.
     pub(crate) fn weights_from(&mut self, first: usize) -> &mut [f32] {
         &mut self.weights[first..]
     }
 
-    /// Sorts by expert, of which there are `count`. Call once after the last [`Picks::push`].
+    /// Sorts by expert, of which there are `count`. Call once after the last [`Routing::push`].
     ///
     /// # Panics
     /// If an expert is not below `count`.
@@ -99,12 +99,12 @@ impl Picks {
     }
 
     /// The picked experts with their tokens, in ascending order.
-    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+    pub fn batches(&self) -> impl Iterator<Item = ExpertBatch<'_>> {
         self.starts.windows(2).enumerate().filter(|(_, run)| run[0] < run[1]).map(
             |(expert, run)| {
                 let range = run[0] as usize..run[1] as usize;
                 let tokens = &self.sorted_tokens[range.clone()];
-                Group { expert, tokens, weights: &self.sorted_weights[range] }
+                ExpertBatch { expert, tokens, weights: &self.sorted_weights[range] }
             },
         )
     }
@@ -116,23 +116,23 @@ mod tests {
 
     #[test]
     fn groups_list_every_pick_once_in_order() {
-        let mut picks = Picks::default();
+        let mut routing = Routing::default();
         for _ in 0..2 {
-            picks.clear(2);
+            routing.clear(2);
             for (expert, weight) in [(3, 0.1), (0, 0.2), (0, 0.3), (2, 0.4), (3, 0.5), (0, 0.6)] {
-                picks.push(expert, weight);
+                routing.push(expert, weight);
             }
-            picks.sort(5);
+            routing.sort(5);
         }
-        assert_eq!(picks.tokens(), 3);
-        assert_eq!(picks.of(1), (&[0, 2][..], &[0.3, 0.4][..]));
-        let groups: Vec<_> = picks.groups().collect();
+        assert_eq!(routing.tokens(), 3);
+        assert_eq!(routing.of(1), (&[0, 2][..], &[0.3, 0.4][..]));
+        let batches: Vec<_> = routing.batches().collect();
         assert_eq!(
-            groups,
+            batches,
             [
-                Group { expert: 0, tokens: &[0, 1, 2], weights: &[0.2, 0.3, 0.6] },
-                Group { expert: 2, tokens: &[1], weights: &[0.4] },
-                Group { expert: 3, tokens: &[0, 2], weights: &[0.1, 0.5] },
+                ExpertBatch { expert: 0, tokens: &[0, 1, 2], weights: &[0.2, 0.3, 0.6] },
+                ExpertBatch { expert: 2, tokens: &[1], weights: &[0.4] },
+                ExpertBatch { expert: 3, tokens: &[0, 2], weights: &[0.1, 0.5] },
             ]
         );
     }

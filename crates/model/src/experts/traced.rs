@@ -6,55 +6,54 @@ use std::io::{self, BufWriter};
 use cachalot_kernels::{Cpu, Inputs};
 use cachalot_store::trace::{Header, TraceWriter};
 
-use crate::{Config, Error, Experts, Mlp, Picks};
+use crate::{Error, ExpertShape, Experts, Mlp, Routing};
 
-/// [`Experts`] with a record of their picks, in the format of [`cachalot_store::trace`].
+/// [`Experts`] with a record of their routing, in the format of [`cachalot_store::trace`].
 pub struct Traced {
     inner: Box<dyn Experts>,
     first: usize,
     header: Header,
     /// `None` once writing has failed: an answer is worth more than its trace.
     writer: Option<TraceWriter<BufWriter<File>>>,
-    picks: Vec<u16>, // [tokens, layers, used]
+    routing: Vec<u16>, // [tokens, layers, used]
 }
 
 impl Traced {
-    /// Records the picks of all layers into `file`.
+    /// Records the routing of all layers into `file`.
     ///
     /// # Errors
-    /// If the model has no experts, or the file cannot be written.
-    pub fn new(inner: Box<dyn Experts>, config: &Config, file: File) -> Result<Self, Error> {
-        let experts = config.experts.as_ref().ok_or(Error::NoExperts)?;
+    /// If the file cannot be written.
+    pub fn new(inner: Box<dyn Experts>, shape: &ExpertShape, file: File) -> Result<Self, Error> {
         let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         let header = Header {
-            layers: number(config.layers - config.dense_layers),
-            experts: number(experts.count),
-            used: number(experts.used),
+            layers: number(shape.layers.len()),
+            experts: number(shape.count),
+            used: number(shape.used),
         };
         let writer = TraceWriter::new(BufWriter::new(file), header).map_err(Error::Trace)?;
         Ok(Self {
             inner,
-            first: config.dense_layers,
+            first: shape.layers.start,
             header,
             writer: Some(writer),
-            picks: Vec::new(),
+            routing: Vec::new(),
         })
     }
 
-    /// Notes the picks of one layer; with the last one, all of the batch are written.
-    fn note(&mut self, layer: usize, picks: &Picks) {
+    /// Notes the routing of one layer; with the last one, all of the batch are written.
+    fn note(&mut self, layer: usize, routing: &Routing) {
         let Header { layers, used, .. } = self.header;
         let (layers, used) = (usize::from(layers), usize::from(used));
         let (index, token_len) = (layer - self.first, layers * used);
-        self.picks.resize(picks.tokens() * token_len, 0);
-        for (token, row) in self.picks.chunks_exact_mut(token_len).enumerate() {
-            let experts = picks.of(token).0;
+        self.routing.resize(routing.tokens() * token_len, 0);
+        for (token, row) in self.routing.chunks_exact_mut(token_len).enumerate() {
+            let experts = routing.of(token).0;
             for (pick, &expert) in row[index * used..][..used].iter_mut().zip(experts) {
                 *pick = expert as u16;
             }
         }
         if index + 1 == layers {
-            let rows = self.picks.chunks_exact(token_len);
+            let rows = self.routing.chunks_exact(token_len);
             let written = |writer: &mut TraceWriter<_>| -> io::Result<()> {
                 rows.into_iter().try_for_each(|row| writer.token(row))
             };
@@ -67,9 +66,9 @@ impl Traced {
 }
 
 impl Experts for Traced {
-    fn request(&mut self, layer: usize, picks: &Picks) {
-        self.inner.request(layer, picks);
-        self.note(layer, picks);
+    fn request(&mut self, layer: usize, routing: &Routing) {
+        self.inner.request(layer, routing);
+        self.note(layer, routing);
     }
 
     fn apply(
@@ -77,26 +76,26 @@ impl Experts for Traced {
         cpu: &Cpu,
         layer: usize,
         x: &mut Inputs,
-        picks: &Picks,
+        routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
     ) -> Result<(), Error> {
-        self.inner.apply(cpu, layer, x, picks, shared, out)
+        self.inner.apply(cpu, layer, x, routing, shared, out)
     }
 
-    fn hint(&mut self, layer: usize, guesses: &Picks) {
-        self.inner.hint(layer, guesses);
+    fn prefetch(&mut self, layer: usize, prefetches: &Routing) {
+        self.inner.prefetch(layer, prefetches);
     }
 
-    fn wants_hints(&self) -> bool {
-        self.inner.wants_hints()
+    fn wants_prefetch(&self) -> bool {
+        self.inner.wants_prefetch()
     }
 
-    fn wants_preference(&self) -> bool {
-        self.inner.wants_preference()
+    fn is_cache_aware(&self) -> bool {
+        self.inner.is_cache_aware()
     }
 
-    fn is_at_hand(&self, layer: usize, expert: usize) -> bool {
-        self.inner.is_at_hand(layer, expert)
+    fn is_resident(&self, layer: usize, expert: usize) -> bool {
+        self.inner.is_resident(layer, expert)
     }
 }
