@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use cachalot_gguf::KvType;
+use cachalot_plan::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::bench::BenchArgs;
@@ -258,30 +259,9 @@ pub(crate) enum NumaArg {
     Off,
 }
 
-/// Parses `64GiB`, `64 GB`, `64g` or a number of bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kib" => 1024.0,
-        "m" | "mib" => 1024.0 * 1024.0,
-        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        _ => return Err("expected a size such as 64GiB, 64GB or 65536MiB".to_owned()),
-    };
-    let bytes =
-        number.parse::<f64>().map_err(|_| "expected a size such as 64GiB".to_owned())? * factor;
-    if bytes >= 1.0 && bytes < u64::MAX as f64 {
-        Ok(bytes as u64)
-    } else {
-        Err("expected more than 0 bytes".to_owned())
-    }
+/// `64GiB`, `64GB`, `64g` or a number of bytes; see [`units`].
+pub(crate) fn size(text: &str) -> Result<u64, units::UnitError> {
+    units::parse_size(text)
 }
 
 /// `auto`, `off` or `N/K`.
@@ -321,18 +301,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_parsed() {
-        for (text, bytes) in
-            [("64GiB", 64 << 30), ("1.5 g", 3 << 29), ("2GB", 2_000_000_000), ("7", 7)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for bad in ["", "0", "GiB", "1..2GB", "5 parsecs", "1e9", "-1", "99999999999TiB"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

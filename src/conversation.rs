@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use cachalot_engine::{Ending, Engine, Event, Message, Request, Session, Stats, machine};
+use cachalot_engine::{Ending, Engine, Event, Message, Request, Session, Stats, host};
 use cachalot_plan::units;
 
 use crate::forecast::Forecast;
@@ -178,7 +178,7 @@ impl Conversation {
 
     fn statistics(&self, stats: &Stats) -> String {
         let load = time(self.engine.load_time());
-        let peak = machine::memory_peak().map_or("unknown".to_owned(), units::bytes);
+        let peak = host::memory_peak().map_or("unknown".to_owned(), units::bytes);
         let count = |tokens: usize| units::grouped(tokens as u64);
         format!(
             "\n\

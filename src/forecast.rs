@@ -3,17 +3,17 @@
 
 use std::path::Path;
 
-use cachalot_engine::{Options, Source, described, machine, room, wish};
+use cachalot_engine::{Options, Source, constraints, described, host, memory_budget};
 use cachalot_gguf::split::Set;
 use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 use cachalot_plan::fit::fit;
 use cachalot_plan::predict::predict;
 use cachalot_plan::{
-    Demand, Engine, Fit, KvType, Locality, Mode, Model, Prediction, Range, Stream, Wish, identity,
-    units,
+    Constraints, Demand, KvType, Mode, ModelFacts, Placement, Prediction, RateRange, RoutingSkew,
+    RuntimeProfile, Stream, identity, units,
 };
 
-use crate::hardware::{self, Measure, Where};
+use crate::hardware::{self, DriveProbe, Measure};
 use crate::record::{self, Run};
 use crate::settings::Environment;
 
@@ -23,8 +23,8 @@ const WORTH_MEASURING: u64 = 1 << 30;
 /// What was chosen for a model, and what to expect of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Forecast {
-    model: Model,
-    fit: Fit,
+    model: ModelFacts,
+    fit: Placement,
     /// `None` if this machine has never been measured.
     prediction: Option<Prediction>,
     /// Bytes per second of the drive, if it is read from.
@@ -60,12 +60,12 @@ impl Forecast {
         environment: &Environment,
     ) -> anyhow::Result<Option<Self>> {
         let Some(placed) = placed(source, options)? else { return Ok(None) };
-        let placed = Placed { locality: Locality::Noise, ..placed };
+        let placed = Placed { skew: RoutingSkew::Uniform, ..placed };
         Ok(Some(Self::at(placed, source, options, environment, Measure::Missing)))
     }
 
     fn at(
-        Placed { model, fit, locality }: Placed,
+        Placed { model, fit, skew }: Placed,
         source: &Source,
         options: &Options,
         environment: &Environment,
@@ -77,24 +77,24 @@ impl Forecast {
         };
         // Only what is read from a drive depends on it.
         let drive = match file {
-            Some(file) if fit.mode != Mode::Resident => Where::File(file),
-            _ => Where::Nowhere,
+            Some(file) if fit.mode != Mode::Resident => DriveProbe::File(file),
+            _ => DriveProbe::Nowhere,
         };
         let here = hardware::this_machine(environment, options, drive, measure).without_gpus();
-        // How fast a system pages what it has no room for, nobody knows.
-        let is_paged = fit.mode == Mode::Resident && fit.ram > room(options).ram;
+        // How fast a system pages what it has no budget for, nobody knows.
+        let is_paged = fit.mode == Mode::Resident && fit.ram > memory_budget(options).ram;
         let predicted = |calibration| {
-            let engine = Engine { locality, calibration, ..Engine::default() };
-            predict(&here, &model, &fit, engine).ok().filter(|_| !is_paged)
+            let profile = RuntimeProfile { skew, calibration, ..RuntimeProfile::default() };
+            predict(&here, &model, &fit, profile).ok().filter(|_| !is_paged)
         };
         let plain = predicted(None);
         let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         let run = Run {
             model: name.unwrap_or_else(|| model.name.clone()),
             size: model.size,
-            threads: options.threads.unwrap_or_else(machine::physical_cores),
+            threads: options.threads.unwrap_or_else(host::physical_cores),
             streamed: fit.mode != Mode::Resident,
-            random: locality == Locality::Noise,
+            random: skew == RoutingSkew::Uniform,
             predicted: plain.as_ref().map_or(0.0, |prediction| prediction.decode(0).likely),
             measured: 0.0,
         };
@@ -133,7 +133,7 @@ impl Forecast {
     }
 
     /// The predicted rate with so many tokens in the cache, if there is a prediction.
-    pub(crate) fn decode(&self, depth: usize) -> Option<Range> {
+    pub(crate) fn decode(&self, depth: usize) -> Option<RateRange> {
         Some(self.prediction.as_ref()?.decode(depth as u64))
     }
 
@@ -161,21 +161,21 @@ impl Forecast {
 }
 
 /// `2.9 tok/s (2.1-3.6)`.
-fn shown(range: Range) -> String {
+fn shown(range: RateRange) -> String {
     let [low, likely, high] = [range.low, range.likely, range.high].map(units::significant);
     format!("{likely} tok/s ({low}-{high})")
 }
 
-fn shown_rate(range: Range) -> String {
+fn shown_rate(range: RateRange) -> String {
     let [low, likely, high] = [range.low, range.likely, range.high].map(units::significant);
     format!("{likely} ({low}-{high})")
 }
 
 /// A model by its header, and where loading will put it.
 struct Placed {
-    model: Model,
-    fit: Fit,
-    locality: Locality,
+    model: ModelFacts,
+    fit: Placement,
+    skew: RoutingSkew,
 }
 
 /// `None` if it is no model that runs.
@@ -185,16 +185,17 @@ fn placed(source: &Source, options: &Options) -> anyhow::Result<Option<Placed>> 
             let Ok(set) = Set::open(path) else { return Ok(None) };
             let tensors: Vec<&TensorInfo> = set.tensors.iter().map(|tensor| &tensor.info).collect();
             let files = set.parts.iter().map(|part| part.path.as_path());
-            let wish = wish(options, files);
+            let constraints = constraints(options, files);
             let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-            placed_as(&file_name, &set.metadata, &tensors, options, wish)
+            placed_as(&file_name, &set.metadata, &tensors, options, constraints)
         }
         Source::Embedded(bytes) => {
             let Ok(gguf) = Gguf::parse(bytes, bytes.len() as u64) else { return Ok(None) };
             let tensors: Vec<&TensorInfo> = gguf.tensors.iter().collect();
             // Its bytes are the program's, wherever that is.
-            let wish = Wish { stream: Stream::Never, ..wish(options, std::iter::empty()) };
-            placed_as("calf", &gguf.metadata, &tensors, options, wish)
+            let constraints =
+                Constraints { stream: Stream::Never, ..constraints(options, std::iter::empty()) };
+            placed_as("calf", &gguf.metadata, &tensors, options, constraints)
         }
     }
 }
@@ -204,7 +205,7 @@ fn placed_as(
     metadata: &Metadata,
     tensors: &[&TensorInfo],
     options: &Options,
-    wish: Wish,
+    constraints: Constraints,
 ) -> anyhow::Result<Option<Placed>> {
     let demand = Demand::of(metadata, tensors.iter().copied());
     if !identity::identify(metadata, &demand, file_name).runs {
@@ -214,8 +215,8 @@ fn placed_as(
     let Ok(model) = described(name, metadata, tensors.iter().copied(), options) else {
         return Ok(None);
     };
-    let fit = fit(&model, room(options), wish)?;
-    Ok(Some(Placed { model, fit, locality: Locality::of(metadata) }))
+    let fit = fit(&model, memory_budget(options), constraints)?;
+    Ok(Some(Placed { model, fit, skew: RoutingSkew::of(metadata) }))
 }
 
 #[cfg(test)]
@@ -245,9 +246,7 @@ mod tests {
         let options = Options { context: Some(1 << 40), ..Options::default() };
         assert!(of(&options).unwrap_err().to_string().contains("at most"));
         let options = Options { stream: Stream::Always, memory: Some(1), ..Options::default() };
-        assert!(
-            of(&options).unwrap_err().to_string().contains("of weights that every token reads")
-        );
+        assert!(of(&options).unwrap_err().to_string().contains("of non-expert weights"));
         let missing = Source::File("missing.gguf".into());
         let none = Forecast::of(&missing, &Options::default(), &Environment::default());
         assert!(none.unwrap().is_none(), "loading says what is wrong");

@@ -1,8 +1,7 @@
 //! The machine that this program runs on, with its measured rates.
 //!
-//! Measuring takes a few seconds, and what was measured stays true: rates are kept in a file of the
-//! user's cache, by processor, number of threads and build of this program, and by drive. Whoever doubts
-//! them deletes the file, or says `--fresh`.
+//! Measuring takes a few seconds, so rates are kept in a file of the user's cache, by processor, number
+//! of threads and build of this program, and by drive. Deleting the file, or `--fresh`, measures again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,18 +10,22 @@ use std::path::Path;
 
 use cachalot_engine::Options;
 use cachalot_kernels::Cpu;
-use cachalot_plan::{Machine, probe};
+use cachalot_plan::Machine;
+use cachalot_probe::system::Others;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Environment;
 use crate::terminal::Progress;
 
-/// Other programs that compute for more than this share of the threads disturb a measurement.
-const BUSY: f64 = 0.25;
+/// Other programs that keep more than this many cores busy disturb a measurement: one busy core
+/// takes much of the memory bandwidth, however many cores there are.
+const BUSY_CORES: f64 = 0.5;
+/// A folder for temporary files that outlive a restart, and so are on a drive.
+const VAR_TMP: &str = "/var/tmp";
 /// What is written to measure a drive without a model.
 const SCRATCH_MIB: u64 = 256;
 
-/// What to do about rates that nobody has measured yet.
+/// What to do about rates that have not been measured yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
     /// Measure them.
@@ -35,7 +38,7 @@ pub(crate) enum Measure {
 
 /// Which drive's rate is of interest.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Where<'a> {
+pub(crate) enum DriveProbe<'a> {
     /// The one on which this model lies.
     File(&'a Path),
     /// One on which a model would lie: a file to measure with is written for it.
@@ -88,7 +91,7 @@ impl MemoryRate {
         key_of(self) == key_of(key)
     }
 
-    fn tell(&self, machine: &mut Machine) {
+    fn apply_to(&self, machine: &mut Machine) {
         machine.memory.read_bytes_per_second = Some(self.read_bytes_per_second);
         machine.memory.measured_here = true;
         let processor = &mut machine.processor;
@@ -132,13 +135,13 @@ impl Rates {
 pub(crate) fn this_machine(
     environment: &Environment,
     options: &Options,
-    drive: Where<'_>,
+    drive: DriveProbe<'_>,
     measure: Measure,
 ) -> Machine {
-    let mut machine = probe::machine();
+    let mut machine = cachalot_probe::machine();
     let path = environment.rates.as_deref();
     let mut rates = Rates::load(path);
-    let threads = options.threads.unwrap_or_else(probe::system::physical_cores);
+    let threads = options.threads.unwrap_or_else(cachalot_probe::system::physical_cores);
     let key = MemoryRate {
         processor: machine.processor.name.clone().unwrap_or_default(),
         threads,
@@ -154,18 +157,18 @@ pub(crate) fn this_machine(
         rates.memory.retain(|rate| !rate.is_of(&key));
     }
     if let Some(rate) = rates.memory.iter().find(|rate| rate.is_of(&key)) {
-        rate.tell(&mut machine);
+        rate.apply_to(&mut machine);
     } else if measure != Measure::Never {
         let mut progress = Progress::new("measuring this machine");
         progress.pulse();
-        let others = probe::system::Others::watch();
-        probe::measure(&mut machine, &Cpu::new(threads, options.tier));
+        let others = Others::watch();
+        cachalot_probe::measure(&mut machine, &Cpu::new(threads, options.tier));
         progress.clear();
-        if others.and_then(|others| others.busy()).is_some_and(|busy| busy > BUSY * threads as f64)
-        {
-            let warning = "how fast this machine is while nothing else runs: other programs were busy \
-                           as it was measured, and what was measured is not kept";
-            machine.unknown.push(warning.to_owned());
+        if let Some(busy) = disturbed(others) {
+            machine.unknown.push(format!(
+                "the undisturbed memory bandwidth: other programs kept {busy:.1} cores busy while it was \
+                 measured, so the real one may be higher; it was not saved, and is measured again next time"
+            ));
         } else {
             rates.memory.push(MemoryRate::of(&machine, &key));
             rates.save(path);
@@ -174,36 +177,58 @@ pub(crate) fn this_machine(
     with_drive(machine, rates, environment, drive, measure)
 }
 
-/// The machine with the drive on which the model lies, or would lie.
+/// Cores that other programs kept busy meanwhile, if that disturbs a measurement.
+fn disturbed(others: Option<Others>) -> Option<f64> {
+    others.and_then(|others| others.busy()).filter(|busy| *busy > BUSY_CORES)
+}
+
+/// The machine with the rate of the drive that holds the model, or would hold one.
 fn with_drive(
     mut machine: Machine,
     mut rates: Rates,
     environment: &Environment,
-    place: Where<'_>,
+    place: DriveProbe<'_>,
     measure: Measure,
 ) -> Machine {
     let kept = environment.rates.as_deref();
-    match (place, kept.and_then(Path::parent)) {
-        (Where::File(file), _) => drive(&mut machine, &mut rates, kept, file, measure),
-        (Where::Anywhere, Some(folder)) => {
-            // There is no model yet: a file to measure with is written where files may be.
-            let known = probe::device_of(folder)
-                .is_some_and(|device| rates.drives.iter().any(|rate| rate.device == device));
-            if known && measure != Measure::Fresh {
-                drive(&mut machine, &mut rates, kept, folder, measure);
-            } else if measure != Measure::Never {
-                match scratch(folder) {
-                    Ok(file) => drive(&mut machine, &mut rates, kept, file.path(), measure),
-                    Err(error) => {
-                        let folder = folder.display();
-                        machine.unknown.push(format!("the drive's rate: {folder}: {error}"));
-                    }
-                }
-            }
-        }
-        (Where::Anywhere, None) | (Where::Nowhere, _) => {}
+    match place {
+        DriveProbe::File(file) => drive(&mut machine, &mut rates, kept, file, measure),
+        DriveProbe::Anywhere => any_drive(&mut machine, &mut rates, kept, measure),
+        DriveProbe::Nowhere => {}
     }
     machine
+}
+
+/// There is no model yet: measures the drive of the first folder that is on one and can be written to.
+/// Where none can, the drives that the system lists keep an unknown rate.
+fn any_drive(machine: &mut Machine, rates: &mut Rates, kept: Option<&Path>, measure: Measure) {
+    let cache = kept.and_then(Path::parent).map(Path::to_owned);
+    let folders = cache.into_iter().chain(std::env::current_dir()).chain([VAR_TMP.into()]);
+    let mut failures = Vec::new();
+    for folder in folders {
+        // A folder that does not exist yet is on the drive of the one that it will be made in.
+        let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
+        if cachalot_probe::system::is_memory(existing) {
+            failures.push(format!("{} is in memory", folder.display()));
+            continue;
+        }
+        let known = cachalot_probe::device_of(existing)
+            .is_some_and(|device| rates.drives.iter().any(|rate| rate.device == device));
+        if known && measure != Measure::Fresh {
+            return drive(machine, rates, kept, existing, measure);
+        }
+        if measure == Measure::Never {
+            return;
+        }
+        match scratch(&folder) {
+            Ok(file) => return drive(machine, rates, kept, file.path(), measure),
+            Err(error) => failures.push(format!("{}: {error}", folder.display())),
+        }
+    }
+    let failures = failures.join("; ");
+    machine.unknown.push(format!(
+        "the drive's read rate: no file could be written to measure it ({failures}); give it with --disk"
+    ));
 }
 
 /// A file of numbers that no drive can compress, which goes away when it is dropped.
@@ -236,7 +261,7 @@ fn drive(
     file: &Path,
     measure: Measure,
 ) {
-    let device = probe::device_of(file).unwrap_or_else(|| "unknown drive".to_owned());
+    let device = cachalot_probe::device_of(file).unwrap_or_else(|| "unknown drive".to_owned());
     if measure == Measure::Fresh {
         rates.drives.retain(|rate| rate.device != device);
     }
@@ -250,7 +275,7 @@ fn drive(
             free_bytes: None,
         }),
         None if measure == Measure::Never => None,
-        None => match probe::drive(file) {
+        None => match cachalot_probe::drive(file) {
             Ok(drive) => {
                 let rate = drive.read_bytes_per_second.unwrap_or_default();
                 rates
@@ -284,19 +309,30 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_folder_that_cannot_be_written_to_does_not_hide_the_drive() {
+        let mut environment = Environment::default();
+        environment.rates = Some("/proc/no/such/folder/rates.json".into());
+        let machine = Machine::default();
+        let (rates, anywhere) = (Rates::default(), DriveProbe::Anywhere);
+        let machine = with_drive(machine, rates, &environment, anywhere, Measure::Missing);
+        let said = machine.unknown.iter().any(|why| why.contains("--disk"));
+        assert!(machine.drive().is_some() || said, "{machine:?}");
+    }
+
+    #[test]
     fn rates_are_measured_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let mut environment = Environment::default();
         environment.rates = Some(folder.path().join("cachalot/rates.json"));
         let options = Options { threads: Some(1), ..Options::default() };
-        let calf = Where::File(Path::new("models/calf.gguf"));
-        let none = this_machine(&environment, &options, Where::Nowhere, Measure::Never);
+        let calf = DriveProbe::File(Path::new("models/calf.gguf"));
+        let none = this_machine(&environment, &options, DriveProbe::Nowhere, Measure::Never);
         assert_eq!(none.memory.read_bytes_per_second, None);
         let first = this_machine(&environment, &options, calf, Measure::Missing);
         assert!(first.memory.measured_here && first.memory.read_bytes_per_second.unwrap() > 1e6);
-        let again = this_machine(&environment, &options, Where::Nowhere, Measure::Never);
+        let again = this_machine(&environment, &options, DriveProbe::Nowhere, Measure::Never);
         // On a busy machine nothing is kept, and that is said.
-        let busy = first.unknown.iter().any(|why| why.contains("other programs were busy"));
+        let busy = first.unknown.iter().any(|why| why.contains("other programs kept"));
         let kept = first.memory.read_bytes_per_second.filter(|_| !busy);
         assert_eq!(again.memory.read_bytes_per_second, kept);
         let path = environment.rates.as_deref();

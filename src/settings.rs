@@ -87,6 +87,17 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Default options for computation on this machine, with `threads` if it is given.
+    pub(crate) fn options(&self, threads: Option<usize>) -> Options {
+        Options {
+            threads: threads.or(self.threads),
+            tier: self.tier.map_or_else(Tier::detect, Tier::at_most),
+            ..Options::default()
+        }
+    }
+}
+
 /// Settings of `cachalot run`.
 #[derive(Debug)]
 pub(crate) struct Run {

@@ -21,7 +21,7 @@ fn error(words: &[&str], code: i32) -> String {
 fn a_machine_in_words_is_planned_for() {
     let page = page(&["deepseek-r1:671b", "--on", "epyc-9654 12x4800 768GB nvme 7GB/s"]);
     assert!(page.contains("Yes: about "), "{page}");
-    assert!(page.contains("what would help") && page.contains("read by every token"), "{page}");
+    assert!(page.contains("change") && page.contains("non-expert weights"), "{page}");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn flags_change_single_facts() {
         .concat(),
     );
     assert!(
-        changed.contains("graphics memory") && changed.contains("cachalot computes on processors"),
+        changed.contains("graphics memory") && changed.contains("cachalot itself runs on the CPU"),
         "{changed}"
     );
     assert!(page(&[&on[..], &["--explain"]].concat()).contains("Every number:"));
@@ -102,7 +102,7 @@ fn a_picture_is_drawn() {
 fn bad_input_is_answered_clearly() {
     assert!(error(&["--on", "desktop-69"], 2).contains("desktop-96"));
     assert!(
-        error(&["UD-IQ1_S", "--on", "desktop-96", "--ram", "12 parsecs"], 2).contains("no size")
+        error(&["UD-IQ1_S", "--on", "desktop-96", "--ram", "12 parsecs"], 2).contains("not a size")
     );
     assert!(
         error(&["UD-IQ1_S", "--on", "desktop-96", "--bandwidth", "900GB/s"], 2).contains("at best")
@@ -119,7 +119,7 @@ fn bad_input_is_answered_clearly() {
     assert!(error(&["--presets", "--json"], 2).contains("--presets"));
     assert!(error(&["--on", "epyc-9654 12x4800 384QB"], 2).contains("384qb"));
     assert!(error(&["--on", "epyc-9654 12x4800 8 channels"], 2).contains("twice"));
-    assert!(error(&["UD-IQ1_S", "--on", "desktop-96", "--disk", "7 GB"], 2).contains("no rate"));
+    assert!(error(&["UD-IQ1_S", "--on", "desktop-96", "--disk", "7 GB"], 2).contains("not a rate"));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn what_past_runs_reached_is_counted_in() {
     };
     let counted = plan(&["--explain"], "on");
     assert!(counted.contains("Runs of this model on this machine were 0.50 times"), "{counted}");
-    assert!(counted.contains("measured of predicted"), "{counted}");
+    assert!(counted.contains("measured / predicted"), "{counted}");
     assert!(!plan(&[], "off").contains("Runs of this model"));
     assert!(!plan(&["--on", "desktop-96"], "on").contains("Runs of this model"), "of that machine");
 }

@@ -17,7 +17,7 @@ use cachalot_text::{ChatTemplate, Vocab, VocabParts};
 use crate::place::{Placed, place};
 use crate::session::Session;
 use crate::stream::Streaming;
-use crate::{Error, Sampling, machine};
+use crate::{Error, Sampling, host};
 
 /// How often memory is looked at while experts are streamed.
 const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
@@ -122,12 +122,12 @@ pub struct Context {
 /// The processor as `options` want it. Memory of this thread, and of those that it starts from now on, lies on all
 /// NUMA nodes in turn, if that is among them.
 pub fn processor(options: &Options) -> Arc<Cpu> {
-    let nodes = machine::memory_nodes();
+    let nodes = host::memory_nodes();
     if options.interleave && nodes.len() > 1 {
         // Refused, memory lies where threads are that touch it first: slower, and the same results.
         let _refused = cachalot_store::numa::interleave(&nodes);
     }
-    let threads = options.threads.unwrap_or_else(machine::physical_cores);
+    let threads = options.threads.unwrap_or_else(host::physical_cores);
     Arc::new(Cpu::new(threads, options.tier))
 }
 
@@ -181,7 +181,7 @@ impl Engine {
             context,
             load_time: Duration::ZERO,
             streaming: placed.streaming,
-            relief: (Instant::now(), machine::memory_available().map_or(0, headroom)),
+            relief: (Instant::now(), host::memory_available().map_or(0, headroom)),
         })
     }
 
@@ -197,7 +197,7 @@ impl Engine {
             return;
         }
         self.relief.0 = Instant::now();
-        if let Some(available) = machine::memory_available() {
+        if let Some(available) = host::memory_available() {
             streaming.relieve(available, self.relief.1);
         }
     }

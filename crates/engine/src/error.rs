@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     Text(#[from] cachalot_text::Error),
     #[error(transparent)]
-    Fit(#[from] cachalot_plan::Misfit),
+    Fit(#[from] cachalot_plan::PlacementError),
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Self> },
 

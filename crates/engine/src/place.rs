@@ -8,16 +8,13 @@ use std::sync::Arc;
 use cachalot_gguf::{KvType, Metadata, TensorInfo};
 use cachalot_kernels::Cpu;
 use cachalot_model::{Config, Experts, Model, ModelOptions, Resident, Streamed, Traced};
-use cachalot_plan::fit::{fit, headroom};
-use cachalot_plan::{Demand, Fit, Mode, Room, Stream, Wish};
-use cachalot_store::{CacheOptions, Placement, Reader, Weights};
+use cachalot_plan::fit::fit;
+use cachalot_plan::{Constraints, Demand, MemoryBudget, Mode, Placement, Stream};
+use cachalot_store::{CacheOptions, Placement as Storage, Reader, Weights};
 
 use crate::assemble::{Options, Source};
 use crate::stream::Streaming;
-use crate::{Error, machine};
-
-/// Memory of the program itself, with vocabulary and stacks, that a budget must cover as well.
-const PROGRAM_BYTES: u64 = 96 << 20;
+use crate::{Error, host};
 
 /// A model over its weights.
 #[derive(Debug)]
@@ -27,7 +24,7 @@ pub struct Placed {
     /// The model.
     pub model: Model,
     /// What lies where.
-    pub fit: Fit,
+    pub fit: Placement,
     /// If experts are streamed.
     pub streaming: Option<Streaming>,
 }
@@ -41,30 +38,33 @@ impl Placed {
     /// Reads mapped files that are not in memory, if all of them have room beside everything else.
     /// `progress` gets the bytes read and their total.
     pub fn warm(&self, progress: &mut dyn FnMut(u64, u64)) {
-        let room = machine::memory_available().unwrap_or(u64::MAX);
+        let room = host::memory_available().unwrap_or(u64::MAX);
         self.weights.warm(room.saturating_sub(self.fit.kv + self.fit.buffers), progress);
     }
 }
 
-/// The memory that a model may have here: what `options` say, or what is free, less some for others.
-pub fn room(options: &Options) -> Room {
-    let ram = match (options.memory, machine::memory_available()) {
-        (Some(memory), _) => memory.saturating_sub(PROGRAM_BYTES),
-        (None, Some(available)) => available - headroom(available),
-        // A system that does not tell how much memory it has is taken at its word later.
-        (None, None) => u64::MAX,
-    };
-    Room { ram, vram: 0, drive: true }
+/// The memory that a model may use here: the limit in `options`, or what is free less some headroom.
+pub fn memory_budget(options: &Options) -> MemoryBudget {
+    match (options.memory, host::memory_available()) {
+        (Some(limit), _) => MemoryBudget::limited(limit),
+        (None, Some(available)) => MemoryBudget::free(available),
+        // Where the system does not say how much is free, allocation decides later.
+        (None, None) => MemoryBudget { ram: u64::MAX, drive: true, ..MemoryBudget::default() },
+    }
 }
 
 /// What `options` leave to the planner, for a model in these files.
-pub fn wish<'a>(options: &Options, mut files: impl Iterator<Item = &'a Path>) -> Wish {
+pub fn constraints<'a>(
+    options: &Options,
+    mut files: impl Iterator<Item = &'a Path>,
+) -> Constraints {
     // Files in memory are used where they are: a copy would take as much again.
-    let in_memory = options.stream == Stream::Auto && files.all(machine::is_memory);
-    Wish {
+    let in_memory = options.stream == Stream::Auto && files.all(host::is_memory);
+    Constraints {
         context: options.context.map(|tokens| tokens as u64),
         cache_type: options.kv_type,
         stream: if in_memory { Stream::Never } else { options.stream },
+        memory: options.memory,
     }
 }
 
@@ -87,7 +87,7 @@ pub fn place(
         }
         Source::File(path) => {
             // Mapped, this reads the header alone.
-            let weights = Weights::open(path, Placement::Mapped)?;
+            let weights = Weights::open(path, Storage::Mapped)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             placed(&name, weights, options, cpu, progress).map_err(|error| match error {
                 Error::Store(_) | Error::Fit(_) => error,
@@ -116,7 +116,7 @@ fn placed(
     let files = weights.files().iter().map(PathBuf::as_path);
     let tensors = weights.tensors().iter().map(|tensor| &tensor.info);
     let described = described(name, weights.metadata(), tensors, options)?;
-    let fit = fit(&described, room(options), wish(options, files))?;
+    let fit = fit(&described, memory_budget(options), constraints(options, files))?;
     let model_options = ModelOptions { micro_batch: fit.micro_batch as usize, ..model_options };
     let path = weights.files()[0].clone();
     let mut go_on = |done, all| {
@@ -126,8 +126,8 @@ fn placed(
     let Mode::Streamed { cache } = fit.mode else {
         let mut weights = weights;
         // What is memory already is used where it is.
-        if options.huge_pages && !weights.files().iter().all(|file| machine::is_memory(file)) {
-            weights = Weights::open_with(&path, Placement::Resident, &mut go_on)?;
+        if options.huge_pages && !weights.files().iter().all(|file| host::is_memory(file)) {
+            weights = Weights::open_with(&path, Storage::Resident, &mut go_on)?;
         }
         let model = load(&weights, cpu, &model_options, &config, None, options)?;
         return Ok(Placed { weights, model, fit, streaming: None });
@@ -165,9 +165,9 @@ pub fn described<'a>(
     metadata: &Metadata,
     tensors: impl Iterator<Item = &'a TensorInfo>,
     options: &Options,
-) -> Result<cachalot_plan::Model, Error> {
+) -> Result<cachalot_plan::ModelFacts, Error> {
     let demand = Demand::of(metadata, tensors);
-    let model = cachalot_plan::Model::of(metadata, &demand, name).ok_or(Error::Header)?;
+    let model = cachalot_plan::ModelFacts::of(metadata, &demand, name).ok_or(Error::Header)?;
     let used = options.experts.map_or(model.experts_used, |used| used as u64);
     Ok(model.with_experts_used(used.clamp(1, model.experts.max(1))))
 }

@@ -12,7 +12,7 @@ use cachalot_plan::Mode;
 
 const CALF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");
 /// Less than calf has, with the program and its buffers.
-const LITTLE: u64 = 104 << 20;
+const LITTLE: u64 = 16 << 20;
 
 fn options() -> Options {
     Options { memory: Some(LITTLE), context: Some(128), threads: Some(1), ..Options::default() }

@@ -7,7 +7,7 @@
 use cachalot_gguf::TensorType;
 
 use crate::demand::Demand;
-use crate::model::{Decoding, Encoded, Model};
+use crate::model::{Encoded, ModelFacts, UnpackCost};
 use crate::shape::{Layout, Shape};
 
 /// A published file.
@@ -158,7 +158,7 @@ impl Published {
     }
 
     /// The model as the planner sees it.
-    pub fn model(&self) -> Model {
+    pub fn model(&self) -> ModelFacts {
         let billions = (self.shape.parameters() as f64 / 1e9).round();
         let name = format!("{} {billions}B {}", self.model, self.quant);
         of_shape(self.shape, &name, self.quant, self.size(), self.dense_bits)
@@ -167,12 +167,12 @@ impl Published {
 
 /// A model of this shape in a file of so many bytes, `dense_bits` per weight of all but the routed
 /// experts.
-pub fn of_shape(shape: &Shape, name: &str, quant: &str, size: u64, dense_bits: f64) -> Model {
+pub fn of_shape(shape: &Shape, name: &str, quant: &str, size: u64, dense_bits: f64) -> ModelFacts {
     let metadata = shape.metadata(Layout::Absorbed);
     // Any type whose blocks fit all rows will do: only numbers of weights are wanted.
     let tensors = shape.tensors(Layout::Absorbed, |_| TensorType::F16).unwrap_or_default();
     let demand = Demand::of(&metadata, &tensors);
-    let weights = Model::of(&metadata, &demand, name)
+    let weights = ModelFacts::of(&metadata, &demand, name)
         .expect("a shape says how many layers there are, and what they cache");
     let dense = ((weights.dense as f64 / 2.0 * dense_bits / 8.0) as u64).min(size);
     let share = |bytes: u64, of: u64, all: u64| {
@@ -184,7 +184,7 @@ pub fn of_shape(shape: &Shape, name: &str, quant: &str, size: u64, dense_bits: f
         name.map(|name| Encoded { format: name.to_owned(), per_token }).into_iter().collect()
     };
     let routed_bits = (size - dense) as f64 * 8.0 / weights.routed.max(1) as f64 * 2.0;
-    Model {
+    ModelFacts {
         size,
         dense,
         dense_per_token,
@@ -192,7 +192,7 @@ pub fn of_shape(shape: &Shape, name: &str, quant: &str, size: u64, dense_bits: f
         routed_per_token,
         routed_formats: format(main_format(quant, routed_bits), routed_per_token),
         dense_formats: format(main_format("", dense_bits), dense_per_token),
-        decoding: Decoding::of(quant),
+        decoding: UnpackCost::of(quant),
         ..weights
     }
 }

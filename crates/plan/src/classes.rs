@@ -203,7 +203,7 @@ impl Core {
 /// Shares of routed experts that are in memory, and how often the expert that a token wants is among
 /// them: measured with models of 256 experts and caches that keep what is used often, over text of
 /// changing topics.
-pub(crate) const HITS_OF_TEXT: [(f64, f64); 10] = [
+pub(crate) const HITS_MEASURED: [(f64, f64); 10] = [
     (0.00, 0.00),
     (0.03, 0.15),
     (0.05, 0.26),
@@ -217,7 +217,7 @@ pub(crate) const HITS_OF_TEXT: [(f64, f64); 10] = [
 ];
 
 /// The same if every expert is as likely as any other, as with random weights.
-pub(crate) const HITS_OF_NOISE: [(f64, f64); 2] = [(0.0, 0.0), (1.0, 1.0)];
+pub(crate) const HITS_UNIFORM: [(f64, f64); 2] = [(0.0, 0.0), (1.0, 1.0)];
 
 /// Between the points of a curve, straight lines.
 pub(crate) fn interpolate(curve: &[(f64, f64)], x: f64) -> f64 {
@@ -235,17 +235,17 @@ mod tests {
 
     #[test]
     fn curves_are_interpolated() {
-        assert_eq!(interpolate(&HITS_OF_TEXT, 0.0), 0.0);
-        assert_eq!(interpolate(&HITS_OF_TEXT, 0.10), 0.46);
-        assert!((interpolate(&HITS_OF_TEXT, 0.14) - 0.53).abs() < 1e-9);
-        assert_eq!(interpolate(&HITS_OF_TEXT, 1.0), 1.0);
-        assert_eq!(interpolate(&HITS_OF_TEXT, 2.0), 1.0);
-        assert_eq!(interpolate(&HITS_OF_NOISE, 0.3), 0.3);
+        assert_eq!(interpolate(&HITS_MEASURED, 0.0), 0.0);
+        assert_eq!(interpolate(&HITS_MEASURED, 0.10), 0.46);
+        assert!((interpolate(&HITS_MEASURED, 0.14) - 0.53).abs() < 1e-9);
+        assert_eq!(interpolate(&HITS_MEASURED, 1.0), 1.0);
+        assert_eq!(interpolate(&HITS_MEASURED, 2.0), 1.0);
+        assert_eq!(interpolate(&HITS_UNIFORM, 0.3), 0.3);
     }
 
     #[test]
     fn more_in_memory_never_hits_less() {
-        for pair in HITS_OF_TEXT.windows(2) {
+        for pair in HITS_MEASURED.windows(2) {
             assert!(pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
         }
     }

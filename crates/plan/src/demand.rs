@@ -1,5 +1,5 @@
 //! What a model demands of a machine: how many bytes it has, how many of them each token reads, and
-//! how fast its cache grows. Decoding is bound by the second number, whatever the first.
+//! how fast its cache grows. UnpackCost is bound by the second number, whatever the first.
 //!
 //! The tensor list is the truth here and the metadata only say what tensors cannot: how many of the
 //! experts are used. What a file does not say is `None`: any architecture is described as far as it goes.
@@ -12,7 +12,7 @@ use serde::Serialize;
 /// What part of a model a tensor belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Group {
+pub enum TensorGroup {
     /// Experts of which the router picks some for each token.
     RoutedExperts,
     /// Experts that every token passes.
@@ -33,7 +33,7 @@ pub enum Group {
     Other,
 }
 
-impl Group {
+impl TensorGroup {
     /// The group's name for people.
     pub fn name(self) -> &'static str {
         match self {
@@ -150,7 +150,7 @@ pub struct Demand {
     /// All tensors together.
     pub total: Usage,
     /// Sums by group, the empty ones left out.
-    pub groups: BTreeMap<Group, Usage>,
+    pub groups: BTreeMap<TensorGroup, Usage>,
     /// Sums by type name, the largest first.
     #[serde(serialize_with = "types_as_objects")]
     pub types: Vec<(TensorType, Usage)>,
@@ -210,19 +210,19 @@ impl Demand {
         self.total += usage;
         *self.groups.entry(group).or_default() += usage;
         add_type(&mut self.types, tensor.ty, usage);
-        if group == Group::RoutedExperts {
+        if group == TensorGroup::RoutedExperts {
             add_type(&mut self.routed_types, tensor.ty, usage);
         }
     }
 
     /// The sum of a group; zeros if it has no tensors.
-    pub fn group(&self, group: Group) -> Usage {
+    pub fn group(&self, group: TensorGroup) -> Usage {
         self.groups.get(&group).copied().unwrap_or_default()
     }
 
     /// Weights, without those that only predict further tokens: what models are named after.
     pub fn parameters(&self) -> u64 {
-        self.total.parameters - self.group(Group::Prediction).parameters
+        self.total.parameters - self.group(TensorGroup::Prediction).parameters
     }
 
     /// Mean bits that a weight takes in the file.
@@ -264,10 +264,10 @@ fn head_is_embedding(tensors: &[&TensorInfo]) -> bool {
 }
 
 fn layers(total: u64, tensors: &[&TensorInfo], keys: &Keys<'_>) -> Layers {
-    let routed = tensors
-        .iter()
-        .filter_map(|tensor| in_block(&tensor.name))
-        .filter(|(block, part)| *block < total && Group::of(part) == Group::RoutedExperts);
+    let routed =
+        tensors.iter().filter_map(|tensor| in_block(&tensor.name)).filter(|(block, part)| {
+            *block < total && TensorGroup::of(part) == TensorGroup::RoutedExperts
+        });
     let moe = match routed.map(|(block, _)| block).collect::<BTreeSet<_>>().len() as u64 {
         // A header without tensors still tells what it is the header of.
         0 if tensors.is_empty() && keys.experts().is_some() => {
@@ -288,11 +288,11 @@ struct Reading {
 }
 
 impl Reading {
-    fn usage(&self, tensor: &TensorInfo) -> (Group, Usage) {
+    fn usage(&self, tensor: &TensorInfo) -> (TensorGroup, Usage) {
         let (block, part) = in_block(&tensor.name).unzip();
-        let mut group = Group::of(part.unwrap_or(&tensor.name));
+        let mut group = TensorGroup::of(part.unwrap_or(&tensor.name));
         if block.is_some_and(|block| block >= self.blocks) {
-            group = Group::Prediction;
+            group = TensorGroup::Prediction;
         }
         // A file with both layouts holds these weights twice; decoding reads the absorbed form.
         let twice = part == Some("attn_kv_b.weight")
@@ -300,9 +300,9 @@ impl Reading {
         let elements = if twice { 0 } else { tensor.elements() };
         let (part, whole) = match (group, self.experts) {
             _ if twice => (0, 1),
-            (Group::Prediction, _) => (0, 1),
-            (Group::RoutedExperts, Some(experts)) => (experts.used, experts.total),
-            (Group::Embedding, _) if !self.head_is_embedding => (1, tensor.rows()),
+            (TensorGroup::Prediction, _) => (0, 1),
+            (TensorGroup::RoutedExperts, Some(experts)) => (experts.used, experts.total),
+            (TensorGroup::Embedding, _) if !self.head_is_embedding => (1, tensor.rows()),
             _ => (1, 1),
         };
         let share = |n: u64| (u128::from(n) * u128::from(part) / u128::from(whole)) as u64;
@@ -412,15 +412,15 @@ mod tests {
         assert_eq!(r1.parameters(), 671_026_419_200);
         assert_eq!(billions(r1.total.active_parameters), 36.626);
         let of = |group| billions(r1.group(group).parameters);
-        assert_eq!(of(Group::RoutedExperts), 653.909);
-        assert_eq!(of(Group::SharedExperts), 2.554);
-        assert_eq!(of(Group::Attention), 11.413);
-        assert_eq!(of(Group::DenseFfn), 1.189);
-        assert_eq!(of(Group::NormsRouter), 0.107);
-        assert_eq!((of(Group::Embedding), of(Group::Head)), (0.927, 0.927));
-        assert_eq!(billions(r1.group(Group::RoutedExperts).active_parameters), 20.435);
-        assert_eq!(r1.group(Group::Embedding).active_parameters, 7168);
-        assert_eq!(r1.group(Group::Other).tensors, 0);
+        assert_eq!(of(TensorGroup::RoutedExperts), 653.909);
+        assert_eq!(of(TensorGroup::SharedExperts), 2.554);
+        assert_eq!(of(TensorGroup::Attention), 11.413);
+        assert_eq!(of(TensorGroup::DenseFfn), 1.189);
+        assert_eq!(of(TensorGroup::NormsRouter), 0.107);
+        assert_eq!((of(TensorGroup::Embedding), of(TensorGroup::Head)), (0.927, 0.927));
+        assert_eq!(billions(r1.group(TensorGroup::RoutedExperts).active_parameters), 20.435);
+        assert_eq!(r1.group(TensorGroup::Embedding).active_parameters, 7168);
+        assert_eq!(r1.group(TensorGroup::Other).tensors, 0);
         assert_eq!(r1.layers, Some(Layers { total: 61, dense: 3, moe: 58 }));
         let experts = Experts { total: 256, used: 8, shared: 1, groups: 1, groups_used: 1 };
         assert_eq!(r1.experts, Some(experts));
@@ -512,7 +512,7 @@ mod tests {
     fn an_embedding_that_serves_as_head_is_read_whole() {
         let (metadata, mut tensors) = llama();
         let read = |tensors: &[TensorInfo]| {
-            Demand::of(&metadata, tensors).group(Group::Embedding).bytes_per_token
+            Demand::of(&metadata, tensors).group(TensorGroup::Embedding).bytes_per_token
         };
         assert_eq!(read(&tensors), 4096 * 64 * 2);
         tensors.push(TensorInfo::new("output.weight", TensorType::F16, &[4096, 64]).unwrap());
@@ -531,27 +531,27 @@ mod tests {
         let tensors = shape.tensors(Layout::Absorbed, |_| TensorType::F16).unwrap();
         let demand = Demand::of(&metadata, &tensors);
         assert_eq!(demand.layers, Some(Layers { total: 3, dense: 3, moe: 0 }));
-        assert!(demand.group(Group::Prediction).parameters > 11_000_000_000);
-        assert_eq!(demand.group(Group::Prediction).bytes_per_token, 0);
-        assert_eq!(demand.group(Group::RoutedExperts), Usage::default());
+        assert!(demand.group(TensorGroup::Prediction).parameters > 11_000_000_000);
+        assert_eq!(demand.group(TensorGroup::Prediction).bytes_per_token, 0);
+        assert_eq!(demand.group(TensorGroup::RoutedExperts), Usage::default());
     }
 
     #[test]
     fn names_find_their_group() {
         for (part, group) in [
-            ("ffn_gate_up_exps.weight", Group::RoutedExperts),
-            ("ffn_up_exps.scale", Group::RoutedExperts),
-            ("ffn_gate.7.weight", Group::RoutedExperts),
-            ("ffn_gate.weight", Group::DenseFfn),
-            ("ffn_gate_inp.weight", Group::NormsRouter),
-            ("ffn_gate_inp_shexp.weight", Group::NormsRouter),
-            ("attn_q_a_norm.weight", Group::NormsRouter),
-            ("attn_qkv.bias", Group::Attention),
-            ("output.weight", Group::Head),
-            ("ssm_in.weight", Group::Other),
-            ("rope_freqs.weight", Group::Other),
+            ("ffn_gate_up_exps.weight", TensorGroup::RoutedExperts),
+            ("ffn_up_exps.scale", TensorGroup::RoutedExperts),
+            ("ffn_gate.7.weight", TensorGroup::RoutedExperts),
+            ("ffn_gate.weight", TensorGroup::DenseFfn),
+            ("ffn_gate_inp.weight", TensorGroup::NormsRouter),
+            ("ffn_gate_inp_shexp.weight", TensorGroup::NormsRouter),
+            ("attn_q_a_norm.weight", TensorGroup::NormsRouter),
+            ("attn_qkv.bias", TensorGroup::Attention),
+            ("output.weight", TensorGroup::Head),
+            ("ssm_in.weight", TensorGroup::Other),
+            ("rope_freqs.weight", TensorGroup::Other),
         ] {
-            assert_eq!(Group::of(part), group, "{part}");
+            assert_eq!(TensorGroup::of(part), group, "{part}");
         }
     }
 

@@ -1,11 +1,12 @@
 //! Every number of a prediction with the formula behind it, as rows of name, value, formula.
 
-use crate::classes::{EXPOSED, PROMPT_SPREAD};
-use crate::fit::{Mode, Tier};
-use crate::model::Model;
-use crate::predict::{Calibration, Locality, Prediction, What};
-use crate::{Machine, Plan, units};
 use cachalot_gguf::KvType;
+
+use crate::classes::{EXPOSED, PROMPT_SPREAD};
+use crate::fit::{MemoryTier, Mode};
+use crate::model::ModelFacts;
+use crate::predict::{Calibration, Prediction, RoutingSkew, What};
+use crate::{Machine, Plan, units};
 
 /// A number of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Row {
 }
 
 /// All numbers of a plan.
-pub fn explain(machine: &Machine, model: &Model, plan: &Plan) -> Vec<Row> {
+pub fn explain(machine: &Machine, model: &ModelFacts, plan: &Plan) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String, formula: String| {
         rows.push(Row { name: name.to_owned(), value, formula });
@@ -27,12 +28,14 @@ pub fn explain(machine: &Machine, model: &Model, plan: &Plan) -> Vec<Row> {
     sizes(model, plan, &mut row);
     let prediction = &plan.prediction;
     if let Some(hits) = prediction.hits {
-        let curve = match hits.locality {
-            Locality::Text => "hit rates measured with models of 256 experts, over changing topics",
-            Locality::Noise => "every expert as likely as any other",
+        let curve = match hits.skew {
+            RoutingSkew::Measured => {
+                "hit rates measured with models of 256 experts on text of changing topics"
+            }
+            RoutingSkew::Uniform => "every expert equally likely",
         };
         let formula =
-            format!("{:.0} % of the routed experts in memory; {curve}", hits.resident * 100.0);
+            format!("{:.0} % of the routed experts are in memory; {curve}", hits.resident * 100.0);
         row("hit rate", format!("{:.0} %", hits.rate * 100.0), formula);
     }
     for part in &prediction.parts {
@@ -45,15 +48,14 @@ pub fn explain(machine: &Machine, model: &Model, plan: &Plan) -> Vec<Row> {
     );
     let sum = match prediction.hits {
         Some(_) if prediction.exposed < 1.0 => {
-            format!("the longer of drive and all else, and {EXPOSED} of the shorter one")
+            format!("the longer of drive time and all other time, plus {EXPOSED} of the shorter")
         }
         _ => "the sum of these".to_owned(),
     };
     if let Some(Calibration { times, runs, same_model }) = prediction.calibration {
         let of = if same_model { "of this model" } else { "of other models" };
-        let formula =
-            format!("{runs} runs {of} on this machine; all times are divided by it already");
-        row("measured of predicted", format!("{times:.2}"), formula);
+        let formula = format!("{runs} runs {of} on this machine; already applied to all times");
+        row("measured / predicted", format!("{times:.2}"), formula);
     }
     row("time per token", units::seconds(prediction.seconds(0)), sum);
     rates(prediction, &mut row);
@@ -78,7 +80,7 @@ fn rates(prediction: &Prediction, row: &mut impl FnMut(&str, String, String)) {
     for depth in [0, 8192, 32_768] {
         let range = prediction.decode(depth);
         let formula = format!(
-            "1 / {}; {low} to {high} times that are 10 % and 90 % of what was measured with {}",
+            "1 / {}; the 10th and 90th percentile of measurements with {} are {low} and {high} times that",
             units::seconds(prediction.seconds(depth)),
             prediction.class.name()
         );
@@ -101,22 +103,20 @@ fn rates(prediction: &Prediction, row: &mut impl FnMut(&str, String, String)) {
     }
 }
 
-fn sizes(model: &Model, plan: &Plan, row: &mut impl FnMut(&str, String, String)) {
+fn sizes(model: &ModelFacts, plan: &Plan, row: &mut impl FnMut(&str, String, String)) {
     let fit = &plan.fit;
-    let place = if fit.dense_in == Tier::Vram { "graphics memory" } else { "main memory" };
+    let place = if fit.dense_in == MemoryTier::Vram { "graphics memory" } else { "main memory" };
     let dense = "attention, shared experts, dense layers, head, embedding, norms";
-    row("read by every token", units::bytes(model.dense), format!("{dense}: in {place}"));
+    row("non-expert weights", units::bytes(model.dense), format!("{dense}: in {place}"));
     let experts = format!(
-        "{} layers x {} experts, of which a token reads {}: {}",
+        "{} layers x {} experts, {} of them read per token: {}",
         model.moe_layers,
         model.experts,
         model.experts_used,
         units::gigabytes(model.routed_per_token as f64)
     );
     row("routed experts", units::bytes(model.routed), experts);
-    for (name, ty) in
-        [("keys and values in f16", KvType::F16), ("keys and values in q8_0", KvType::Q8_0)]
-    {
+    for (name, ty) in [("KV cache in f16", KvType::F16), ("KV cache in q8_0", KvType::Q8_0)] {
         let each = model.cache_bytes_per_token(ty);
         let formula =
             format!("{} tokens x {} bytes", units::grouped(fit.context), units::grouped(each));
@@ -126,14 +126,14 @@ fn sizes(model: &Model, plan: &Plan, row: &mut impl FnMut(&str, String, String))
     row("buffers", units::bytes(fit.buffers), buffers);
 }
 
-/// For people.
+/// The name of a part, for people.
 pub fn name_of(what: What) -> &'static str {
     match what {
-        What::Experts => "experts from memory",
-        What::Dense => "all else from memory",
-        What::Vram => "weights on cards",
-        What::Drive => "missed experts from the drive",
-        What::Layers => "layers themselves",
+        What::Experts => "experts (RAM)",
+        What::Dense => "other weights (RAM)",
+        What::Vram => "weights (VRAM)",
+        What::Drive => "missed experts (drive)",
+        What::Layers => "per-layer overhead",
     }
 }
 

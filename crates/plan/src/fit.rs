@@ -1,18 +1,18 @@
-//! What of a model lies where: graphics memory, main memory, a drive. Pure arithmetic on bytes.
+//! Places a model: graphics memory, main memory, drive. Pure arithmetic on bytes.
 //!
-//! Everything that each token reads comes first and goes into the fastest memory that holds all of
-//! it; routed experts fill what is left, and what memory does not hold is read from the drive when it
-//! is needed, through a cache. A context of 32,768 tokens in f16 is wanted; the cache of keys and
-//! values takes fewer bits, and then the most tokens that fit, only where the model would not otherwise.
+//! Non-expert weights come first, in the fastest memory that holds all of them with the KV cache;
+//! routed experts fill the rest, and those that memory does not hold are streamed from the drive
+//! through a cache. The default is a context of 32,768 tokens in f16; the KV cache goes to q8_0, and
+//! then to the longest context that fits, only where the model would not fit otherwise.
 
+use cachalot_gguf::KvType;
 use serde::Serialize;
 
 use crate::machine::Machine;
-use crate::model::Model;
+use crate::model::ModelFacts;
 use crate::units;
-use cachalot_gguf::KvType;
 
-/// Nobody gets a longer context without asking: its memory is rarely used, and is not free.
+/// The longest context without `--ctx`: a longer one takes memory that is rarely used.
 pub const CONTEXT_DEFAULT_MAX: u64 = 32_768;
 /// A default context is not reduced below this to keep all experts in memory.
 const CONTEXT_RESIDENT_MIN: u64 = 8_192;
@@ -22,57 +22,131 @@ const CONTEXT_STREAMED_MIN: u64 = 4_096;
 const CONTEXT_MIN: u64 = 512;
 /// Reduced contexts are multiples of this.
 const CONTEXT_STEP: u64 = 256;
-/// Tokens of a prompt that are computed at once: with fewer than the first, each reads too many experts
-/// alone; with more than the last, nothing gains.
+/// Tokens of a prompt that are computed at once. Below the first, too few tokens share each expert
+/// that is read; above the last, there is no further gain.
 const MICRO_BATCH_MIN: u64 = 64;
 const MICRO_BATCH_CARD: u64 = 512;
 const MICRO_BATCH_MAX: u64 = 2048;
-/// The share of what a cache of experts would have that a longer micro-batch may take.
+/// One part in this many of the expert cache may go to a longer micro-batch instead.
 const MICRO_BATCH_SHARE: u64 = 8;
-/// Layers whose experts the smallest cache must hold at once: the one that is computed, and the one
-/// that is read for.
+/// Layers whose experts the smallest cache holds at once: the one being computed, and the one being
+/// read.
 const LAYERS_IN_FLIGHT: u64 = 2;
 
-/// Memory that may be used, in bytes: what is free, less [`headroom`].
+/// Memory that may be used, in bytes: free memory minus [`headroom`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Room {
-    /// Of all graphics cards that are used.
+pub struct MemoryBudget {
+    /// Of all graphics cards together.
     pub vram: u64,
     /// Main memory.
     pub ram: u64,
     /// Whether there is a drive to stream from.
     pub drive: bool,
+    /// Where the number for main memory comes from.
+    pub origin: BudgetOrigin,
 }
 
-/// Bytes of a card that its driver and the buffers of a computation take, and a share that cannot be
-/// used for want of contiguous memory.
+/// Where a budget comes from, so that errors can say what was kept back and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetOrigin {
+    /// A plain number.
+    #[default]
+    Stated,
+    /// The user's limit.
+    Asked {
+        /// The limit.
+        asked: u64,
+        /// Kept for the program itself.
+        reserved: u64,
+    },
+    /// What is free now.
+    Free {
+        /// Free bytes.
+        available: u64,
+        /// Left free for the system.
+        headroom: u64,
+    },
+}
+
+impl std::fmt::Display for BudgetOrigin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Stated => Ok(()),
+            Self::Asked { asked, reserved } => write!(
+                f,
+                " (of the {} asked for, {} are reserved for the program itself: code, vocabulary, stacks)",
+                units::bytes(asked),
+                units::bytes(reserved)
+            ),
+            Self::Free { available, headroom } => write!(
+                f,
+                " (of {} available, {} are left for the system)",
+                units::bytes(available),
+                units::bytes(headroom)
+            ),
+        }
+    }
+}
+
+/// Memory of the program itself, with a vocabulary of 129,280 tokens and stacks of threads.
+const PROGRAM_BYTES: u64 = 96 << 20;
+
+/// Bytes of a limit of `memory` that are reserved for the program itself: less where the limit is
+/// small, since only small models, with small vocabularies, are run so.
+pub fn program_bytes(memory: u64) -> u64 {
+    PROGRAM_BYTES.min(memory / 2)
+}
+
+/// Bytes of a card taken by its driver and by scratch buffers, and the usable percentage of the card
+/// (the rest is lost to fragmentation).
 const CARD_OWN: u64 = 3 << 29;
 const CARD_SHARE: (u64, u64) = (95, 100);
-/// Of a memory that processor and graphics share, what the latter may have.
+/// The part of unified memory that the GPU may use.
 const UNIFIED_SHARE: (u64, u64) = (7, 8);
 
-impl Room {
-    /// What a machine has to offer.
-    pub fn of(machine: &Machine) -> Self {
-        let drive = machine.drive().is_some();
+impl MemoryBudget {
+    /// The main memory of a machine of which `available` bytes are free, without graphics cards.
+    pub fn free(available: u64) -> Self {
+        let headroom = headroom(available);
+        let origin = BudgetOrigin::Free { available, headroom };
+        Self { ram: available - headroom, vram: 0, drive: true, origin }
+    }
+
+    /// A limit that the user set, without graphics cards.
+    pub fn limited(asked: u64) -> Self {
+        let reserved = program_bytes(asked);
+        let origin = BudgetOrigin::Asked { asked, reserved };
+        Self { ram: asked - reserved, vram: 0, drive: true, origin }
+    }
+
+    /// What `machine` offers, with the user's limit if there is one.
+    pub fn of(machine: &Machine, limit: Option<u64>) -> Self {
+        // A drive of unknown rate is a drive: prediction asks for its rate.
+        let drive = !machine.drives.is_empty();
         let share = |bytes: u64, (part, whole): (u64, u64)| bytes / whole * part;
         if let Some(gpu) = machine.unified() {
             let all = gpu.memory_bytes.saturating_mul(gpu.count.into());
-            return Self { vram: share(all, UNIFIED_SHARE), ram: 0, drive };
+            let vram = share(all, UNIFIED_SHARE).min(limit.unwrap_or(u64::MAX));
+            return Self { vram, ram: 0, drive, ..Self::default() };
         }
         let card = |memory| share(memory, CARD_SHARE).saturating_sub(CARD_OWN);
         let cards =
             machine.gpus.iter().map(|gpu| card(gpu.memory_bytes).saturating_mul(gpu.count.into()));
         let vram = cards.fold(0, u64::saturating_add);
-        let free = machine.memory.usable().unwrap_or(0);
-        Self { vram, ram: free - headroom(free), drive }
+        let main = match limit {
+            Some(limit) => Self::limited(limit),
+            None => Self::free(machine.memory.usable().unwrap_or(0)),
+        };
+        Self { vram, drive, ..main }
     }
 }
 
-/// Bytes of `available` memory to leave alone. At the brink, the kernel reclaims pages of this very
-/// process, and everything is slower by a factor: 6 % is what streaming engines have found.
+/// Bytes of `available` memory to leave free. Close to the limit the kernel reclaims pages of this
+/// process, and everything slows down several times; streaming engines leave about 6 %. Small
+/// containers, which hold small models, need less than a desktop with its other programs.
 pub fn headroom(available: u64) -> u64 {
-    (available / 16).clamp(256 << 20, 8 << 30).min(available)
+    (available / 16).clamp((available / 8).min(256 << 20), 8 << 30)
 }
 
 /// Whether to stream experts from a drive.
@@ -83,51 +157,53 @@ pub enum Stream {
     Auto,
     /// Even if it does.
     Always,
-    /// Not even if it does not: the system pages it in and out.
+    /// Never: the operating system pages the mapped file in and out.
     Never,
 }
 
-/// What a user insists on.
+/// What the user asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct Constraints {
     /// Tokens of context.
     pub context: Option<u64>,
-    /// How the cache of keys and values stores numbers.
+    /// Data type of the KV cache.
     pub cache_type: Option<KvType>,
     /// Whether experts are streamed.
     pub stream: Stream,
+    /// Limit of main memory, instead of what is free.
+    pub memory: Option<u64>,
 }
 
-/// How routed experts get to where they are computed.
+/// How routed experts are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// All of them are in memory.
     Resident,
-    /// They are read from the drive into a cache of so many bytes.
+    /// They are read from the drive into a cache.
     Streamed {
         /// Bytes of the cache in main memory.
         cache: u64,
     },
 }
 
-/// Where weights lie.
+/// A kind of memory that weights are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tier {
+pub enum MemoryTier {
     /// Graphics memory.
     Vram,
     /// Main memory.
     Ram,
 }
 
-/// A model in its places. Sizes in bytes.
+/// Where a model is placed. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Fit {
+pub struct Placement {
     /// How routed experts are held.
     pub mode: Mode,
-    /// Where all that every token reads lies, with keys and values.
-    pub dense_in: Tier,
+    /// Where non-expert weights and the KV cache are.
+    pub dense_in: MemoryTier,
     /// Routed experts in graphics memory.
     pub routed_vram: u64,
     /// Routed experts in main memory; if streamed, the cache.
@@ -136,88 +212,94 @@ pub struct Fit {
     pub routed_disk: u64,
     /// Tokens of context.
     pub context: u64,
-    /// Whether nobody asked for a context this short.
+    /// Whether the default context is shorter than the model allows.
     pub context_reduced: bool,
-    /// How keys and values are stored.
+    /// Data type of the KV cache.
     #[serde(serialize_with = "as_variant")]
     pub cache_type: KvType,
-    /// Keys and values of a full context.
+    /// KV cache of a full context.
     pub kv: u64,
     /// Tokens of a prompt that are computed at once.
     pub micro_batch: u64,
-    /// The buffers in which that is done.
+    /// Scratch buffers.
     pub buffers: u64,
-    /// Main memory that all of this takes.
+    /// Main memory in all.
     pub ram: u64,
-    /// Graphics memory that all of this takes.
+    /// Graphics memory in all.
     pub vram: u64,
 }
 
-/// Files of plans have had the name of the variant.
+/// The name of the variant, which JSON has had from the beginning.
 fn as_variant<S: serde::Serializer>(ty: &KvType, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{ty:?}"))
 }
 
-/// Why a model does not fit, and how much is missing.
+/// Why a model cannot be placed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
-    /// Not even the weights that each token reads, and a few experts.
+pub enum PlacementError {
+    /// Not even non-expert weights and a few experts fit.
     #[error(
-        "{model} needs at least {} of memory ({} of weights that every token reads, {} for {context} tokens \
-         of context, {} of buffers and a few experts), but only {} may be used: close other programs, \
+        "{model} needs at least {} of memory ({} of non-expert weights, {} of KV cache for {context} \
+         tokens, {} of buffers and a few experts), but only {} may be used{origin}: close other programs, \
          allow more with `--memory`, or take a smaller quantization",
         units::bytes(*.needed), units::bytes(*.dense), units::bytes(*.kv),
-        units::bytes(.needed - .dense - .kv), units::bytes(*.room)
+        units::bytes(.needed - .dense - .kv), units::bytes(*.budget)
     )]
     Memory {
-        /// What was to fit.
+        /// The model.
         model: String,
-        /// Memory needed at the least.
+        /// Least memory needed.
         needed: u64,
-        /// Of this, weights that every token reads.
+        /// Of this, non-expert weights.
         dense: u64,
-        /// Of this, keys and values.
+        /// Of this, KV cache.
         kv: u64,
         /// Tokens of context.
         context: u64,
         /// Memory that may be used.
-        room: u64,
+        budget: u64,
+        /// Where that number comes from.
+        origin: BudgetOrigin,
     },
-    /// The context asked for takes too much.
+    /// The KV cache of the requested context is too large.
     #[error(
-        "a context of {asked} tokens takes {} of memory, but {model} leaves {} for it: {possible} tokens \
-         would fit. Keys and values in q8_0 take half of f16",
-        units::bytes(*.needed), units::bytes(*.room)
+        "a context of {asked} tokens takes {} of memory, but {model} leaves {} for it{origin}: {possible} \
+         tokens would fit. A KV cache in q8_0 takes half of one in f16",
+        units::bytes(*.needed), units::bytes(*.budget)
     )]
     ContextMemory {
-        /// What was to fit.
+        /// The model.
         model: String,
         /// Tokens asked for.
         asked: u64,
         /// Memory that they need.
         needed: u64,
-        /// Memory that is left for them.
-        room: u64,
+        /// Memory left for them.
+        budget: u64,
+        /// Where that number comes from.
+        origin: BudgetOrigin,
         /// Tokens that would fit.
         possible: u64,
     },
-    /// It would have to stream, and there is nothing to stream from, or the user refused.
+    /// It would have to be streamed, and there is no drive, or streaming is off.
     #[error(
-        "{model} needs {} of memory, {} may be used, and there is no drive to stream from",
-        units::bytes(*.needed), units::bytes(*.room)
+        "{model} needs {} of memory, {} may be used{origin}, and there is no drive to stream from",
+        units::bytes(*.needed), units::bytes(*.budget)
     )]
     NoDrive {
-        /// What was to fit.
+        /// The model.
         model: String,
         /// Memory needed.
         needed: u64,
         /// Memory that may be used.
-        room: u64,
+        budget: u64,
+        /// Where that number comes from.
+        origin: BudgetOrigin,
     },
-    /// The context asked for is longer than the model was made for.
-    #[error("{model} was made for at most {most} tokens of context, not for {asked}")]
+    /// The requested context is longer than the model supports.
+    #[error("{model} supports at most {most} tokens of context; {asked} were requested")]
     Context {
-        /// What was to fit.
+        /// The model.
         model: String,
         /// Tokens asked for.
         asked: u64,
@@ -226,13 +308,13 @@ pub enum Misfit {
     },
 }
 
-impl Misfit {
+impl PlacementError {
     /// Bytes of memory that are missing, if that is what is missing.
     pub fn missing(&self) -> Option<u64> {
         match self {
-            Self::Memory { needed, room, .. }
-            | Self::NoDrive { needed, room, .. }
-            | Self::ContextMemory { needed, room, .. } => Some(needed.saturating_sub(*room)),
+            Self::Memory { needed, budget, .. }
+            | Self::NoDrive { needed, budget, .. }
+            | Self::ContextMemory { needed, budget, .. } => Some(needed.saturating_sub(*budget)),
             Self::Context { .. } => None,
         }
     }
@@ -242,31 +324,39 @@ impl Misfit {
 ///
 /// # Errors
 /// If there is none, with what is missing.
-pub fn fit(model: &Model, room: Room, wish: Wish) -> Result<Fit, Misfit> {
-    if let Some(asked) = wish.context.filter(|asked| *asked > model.context) {
-        return Err(Misfit::Context { model: model.name.clone(), asked, most: model.context });
+pub fn fit(
+    model: &ModelFacts,
+    budget: MemoryBudget,
+    constraints: Constraints,
+) -> Result<Placement, PlacementError> {
+    if let Some(asked) = constraints.context.filter(|asked| *asked > model.context) {
+        return Err(PlacementError::Context {
+            model: model.name.clone(),
+            asked,
+            most: model.context,
+        });
     }
-    let of = |context_min: u64, place: &dyn Fn(Choice) -> Option<Fit>| {
-        let wanted = wanted(model, wish).find_map(place);
-        wanted.or_else(|| most_tokens(model, wish, context_min, place))
+    let of = |context_min: u64, place: &dyn Fn(Choice) -> Option<Placement>| {
+        let wanted = wanted(model, constraints).find_map(place);
+        wanted.or_else(|| most_tokens(model, constraints, context_min, place))
     };
-    let resident = |choice| resident(model, room, choice);
-    let streamed = |least: u64| move |choice| streamed(model, room, least, choice);
-    // A cache smaller than what one token reads has forgotten an expert before it is used again.
+    let resident = |choice| resident(model, budget, choice);
+    let streamed = |least: u64| move |choice| streamed(model, budget, least, choice);
+    // A cache smaller than what one token reads evicts each expert before it is used again.
     let by_drive = || {
         of(CONTEXT_STREAMED_MIN, &streamed(model.routed_per_token))
             .or_else(|| of(CONTEXT_MIN, &streamed(cache_min(model))))
     };
-    let found = match wish.stream {
-        Stream::Never => of(CONTEXT_MIN, &|choice| paged(model, room, choice)),
+    let found = match constraints.stream {
+        Stream::Never => of(CONTEXT_MIN, &|choice| paged(model, budget, choice)),
         Stream::Always if model.routed > 0 => by_drive(),
         _ => of(CONTEXT_RESIDENT_MIN, &resident).or_else(by_drive),
     };
-    found.ok_or_else(|| misfit(model, room, wish))
+    found.ok_or_else(|| placement_error(model, budget, constraints))
 }
 
 /// Bytes of the smallest cache of experts that works at all.
-pub fn cache_min(model: &Model) -> u64 {
+pub fn cache_min(model: &ModelFacts) -> u64 {
     model.routed_per_token / model.moe_layers.max(1) * LAYERS_IN_FLIGHT
 }
 
@@ -278,29 +368,29 @@ struct Choice {
     reduced: bool,
 }
 
-/// The context that was asked for, or a long one, in numbers of as many bits as possible.
-fn wanted(model: &Model, wish: Wish) -> impl Iterator<Item = Choice> {
-    let context = wish.context.unwrap_or(model.context.min(CONTEXT_DEFAULT_MAX));
-    let types = match wish.cache_type {
+/// The requested or default context, with the most precise KV cache first.
+fn wanted(model: &ModelFacts, constraints: Constraints) -> impl Iterator<Item = Choice> {
+    let context = constraints.context.unwrap_or(model.context.min(CONTEXT_DEFAULT_MAX));
+    let types = match constraints.cache_type {
         Some(ty) => [Some(ty), None],
         None => [Some(KvType::F16), Some(KvType::Q8_0)],
     };
-    let reduced = wish.context.is_none() && context < model.context;
+    let reduced = constraints.context.is_none() && context < model.context;
     types.into_iter().flatten().map(move |cache_type| Choice { context, cache_type, reduced })
 }
 
-/// The longest context, of at least so many tokens, that has a place, where nobody asked for one.
+/// The longest context of at least `context_min` tokens that fits, where none was requested.
 fn most_tokens(
-    model: &Model,
-    wish: Wish,
+    model: &ModelFacts,
+    constraints: Constraints,
     context_min: u64,
-    place: &dyn Fn(Choice) -> Option<Fit>,
-) -> Option<Fit> {
+    place: &dyn Fn(Choice) -> Option<Placement>,
+) -> Option<Placement> {
     let most = model.context.min(CONTEXT_DEFAULT_MAX);
-    if wish.context.is_some() || context_min >= most {
+    if constraints.context.is_some() || context_min >= most {
         return None;
     }
-    let cache_type = wish.cache_type.unwrap_or(KvType::Q8_0);
+    let cache_type = constraints.cache_type.unwrap_or(KvType::Q8_0);
     let at = |context| place(Choice { context, cache_type, reduced: true });
     let mut found = at(context_min)?;
     let (mut fits, mut too_many) = (context_min, most);
@@ -314,14 +404,18 @@ fn most_tokens(
     Some(found)
 }
 
-/// All that a token reads whatever the router says, in the fastest memory that holds all of it.
-/// Returns the fit so far, without experts, and the room that is left.
-fn place_dense(model: &Model, room: Room, choice: Choice) -> Option<(Fit, Room)> {
+/// Places non-expert weights and KV cache in the fastest memory that holds all of them. Returns the
+/// placement so far, without experts, and the remaining budget.
+fn place_dense(
+    model: &ModelFacts,
+    budget: MemoryBudget,
+    choice: Choice,
+) -> Option<(Placement, MemoryBudget)> {
     let kv = model.cache_bytes_per_token(choice.cache_type).saturating_mul(choice.context);
     let needed = |micro_batch| model.dense.checked_add(kv)?.checked_add(model.buffers(micro_batch));
-    let mut fit = Fit {
+    let mut fit = Placement {
         mode: Mode::Resident,
-        dense_in: Tier::Ram,
+        dense_in: MemoryTier::Ram,
         routed_vram: 0,
         routed_ram: 0,
         routed_disk: 0,
@@ -335,20 +429,20 @@ fn place_dense(model: &Model, room: Room, choice: Choice) -> Option<(Fit, Room)>
         vram: 0,
     };
     let on_card = needed(MICRO_BATCH_CARD)?;
-    if let Some(vram) = room.vram.checked_sub(on_card) {
-        (fit.dense_in, fit.vram) = (Tier::Vram, on_card);
-        return Some((fit, Room { vram, ..room }));
+    if let Some(vram) = budget.vram.checked_sub(on_card) {
+        (fit.dense_in, fit.vram) = (MemoryTier::Vram, on_card);
+        return Some((fit, MemoryBudget { vram, ..budget }));
     }
     (fit.micro_batch, fit.buffers) = (MICRO_BATCH_MIN, model.buffers(MICRO_BATCH_MIN));
     fit.ram = needed(MICRO_BATCH_MIN)?;
-    // A card that cannot hold attention does not speed up experts either: each would wait for it.
-    Some((fit, Room { ram: room.ram.checked_sub(fit.ram)?, vram: 0, ..room }))
+    // A card that cannot hold attention does not speed up experts either: each layer would wait.
+    Some((fit, MemoryBudget { ram: budget.ram.checked_sub(fit.ram)?, vram: 0, ..budget }))
 }
 
-impl Fit {
-    /// Lets a micro-batch in main memory grow into `spare` bytes; returns what it took.
-    fn grow(&mut self, model: &Model, spare: u64) -> u64 {
-        if self.dense_in == Tier::Vram {
+impl Placement {
+    /// Grows a micro-batch in main memory into `spare` bytes; returns the bytes taken.
+    fn grow(&mut self, model: &ModelFacts, spare: u64) -> u64 {
+        if self.dense_in == MemoryTier::Vram {
             return 0;
         }
         let more = spare / model.buffers(1).max(1);
@@ -360,8 +454,8 @@ impl Fit {
     }
 }
 
-fn resident(model: &Model, room: Room, choice: Choice) -> Option<Fit> {
-    let (mut fit, left) = place_dense(model, room, choice)?;
+fn resident(model: &ModelFacts, budget: MemoryBudget, choice: Choice) -> Option<Placement> {
+    let (mut fit, left) = place_dense(model, budget, choice)?;
     fit.routed_vram = model.routed.min(left.vram);
     fit.routed_ram = model.routed - fit.routed_vram;
     fit.vram += fit.routed_vram;
@@ -371,21 +465,26 @@ fn resident(model: &Model, room: Room, choice: Choice) -> Option<Fit> {
     Some(fit)
 }
 
-/// With weights that the system takes from the file, and gives back to it, as memory allows.
-fn paged(model: &Model, room: Room, choice: Choice) -> Option<Fit> {
-    let weightless = Model { dense: 0, routed: 0, ..model.clone() };
-    let fit = resident(&weightless, Room { vram: 0, ..room }, choice)?;
-    Some(Fit { routed_ram: model.routed, ram: fit.ram + model.dense + model.routed, ..fit })
+/// With weights in the page cache, which the operating system evicts and reads again.
+fn paged(model: &ModelFacts, budget: MemoryBudget, choice: Choice) -> Option<Placement> {
+    let weightless = ModelFacts { dense: 0, routed: 0, ..model.clone() };
+    let fit = resident(&weightless, MemoryBudget { vram: 0, ..budget }, choice)?;
+    Some(Placement { routed_ram: model.routed, ram: fit.ram + model.dense + model.routed, ..fit })
 }
 
-fn streamed(model: &Model, room: Room, least: u64, choice: Choice) -> Option<Fit> {
-    if !room.drive || model.routed == 0 {
+fn streamed(
+    model: &ModelFacts,
+    budget: MemoryBudget,
+    least: u64,
+    choice: Choice,
+) -> Option<Placement> {
+    if !budget.drive || model.routed == 0 {
         return None;
     }
-    let (mut fit, left) = place_dense(model, room, choice)?;
+    let (mut fit, left) = place_dense(model, budget, choice)?;
     fit.routed_vram = model.routed.min(left.vram);
     let elsewhere = model.routed - fit.routed_vram;
-    // What lies in graphics memory is found there as well.
+    // Experts in graphics memory count as cached.
     let cached = least.max(cache_min(model)).min(elsewhere).saturating_sub(fit.routed_vram);
     let spare = left.ram.checked_sub(cached)?;
     let taken = fit.grow(model, spare.min(left.ram / MICRO_BATCH_SHARE));
@@ -398,36 +497,42 @@ fn streamed(model: &Model, room: Room, least: u64, choice: Choice) -> Option<Fit
     Some(fit)
 }
 
-fn misfit(model: &Model, room: Room, wish: Wish) -> Misfit {
-    let name = model.name.clone();
-    let context = wish.context.unwrap_or(CONTEXT_MIN.min(model.context));
-    let per_token = model.cache_bytes_per_token(wish.cache_type.unwrap_or(KvType::Q8_0));
+fn placement_error(
+    model: &ModelFacts,
+    budget: MemoryBudget,
+    constraints: Constraints,
+) -> PlacementError {
+    let (name, origin) = (model.name.clone(), budget.origin);
+    let context = constraints.context.unwrap_or(CONTEXT_MIN.min(model.context));
+    let per_token = model.cache_bytes_per_token(constraints.cache_type.unwrap_or(KvType::Q8_0));
     let kv = per_token.saturating_mul(context);
     let buffers = model.buffers(MICRO_BATCH_MIN);
-    let (weights, experts) = match wish.stream {
+    let (weights, experts) = match constraints.stream {
         Stream::Never => (0, 0),
-        _ if !room.drive || model.routed == 0 => (model.size, 0),
+        _ if !budget.drive || model.routed == 0 => (model.size, 0),
         _ => (model.dense, cache_min(model)),
     };
     let fixed = [buffers, experts].iter().fold(weights, |sum, n| sum.saturating_add(*n));
     let needed = fixed.saturating_add(kv);
-    let all = room.ram.saturating_add(room.vram);
-    let shorter = Wish { context: None, ..wish };
-    if wish.context.is_some() && fit(model, room, shorter).is_ok() {
+    let all = budget.ram.saturating_add(budget.vram);
+    let shorter = Constraints { context: None, ..constraints };
+    if constraints.context.is_some() && fit(model, budget, shorter).is_ok() {
         let left = all.saturating_sub(fixed);
         let possible = (left / per_token.max(1)).min(model.context);
-        return Misfit::ContextMemory {
+        return PlacementError::ContextMemory {
             model: name,
             asked: context,
             needed: kv,
-            room: left,
+            budget: left,
+            origin,
             possible,
         };
     }
     if weights == model.size {
-        return Misfit::NoDrive { model: name, needed, room: all };
+        return PlacementError::NoDrive { model: name, needed, budget: all, origin };
     }
-    Misfit::Memory { model: name, needed, dense: weights, kv, context, room: room.ram }
+    let budget = budget.ram;
+    PlacementError::Memory { model: name, needed, dense: weights, kv, context, budget, origin }
 }
 
 #[cfg(test)]
@@ -435,13 +540,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Decoding;
+    use crate::model::UnpackCost;
 
     const GIB: u64 = 1 << 30;
 
     /// R1 UD-Q2_K_XL: 211 GiB.
-    fn r1() -> Model {
-        Model {
+    fn r1() -> ModelFacts {
+        ModelFacts {
             name: "R1".to_owned(),
             size: 211 * GIB,
             routed: 201 * GIB,
@@ -464,18 +569,18 @@ mod tests {
             cache_q8_0: 37_332,
             cache_expanded: 4_997_120,
             attention_flops: 17e6,
-            decoding: Decoding::Plain,
+            decoding: UnpackCost::Plain,
         }
     }
 
-    fn ram(gib: u64) -> Room {
-        Room { ram: gib * GIB, vram: 0, drive: true }
+    fn ram(gib: u64) -> MemoryBudget {
+        MemoryBudget { ram: gib * GIB, drive: true, ..MemoryBudget::default() }
     }
 
     #[test]
     fn a_roomy_machine_holds_everything() {
-        let fit = fit(&r1(), ram(256), Wish::default()).unwrap();
-        assert_eq!((fit.mode, fit.dense_in), (Mode::Resident, Tier::Ram));
+        let fit = fit(&r1(), ram(256), Constraints::default()).unwrap();
+        assert_eq!((fit.mode, fit.dense_in), (Mode::Resident, MemoryTier::Ram));
         assert_eq!((fit.routed_ram, fit.routed_disk), (201 * GIB, 0));
         assert_eq!((fit.context, fit.cache_type), (32_768, KvType::F16));
         assert!(fit.context_reduced, "the model has 163,840");
@@ -486,7 +591,12 @@ mod tests {
         let model = r1();
         let at = |extra: u64| {
             let ram = model.size + model.buffers(MICRO_BATCH_MIN) + extra;
-            let fit = fit(&model, Room { ram, vram: 0, drive: true }, Wish::default()).unwrap();
+            let fit = fit(
+                &model,
+                MemoryBudget { ram, drive: true, ..MemoryBudget::default() },
+                Constraints::default(),
+            )
+            .unwrap();
             (matches!(fit.mode, Mode::Resident), fit.context, fit.cache_type)
         };
         assert_eq!(at(70_272 * 32_768), (true, 32_768, KvType::F16));
@@ -498,7 +608,7 @@ mod tests {
 
     #[test]
     fn what_memory_does_not_hold_is_streamed() {
-        let fit = fit(&r1(), ram(96), Wish::default()).unwrap();
+        let fit = fit(&r1(), ram(96), Constraints::default()).unwrap();
         let Mode::Streamed { cache } = fit.mode else { panic!("{fit:?}") };
         assert_eq!(fit.ram, 96 * GIB);
         assert_eq!(cache, 96 * GIB - 10 * GIB - fit.kv - fit.buffers);
@@ -507,25 +617,28 @@ mod tests {
 
     #[test]
     fn a_small_machine_gets_a_shorter_context_for_its_experts() {
-        let fit = fit(&r1(), ram(17), Wish::default()).unwrap();
+        let fit = fit(&r1(), ram(17), Constraints::default()).unwrap();
         assert!(fit.context < 32_768 && fit.context >= CONTEXT_STREAMED_MIN, "{fit:?}");
-        let error = super::fit(&r1(), ram(8), Wish::default()).unwrap_err();
+        let error = super::fit(&r1(), ram(8), Constraints::default()).unwrap_err();
         assert!(error.missing().unwrap() > 2 * GIB, "{error}");
-        assert!(
-            error.to_string().contains("10.0 GiB of weights that every token reads"),
-            "{error}"
-        );
-        let nothing = Room { drive: false, ..ram(96) };
-        let error = super::fit(&r1(), nothing, Wish::default()).unwrap_err().to_string();
+        assert!(error.to_string().contains("10.0 GiB of non-expert weights"), "{error}");
+        let nothing = MemoryBudget { drive: false, ..ram(96) };
+        let error = super::fit(&r1(), nothing, Constraints::default()).unwrap_err().to_string();
         assert!(error.contains("no drive"), "{error}");
     }
 
     #[test]
     fn a_card_takes_what_every_token_reads_then_experts() {
-        let with =
-            |vram| fit(&r1(), Room { vram: vram * GIB, ..ram(256) }, Wish::default()).unwrap();
-        assert_eq!((with(8).dense_in, with(8).vram), (Tier::Ram, 0), "too small for attention");
-        assert_eq!(with(24).dense_in, Tier::Vram);
+        let with = |vram| {
+            fit(&r1(), MemoryBudget { vram: vram * GIB, ..ram(256) }, Constraints::default())
+                .unwrap()
+        };
+        assert_eq!(
+            (with(8).dense_in, with(8).vram),
+            (MemoryTier::Ram, 0),
+            "too small for attention"
+        );
+        assert_eq!(with(24).dense_in, MemoryTier::Vram);
         assert_eq!(with(24).vram, 24 * GIB);
         let all = with(640);
         assert_eq!((all.routed_vram, all.ram), (201 * GIB, 0));
@@ -533,35 +646,49 @@ mod tests {
 
     #[test]
     fn wishes_are_kept_or_refused() {
-        let wish = |context, stream| Wish { context, stream, cache_type: None };
-        let all = fit(&r1(), ram(256), wish(Some(163_840), Stream::Auto)).unwrap();
+        let constraints =
+            |context, stream| Constraints { context, stream, ..Constraints::default() };
+        let all = fit(&r1(), ram(256), constraints(Some(163_840), Stream::Auto)).unwrap();
         assert_eq!((all.context, all.context_reduced), (163_840, false));
-        let asked = fit(&r1(), ram(256), wish(None, Stream::Always)).unwrap();
+        let asked = fit(&r1(), ram(256), constraints(None, Stream::Always)).unwrap();
         assert_eq!(asked.mode, Mode::Streamed { cache: 201 * GIB });
-        let paged = fit(&r1(), ram(24), wish(None, Stream::Never)).unwrap();
+        let paged = fit(&r1(), ram(24), constraints(None, Stream::Never)).unwrap();
         assert_eq!((paged.mode, paged.context), (Mode::Resident, 32_768));
-        let error = fit(&r1(), ram(256), wish(Some(200_000), Stream::Auto)).unwrap_err();
-        assert!(matches!(error, Misfit::Context { most: 163_840, .. }), "{error}");
-        let error = fit(&r1(), ram(15), wish(Some(163_840), Stream::Auto)).unwrap_err();
-        let Misfit::ContextMemory { possible, .. } = error else { panic!("{error}") };
-        assert!(fit(&r1(), ram(15), wish(Some(possible), Stream::Auto)).is_ok());
-        assert!(fit(&r1(), ram(15), wish(Some(possible + 1), Stream::Auto)).is_err());
+        let error = fit(&r1(), ram(256), constraints(Some(200_000), Stream::Auto)).unwrap_err();
+        assert!(matches!(error, PlacementError::Context { most: 163_840, .. }), "{error}");
+        let error = fit(&r1(), ram(15), constraints(Some(163_840), Stream::Auto)).unwrap_err();
+        let PlacementError::ContextMemory { possible, .. } = error else { panic!("{error}") };
+        assert!(fit(&r1(), ram(15), constraints(Some(possible), Stream::Auto)).is_ok());
+        assert!(fit(&r1(), ram(15), constraints(Some(possible + 1), Stream::Auto)).is_err());
     }
 
     #[test]
     fn micro_batches_grow_into_memory_that_nobody_needs() {
-        let batch = |gib| fit(&r1(), ram(gib), Wish::default()).unwrap().micro_batch;
+        let batch = |gib| fit(&r1(), ram(gib), Constraints::default()).unwrap().micro_batch;
         assert_eq!(batch(300), MICRO_BATCH_MAX);
         assert_eq!(batch(96), MICRO_BATCH_MAX, "an eighth of 84 GiB is enough");
         assert!((MICRO_BATCH_MIN..MICRO_BATCH_MAX).contains(&batch(17)));
     }
 
     #[test]
+    fn an_error_says_what_was_asked_for_and_what_is_kept_back() {
+        let error = fit(&r1(), MemoryBudget::limited(90 << 20), Constraints::default());
+        let error = error.unwrap_err().to_string();
+        for part in ["90.0 MiB asked for", "45.0 MiB are reserved for the program", "vocabulary"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let error = fit(&r1(), MemoryBudget::free(8 * GIB), Constraints::default());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("of 8.0 GiB available, 512.0 MiB are left"), "{error}");
+    }
+
+    #[test]
     fn headroom_is_a_share_within_limits() {
         assert_eq!(headroom(2200 << 20), 256 << 20);
+        assert_eq!(headroom(256 << 20), 32 << 20, "a small container");
         assert_eq!(headroom(96 * GIB), 6 * GIB);
         assert_eq!(headroom(2048 * GIB), 8 * GIB);
-        assert_eq!(headroom(100), 100);
+        assert_eq!(headroom(0), 0);
     }
 
     proptest! {
@@ -572,15 +699,15 @@ mod tests {
             always: bool,
         ) {
             let model = r1();
-            let room = Room { ram, vram, drive };
+            let budget = MemoryBudget { ram, vram, drive, ..MemoryBudget::default() };
             let stream = if always { Stream::Always } else { Stream::Auto };
-            match fit(&model, room, Wish { context, stream, cache_type: None }) {
+            match fit(&model, budget, Constraints { context, stream, ..Constraints::default() }) {
                 Ok(fit) => {
                     if context.is_none() && fit.context < CONTEXT_DEFAULT_MAX {
-                        // Nobody gets a shorter context than fits.
+                        // The default context is the longest that fits.
                         let more = Some(fit.context + CONTEXT_STEP + 1);
                         let cache_type = Some(fit.cache_type);
-                        let longer = super::fit(&model, room, Wish { context: more, stream, cache_type });
+                        let longer = super::fit(&model, budget, Constraints { context: more, stream, cache_type, memory: None });
                         prop_assert!(longer.map_or(true, |longer| longer.mode != fit.mode), "{fit:?}");
                     }
                     prop_assert!(fit.ram <= ram && fit.vram <= vram, "{fit:?}");

@@ -1,14 +1,14 @@
-//! Facts about models and machines, turned into what a person wants to know before running one: does
-//! it run, how, and how fast?
+//! Answers, from facts about a model and a machine, what a person wants to know before running it:
+//! does it run, how, and how fast?
 //!
 //! ```text
-//! header -> Demand -> Model   \                       what lies where    how fast
-//!                               plan: Room -> fit -> Fit -> predict -> Prediction -> explain, upgrade
-//! probe, words, JSON -> Machine /
+//! header      -> Demand -> ModelFacts \
+//!                                       fit -> Placement -> predict -> Prediction -> explain, upgrade
+//! words, JSON ->           Machine    /
 //! ```
 //!
-//! All of it is pure functions of facts, so that each number can be tested and explained, but for
-//! `probe`, which looks at this machine.
+//! Everything here is a pure function of facts, so that each number can be tested and explained.
+//! Facts of this machine come from `cachalot-probe`.
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
@@ -23,7 +23,6 @@ pub mod machine;
 pub mod model;
 pub mod predict;
 pub mod presets;
-pub mod probe;
 pub mod processors;
 pub mod shape;
 pub mod units;
@@ -31,33 +30,37 @@ pub mod upgrade;
 
 pub use cachalot_gguf::KvType;
 pub use classes::Class;
-pub use demand::{Cache, Demand, Group};
-pub use fit::{Fit, Misfit, Mode, Room, Stream, Tier, Wish};
+pub use demand::{Cache, Demand, TensorGroup};
+pub use fit::{
+    BudgetOrigin, Constraints, MemoryBudget, MemoryTier, Mode, Placement, PlacementError, Stream,
+};
 pub use identity::{Identity, Kind};
 pub use machine::Machine;
-pub use model::Model;
-pub use predict::{Calibration, Engine, Locality, Prediction, Range, Runtime, Unknown};
+pub use model::ModelFacts;
+pub use predict::{
+    Calibration, Prediction, RateRange, RoutingSkew, RuntimeProfile, SoftwareAge, Unknown,
+};
 pub use shape::Shape;
 
-/// A model in its places on a machine, and how fast it will be there.
+/// Where a model is placed on a machine, and how fast it will be there.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Plan {
-    /// What lies where.
-    pub fit: Fit,
-    /// How fast that is.
+    /// Which memory holds what.
+    pub fit: Placement,
+    /// Predicted rates.
     pub prediction: Prediction,
 }
 
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// There is no place for the model.
+    /// The model does not fit.
     #[error(transparent)]
-    Misfit(#[from] Misfit),
-    /// Something that the speed depends on is not known.
+    Placement(#[from] PlacementError),
+    /// A fact that the speed depends on is missing.
     #[error(transparent)]
     Unknown(#[from] Unknown),
-    /// A machine was described in words that mean nothing.
+    /// The description of a machine cannot be read.
     #[error(transparent)]
     Describe(#[from] describe::DescribeError),
 }
@@ -65,9 +68,14 @@ pub enum Error {
 /// Places a model on a machine, and predicts its speed.
 ///
 /// # Errors
-/// If it does not fit, or the speed of something that is needed is not known.
-pub fn plan(machine: &Machine, model: &Model, wish: Wish, engine: Engine) -> Result<Plan, Error> {
-    let fit = fit::fit(model, Room::of(machine), wish)?;
-    let prediction = predict::predict(machine, model, &fit, engine)?;
+/// If it does not fit, or a fact that the speed depends on is missing.
+pub fn plan(
+    machine: &Machine,
+    model: &ModelFacts,
+    constraints: Constraints,
+    profile: RuntimeProfile,
+) -> Result<Plan, Error> {
+    let fit = fit::fit(model, MemoryBudget::of(machine, constraints.memory), constraints)?;
+    let prediction = predict::predict(machine, model, &fit, profile)?;
     Ok(Plan { fit, prediction })
 }

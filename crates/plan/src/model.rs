@@ -7,7 +7,7 @@
 use cachalot_gguf::{KvType, Metadata, TensorType};
 use serde::Serialize;
 
-use crate::demand::{Demand, Group, Usage};
+use crate::demand::{Demand, TensorGroup, Usage};
 
 /// Vectors of hidden length that a token of a micro-batch takes: residual, normed, queries of all
 /// heads, outputs of experts, and their quantized forms.
@@ -16,7 +16,7 @@ const VECTORS_PER_TOKEN: u64 = 32;
 /// What limits a kernel besides memory, by the format of the routed experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Decoding {
+pub enum UnpackCost {
     /// Unpacking keeps up with memory: K-quants, legacy and 4-bit formats.
     Plain,
     /// A codebook of one or two bits per weight, looked up for each group of eight.
@@ -25,7 +25,7 @@ pub enum Decoding {
     Trellis,
 }
 
-impl Decoding {
+impl UnpackCost {
     /// By the name of a quantization (`UD-IQ1_S`, `IQ3_KT`) or of a tensor type.
     pub fn of(name: &str) -> Self {
         let upper = name.to_uppercase();
@@ -51,7 +51,7 @@ pub struct Encoded {
 
 /// A model as the planner sees it. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Model {
+pub struct ModelFacts {
     /// What people call it, with its quantization.
     pub name: String,
     /// All weights that are loaded: layers that only predict further tokens are not.
@@ -97,16 +97,16 @@ pub struct Model {
     /// Operations of attention that each token in the cache costs each new one.
     pub attention_flops: f64,
     /// What limits the kernels of its routed experts.
-    pub decoding: Decoding,
+    pub decoding: UnpackCost,
 }
 
-impl Model {
+impl ModelFacts {
     /// From the header of a file. `None` if that does not say enough: no layers, no cache.
     pub fn of(metadata: &Metadata, demand: &Demand, name: &str) -> Option<Self> {
         let (layers, cache) = (demand.layers?, demand.cache.as_ref()?);
-        let routed = demand.group(Group::RoutedExperts);
-        let unused = demand.group(Group::Prediction);
-        let lookup = [Group::Embedding, Group::Head].map(|group| demand.group(group));
+        let routed = demand.group(TensorGroup::RoutedExperts);
+        let unused = demand.group(TensorGroup::Prediction);
+        let lookup = [TensorGroup::Embedding, TensorGroup::Head].map(|group| demand.group(group));
         let lookup: u64 = lookup.iter().map(|usage| usage.active_parameters).sum();
         let experts = demand.experts;
         let largest = demand.types.iter().map(|(ty, _)| *ty).find(|ty| *ty != TensorType::F32);
@@ -134,7 +134,7 @@ impl Model {
             cache_q8_0: cache.bytes_per_token(KvType::Q8_0),
             cache_expanded: cache_expanded(metadata, layers.total),
             attention_flops: attention_flops(metadata, layers.total),
-            decoding: Decoding::of(largest.map_or("", TensorType::name)),
+            decoding: UnpackCost::of(largest.map_or("", TensorType::name)),
         })
     }
 
@@ -222,7 +222,7 @@ mod tests {
     fn r1_is_what_it_is() {
         let metadata = Shape::DEEPSEEK_V3.metadata(Layout::Absorbed);
         let tensors = Shape::DEEPSEEK_V3.tensors(Layout::Absorbed, |_| TensorType::Q8_0).unwrap();
-        let model = Model::of(&metadata, &Demand::of(&metadata, &tensors), "R1").unwrap();
+        let model = ModelFacts::of(&metadata, &Demand::of(&metadata, &tensors), "R1").unwrap();
         assert_eq!((model.layers, model.moe_layers, model.experts), (61, 58, 256));
         assert_eq!(model.attention_flops, 61.0 * 128.0 * 1088.0 * 2.0);
         assert_eq!((model.cache_f16, model.cache_q8_0), (70_272, 37_332));
@@ -237,14 +237,14 @@ mod tests {
     #[test]
     fn formats_that_cost_arithmetic_are_known_by_name() {
         for (name, decoding) in [
-            ("UD-IQ1_S", Decoding::Codebook),
-            ("IQ1_S_R4", Decoding::Codebook),
-            ("IQ3_KT trellis", Decoding::Trellis),
-            ("Q4_K_M", Decoding::Plain),
-            ("IQ2_XXS", Decoding::Plain),
-            ("", Decoding::Plain),
+            ("UD-IQ1_S", UnpackCost::Codebook),
+            ("IQ1_S_R4", UnpackCost::Codebook),
+            ("IQ3_KT trellis", UnpackCost::Trellis),
+            ("Q4_K_M", UnpackCost::Plain),
+            ("IQ2_XXS", UnpackCost::Plain),
+            ("", UnpackCost::Plain),
         ] {
-            assert_eq!(Decoding::of(name), decoding, "{name}");
+            assert_eq!(UnpackCost::of(name), decoding, "{name}");
         }
     }
 }

@@ -4,14 +4,14 @@
 //! they usually cost, from settings that cost nothing to another machine, and the cheapest that
 //! doubles the speed is the first of its kind that does; if none does alone, two together.
 
+use cachalot_gguf::KvType;
 use serde::Serialize;
 
-use crate::fit::{Mode, Room, Wish};
+use crate::fit::{Constraints, MemoryBudget, Mode};
 use crate::machine::{Machine, Memory};
-use crate::model::Model;
-use crate::predict::{Engine, Prediction, Range, What};
+use crate::model::ModelFacts;
+use crate::predict::{Prediction, RateRange, RuntimeProfile, What};
 use crate::{Plan, describe, gpus, plan};
-use cachalot_gguf::KvType;
 
 /// What kind of change it is, in the order of usual cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,7 +39,7 @@ pub struct Upgrade {
     /// Its kind.
     pub effort: Effort,
     /// Tokens per second with it, nothing in the cache.
-    pub decode: Range,
+    pub decode: RateRange,
     /// How many times as fast as now; `None` if it does not run now.
     pub gain: Option<f64>,
     /// What else is to be known: what it costs in quality, or what is needed besides.
@@ -79,21 +79,21 @@ pub struct Question<'a> {
     /// The machine as it is.
     pub machine: &'a Machine,
     /// The model.
-    pub model: &'a Model,
+    pub model: &'a ModelFacts,
     /// Other quantizations of it.
-    pub others: &'a [Model],
+    pub others: &'a [ModelFacts],
     /// What the user insists on.
-    pub wish: Wish,
+    pub constraints: Constraints,
     /// The software.
-    pub engine: Engine,
+    pub profile: RuntimeProfile,
 }
 
 /// What is planned, and can be changed.
 #[derive(Clone)]
 struct State {
     machine: Machine,
-    model: Model,
-    wish: Wish,
+    model: ModelFacts,
+    constraints: Constraints,
     /// The network to a second machine like this one.
     link: Option<Network>,
 }
@@ -127,7 +127,7 @@ struct Change<'a> {
 impl Question<'_> {
     fn state(&self) -> State {
         let (machine, model) = (self.machine.clone(), self.model.clone());
-        State { machine, model, wish: self.wish, link: None }
+        State { machine, model, constraints: self.constraints, link: None }
     }
 
     /// What is predicted after some changes; `None` if it does not run.
@@ -135,9 +135,9 @@ impl Question<'_> {
         let mut state = self.state();
         changes.iter().for_each(|change| (change.make)(&mut state));
         let Plan { mut prediction, .. } =
-            plan(&state.machine, &state.model, state.wish, self.engine).ok()?;
+            plan(&state.machine, &state.model, state.constraints, self.profile).ok()?;
         if let Some(link) = state.link {
-            halve(&mut prediction, &state.model, link);
+            split_over_two(&mut prediction, &state.model, link);
         }
         Some(prediction)
     }
@@ -145,7 +145,7 @@ impl Question<'_> {
 
 /// All changes that help, the greatest gain first.
 pub fn upgrades(question: &Question<'_>) -> Vec<Upgrade> {
-    let now = plan(question.machine, question.model, question.wish, question.engine).ok();
+    let now = plan(question.machine, question.model, question.constraints, question.profile).ok();
     let base = now.as_ref().map(|now| now.prediction.decode(0).likely);
     let changes = changes(question, now.as_ref());
     let found = changes.iter().filter_map(|change| {
@@ -172,7 +172,7 @@ pub fn cheapest_doubling(upgrades: &[Upgrade]) -> Option<&Upgrade> {
 /// The two least costly changes of different kinds that double the speed together, where none does alone; or
 /// of those with which it runs at all the two that bring least, since more is no smaller change.
 pub fn cheapest_pair(question: &Question<'_>) -> Option<Upgrade> {
-    let now = plan(question.machine, question.model, question.wish, question.engine).ok();
+    let now = plan(question.machine, question.model, question.constraints, question.profile).ok();
     let base = now.as_ref().map(|now| now.prediction.decode(0).likely);
     let changes = changes(question, now.as_ref());
     let enough = |changes: &[&Change<'_>]| {
@@ -243,7 +243,7 @@ fn settings<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Cha
         }
     }
     if now.is_none_or(|now| now.fit.cache_type == KvType::F16) {
-        let make = |state: &mut State| state.wish.cache_type = Some(KvType::Q8_0);
+        let make = |state: &mut State| state.constraints.cache_type = Some(KvType::Q8_0);
         let change = change("keys and values in q8_0", Effort::Setting, make);
         found.push(change.noted("--kv-type q8_0"));
     }
@@ -261,7 +261,7 @@ fn quantizations<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     }
 }
 
-fn bits(model: &Model) -> f64 {
+fn bits(model: &ModelFacts) -> f64 {
     // Every published model of R1's shape has 32 times as many routed weights as a token reads.
     let weights =
         model.routed_products * model.experts / model.experts_used.max(1) + model.dense_products;
@@ -297,7 +297,7 @@ fn memory<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Chang
         .into_iter()
         .filter(|gib| (gib << 30) > total + total / 8 && *gib <= most)
         .map(|gib| {
-            let make = move |state: &mut State| enlarge(&mut state.machine.memory, gib << 30);
+            let make = move |state: &mut State| set_memory(&mut state.machine.memory, gib << 30);
             change(format!("{gib} GB of memory"), Effort::Memory, make)
         })
         .collect();
@@ -329,7 +329,7 @@ fn memory_max(machine: &Machine) -> u64 {
     }
 }
 
-fn enlarge(memory: &mut Memory, total: u64) {
+fn set_memory(memory: &mut Memory, total: u64) {
     let more = total.saturating_sub(memory.total_bytes.or(memory.usable()).unwrap_or(0));
     memory.total_bytes = Some(total);
     memory.available_bytes = memory.available_bytes.map(|free| free + more);
@@ -350,7 +350,7 @@ fn faster_memory<'a>(machine: &Machine) -> Option<(String, Make<'a>)> {
         let factor = f64::from(all) / f64::from(filled);
         let make = move |state: &mut State| {
             state.machine.memory.channels = Some(all);
-            quicken(&mut state.machine, factor);
+            scale_bandwidth(&mut state.machine, factor);
         };
         return Some((format!("all {all} memory channels filled"), Box::new(make)));
     }
@@ -365,13 +365,13 @@ fn faster_memory<'a>(machine: &Machine) -> Option<(String, Make<'a>)> {
     }
     let make = move |state: &mut State| {
         state.machine.memory.speed_mts = Some(mts);
-        quicken(&mut state.machine, f64::from(mts) / f64::from(now));
+        scale_bandwidth(&mut state.machine, f64::from(mts) / f64::from(now));
     };
     Some((format!("memory at {mts} instead of {now} MT/s"), Box::new(make)))
 }
 
 /// What was measured or reported becomes so many times faster; formats whose unpacking limits them do not.
-fn quicken(machine: &mut Machine, factor: f64) {
+fn scale_bandwidth(machine: &mut Machine, factor: f64) {
     let Some(rate) = machine.memory.read_bytes_per_second.as_mut() else { return };
     let limited = *rate * 0.75;
     *rate *= factor;
@@ -449,13 +449,13 @@ fn second_machine<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
 
 impl Network {
     /// Seconds of a token.
-    fn seconds(self, model: &Model) -> f64 {
+    fn seconds(self, model: &ModelFacts) -> f64 {
         let vector = model.hidden as f64 * 2.0;
         SUMS_PER_LAYER * model.layers as f64 * (self.latency + vector / self.bytes_per_second)
     }
 }
 
-fn halve(prediction: &mut Prediction, model: &Model, link: Network) {
+fn split_over_two(prediction: &mut Prediction, model: &ModelFacts, link: Network) {
     for part in &mut prediction.parts {
         if part.what == What::Layers {
             part.seconds += link.seconds(model);
@@ -468,14 +468,15 @@ fn halve(prediction: &mut Prediction, model: &Model, link: Network) {
 /// The least memory with which the model runs, of sizes in which memory is bought, and whether a drive is
 /// needed besides; `None` if no size is enough.
 pub fn least_memory(question: &Question<'_>) -> Option<(u64, bool)> {
-    let Question { machine, model, wish, .. } = *question;
+    let Question { machine, model, constraints, .. } = *question;
     let fits = |gib: u64| {
         let mut larger = machine.clone();
         larger.memory.total_bytes = Some(gib << 30);
         larger.memory.available_bytes = None;
-        let room = Room::of(&larger);
-        let fits = |drive| crate::fit::fit(model, Room { drive, ..room }, wish).is_ok();
-        match (fits(room.drive), fits(true)) {
+        let budget = MemoryBudget::of(&larger, None);
+        let fits =
+            |drive| crate::fit::fit(model, MemoryBudget { drive, ..budget }, constraints).is_ok();
+        match (fits(budget.drive), fits(true)) {
             (true, _) => Some((gib << 30, false)),
             (false, true) => Some((gib << 30, true)),
             (false, false) => None,
@@ -492,14 +493,14 @@ mod tests {
     fn asked(machine: &str, quant: &str) -> Vec<Upgrade> {
         let machine = presets::machine(machine).unwrap();
         let model = catalogue::find(quant)[0].model();
-        let others: Vec<Model> =
+        let others: Vec<ModelFacts> =
             catalogue::find("unsloth/DeepSeek-R1-GGUF").iter().map(|p| p.model()).collect();
         upgrades(&Question {
             machine: &machine,
             model: &model,
             others: &others,
-            wish: Wish::default(),
-            engine: Engine::default(),
+            constraints: Constraints::default(),
+            profile: RuntimeProfile::default(),
         })
     }
 
@@ -533,7 +534,7 @@ mod tests {
 
     #[test]
     fn the_cheapest_that_doubles_is_of_the_least_effort() {
-        let range = |likely| Range { low: likely, likely, high: likely };
+        let range = |likely| RateRange { low: likely, likely, high: likely };
         let upgrade = |what: &str, effort, likely, gain| Upgrade {
             what: what.to_owned(),
             effort,
@@ -562,8 +563,9 @@ mod tests {
         let machine = presets::machine("desktop-96").unwrap();
         let model = catalogue::find("UD-Q2_K_XL")[0].model();
         let others = [catalogue::find("UD-IQ1_S")[0].model()];
-        let (wish, engine) = (Wish::default(), Engine::default());
-        let question = Question { machine: &machine, model: &model, others: &others, wish, engine };
+        let (constraints, profile) = (Constraints::default(), RuntimeProfile::default());
+        let question =
+            Question { machine: &machine, model: &model, others: &others, constraints, profile };
         let single = cheapest_doubling(&upgrades(&question)).cloned();
         assert!(single.is_none_or(|single| !single.supported));
         let pair = cheapest_pair(&question).unwrap();
@@ -591,8 +593,8 @@ mod tests {
             machine: &machine,
             model: &model,
             others: &[],
-            wish: Wish::default(),
-            engine: Engine::default(),
+            constraints: Constraints::default(),
+            profile: RuntimeProfile::default(),
         };
         assert_eq!(least_memory(&question), Some((16 << 30, false)));
         assert!(

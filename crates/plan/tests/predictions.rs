@@ -3,18 +3,19 @@
 
 use cachalot_plan::machine::{Drive, Machine};
 use cachalot_plan::{
-    Class, Engine, KvType, Mode, Model, Plan, Runtime, Stream, Wish, catalogue, describe, explain,
-    gpus, plan, presets,
+    Class, Constraints, KvType, Mode, ModelFacts, Plan, RuntimeProfile, SoftwareAge, catalogue,
+    describe, explain, gpus, plan, presets,
 };
 use proptest::prelude::*;
 
-fn model(name: &str) -> Model {
+fn model(name: &str) -> ModelFacts {
     catalogue::find(name)[0].model()
 }
 
 fn planned(machine: &str, name: &str) -> Plan {
     let machine = presets::machine(machine).expect("a machine that is understood");
-    plan(&machine, &model(name), Wish::default(), Engine::default()).expect("it fits")
+    plan(&machine, &model(name), Constraints::default(), RuntimeProfile::default())
+        .expect("it fits")
 }
 
 /// Answers of R1 are thousands of tokens long: rates that people report are those halfway through.
@@ -49,9 +50,9 @@ fn eight_h100_did_30_to_40_and_do_about_60() {
     assert_eq!(current.prediction.class, Class::JoinedCards);
     let range = current.prediction.decode(0);
     assert!((55.0..=70.0).contains(&range.likely), "current runtimes: {range:?}");
-    let early = Engine { runtime: Runtime::Early, ..Engine::default() };
+    let early = RuntimeProfile { age: SoftwareAge::Early, ..RuntimeProfile::default() };
     let machine = presets::machine("8xh100").unwrap();
-    let early = plan(&machine, &model("q4_k_m"), Wish::default(), early).unwrap();
+    let early = plan(&machine, &model("q4_k_m"), Constraints::default(), early).unwrap();
     let range = early.prediction.decode(0);
     assert!((30.0..=40.0).contains(&range.likely), "runtimes of early 2025: {range:?}");
 }
@@ -70,7 +71,12 @@ fn presets_are_planned_the_same_way_every_time() {
     for preset in presets::PRESETS {
         for quant in ["UD-IQ1_S", "UD-Q2_K_XL", "Q4_K_M"] {
             let machine = presets::machine(preset.name).unwrap();
-            let line = match plan(&machine, &model(quant), Wish::default(), Engine::default()) {
+            let line = match plan(
+                &machine,
+                &model(quant),
+                Constraints::default(),
+                RuntimeProfile::default(),
+            ) {
                 Ok(Plan { fit, prediction }) => {
                     let range = prediction.decode(0);
                     format!(
@@ -100,7 +106,7 @@ fn explanations_are_complete_and_the_same_every_time() {
         text += &format!("{quant} on {machine}\n");
         let facts = presets::machine(machine).unwrap();
         let model = model(quant);
-        let plan = plan(&facts, &model, Wish::default(), Engine::default()).unwrap();
+        let plan = plan(&facts, &model, Constraints::default(), RuntimeProfile::default()).unwrap();
         for row in explain::explain(&facts, &model, &plan) {
             text += &format!("  {:<30} {:>12}  {}\n", row.name, row.value, row.formula);
         }
@@ -141,8 +147,12 @@ fn rate(any: &Any, change: impl FnOnce(&mut Machine)) -> f64 {
     let mut machine = any.machine.clone();
     change(&mut machine);
     // What a longer context takes is not there for experts, and more memory may mean a longer one.
-    let wish = Wish { context: Some(4096), cache_type: Some(KvType::F16), stream: Stream::Auto };
-    plan(&machine, &model(any.quant), wish, Engine::default())
+    let constraints = Constraints {
+        context: Some(4096),
+        cache_type: Some(KvType::F16),
+        ..Constraints::default()
+    };
+    plan(&machine, &model(any.quant), constraints, RuntimeProfile::default())
         .map_or(0.0, |plan| plan.prediction.decode(0).likely)
 }
 
@@ -176,7 +186,7 @@ proptest! {
     fn fewer_experts_and_smaller_caches_are_never_slower(any in any_machine(), used in 1_u64..8) {
         let machine = &any.machine;
         let model = model(any.quant);
-        let of = |model: &Model| plan(machine, model, Wish::default(), Engine::default());
+        let of = |model: &ModelFacts| plan(machine, model, Constraints::default(), RuntimeProfile::default());
         if let (Ok(all), Ok(fewer)) = (of(&model), of(&model.with_experts_used(used))) {
             prop_assert!(fewer.prediction.seconds(0) <= all.prediction.seconds(0) * 1.0001);
             prop_assert!(all.prediction.decode(8192).likely <= all.prediction.decode(0).likely);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{CacheStats, Options, Source, Streaming, machine, place, processor};
+use cachalot_engine::{CacheStats, Options, Source, Streaming, host, place, processor};
 use cachalot_gguf::KvType;
 use cachalot_kernels::{Cpu, probe};
 use cachalot_model::{KvCache, Logits, Model};
@@ -155,7 +155,7 @@ impl Subject {
         let decode = self.decode(before.len(), after, args.repetitions)?;
         let joins = self.cpu.pool().joins() - joins;
         let memory = Memory::now(); // before the probes take some, too
-        let free = machine::memory_available().map_or(u64::MAX, |free| free / 2);
+        let free = host::memory_available().map_or(u64::MAX, |free| free / 2);
         // What the budget leaves, but enough to be no cache.
         let budgeted = budget.map_or(u64::MAX, |all| all.saturating_sub(memory.peak.unwrap_or(0)));
         let room = free.min(budgeted.max(PROBED_MIN)) as usize;
@@ -268,7 +268,7 @@ fn since(late: Option<CacheStats>, early: Option<CacheStats>) -> Option<CacheSta
 /// cannot hold, whose runs are to show just that.
 fn touch(weights: &Weights, threads: usize) {
     let total = weights.size();
-    if machine::memory_available().is_some_and(|free| total > free) {
+    if host::memory_available().is_some_and(|free| total > free) {
         return;
     }
     let pieces: Vec<&[u8]> =

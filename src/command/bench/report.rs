@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use cachalot_engine::{CacheStats, KvType, Streaming, Tier, machine};
+use cachalot_engine::{CacheStats, KvType, Streaming, Tier, host};
 use cachalot_model::Config;
-use cachalot_plan::{Demand, Group, units};
+use cachalot_plan::{Demand, TensorGroup, units};
 use cachalot_store::Weights;
 use serde_json::{Value, json};
 
@@ -54,13 +54,13 @@ impl Work {
     pub(super) fn of(weights: &Weights, config: &Config) -> Self {
         let tensors = weights.tensors().iter().map(|tensor| &tensor.info);
         let demand = Demand::of(weights.metadata(), tensors);
-        let routed = demand.group(Group::RoutedExperts);
+        let routed = demand.group(TensorGroup::RoutedExperts);
         // The file's number of active experts may have been overridden.
         let experts = config.experts.as_ref().map(|experts| experts.used);
         let said = demand.experts.map_or(1, |experts| experts.used.max(1));
         let asked = experts.map_or(said, |used| used as u64);
         let change = |all: u64, routed: u64| all - routed + routed / said * asked;
-        let lookup = [Group::Embedding, Group::Head].map(|group| demand.group(group));
+        let lookup = [TensorGroup::Embedding, TensorGroup::Head].map(|group| demand.group(group));
         let lookup: u64 = lookup.iter().map(|usage| usage.active_parameters).sum();
         Self {
             size: demand.total.bytes,
@@ -94,9 +94,9 @@ impl Memory {
         let kib =
             line.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
         Self {
-            peak: machine::memory_peak(),
+            peak: host::memory_peak(),
             anonymous: kib.map(|kib| kib * 1024),
-            huge: machine::huge_pages(),
+            huge: host::huge_pages(),
         }
     }
 }

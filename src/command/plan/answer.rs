@@ -2,7 +2,8 @@
 
 use cachalot_plan::upgrade::{self, Upgrade};
 use cachalot_plan::{
-    Engine, Error, KvType, Machine, Mode, Model, Plan, Tier, Wish, explain, plan, units,
+    Constraints, Error, KvType, Machine, MemoryTier, Mode, ModelFacts, Plan, RuntimeProfile,
+    explain, plan, units,
 };
 
 use super::rate;
@@ -11,23 +12,23 @@ use crate::terminal::table;
 
 /// Depths at which rates are shown.
 pub(super) const DEPTHS: [u64; 3] = [0, 8192, 32_768];
-/// An answer of R1, with its thoughts, is at least about so long.
+/// Typical least length of an answer of R1, with its thinking, in tokens.
 const ANSWER_TOKENS: f64 = 1000.0;
-/// So many changes are worth a line.
+/// Most changes that are listed.
 const UPGRADES: usize = 8;
 
 /// What is asked.
 pub(super) struct Question<'a> {
     pub(super) machine: &'a Machine,
-    pub(super) model: &'a Model,
+    pub(super) model: &'a ModelFacts,
     pub(super) subject: &'a Subject,
-    pub(super) wish: Wish,
-    pub(super) engine: Engine,
+    pub(super) constraints: Constraints,
+    pub(super) profile: RuntimeProfile,
 }
 
 impl Question<'_> {
     pub(super) fn plan(&self) -> Result<Plan, Error> {
-        plan(self.machine, self.model, self.wish, self.engine)
+        plan(self.machine, self.model, self.constraints, self.profile)
     }
 
     pub(super) fn upgrades(&self) -> Vec<Upgrade> {
@@ -35,8 +36,8 @@ impl Question<'_> {
     }
 
     fn upgrade_question(&self) -> upgrade::Question<'_> {
-        let Self { machine, model, subject, wish, engine } = *self;
-        upgrade::Question { machine, model, others: &subject.others, wish, engine }
+        let Self { machine, model, subject, constraints, profile } = *self;
+        upgrade::Question { machine, model, others: &subject.others, constraints, profile }
     }
 }
 
@@ -73,7 +74,7 @@ fn headline(question: &Question<'_>, planned: &Result<Plan, Error>) -> String {
                 Mode::Resident => String::new(),
                 Mode::Streamed { .. } => {
                     let share = fit.routed_disk as f64 / question.model.routed.max(1) as f64;
-                    format!("; {:.0} % of the experts stay on the drive", share * 100.0)
+                    format!("; {:.0} % of the experts are streamed from the drive", share * 100.0)
                 }
             };
             let yes = yes(prediction.decode(0).likely);
@@ -86,28 +87,30 @@ fn headline(question: &Question<'_>, planned: &Result<Plan, Error>) -> String {
         Err(error) => error,
     };
     let mut text = match error {
-        Error::Unknown(unknown) => format!("It may run, but how fast cannot be told: {unknown}.\n"),
+        Error::Unknown(unknown) => {
+            format!("It may run, but its speed cannot be predicted: {unknown}.\n")
+        }
         other => format!("No: {other}.\n"),
     };
-    if let Error::Misfit(misfit) = error {
-        if let Some(missing) = misfit.missing() {
-            text += &format!("{} are missing. ", units::bytes(missing));
+    if let Error::Placement(placement) = error {
+        if let Some(missing) = placement.missing() {
+            text += &format!("{} short. ", units::bytes(missing));
         }
         text += &smallest_change(question);
     }
     text
 }
 
-/// A yes that says what it is worth.
+/// The first word of the answer.
 pub(super) fn yes(rate: f64) -> &'static str {
     match rate {
         1.0.. => "Yes",
         0.2.. => "Yes, slowly",
-        _ => "Hardly",
+        _ => "Impractical",
     }
 }
 
-/// How long an answer takes, where that needs patience.
+/// How long an answer takes, at rates below 1 token per second.
 pub(super) fn patience(rate: f64) -> String {
     if rate >= 1.0 {
         return String::new();
@@ -150,28 +153,27 @@ fn smallest_change(question: &Question<'_>) -> String {
 
 /// What of that cachalot does today, where cards were counted on.
 fn on_processor(question: &Question<'_>, planned: &Plan) -> String {
-    if planned.fit.dense_in == Tier::Ram {
+    if planned.fit.dense_in == MemoryTier::Ram {
         return String::new();
     }
     if question.machine.unified().is_some() {
-        return "This counts on software that uses the graphics unit. cachalot computes on processors, on \
-                Linux x86-64, so far.\n"
+        return "This assumes software that uses the GPU. cachalot itself runs on CPUs, on Linux x86-64, so far.\n"
             .to_owned();
     }
     let alone = question.machine.without_gpus();
-    let how = match plan(&alone, question.model, question.wish, question.engine) {
+    let how = match plan(&alone, question.model, question.constraints, question.profile) {
         Ok(planned) => format!("about {}", rate(planned.prediction.decode(0))),
-        Err(Error::Unknown(_)) => "how fast, without them, cannot be told".to_owned(),
-        Err(_) => "without them it does not fit here".to_owned(),
+        Err(Error::Unknown(_)) => "how fast that is cannot be predicted".to_owned(),
+        Err(_) => "without the GPU the model does not fit here".to_owned(),
     };
     format!(
-        "This counts on software that uses the graphics. cachalot computes on processors so far: {how}.\n"
+        "This assumes software that uses the GPU. cachalot itself runs on the CPU so far: {how}.\n"
     )
 }
 
-fn places(model: &Model, planned: &Plan) -> String {
+fn places(model: &ModelFacts, planned: &Plan) -> String {
     let fit = &planned.fit;
-    let dense_in = if fit.dense_in == Tier::Vram { "graphics memory" } else { "memory" };
+    let dense_in = if fit.dense_in == MemoryTier::Vram { "graphics memory" } else { "memory" };
     let cell = |text: &str| text.to_owned();
     let mut rows = vec![vec![cell("what"), cell("bytes"), cell("where")]];
     let mut row = |what: &str, bytes: u64, place: &str| {
@@ -179,23 +181,19 @@ fn places(model: &Model, planned: &Plan) -> String {
             rows.push(vec![cell(what), units::bytes(bytes), cell(place)]);
         }
     };
-    row("read by every token", model.dense, dense_in);
+    row("non-expert weights", model.dense, dense_in);
     row("routed experts", fit.routed_vram, "graphics memory");
-    let cache = if fit.mode == Mode::Resident {
-        "memory"
-    } else {
-        "memory, as a cache of those on the drive"
-    };
+    let cache = if fit.mode == Mode::Resident { "memory" } else { "memory, as a cache" };
     row("routed experts", fit.routed_ram, cache);
-    row("routed experts", fit.routed_disk, "drive, read when missed");
+    row("routed experts", fit.routed_disk, "drive, read on a miss");
     let other = match fit.cache_type {
         KvType::Q8_0 => KvType::F16,
         _ => KvType::Q8_0,
     };
     let tokens = units::grouped(fit.context);
     let instead = units::bytes(model.cache_bytes_per_token(other) * fit.context);
-    let kv = format!("{dense_in}: {tokens} tokens in {}; {instead} in {}", fit.cache_type, other);
-    row("keys and values", fit.kv, &kv);
+    let kv = format!("{dense_in}: {tokens} tokens in {}; {instead} in {other}", fit.cache_type);
+    row("KV cache", fit.kv, &kv);
     row("buffers", fit.buffers, dense_in);
     table("lrl", &rows)
 }
@@ -203,23 +201,23 @@ fn places(model: &Model, planned: &Plan) -> String {
 fn times(planned: &Plan) -> String {
     let prediction = &planned.prediction;
     let cell = |text: &str| text.to_owned();
-    let mut rows = vec![vec![cell("time of a token"), cell("reads"), cell("takes")]];
+    let mut rows = vec![vec![cell("per-token time"), cell("reads"), cell("time")]];
     for part in &prediction.parts {
         let bytes =
             if part.bytes == 0 { String::new() } else { units::gigabytes(part.bytes as f64) };
         rows.push(vec![cell(explain::name_of(part.what)), bytes, units::seconds(part.seconds)]);
     }
     let overlap = if prediction.hits.is_some() && prediction.exposed < 1.0 {
-        "in all, overlapping"
+        "total (overlapped)"
     } else {
-        "in all"
+        "total"
     };
     rows.push(vec![cell(overlap), String::new(), units::seconds(prediction.seconds(0))]);
     table("lrr", &rows)
 }
 
 fn rates(planned: &Plan) -> String {
-    let mut rows = vec![["after", "answers", "reads prompts at"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["depth", "decode", "prefill"].map(str::to_owned).to_vec()];
     for depth in DEPTHS.into_iter().filter(|depth| *depth <= planned.fit.context) {
         let what = format!("{} tokens", units::grouped(depth));
         let (decode, prefill) =
@@ -229,30 +227,30 @@ fn rates(planned: &Plan) -> String {
     table("lll", &rows)
 }
 
-/// How a hit rate was assumed, how long loading takes, what was not known.
+/// Assumptions, load time, and missing facts.
 fn remarks(machine: &Machine, planned: &Plan) -> String {
     let prediction = &planned.prediction;
     let mut text = String::new();
     if let Some(hits) = prediction.hits {
         text += &format!(
-            "{:.0} % of the wanted experts are taken to be in memory, which holds {:.0} % of all: as measured with \
-             models of 256 experts over changing topics. The first minute is slower.\n",
+            "An expert cache of {1:.0} % is assumed to serve {0:.0} % of the needed experts, as measured with models \
+             of 256 experts on text of changing topics. The first minute is slower.\n",
             hits.rate * 100.0,
             hits.resident * 100.0
         );
     }
     if let Some(seconds) = prediction.load_seconds {
-        text += &format!("Loading takes about {}.\n", units::seconds(seconds));
+        text += &format!("Load time: about {}.\n", units::seconds(seconds));
     }
     if let Some(calibration) = prediction.calibration {
         let of = if calibration.same_model { "this model" } else { "other models" };
         text += &format!(
-            "Runs of {of} on this machine were {:.2} times as fast as predicted: that is counted in.\n",
+            "Runs of {of} on this machine were {:.2} times as fast as predicted; the rates above include that.\n",
             calibration.times
         );
     }
     if planned.fit.context_reduced {
-        text += "A longer context is possible for the model: --ctx asks for one.\n";
+        text += "The model supports a longer context: use --ctx.\n";
     }
     for assumed in &prediction.assumed {
         text += &format!("Assumed: {assumed}.\n");
@@ -272,7 +270,7 @@ fn help(question: &Question<'_>) -> String {
     if upgrades.is_empty() {
         return String::new();
     }
-    let mut rows = vec![["what would help", "then", "gain", ""].map(str::to_owned).to_vec()];
+    let mut rows = vec![["change", "decode", "gain", ""].map(str::to_owned).to_vec()];
     rows.extend(upgrades.iter().take(UPGRADES).map(|upgrade| {
         let gain = upgrade.gain.map_or("runs".to_owned(), |gain| format!("{gain:.2}x"));
         vec![
@@ -293,21 +291,21 @@ fn doubling(question: &Question<'_>, upgrades: &[Upgrade]) -> String {
     match (single, upgrade::cheapest_pair(&question.upgrade_question())) {
         (Some(single), _) if single.gain.is_none() => String::new(),
         (Some(single), _) if single.supported => {
-            format!("The least costly change that doubles the speed: {}.\n", name(single))
+            format!("The cheapest change that doubles the speed: {}.\n", name(single))
         }
         (_, Some(pair)) => {
             format!(
-                "No single one doubles the speed; the least costly two that do: {}.\n",
+                "No single change doubles the speed; the cheapest pair that does: {}.\n",
                 name(&pair)
             )
         }
         (Some(single), None) => {
             format!(
-                "With other software, what doubles the speed at least cost: {}.\n",
+                "The cheapest change that doubles the speed, with other software: {}.\n",
                 name(single)
             )
         }
-        (None, None) => "Not even two of these double the speed.\n".to_owned(),
+        (None, None) => "No pair of changes doubles the speed.\n".to_owned(),
     }
 }
 
@@ -325,7 +323,7 @@ pub(super) fn machine(machine: &Machine) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("machine", machine.name.clone());
-    row("processor", or_unknown(processor.name.clone()));
+    row("CPU", or_unknown(processor.name.clone()));
     row("sockets", count(processor.sockets));
     row("cores", format!("{}, {} threads", count(processor.cores()), count(processor.threads)));
     row("NUMA nodes", count(processor.numa_nodes));
@@ -338,18 +336,21 @@ pub(super) fn machine(machine: &Machine) -> String {
         },
     );
     row("memory", or_unknown(memory.total_bytes.map(units::bytes)));
+    if let Some(limit) = memory.limit_bytes {
+        row("container limit", units::bytes(limit));
+    }
     row("free", or_unknown(memory.available_bytes.map(units::bytes)));
     row("channels", or_unknown(channels));
     row(
-        "reads",
+        "memory bandwidth",
         or_unknown(memory.read_bytes_per_second.map(|rate| format!("{}, {by}", units::rate(rate)))),
     );
     row(
-        "multiplies",
+        "multiply-adds",
         or_unknown(
             processor
                 .products_per_second
-                .map(|rate| format!("{:.0} billion products/s, measured", rate / 1e9)),
+                .map(|rate| format!("{:.0} billion/s, measured", rate / 1e9)),
         ),
     );
     for drive in &machine.drives {
@@ -360,12 +361,12 @@ pub(super) fn machine(machine: &Machine) -> String {
     for gpu in &machine.gpus {
         let rate = or_unknown(gpu.bytes_per_second.map(units::rate));
         row(
-            "graphics",
+            "GPU",
             format!("{} x {}, {}, {rate}", gpu.count, gpu.name, units::bytes(gpu.memory_bytes)),
         );
     }
     if machine.gpus.is_empty() {
-        row("graphics", "none seen".to_owned());
+        row("GPU", "none found".to_owned());
     }
     for link in &machine.links {
         row("network", format!("{}: {} Gbit/s", link.name, link.bits_per_second as f64 / 1e9));
@@ -387,8 +388,11 @@ mod tests {
         let machine = presets::machine(machine).unwrap();
         let subject = published(model);
         let model = subject.model.clone();
-        let (wish, engine) = (Wish::default(), Engine::default());
-        page(&Question { machine: &machine, model: &model, subject: &subject, wish, engine }, false)
+        let (constraints, profile) = (Constraints::default(), RuntimeProfile::default());
+        page(
+            &Question { machine: &machine, model: &model, subject: &subject, constraints, profile },
+            false,
+        )
     }
 
     #[test]
@@ -400,9 +404,9 @@ mod tests {
             "{page}"
         );
         for part in [
-            "drive, read when missed",
+            "drive, read on a miss",
             "32,768 tokens in f16",
-            "what would help",
+            "change",
             "doubles",
             "changing topics",
         ] {
@@ -423,13 +427,13 @@ mod tests {
     #[test]
     fn cards_are_counted_on_but_not_silently() {
         let page = page_of("desktop-4090", "UD-Q2_K_XL");
-        assert!(page.contains("cachalot computes on processors so far: about 2.8"), "{page}");
+        assert!(page.contains("cachalot itself runs on the CPU so far: about 2.8"), "{page}");
     }
 
     #[test]
-    fn what_cannot_be_told_is_asked_for() {
+    fn a_missing_fact_is_asked_for() {
         let page = page_of("512GB nvme", "q4_k_m");
-        assert!(page.contains("cannot be told") && page.contains("--bandwidth"), "{page}");
+        assert!(page.contains("cannot be predicted") && page.contains("--bandwidth"), "{page}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! by speed.
 
 use cachalot_plan::catalogue::{CATALOGUE, Published};
-use cachalot_plan::{Engine, Machine, Mode, Model, Plan, Wish, plan, units};
+use cachalot_plan::{Constraints, Machine, Mode, ModelFacts, Plan, RuntimeProfile, plan, units};
 use serde_json::json;
 
 use super::answer::{patience, unknown, yes};
@@ -16,7 +16,7 @@ use crate::terminal::table;
 const WORTH_IT: f64 = 0.5;
 /// Slower than this is not worth better quality either, in tokens per second.
 const PLEASANT: f64 = 1.0;
-/// Slower than this nobody waits for.
+/// Slower than this is not offered.
 const RATE_MIN: f64 = 0.05;
 
 struct Choice {
@@ -33,10 +33,10 @@ impl Choice {
 /// The page, or the same as JSON.
 pub(super) fn page(
     machine: &Machine,
-    wish: Wish,
+    constraints: Constraints,
     quant: Option<&str>,
     as_json: bool,
-    engine: &dyn Fn(&Model) -> anyhow::Result<Engine>,
+    profile: &dyn Fn(&ModelFacts) -> anyhow::Result<RuntimeProfile>,
 ) -> anyhow::Result<String> {
     let wanted = |published: &&Published| {
         quant.is_none_or(|quant| published.quant.to_lowercase().contains(&quant.to_lowercase()))
@@ -55,7 +55,7 @@ pub(super) fn page(
     let mut choices = Vec::new();
     for published in r1 {
         let model = published.model();
-        match plan(machine, &model, wish, engine(&model)?) {
+        match plan(machine, &model, constraints, profile(&model)?) {
             Ok(plan) => choices.push(Choice { published, plan }),
             Err(error) => failures.push((published, error)),
         }
@@ -112,7 +112,7 @@ fn text(
             page += &format!("{yes}: {quant} at about {range}, bound by {bound}{patience}.\n");
         }
         (None, Some((_, cachalot_plan::Error::Unknown(unknown)))) => {
-            page += &format!("It may run, but how fast cannot be told: {unknown}.\n");
+            page += &format!("It may run, but its speed cannot be predicted: {unknown}.\n");
         }
         (None, Some((_, error))) => page += &format!("No: {error}.\n"),
         (None, None) => {
@@ -121,13 +121,13 @@ fn text(
     }
     if !useful.is_empty() {
         let mut rows = vec![
-            ["", "size", "answers", "bound by", "experts in memory", "context"]
+            ["", "size", "decode", "bound by", "experts in memory", "context"]
                 .map(str::to_owned)
                 .to_vec(),
         ];
         rows.extend(useful.iter().map(|choice| row(choice)));
         page += &format!("\n{}", table("lrlllr", &rows));
-        page += "\n`cachalot plan NAME` shows one of them whole, and what would help.\n";
+        page += "\n`cachalot plan NAME` shows one of them in full, with possible upgrades.\n";
         page += &unknown(machine);
     }
     page
@@ -139,7 +139,7 @@ fn row(choice: &Choice) -> Vec<String> {
         Mode::Resident => "all".to_owned(),
         Mode::Streamed { .. } => {
             let resident = prediction.hits.map_or(1.0, |hits| hits.resident);
-            format!("{:.0} %, the others on the drive", resident * 100.0)
+            format!("{:.0} %, others streamed", resident * 100.0)
         }
     };
     vec![
@@ -158,12 +158,13 @@ mod tests {
 
     use super::*;
 
-    fn plain(_: &Model) -> anyhow::Result<Engine> {
-        Ok(Engine::default())
+    fn plain(_: &ModelFacts) -> anyhow::Result<RuntimeProfile> {
+        Ok(RuntimeProfile::default())
     }
 
     fn page_of(machine: &str) -> String {
-        page(&presets::machine(machine).unwrap(), Wish::default(), None, false, &plain).unwrap()
+        page(&presets::machine(machine).unwrap(), Constraints::default(), None, false, &plain)
+            .unwrap()
     }
 
     #[test]
@@ -179,16 +180,16 @@ mod tests {
     #[test]
     fn a_machine_without_a_chance_is_told_so() {
         assert!(page_of("4GB 2x2133 nvme").contains("No: "));
-        assert!(page_of("512GB nvme").contains("cannot be told"));
+        assert!(page_of("512GB nvme").contains("cannot be predicted"));
     }
 
     #[test]
     fn json_has_the_same_choices() {
         let machine = presets::machine("desktop-96").unwrap();
-        let text = page(&machine, Wish::default(), None, true, &plain).unwrap();
+        let text = page(&machine, Constraints::default(), None, true, &plain).unwrap();
         let object: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(object["choices"].as_array().unwrap().len() > 5);
         assert!(object["choices"][0]["decode"]["likely"].as_f64().unwrap() > 0.0);
-        assert!(page(&machine, Wish::default(), Some("Q9"), false, &plain).is_err());
+        assert!(page(&machine, Constraints::default(), Some("Q9"), false, &plain).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! `cachalot plan --kv`: what keys and values take, cached for all heads as runtimes did until spring
-//! 2025, or as the latent that they are made from.
+//! `cachalot plan --kv`: the size of the KV cache, for all heads as in runtimes until spring 2025, and
+//! as the latent of multi-head latent attention.
 
 use cachalot_plan::{KvType, units};
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(super) fn page(subject: &Subject, as_json: bool) -> anyhow::Result<String> {
     }
     let mut rows = vec![vec!["tokens".to_owned()]];
     rows[0].extend(each.map(|(name, _)| name.to_owned()));
-    let mut per_token = vec!["each".to_owned()];
+    let mut per_token = vec!["per token".to_owned()];
     per_token.extend(each.map(|(_, bytes)| format!("{} B", units::grouped(bytes))));
     rows.push(per_token);
     for tokens in contexts {
@@ -40,7 +40,7 @@ pub(super) fn page(subject: &Subject, as_json: bool) -> anyhow::Result<String> {
     }
     let times = model.cache_expanded as f64 / model.cache_f16.max(1) as f64;
     Ok(format!(
-        "Keys and values of {}:\n\n{}\nThe latent takes {times:.0} times less; cachalot caches nothing else.\n",
+        "KV cache of {}:\n\n{}\nThe latent (MLA) cache is {times:.0} times smaller; cachalot uses nothing else.\n",
         model.name,
         table("rrrr", &rows)
     ))

@@ -14,17 +14,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use cachalot_engine::Options;
 use cachalot_plan::{
-    Engine, Locality, Machine, Mode, Model, Stream, Tier, Wish, describe, plan, presets, probe,
-    units,
+    Constraints, Machine, MemoryTier, Mode, ModelFacts, RoutingSkew, RuntimeProfile, Stream,
+    describe, plan, presets, units,
 };
 
 use self::subject::Subject;
-use crate::args::ModelArgs;
+use crate::args::{KvArg, StreamArg};
 use crate::failure::usage;
-use crate::hardware::{self, Measure, Where};
+use crate::hardware::{self, DriveProbe, Measure};
 use crate::record::{self, Run};
-use crate::settings::{Environment, model_options};
+use crate::settings::Environment;
 use crate::terminal::table;
 
 /// What `cachalot plan` takes.
@@ -80,8 +81,28 @@ pub(crate) struct PlanArgs {
     #[arg(long, conflicts_with = "on")]
     fresh: bool,
 
-    #[command(flatten)]
-    computation: ModelArgs,
+    /// Memory that the model may use, as `run --memory` has it [default: what is free, less headroom]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    memory: Option<u64>,
+    /// Whether experts are streamed from the drive: if the model does not fit (auto), always, or never
+    #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
+    stream: StreamArg,
+    /// Active experts per token [default: what the model was trained with]
+    #[arg(long, value_name = "N")]
+    experts: Option<u64>,
+    /// KV-cache data type [default: f16, or q8_0 where the model fits only so]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    kv_type: Option<KvArg>,
+    /// Threads to measure and predict for [default: the physical cores of the machine]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl PlanArgs {
+    /// How this machine is measured: with as many threads as the model would be computed with.
+    fn options(&self, environment: &Environment) -> Options {
+        environment.options(self.threads.map(usize::from))
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -122,9 +143,10 @@ pub(crate) fn run(
             ));
         }
         let machine = machine(args, None, environment)?;
-        let engine =
-            |model: &Model| engine(args, &machine, (model, None), Locality::Text, environment);
-        choices::page(&machine, wish(args)?, args.quant.as_deref(), args.json, &engine)?
+        let profile = |model: &ModelFacts| {
+            profile(args, &machine, (model, None), RoutingSkew::Measured, environment)
+        };
+        choices::page(&machine, constraints(args)?, args.quant.as_deref(), args.json, &profile)?
     };
     out.write_all(page.as_bytes())?;
     Ok(out.flush()?)
@@ -137,19 +159,25 @@ fn one(
     machine: &Machine,
     environment: &Environment,
 ) -> anyhow::Result<String> {
-    let model = match args.computation.experts {
-        Some(used) if used as u64 > subject.model.experts || used == 0 => {
+    let model = match args.experts {
+        Some(used) if used > subject.model.experts || used == 0 => {
             return Err(usage(format!(
                 "--experts is {used}: the model has 1 to {}",
                 subject.model.experts
             )));
         }
-        Some(used) => subject.model.with_experts_used(used as u64),
+        Some(used) => subject.model.with_experts_used(used),
         None => subject.model.clone(),
     };
     let named = (&model, subject.file.as_deref());
-    let engine = engine(args, machine, named, subject.locality, environment)?;
-    let question = answer::Question { machine, model: &model, subject, wish: wish(args)?, engine };
+    let profile = profile(args, machine, named, subject.skew, environment)?;
+    let question = answer::Question {
+        machine,
+        model: &model,
+        subject,
+        constraints: constraints(args)?,
+        profile,
+    };
     let mut page =
         if args.json { json::text(&question)? } else { answer::page(&question, args.explain) };
     if let Some(file) = &args.plot {
@@ -169,40 +197,45 @@ fn one(
 
 /// The software, with what past runs on this machine tell about the model, if it is this machine that is asked
 /// about, as it is.
-fn engine(
+fn profile(
     args: &PlanArgs,
     machine: &Machine,
-    (model, file): (&Model, Option<&Path>),
-    locality: Locality,
+    (model, file): (&ModelFacts, Option<&Path>),
+    skew: RoutingSkew,
     environment: &Environment,
-) -> anyhow::Result<Engine> {
-    let engine = Engine { locality, ..Engine::default() };
+) -> anyhow::Result<RuntimeProfile> {
+    let profile = RuntimeProfile { skew, ..RuntimeProfile::default() };
     let is_changed = args.on.is_some() || args.bandwidth.is_some() || args.disk.is_some();
-    let Ok(planned) = plan(machine, model, wish(args)?, engine) else { return Ok(engine) };
-    if is_changed || planned.fit.dense_in == Tier::Vram {
-        return Ok(engine);
+    let Ok(planned) = plan(machine, model, constraints(args)?, profile) else { return Ok(profile) };
+    if is_changed || planned.fit.dense_in == MemoryTier::Vram {
+        return Ok(profile);
     }
     let file = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let options = model_options(&args.computation, environment);
+    let options = args.options(environment);
     let like = Run {
         model: file.unwrap_or_else(|| model.name.clone()),
         size: model.size,
-        threads: options.threads.unwrap_or_else(probe::system::physical_cores),
+        threads: options.threads.unwrap_or_else(cachalot_probe::system::physical_cores),
         streamed: planned.fit.mode != Mode::Resident,
-        random: locality == Locality::Noise,
+        random: skew == RoutingSkew::Uniform,
         predicted: 0.0,
         measured: 0.0,
     };
     let calibration = record::calibration(environment.runs.as_deref(), &like);
-    Ok(Engine { calibration, ..engine })
+    Ok(RuntimeProfile { calibration, ..profile })
 }
 
-fn wish(args: &PlanArgs) -> anyhow::Result<Wish> {
+fn constraints(args: &PlanArgs) -> anyhow::Result<Constraints> {
     if args.ctx == Some(0) {
         return Err(usage("--ctx is 0: a conversation needs room for at least one token"));
     }
-    let cache_type = args.computation.kv_type.map(Into::into);
-    Ok(Wish { context: args.ctx, cache_type, stream: Stream::Auto })
+    let cache_type = args.kv_type.map(Into::into);
+    let stream = match args.stream {
+        StreamArg::Auto => Stream::Auto,
+        StreamArg::Always => Stream::Always,
+        StreamArg::Never => Stream::Never,
+    };
+    Ok(Constraints { context: args.ctx, cache_type, stream, memory: args.memory })
 }
 
 /// The machine that is asked about: this one, or another, with what flags say instead.
@@ -216,23 +249,30 @@ fn machine(
         Some(text) if is_json(text) => read_json(text)?,
         Some(text) => presets::machine(text).map_err(wrong)?,
         None => {
-            let options = model_options(&args.computation, environment);
+            let options = args.options(environment);
             let measure = if args.fresh { Measure::Fresh } else { Measure::Missing };
             let file = subject.and_then(|subject| subject.file.as_deref());
-            let drive = file.map_or(Where::Anywhere, Where::File);
+            let drive = file.map_or(DriveProbe::Anywhere, DriveProbe::File);
             hardware::this_machine(environment, &options, drive, measure)
         }
     };
     if let Some(size) = &args.ram {
-        let total = describe::size(size).map_err(wrong)?;
+        let total = units::parse_size(size).map_err(|error| usage(error.to_string()))?;
         (machine.memory.total_bytes, machine.memory.available_bytes) = (Some(total), None);
     }
+    if let (Some(threads), Some(_)) = (args.threads, &args.on) {
+        let cores = machine.processor.cores();
+        machine.processor.cores = Some(cores.unwrap_or(u32::MAX).min(u32::from(threads)));
+    }
     if let Some(rate) = &args.bandwidth {
-        machine.memory.read_bytes_per_second = Some(describe::rate(rate).map_err(wrong)?);
+        machine.memory.read_bytes_per_second =
+            Some(units::parse_rate(rate).map_err(|error| usage(error.to_string()))?);
         machine.memory.measured_here = false;
     }
     if let Some(rate) = &args.disk {
-        machine.drives = vec![describe::drive(describe::rate(rate).map_err(wrong)?)];
+        machine.drives = vec![describe::drive(
+            units::parse_rate(rate).map_err(|error| usage(error.to_string()))?,
+        )];
     }
     if !args.gpu.is_empty() {
         if args.gpu.len() > 1 && args.gpu.iter().any(|gpu| gpu == "none") {
@@ -253,8 +293,11 @@ fn is_json(text: &str) -> bool {
 
 fn read_json(path: &str) -> anyhow::Result<Machine> {
     let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
-    match serde_json::from_str(&text) {
-        Ok(machine) => Ok(machine),
+    match serde_json::from_str::<Machine>(&text) {
+        Ok(machine) => match machine.check() {
+            Ok(()) => Ok(machine),
+            Err(error) => bail!("{path}: {error}"),
+        },
         Err(error) => bail!(
             "{path} does not describe a machine as `cachalot plan --machine --json` does: {error}"
         ),
@@ -272,7 +315,7 @@ fn preset_list() -> String {
 }
 
 /// `about 2.9 tok/s (2.0-3.9)`.
-fn rate(range: cachalot_plan::Range) -> String {
+fn rate(range: cachalot_plan::RateRange) -> String {
     let [low, likely, high] = [range.low, range.likely, range.high].map(units::significant);
     format!("{likely} tok/s ({low}-{high})")
 }

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use cachalot_plan::{Range, Wish, plan, units};
+use cachalot_plan::{Constraints, RateRange, plan, units};
 use font8x8::UnicodeFonts;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -18,7 +18,7 @@ use crate::failure::usage;
 const POINTS: u64 = 60;
 /// Size of the picture.
 const SIZE: (u32, u32) = (900, 540);
-/// Room for the axes' labels.
+/// Space for the labels of the axes.
 const MARGIN: i32 = 70;
 /// Lines of the chart in the terminal.
 const ROWS: usize = 8;
@@ -26,14 +26,14 @@ const ROWS: usize = 8;
 /// Rates over memory, in GiB and tokens per second.
 pub(super) struct Curve {
     /// Memory, and the low, likely and high rate.
-    points: Vec<(f64, Range)>,
+    points: Vec<(f64, RateRange)>,
     /// The machine asked about.
     here: Option<(f64, f64)>,
     /// What is drawn.
     title: String,
 }
 
-const NOTHING: Range = Range { low: 0.0, likely: 0.0, high: 0.0 };
+const NOTHING: RateRange = RateRange { low: 0.0, likely: 0.0, high: 0.0 };
 
 /// Asks the planner for every size of memory up to one that holds the whole model.
 pub(super) fn curve(question: &Question<'_>) -> Curve {
@@ -42,13 +42,15 @@ pub(super) fn curve(question: &Question<'_>) -> Curve {
     // At one and the same context where that fits, or the curve would have steps that memory did not make.
     let here = question.plan().ok();
     let context = here.as_ref().map(|plan| plan.fit.context);
-    let fixed = Wish { context: question.wish.context.or(context), ..question.wish };
+    let fixed =
+        Constraints { context: question.constraints.context.or(context), ..question.constraints };
     let rate = |bytes: u64| {
         let mut machine = question.machine.clone();
         machine.memory.total_bytes = Some(bytes);
         machine.memory.available_bytes = None;
-        let planned = |wish| plan(&machine, question.model, wish, question.engine).ok();
-        let planned = planned(fixed).or_else(|| planned(question.wish));
+        let planned =
+            |constraints| plan(&machine, question.model, constraints, question.profile).ok();
+        let planned = planned(fixed).or_else(|| planned(question.constraints));
         planned.map_or(NOTHING, |plan| plan.prediction.decode(0))
     };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -171,8 +173,9 @@ fn picture<B: DrawingBackend>(
         let label = if rate > 0.0 { units::significant(rate) } else { "0".to_owned() };
         write(root, &label, (12, y - 8))?;
     }
-    let of =
-        |pick: fn(&Range) -> f64| curve.points.iter().map(move |(gib, range)| (*gib, pick(range)));
+    let of = |pick: fn(&RateRange) -> f64| {
+        curve.points.iter().map(move |(gib, range)| (*gib, pick(range)))
+    };
     let band =
         of(|range| range.low).chain(of(|range| range.high).collect::<Vec<_>>().into_iter().rev());
     let band: Vec<(i32, i32)> = band.map(place).collect();
@@ -218,7 +221,7 @@ fn letters<B: DrawingBackend>(
 
 #[cfg(test)]
 mod tests {
-    use cachalot_plan::{Engine, presets};
+    use cachalot_plan::{RuntimeProfile, presets};
 
     use super::super::subject::published;
     use super::*;
@@ -227,8 +230,14 @@ mod tests {
         let machine = presets::machine("desktop-96").unwrap();
         let subject = published("UD-Q2_K_XL");
         let model = subject.model.clone();
-        let (wish, engine) = (Wish::default(), Engine::default());
-        curve(&Question { machine: &machine, model: &model, subject: &subject, wish, engine })
+        let (constraints, profile) = (Constraints::default(), RuntimeProfile::default());
+        curve(&Question {
+            machine: &machine,
+            model: &model,
+            subject: &subject,
+            constraints,
+            profile,
+        })
     }
 
     #[test]

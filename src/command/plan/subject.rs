@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail};
 use cachalot_gguf::split::Set;
 use cachalot_gguf::{Error as GgufError, Gguf, Metadata, TensorInfo};
 use cachalot_plan::catalogue::{self, Published};
-use cachalot_plan::{Demand, Locality, Model, describe, identity};
+use cachalot_plan::{Demand, ModelFacts, RoutingSkew, describe, identity};
 
 /// More than any header has.
 const HEADER_MAX: u64 = 256 << 20;
@@ -16,14 +16,14 @@ const HEADER_MAX: u64 = 256 << 20;
 /// A model, and what else is known of it.
 #[derive(Debug)]
 pub(super) struct Subject {
-    pub(super) model: Model,
+    pub(super) model: ModelFacts,
     /// Other quantizations of the same weights.
-    pub(super) others: Vec<Model>,
+    pub(super) others: Vec<ModelFacts>,
     /// The file, if there is one.
     pub(super) file: Option<PathBuf>,
     /// Why cachalot does not run it, or what to know of it.
     pub(super) note: Option<String>,
-    pub(super) locality: Locality,
+    pub(super) skew: RoutingSkew,
 }
 
 impl Subject {
@@ -94,7 +94,7 @@ impl Subject {
         let note = (!published.runs).then(|| {
             format!("cachalot has no kernels for {}: its maker's runtime runs it.", published.quant)
         });
-        Self { model: published.model(), others, file: None, note, locality: Locality::Text }
+        Self { model: published.model(), others, file: None, note, skew: RoutingSkew::Measured }
     }
 
     fn file(path: &Path) -> anyhow::Result<Self> {
@@ -108,7 +108,7 @@ impl Subject {
         let demand = Demand::of(&metadata, &tensors);
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let identity = identity::identify(&metadata, &demand, &file_name);
-        let model = Model::of(&metadata, &demand, &file_name).ok_or_else(|| {
+        let model = ModelFacts::of(&metadata, &demand, &file_name).ok_or_else(|| {
             anyhow!(
                 "{}: its header does not say enough to plan with. {}",
                 path.display(),
@@ -119,8 +119,8 @@ impl Subject {
         let note = note.or_else(|| {
             (!identity.runs).then(|| format!("cachalot does not run it. {}", identity.verdict))
         });
-        let locality = Locality::of(&metadata);
-        Ok(Self { model, others: Vec::new(), file: Some(path.to_owned()), note, locality })
+        let skew = RoutingSkew::of(&metadata);
+        Ok(Self { model, others: Vec::new(), file: Some(path.to_owned()), note, skew })
     }
 }
 

@@ -22,28 +22,24 @@ use self::vocabulary::{DRIVES, PRODUCTS};
 use self::words::words;
 use crate::gpus;
 use crate::machine::{Drive, Gpu, Machine};
+use crate::units::{self, UnitError};
 
 /// What is wrong with a description.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DescribeError {
-    /// A word that means nothing.
-    #[error("`{word}` is no part of a machine that cachalot knows{}", suggestion(.nearest))]
+    /// An unknown word.
+    #[error("`{word}` is not a hardware term that cachalot knows{}", suggestion(.nearest))]
     Word {
         /// The word.
         word: String,
         /// Names that look like it.
         nearest: Vec<String>,
     },
-    /// A size that is none.
-    #[error("`{0}` is no size: write it like 128GB, 1.5TB or 512MiB")]
-    Size(String),
-    /// A rate that is none.
-    #[error("`{0}` is no rate: write it like 7GB/s or 850MB/s")]
-    Rate(String),
-    /// A card that is none.
-    #[error(
-        "`{0}` is no graphics card: write its name, or memory and bandwidth like 24GB:1008GB/s"
-    )]
+    /// Not a size, or not a rate.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// An unknown GPU.
+    #[error("`{0}` is not a known GPU: write its name, or memory and bandwidth like 24GB:1008GB/s")]
     Gpu(String),
     /// Something said twice.
     #[error("{what} is given twice: {first} and {second}")]
@@ -111,24 +107,6 @@ pub fn machine(text: &str) -> Result<Machine, DescribeError> {
     reader.finish(text)
 }
 
-/// `128GB` -> bytes, in binary units, as memory is sold.
-///
-/// # Errors
-/// If it is no size.
-pub fn size(text: &str) -> Result<u64, DescribeError> {
-    parse_size(&text.to_lowercase().replace(' ', ""))
-        .ok_or_else(|| DescribeError::Size(text.to_owned()))
-}
-
-/// `7GB/s` -> bytes per second, in decimal units, as rates are given.
-///
-/// # Errors
-/// If it is no rate.
-pub fn rate(text: &str) -> Result<f64, DescribeError> {
-    parse_rate(&text.to_lowercase().replace(' ', ""))
-        .ok_or_else(|| DescribeError::Rate(text.to_owned()))
-}
-
 /// `2x4090` or `24GB:1008GB/s` -> graphics cards.
 ///
 /// # Errors
@@ -160,35 +138,16 @@ fn counted(word: &str) -> (u32, &str) {
     split.unwrap_or((1, word))
 }
 
+/// A size with its unit, in one word.
 fn parse_size(word: &str) -> Option<u64> {
-    let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &word[digits.len()..] {
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
-        "t" | "tb" | "tib" => 1 << 40,
-        _ => return None,
-    };
-    let bytes = number(digits)? * unit as f64;
-    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
+    // A bare number has no unit, and `285K` is a processor.
+    let has_unit = ["m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib"]
+        .contains(&word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.'));
+    units::parse_size(word).ok().filter(|_| has_unit && !word.contains(' '))
 }
 
 fn parse_rate(word: &str) -> Option<f64> {
-    let word = word.strip_suffix("/s").or_else(|| word.strip_suffix("ps"))?;
-    let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &word[digits.len()..] {
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        "mib" => (1u64 << 20) as f64,
-        "gib" => (1u64 << 30) as f64,
-        _ => return None,
-    };
-    Some(number(digits)? * unit).filter(|rate| (1e3..1e17).contains(rate))
-}
-
-fn number(digits: &str) -> Option<f64> {
-    let plain = digits.chars().all(|c| c.is_ascii_digit() || c == '.');
-    plain.then(|| digits.parse().ok())?
+    units::parse_rate(word).ok()
 }
 
 fn custom_gpu(word: &str) -> Option<Gpu> {
@@ -333,8 +292,6 @@ mod tests {
         assert!(error("2x4800 200GB/s").contains("77 GB/s at best"), "{}", error("2x4800 200GB/s"));
         assert!(error("flux-capacitor").contains("`flux-capacitor`"));
         assert!(error(" ").contains("empty"));
-        assert!(size("12 parsecs").unwrap_err().to_string().contains("no size"));
-        assert!(rate("7GB").unwrap_err().to_string().contains("7GB/s or"));
         assert!(gpu("potato").is_err());
     }
 

@@ -2,9 +2,9 @@
 
 use cachalot_plan::KvType;
 use cachalot_plan::machine::{Drive, Gpu, Machine};
-use cachalot_plan::predict::{Engine, Locality, Runtime};
+use cachalot_plan::predict::{RoutingSkew, RuntimeProfile, SoftwareAge};
 use cachalot_plan::{
-    Fit, Mode, Model, Prediction, Shape, Tier, catalogue, describe, gpus, predict,
+    MemoryTier, Mode, ModelFacts, Placement, Prediction, Shape, catalogue, describe, gpus, predict,
 };
 use serde::Deserialize;
 
@@ -84,7 +84,7 @@ impl Row {
         }
         let (machine, model) = (self.machine(), self.model());
         let fit = self.fit(&machine, &model);
-        predict::predict(&machine, &model, &fit, self.engine(&model))
+        predict::predict(&machine, &model, &fit, self.profile(&model))
             .map_err(|error| error.to_string())
     }
 
@@ -146,7 +146,7 @@ impl Row {
         Some(describe::drive(rate))
     }
 
-    fn model(&self) -> Model {
+    fn model(&self) -> ModelFacts {
         let of = |words: &[&str]| words.iter().any(|word| self.model.contains(word));
         let shape = match () {
             () if of(&["Kimi"]) => Shape::KIMI_K2,
@@ -179,7 +179,7 @@ impl Row {
     }
 
     /// Where weights were put by hand: experts on cards only as far as the row says so.
-    fn fit(&self, machine: &Machine, model: &Model) -> Fit {
+    fn fit(&self, machine: &Machine, model: &ModelFacts) -> Placement {
         let on_cards = !machine.gpus.is_empty();
         let all_on_cards = on_cards
             && !matches!(self.category.as_str(), "hybrid" | "disk")
@@ -193,13 +193,13 @@ impl Row {
             routed_ram = routed_ram.min((free as u64).saturating_sub(dense));
         }
         let routed_disk = model.routed - routed_vram - routed_ram;
-        Fit {
+        Placement {
             mode: if routed_disk > 0 {
                 Mode::Streamed { cache: routed_ram }
             } else {
                 Mode::Resident
             },
-            dense_in: if on_cards { Tier::Vram } else { Tier::Ram },
+            dense_in: if on_cards { MemoryTier::Vram } else { MemoryTier::Ram },
             routed_vram,
             routed_ram,
             routed_disk,
@@ -215,7 +215,7 @@ impl Row {
     }
 
     /// `(20 of 58 MoE layers)`, `(7 MoE layers)`, `(85.9 of 134 GiB)`, `MoE layers 3-34 on GPUs`.
-    fn share_on_cards(&self, model: &Model) -> f64 {
+    fn share_on_cards(&self, model: &ModelFacts) -> f64 {
         let number = |text: &str| text.trim().parse::<f64>().ok();
         let inside = self.gpu.split_once('(').map_or("", |(_, rest)| rest.trim_end_matches(')'));
         if let Some(layers) = inside.strip_suffix("MoE layers") {
@@ -235,17 +235,17 @@ impl Row {
         last.map_or(0.0, |last| (last - 2.0) / model.moe_layers as f64)
     }
 
-    fn engine(&self, model: &Model) -> Engine {
+    fn profile(&self, model: &ModelFacts) -> RuntimeProfile {
         let says = |words: &[&str]| words.iter().any(|word| self.runtime.contains(word));
         let room_for_copies = self.ram_gb.is_some_and(|gb| gb * 1.07e9 > 2.0 * model.size as f64);
         let copies = says(&["copied per NUMA", "TP over NUMA", "per-NUMA"])
             || (says(&["ktransformers"]) && room_for_copies);
         let early = says(&["no MLA", "ngl ", "layers on GPU", "ollama 0", "baseline"]);
-        Engine {
+        RuntimeProfile {
             copies_per_socket: copies,
             direct_reads: false,
-            locality: Locality::Text,
-            runtime: if early { Runtime::Early } else { Runtime::Current },
+            skew: RoutingSkew::Measured,
+            age: if early { SoftwareAge::Early } else { SoftwareAge::Current },
             calibration: None,
         }
     }

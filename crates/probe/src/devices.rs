@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Drive, Link};
+use cachalot_plan::machine::{Drive, Link};
 
 /// Devices in `/sys/block` that are no drives.
 const VIRTUAL: [&str; 5] = ["loop", "ram", "zram", "sr", "fd"];
 
 /// All drives; what they deliver is not known from here.
-pub(super) fn drives() -> Vec<Drive> {
+pub(crate) fn drives() -> Vec<Drive> {
     let devices = names("/sys/block");
     let real = devices.into_iter().filter(|name| {
         let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -49,7 +49,7 @@ pub fn device_of(_path: &Path) -> Option<String> {
 }
 
 /// Interfaces whose speed is known.
-pub(super) fn links() -> Vec<Link> {
+pub(crate) fn links() -> Vec<Link> {
     let names = names("/sys/class/net").into_iter();
     let links = names.filter_map(|name| {
         let speed = fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;

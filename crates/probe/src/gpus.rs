@@ -5,11 +5,11 @@ use std::fs;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::Clock;
 
-use crate::gpus;
-use crate::machine::Gpu;
+use cachalot_plan::gpus;
+use cachalot_plan::machine::Gpu;
 
 /// All cards, cards of one kind together, and why some could not be seen.
-pub(super) fn gpus() -> (Vec<Gpu>, Option<String>) {
+pub(crate) fn gpus() -> (Vec<Gpu>, Option<String>) {
     let mut found: Vec<Gpu> = Vec::new();
     let (nvidia, why) = match nvidia() {
         Ok(cards) => (cards, None),

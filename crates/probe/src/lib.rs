@@ -1,10 +1,12 @@
-//! This machine, as far as it can be seen without being root: the same facts as anybody's.
+//! Facts about this machine, as far as they can be seen without being root, in the form in which
+//! `cachalot-plan` takes those of any machine.
 //!
-//! [`machine`] only reads what the system says, in milliseconds. Rates are measured by [`measure`] and
-//! [`drive`], which take seconds: the caller decides when, and keeps them. What belongs to one
-//! operating system is in this folder and nowhere else in this crate; where a source does not exist,
-//! the fact is absent and a sentence says so.
+//! [`machine`] only reads what the system says, in milliseconds. Rates are measured by [`measure`]
+//! and [`drive`], which take seconds: the caller decides when, and keeps them. Where a source does
+//! not exist, the fact is absent and a sentence says so.
+#![forbid(unsafe_code)]
 
+mod cgroup;
 mod devices;
 pub mod dmi;
 mod gpus;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use cachalot_kernels::{Cpu, Format, probe};
 
 pub use self::devices::device_of;
-use crate::machine::{Drive, Machine, Memory, Processor};
+use cachalot_plan::machine::{Drive, Machine, Memory, Processor};
 
 /// Instructions that decide about kernels, as `/proc/cpuinfo` spells them.
 const FEATURES: [&str; 14] = [
@@ -67,10 +69,12 @@ pub fn machine() -> Machine {
             cores,
             threads,
             numa_nodes,
+            usable_cores: Some(system::physical_cores() as u32),
             features,
             ..Processor::default()
         },
         memory: Memory {
+            limit_bytes: system::memory_limit(),
             total_bytes: system::memory_total(),
             available_bytes: system::memory_available(),
             channels: modules.channels,

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
+
+use crate::cgroup::{self, Group};
 
 /// Physical cores that this process may use: two threads of one core share the units that do the
 /// arithmetic, so more threads than this gain nothing. At least 1.
@@ -24,7 +26,7 @@ pub fn physical_cores() -> usize {
 /// limits of the control groups that this process runs in leave of it.
 pub fn memory_available() -> Option<u64> {
     let free = kilobytes(&meminfo("MemAvailable")?)?;
-    Some(groups().filter_map(|group| group.left()).fold(free, u64::min))
+    Some(cgroup::groups().iter().filter_map(Group::left).fold(free, u64::min))
 }
 
 /// Bytes of memory that this machine has.
@@ -35,7 +37,7 @@ pub fn memory_total() -> Option<u64> {
 /// The lowest limit of the control groups that this process runs in, if there is any below the
 /// machine's memory.
 pub fn memory_limit() -> Option<u64> {
-    let lowest = groups().filter_map(|group| group.limit()).min();
+    let lowest = cgroup::groups().iter().filter_map(Group::limit).min();
     lowest.filter(|limit| memory_total().is_none_or(|total| *limit < total))
 }
 
@@ -63,56 +65,6 @@ pub fn memory_peak() -> Option<u64> {
 pub fn huge_pages() -> Option<u64> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
     kilobytes(&field(&rollup, "AnonHugePages")?)
-}
-
-/// A control group with a limit of memory, of either version.
-struct Group {
-    folder: PathBuf,
-    limit: &'static str,
-    /// What counts as used in `memory.stat`: the page cache is given back under pressure.
-    used: &'static [&'static str],
-}
-
-impl Group {
-    fn limit(&self) -> Option<u64> {
-        // Version 2 says `max` for no limit, version 1 a number beyond all memory.
-        fs::read_to_string(self.folder.join(self.limit)).ok()?.trim().parse().ok()
-    }
-
-    fn left(&self) -> Option<u64> {
-        let limit = self.limit()?;
-        let stat = fs::read_to_string(self.folder.join("memory.stat")).unwrap_or_default();
-        let numbers = stat.lines().filter_map(|line| line.split_once(' '));
-        let used = numbers.filter(|(name, _)| self.used.contains(name));
-        let used: u64 = used.filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok()).sum();
-        Some(limit.saturating_sub(used))
-    }
-}
-
-/// The groups that this process runs in, each with those above it: any of them may set a limit.
-fn groups() -> impl Iterator<Item = Group> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let found: Vec<Group> = groups
-        .lines()
-        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
-        .flat_map(|(controllers, path)| {
-            let (root, limit, used): (_, _, &'static [_]) = match controllers {
-                "" => ("/sys/fs/cgroup", "memory.max", &["anon", "slab_unreclaimable"]),
-                _ if controllers.split(',').any(|name| name == "memory") => {
-                    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", &["rss"])
-                }
-                _ => ("", "", &[]),
-            };
-            let path = Path::new(path.trim_start_matches('/'));
-            let own = Path::new(root).join(path);
-            let above = own.ancestors().take_while(|_| !root.is_empty());
-            let inside = above.take_while(|folder| folder.starts_with(root));
-            inside
-                .map(|folder| Group { folder: folder.to_owned(), limit, used })
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    found.into_iter()
 }
 
 fn meminfo(name: &str) -> Option<String> {

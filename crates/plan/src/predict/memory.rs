@@ -1,0 +1,163 @@
+//! What decoding reads from main memory per second: the least of what channels, measurements,
+//! chiplets and unpacking allow.
+
+use super::attention::instructions;
+use super::{Part, RuntimeProfile, Unknown, What};
+use crate::classes::{self, Core};
+use crate::machine::Machine;
+use crate::model::{Encoded, ModelFacts, UnpackCost};
+use crate::{processors, units};
+
+/// Memory channels of a machine of which only the speed of its memory is known.
+pub(super) const CHANNELS_ASSUMED: u32 = 2;
+
+/// Bytes per second, and where the number comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Rate {
+    pub(super) bytes_per_second: f64,
+    pub(super) formula: String,
+}
+
+impl Rate {
+    pub(super) fn share(share: f64, of: f64, what: &str) -> Self {
+        let formula = format!("{share:.2} of {} {what}", units::rate(of));
+        Self { bytes_per_second: share * of, formula }
+    }
+
+    pub(super) fn at_most(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) if other.bytes_per_second < self.bytes_per_second => other,
+            _ => self,
+        }
+    }
+
+    pub(super) fn part(&self, what: What, bytes: u64) -> Part {
+        let formula = format!("{} / ({})", units::gigabytes(bytes as f64), self.formula);
+        Part { what, bytes, seconds: bytes as f64 / self.bytes_per_second, formula }
+    }
+}
+
+/// What decoding reads from main memory: the least of what channels, measurements and chiplets allow.
+pub(super) fn ram(
+    machine: &Machine,
+    hybrid: bool,
+    profile: RuntimeProfile,
+    assumed: &mut Vec<String>,
+) -> Result<Rate, Unknown> {
+    let (memory, processor) = (&machine.memory, &machine.processor);
+    if let Some(measured) = memory.read_bytes_per_second.filter(|_| memory.measured_here) {
+        return Ok(Rate::share(classes::SHARE_MEASURED, measured, "as measured here"));
+    }
+    let sockets = f64::from(processor.sockets());
+    let share = share_of_channels(machine, hybrid);
+    let best = channels(machine, assumed).map(|(channels, mts, is_assumed)| {
+        let all = f64::from(channels) * f64::from(mts) * 8e6;
+        let assumed = if is_assumed { ", assumed" } else { "" };
+        Rate::share(share, all, &format!("({channels} channels x {mts} MT/s x 8 bytes{assumed})"))
+    });
+    let reported = memory
+        .read_bytes_per_second
+        .map(|rate| Rate::share(classes::SHARE_REPORTED, rate, "as reported"));
+    let name = processor.name.as_deref().unwrap_or_default();
+    let per_chiplet = processor.platform().and_then(|platform| platform.chiplet_rate);
+    let chiplets = processors::chiplet_count(name).zip(per_chiplet);
+    let chiplets = chiplets.map(|(count, rate)| {
+        let all = f64::from(count) * rate * sockets;
+        Rate::share(classes::SHARE_REPORTED, all, &format!("({count} chiplets per socket)"))
+    });
+    let first = best.or_else(|| reported.clone()).ok_or(Unknown::Bandwidth)?;
+    Ok(over_sockets(first.at_most(reported).at_most(chiplets), sockets, profile))
+}
+
+/// Memory channels, their speed, and whether one of them was assumed: as many as the platform has, or two where
+/// nobody says more than the speed, as desktops and laptops have.
+pub(super) fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<(u32, u32, bool)> {
+    let (memory, processor) = (&machine.memory, &machine.processor);
+    if let (Some(channels), Some(mts)) = (memory.channels, memory.speed_mts) {
+        return Some((channels, mts, false));
+    }
+    if let Some(platform) = processor.platform() {
+        let channels = memory.channels.unwrap_or(platform.channels * processor.sockets());
+        let mts = memory.speed_mts.unwrap_or(platform.speed_mts);
+        let name = platform.name;
+        assumed.push(format!("{channels} memory channels at {mts} MT/s, as {name} has at best"));
+        return Some((channels, mts, true));
+    }
+    // A rate that somebody measured says more than a guess.
+    let mts = memory.speed_mts.filter(|_| memory.read_bytes_per_second.is_none())?;
+    assumed.push(format!("{CHANNELS_ASSUMED} memory channels, as desktops have"));
+    Some((CHANNELS_ASSUMED, mts, true))
+}
+
+/// What decoding reaches of the bandwidth that memory channels promise.
+pub(super) fn share_of_channels(machine: &Machine, hybrid: bool) -> f64 {
+    let platform = machine.processor.platform();
+    let channels = machine.memory.channels.or(platform.map(|platform| platform.channels));
+    let channels =
+        channels.or(Some(CHANNELS_ASSUMED).filter(|_| machine.memory.speed_mts.is_some()));
+    match hybrid {
+        _ if channels.is_some_and(|channels| channels <= 2) => classes::SHARE_DESKTOP,
+        true => classes::SHARE_HYBRID,
+        false => classes::SHARE_PROCESSOR,
+    }
+}
+
+/// Several sockets do not add up: their links carry less than their memory delivers.
+pub(super) fn over_sockets(all: Rate, sockets: f64, profile: RuntimeProfile) -> Rate {
+    if sockets < 2.0 {
+        return all;
+    }
+    let one = all.bytes_per_second / sockets;
+    let (factor, how) = if profile.copies_per_socket {
+        (classes::SOCKETS_COPIED, "a copy of the weights for each")
+    } else if one / classes::SHARE_PROCESSOR <= classes::SOCKET_SLOW {
+        (classes::SOCKETS_SPREAD_SLOW, "links that keep up")
+    } else {
+        (classes::SOCKETS_SPREAD, "weights spread over all")
+    };
+    let formula =
+        format!("{factor:.1} sockets' worth ({how}) of {sockets:.0} with {}", all.formula);
+    Rate { bytes_per_second: factor * one, formula }
+}
+
+/// What unpacking allows, where it and not memory is the limit.
+pub(super) fn kernel_rate(machine: &Machine, model: &ModelFacts) -> Option<Rate> {
+    let core = Core::of(instructions(machine)?);
+    let cores = f64::from(machine.processor.cores()?);
+    let (per_core, what) = match model.decoding {
+        UnpackCost::Plain => return None,
+        UnpackCost::Codebook => (core.codebook, "codebook"),
+        UnpackCost::Trellis => (core.trellis, "trellis"),
+    };
+    let formula =
+        format!("{cores:.0} cores x {} of unpacking a {what} format", units::rate(per_core));
+    Some(Rate { bytes_per_second: cores * per_core, formula })
+}
+
+/// Time of `bytes` that are shared out over formats, each at the rate at which this machine was measured to
+/// multiply it, which memory or unpacking limits; `None` if no such rates or shares are known.
+pub(super) fn by_format(
+    machine: &Machine,
+    what: What,
+    bytes: u64,
+    formats: &[Encoded],
+    memory: &Rate,
+) -> Option<Part> {
+    let rates = &machine.processor.decode_bytes_per_second;
+    if !machine.memory.measured_here || rates.is_empty() || formats.is_empty() {
+        return None;
+    }
+    let all: u64 = formats.iter().map(|encoded| encoded.per_token).sum();
+    let (mut seconds, mut formulas) = (0.0, Vec::new());
+    for Encoded { format, per_token } in formats {
+        let bytes = bytes as f64 * *per_token as f64 / all.max(1) as f64;
+        let measured = rates.get(format).filter(|rate| **rate > 0.0);
+        let rate = match measured {
+            Some(rate) => Rate::share(classes::SHARE_KERNELS, *rate, "as measured here"),
+            None => memory.clone(),
+        };
+        seconds += bytes / rate.bytes_per_second;
+        formulas.push(format!("{} of {format} / ({})", units::gigabytes(bytes), rate.formula));
+    }
+    Some(Part { what, bytes, seconds, formula: formulas.join(" + ") })
+}
