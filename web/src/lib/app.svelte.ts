@@ -4,6 +4,7 @@ import { SvelteMap } from 'svelte/reactivity'
 import { Api, ApiError } from './api'
 import { Answer } from './answer.svelte'
 import { Store } from './db'
+import { parseExport, parseMarkdown } from './exchange'
 import { currentKey, forgetKey, useKey } from './key'
 import { type Settings, keep, load, requestFields } from './settings'
 import { text } from './text'
@@ -14,7 +15,6 @@ import {
   append,
   latestLeaf,
   newConversation,
-  parseExport,
   path,
   withFiles,
 } from './tree'
@@ -246,7 +246,9 @@ export class App {
 
   async importFile(file: File): Promise<void> {
     try {
-      const imported = parseExport(await file.text())
+      const content = await file.text()
+      const isMarkdown = /\.(?:md|markdown)$/i.test(file.name)
+      const imported = isMarkdown ? [parseMarkdown(content)] : parseExport(content)
       for (const conversation of imported) await this.save(this.#adopt(conversation))
       this.notice = text.importDone(imported.length)
     } catch (error) {

@@ -1,5 +1,5 @@
 // A conversation is a tree of messages: editing or regenerating adds a sibling, and the current
-// leaf says which branch is shown.
+// leaf says which branch is shown. Conversations as files: exchange.ts.
 
 export interface Attachment {
   name: string
@@ -116,96 +116,9 @@ export function withFiles(message: Message): string {
   return files.join('') + message.content
 }
 
-/** A conversation as Markdown; thoughts become quotations. */
-export function toMarkdown(conversation: Conversation): string {
-  const blocks = path(conversation).map((message) => {
-    const parts = [message.role === 'user' ? '## You' : '## Assistant']
-    for (const file of message.files ?? []) {
-      const fence = '`'.repeat(Math.max(3, longestRun(file.content) + 1))
-      parts.push(`${file.name}:\n\n${fence}\n${file.content}\n${fence}`)
-    }
-    if (message.reasoning) {
-      parts.push(message.reasoning.trim().split('\n').map((line) => `> ${line}`.trimEnd()).join('\n'))
-    }
-    parts.push(message.content.trim())
-    return parts.filter((part) => part !== '').join('\n\n')
-  })
-  return `# ${conversation.title}\n\n${blocks.join('\n\n')}\n`
-}
-
-function longestRun(content: string): number {
-  return Math.max(0, ...(content.match(/`+/g) ?? []).map((run) => run.length))
-}
-
 /** Whether a conversation contains a text, in its title or any message. */
 export function contains(conversation: Conversation, query: string): boolean {
   const wanted = query.toLocaleLowerCase()
   const texts = Object.values(conversation.messages).flatMap((m) => [m.content, m.reasoning ?? ''])
   return [conversation.title, ...texts].some((t) => t.toLocaleLowerCase().includes(wanted))
-}
-
-/** Reads exported conversations; throws with a reason if the file is something else. */
-export function parseExport(json: string): Conversation[] {
-  const value: unknown = JSON.parse(json)
-  const list = isRecord(value) && Array.isArray(value.conversations) ? value.conversations : null
-  if (list === null) throw new Error('it has no list named "conversations"')
-  return list.map(conversationOf)
-}
-
-/** What `parseExport` reads. */
-export function toExport(conversations: Conversation[]): string {
-  return JSON.stringify({ format: 'cachalot-conversations', version: 1, conversations }, null, 1)
-}
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-const stringOr = (value: unknown, other: string): string => (typeof value === 'string' ? value : other)
-const numberOr = (value: unknown, other: number): number =>
-  typeof value === 'number' && Number.isFinite(value) ? value : other
-
-// Files come from anywhere, so only known fields of the right type are taken, and links between
-// messages are checked: a parent must exist.
-function conversationOf(value: unknown): Conversation {
-  if (!isRecord(value) || !isRecord(value.messages)) throw new Error('a conversation has no messages')
-  const messages: Record<string, Message> = Object.create(null)
-  for (const [id, raw] of Object.entries(value.messages)) {
-    if (!isRecord(raw) || (raw.role !== 'user' && raw.role !== 'assistant')) {
-      throw new Error('a message has neither the role user nor assistant')
-    }
-    messages[id] = messageOf(id, raw, raw.role)
-  }
-  for (const message of Object.values(messages)) {
-    if (message.parent !== null && !messages[message.parent]) message.parent = null
-  }
-  const conversation = newConversation()
-  conversation.title = stringOr(value.title, '')
-  conversation.created = numberOr(value.created, conversation.created)
-  conversation.updated = numberOr(value.updated, conversation.updated)
-  conversation.messages = { ...messages }
-  if (typeof value.system === 'string') conversation.system = value.system
-  const leaf = stringOr(value.leaf, '')
-  const last = Object.values(messages).sort((a, b) => a.created - b.created).at(-1)
-  conversation.leaf = messages[leaf] ? leaf : (last?.id ?? null)
-  return conversation
-}
-
-function messageOf(id: string, raw: Record<string, unknown>, role: Message['role']): Message {
-  const message: Message = {
-    id,
-    parent: typeof raw.parent === 'string' ? raw.parent : null,
-    role,
-    content: stringOr(raw.content, ''),
-    created: numberOr(raw.created, Date.now()),
-    finish: 'stop',
-  }
-  if (typeof raw.reasoning === 'string') message.reasoning = raw.reasoning
-  const finishes: Finish[] = ['stop', 'length', 'cancelled', 'lost', 'error']
-  if (finishes.includes(raw.finish as Finish)) message.finish = raw.finish as Finish
-  if (Array.isArray(raw.files)) {
-    message.files = raw.files
-      .filter(isRecord)
-      .map((f) => ({ name: stringOr(f.name, 'file'), content: stringOr(f.content, '') }))
-  }
-  return message
 }

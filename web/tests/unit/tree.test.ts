@@ -5,14 +5,12 @@ import {
   contains,
   latestLeaf,
   newConversation,
-  parseExport,
   path,
   siblings,
   titleOf,
-  toExport,
-  toMarkdown,
   withFiles,
 } from '../../src/lib/tree'
+import { parseExport, parseMarkdown, toExport, toMarkdown } from '../../src/lib/exchange'
 
 function talk(): Conversation {
   const c = newConversation()
@@ -83,6 +81,18 @@ test('Markdown quotes thoughts and fences files safely', () => {
   const markdown = toMarkdown(c)
   expect(markdown).toContain('> Try 2,\n> 3.')
   expect(markdown).toContain('`````\n````\n`````')
+})
+
+test('Markdown comes back as it was', () => {
+  const c = talk()
+  path(c)[0]!.files = [{ name: 'x.md', content: '````\n## You' }]
+  append(c, { parent: c.leaf, role: 'user', content: 'And\n\n## You\n\\## Assistant', finish: 'stop' })
+  append(c, { parent: c.leaf, role: 'assistant', content: '> quoted, not thought', finish: 'stop' })
+  const back = parseMarkdown(toMarkdown(c))
+  const shape = (conversation: Conversation) => path(conversation).map(({ role, content, reasoning, files }) => ({ role, content, reasoning, files }))
+  expect(shape(back)).toEqual(shape(c))
+  expect(back.title).toBe(c.title)
+  expect(() => parseMarkdown('# Something else')).toThrow('heading')
 })
 
 test('titles end between words, and search looks everywhere', () => {

@@ -1,0 +1,134 @@
+// Conversations as files: JSON with every branch, and Markdown with the branch that is shown.
+// Files come from anywhere, so only known fields of the right type are taken.
+
+import { type Conversation, type Finish, type Message, append, newConversation, path } from './tree'
+
+const HEADINGS = { user: '## You', assistant: '## Assistant' } as const
+const THOUGHT = '> **Thinking**'
+
+/** The branch that is shown, as Markdown; thoughts become quotations, files become code blocks. */
+export function toMarkdown(conversation: Conversation): string {
+  const blocks = path(conversation).map((message) => {
+    const parts: string[] = [HEADINGS[message.role]]
+    for (const file of message.files ?? []) {
+      const fence = '`'.repeat(Math.max(3, longestRun(file.content) + 1))
+      parts.push(`${file.name}:\n\n${fence}\n${escaped(file.content)}\n${fence}`)
+    }
+    if (message.reasoning) {
+      const lines = message.reasoning.trim().split('\n')
+      parts.push([THOUGHT, '>', ...lines.map((line) => `> ${line}`.trimEnd())].join('\n'))
+    }
+    parts.push(escaped(message.content.trim()))
+    return parts.filter((part) => part !== '').join('\n\n')
+  })
+  return `# ${conversation.title}\n\n${blocks.join('\n\n')}\n`
+}
+
+// A line of a message or a file that looks like a heading of this format gets a backslash, as Markdown has it.
+const escaped = (content: string): string => content.replace(/^(\\*## (?:You|Assistant))$/gm, '\\$1')
+const unescaped = (content: string): string => content.replace(/^\\(\\*## (?:You|Assistant))$/gm, '$1')
+
+function longestRun(content: string): number {
+  return Math.max(0, ...(content.match(/`+/g) ?? []).map((run) => run.length))
+}
+
+/** Reads what `toMarkdown` writes; throws with a reason if the file is something else. */
+export function parseMarkdown(markdown: string): Conversation {
+  const sections = markdown.replace(/\r\n/g, '\n').split(/^## (You|Assistant)$/m)
+  if (sections.length < 3) throw new Error('it has no heading "## You" or "## Assistant"')
+  const conversation = newConversation()
+  for (let i = 1; i + 1 < sections.length; i += 2) {
+    const role = sections[i] === 'You' ? 'user' : 'assistant'
+    append(conversation, { parent: conversation.leaf, role, finish: 'stop', ...sectionOf(sections[i + 1]!) })
+  }
+  const title = /^# (.+)$/m.exec(sections[0]!)
+  if (title) conversation.title = title[1]!.trim()
+  return conversation
+}
+
+function sectionOf(section: string): Pick<Message, 'content' | 'reasoning' | 'files'> {
+  let rest = section.trim()
+  const files: NonNullable<Message['files']> = []
+  for (;;) {
+    const file = /^([^\n]+):\n\n(`{3,})\n([\s\S]*?)\n\2(?:\n\n|$)/.exec(rest)
+    if (!file) break
+    files.push({ name: file[1]!, content: unescaped(file[3]!) })
+    rest = rest.slice(file[0].length)
+  }
+  const parsed: Pick<Message, 'content' | 'reasoning' | 'files'> = { content: '' }
+  if (files.length > 0) parsed.files = files
+  if (rest.startsWith(THOUGHT)) {
+    const lines = rest.split('\n')
+    const end = lines.findIndex((line) => !line.startsWith('>'))
+    const quoted = lines.slice(2, end < 0 ? undefined : end)
+    parsed.reasoning = quoted.map((line) => line.replace(/^> ?/, '')).join('\n')
+    rest = end < 0 ? '' : lines.slice(end).join('\n').trim()
+  }
+  parsed.content = unescaped(rest)
+  return parsed
+}
+
+/** Reads what `toExport` writes; throws with a reason if the file is something else. */
+export function parseExport(json: string): Conversation[] {
+  const value: unknown = JSON.parse(json)
+  const list = isRecord(value) && Array.isArray(value.conversations) ? value.conversations : null
+  if (list === null) throw new Error('it has no list named "conversations"')
+  return list.map(conversationOf)
+}
+
+/** Conversations with all their branches, as JSON. */
+export function toExport(conversations: Conversation[]): string {
+  return JSON.stringify({ format: 'cachalot-conversations', version: 1, conversations }, null, 1)
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const stringOr = (value: unknown, other: string): string => (typeof value === 'string' ? value : other)
+const numberOr = (value: unknown, other: number): number =>
+  typeof value === 'number' && Number.isFinite(value) ? value : other
+
+// Links between messages are checked, too: a parent must exist.
+function conversationOf(value: unknown): Conversation {
+  if (!isRecord(value) || !isRecord(value.messages)) throw new Error('a conversation has no messages')
+  const messages: Record<string, Message> = Object.create(null)
+  for (const [id, raw] of Object.entries(value.messages)) {
+    if (!isRecord(raw) || (raw.role !== 'user' && raw.role !== 'assistant')) {
+      throw new Error('a message has neither the role user nor assistant')
+    }
+    messages[id] = messageOf(id, raw, raw.role)
+  }
+  for (const message of Object.values(messages)) {
+    if (message.parent !== null && !messages[message.parent]) message.parent = null
+  }
+  const conversation = newConversation()
+  conversation.title = stringOr(value.title, '')
+  conversation.created = numberOr(value.created, conversation.created)
+  conversation.updated = numberOr(value.updated, conversation.updated)
+  conversation.messages = { ...messages }
+  if (typeof value.system === 'string') conversation.system = value.system
+  const leaf = stringOr(value.leaf, '')
+  const last = Object.values(messages).sort((a, b) => a.created - b.created).at(-1)
+  conversation.leaf = messages[leaf] ? leaf : (last?.id ?? null)
+  return conversation
+}
+
+function messageOf(id: string, raw: Record<string, unknown>, role: Message['role']): Message {
+  const message: Message = {
+    id,
+    parent: typeof raw.parent === 'string' ? raw.parent : null,
+    role,
+    content: stringOr(raw.content, ''),
+    created: numberOr(raw.created, Date.now()),
+    finish: 'stop',
+  }
+  if (typeof raw.reasoning === 'string') message.reasoning = raw.reasoning
+  const finishes: Finish[] = ['stop', 'length', 'cancelled', 'lost', 'error']
+  if (finishes.includes(raw.finish as Finish)) message.finish = raw.finish as Finish
+  if (Array.isArray(raw.files)) {
+    message.files = raw.files
+      .filter(isRecord)
+      .map((f) => ({ name: stringOr(f.name, 'file'), content: stringOr(f.content, '') }))
+  }
+  return message
+}
