@@ -1,26 +1,29 @@
 //! A conversation with the model: `cachalot run` sends one prompt, the chat many.
 
 use std::io::{self, IsTerminal};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use anyhow::Context;
-use cachalot_engine::{Ending, Engine, Event, Message, Request, Session, Stats, host};
+use cachalot_engine::{
+    Engine, Event, FinishReason, Finished, Handle, Kind, Limits, Message, ModelInfo, host,
+};
 use cachalot_plan::units;
 
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
-use crate::settings::{Environment, Run};
+use crate::settings::{Answering, Environment, Run};
 use crate::terminal::{self, AnswerWriter, Progress, Style, time};
 
 /// A loaded model, the messages so far, and the settings of the next request.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    pub(crate) engine: Engine,
-    session: Session,
+    engine: Handle,
     /// User and assistant messages, without the system prompt.
     turns: Vec<Message>,
+    /// Tokens that the last turn left in the context.
+    used: usize,
     pub(crate) system: Option<String>,
-    pub(crate) request: Request,
+    pub(crate) answering: Answering,
     out: Style,
     err: Style,
     pub(crate) verbose: bool,
@@ -52,12 +55,12 @@ impl Conversation {
             Engine::load(&run.source, &run.options, &mut |done, all| progress.set(done, all));
         progress.clear();
         let engine = engine?;
-        let mut request = run.request;
-        request.sampling = engine.recommended().clone();
+        let mut answering = run.answering;
+        answering.sampling = engine.info().recommended.clone();
         for (name, value) in run.given {
-            request.sampling.set(name, value)?;
+            answering.sampling.set(name, value)?;
         }
-        let context = engine.context();
+        let context = engine.info().context;
         if context.reduced {
             let (tokens, model) = (context.tokens as u64, context.model as u64);
             eprintln!(
@@ -72,11 +75,11 @@ impl Conversation {
             );
         }
         Ok(Self {
-            session: engine.session()?,
-            engine,
+            engine: engine.start(Limits::default())?,
             turns: Vec::new(),
+            used: 0,
             system: run.system,
-            request,
+            answering,
             out: Style::of(&io::stdout(), environment.colour),
             err,
             verbose: run.verbose,
@@ -92,27 +95,33 @@ impl Conversation {
         self.turns.clear();
     }
 
-    /// Number of tokens in the KV cache.
+    /// The model.
+    pub(crate) fn info(&self) -> &ModelInfo {
+        self.engine.info()
+    }
+
+    /// Number of tokens that the last turn left in the context.
     pub(crate) fn used(&self) -> usize {
-        self.session.len()
+        self.used
     }
 
     /// Sends `text` to the model and shows its answer. A question that got no answer is dropped.
     ///
     /// # Errors
     /// If the prompt is too long, or the answer cannot be written.
-    pub(crate) fn say(&mut self, text: &str) -> anyhow::Result<Ending> {
+    pub(crate) fn say(&mut self, text: &str) -> anyhow::Result<FinishReason> {
         self.turns.push(Message::new("user", text));
         let answered = self.answer();
         match answered {
-            Ok((ending, answer, stats)) => {
-                if answer.is_empty() && ending == Ending::Cancelled {
+            Ok((finished, answer)) => {
+                if answer.is_empty() && finished.reason == FinishReason::Cancelled {
                     self.turns.pop();
                 } else {
                     self.turns.push(Message::new("assistant", &answer));
                 }
-                self.explain(ending, &stats);
-                Ok(ending)
+                self.used = finished.usage.prompt + finished.usage.generated;
+                self.explain(&finished);
+                Ok(finished.reason)
             }
             Err(error) => {
                 self.turns.pop();
@@ -121,100 +130,111 @@ impl Conversation {
         }
     }
 
-    fn answer(&mut self) -> anyhow::Result<(Ending, String, Stats)> {
+    fn answer(&mut self) -> anyhow::Result<(Finished, String)> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
+        let mut request = self.answering.request(self.engine.info(), &messages)?;
         let mut renderer = Renderer {
             writer: AnswerWriter::new(io::stdout().lock(), self.out, self.hide_thinking),
             progress: Progress::new("processing prompt"),
             thinking: Progress::new("thinking"),
             hide_thinking: self.hide_thinking,
             answer: String::new(),
-            failure: None,
         };
-        let Self { engine, session, request, .. } = self;
+        let engine = &self.engine;
         let answered = self.interrupt.during(|cancel| {
-            session.answer(engine, &messages, request, cancel, &mut |event| {
-                renderer.take(event, cancel);
-            })
+            request.cancel = Some(Arc::clone(cancel));
+            let mut generation = engine.submit(request)?;
+            loop {
+                match generation.recv() {
+                    Some(Event::Finished(finished)) => return Ok(*finished),
+                    Some(Event::Failed(error)) => return Err(error.into()),
+                    Some(event) => renderer.take(event).context("cannot write the answer")?,
+                    None => anyhow::bail!("the engine has stopped"),
+                }
+            }
         });
-        let answer = renderer.end()?;
-        let (ending, stats) = answered?;
-        Ok((ending, answer, stats))
+        let answer = renderer.end(answered.is_ok())?;
+        Ok((answered?, answer))
     }
 
     /// Prints the finish reason, unless the model ended its answer, and statistics, if wanted.
-    fn explain(&self, ending: Ending, stats: &Stats) {
+    fn explain(&self, finished: &Finished) {
         let style = self.err;
-        let used = units::grouped(stats.cache_used as u64);
-        match ending {
-            Ending::ContextFull => eprintln!(
+        let (usage, timings) = (&finished.usage, &finished.timings);
+        let held = usage.prompt + usage.generated;
+        let used = units::grouped(held as u64);
+        match finished.reason {
+            FinishReason::ContextFull => eprintln!(
                 "(context window full: {used} tokens; --ctx N sets a larger one, /clear starts over)"
             ),
-            Ending::Length => {
-                let max = units::grouped(self.request.max_tokens.unwrap_or_default() as u64);
+            FinishReason::Length => {
+                let max = units::grouped(self.answering.max_tokens.unwrap_or_default() as u64);
                 eprintln!("{}", style.dim(&format!("(--max-tokens reached: {max})")));
             }
-            Ending::Cancelled => eprintln!("{}", style.dim("(stopped)")),
-            Ending::Stop | Ending::StopString => {}
+            FinishReason::Cancelled => eprintln!("{}", style.dim("(stopped)")),
+            _ => {}
         }
         // The first token comes from prefill, so a single token has no decode speed.
-        let timed = self.forecast.as_ref().filter(|_| stats.answer_rate() > 0.0);
+        let rate = timings.decode_rate(usage);
+        let timed = self.forecast.as_ref().filter(|_| rate > 0.0);
         let compared = timed.and_then(|forecast| {
-            let depth = stats.cache_used.saturating_sub(stats.answer_tokens / 2);
-            forecast.compare(depth, stats.answer_tokens, stats.answer_rate(), &self.environment)
+            let depth = held.saturating_sub(usage.generated / 2);
+            forecast.compare(depth, usage.generated, rate, &self.environment)
         });
         if self.verbose {
-            eprintln!("{}", style.dim(&self.statistics(stats)));
+            eprintln!("{}", style.dim(&self.statistics(finished)));
             if let Some(compared) = compared {
                 eprintln!("{}", style.dim(&format!("planner:  {compared}")));
             }
         }
-        let slow = self.engine.streaming().zip(stats.answer_streamed);
-        if let Some(line) = slow.and_then(|(of, stats)| terminal::slow_drive(of, &stats)) {
+        let slow = self.info().streaming.as_ref().zip(finished.experts);
+        if let Some(line) = slow.and_then(|(of, reads)| terminal::slow_drive(of, &reads.decode)) {
             eprintln!("{line}");
         }
     }
 
-    fn statistics(&self, stats: &Stats) -> String {
-        let load = time(self.engine.load_time());
+    fn statistics(&self, finished: &Finished) -> String {
+        let Finished { usage, timings, seed, .. } = finished;
+        let context = self.info().context;
+        let load = time(self.info().load_time);
         let peak = host::memory_peak().map_or("unknown".to_owned(), units::bytes);
         let count = |tokens: usize| units::grouped(tokens as u64);
         format!(
             "\n\
              load:     {load}\n\
              prompt:   {} computed, {} cached; {}, {:.1} tokens/s\n\
-             answer:   {}; {}, {:.1} tokens/s, seed {}\n\
+             answer:   {}; {}, {:.1} tokens/s, seed {seed}\n\
              KV cache: {} of {} tokens, {} when full\n\
              memory:   {peak} at peak",
-            tokens(stats.prompt_computed),
-            count(stats.prompt_cached),
-            time(stats.prompt_time),
-            stats.prompt_rate(),
-            tokens(stats.answer_tokens),
-            time(stats.answer_time),
-            stats.answer_rate(),
-            stats.seed,
-            count(stats.cache_used),
-            count(stats.cache_capacity),
-            units::bytes(stats.cache_bytes),
-        ) + &self.streaming(stats)
+            tokens(usage.computed()),
+            count(usage.cached),
+            time(timings.prefill),
+            timings.prefill_rate(usage),
+            tokens(usage.generated),
+            time(timings.decode),
+            timings.decode_rate(usage),
+            count((usage.prompt + usage.generated).min(context.tokens)),
+            count(context.tokens),
+            units::bytes(context.bytes),
+        ) + &self.streaming(finished)
     }
 
     /// Statistics of streamed experts, if experts are streamed.
-    fn streaming(&self, stats: &Stats) -> String {
-        let Some(streaming) = self.engine.streaming() else { return String::new() };
+    fn streaming(&self, finished: &Finished) -> String {
+        let Finished { usage, timings, experts, .. } = finished;
+        let (Some(streaming), Some(reads)) = (&self.info().streaming, experts) else {
+            return String::new();
+        };
         let mut text = format!("\nexperts:  {}", terminal::streaming(streaming));
-        let parts = [
-            ("prompt", stats.prompt_streamed, stats.prompt_computed, stats.prompt_time),
-            ("answer", stats.answer_streamed, stats.answer_tokens, stats.answer_time),
-        ];
-        for (name, streamed, tokens, time) in parts {
-            if let Some(streamed) = streamed.filter(|_| tokens > 0) {
-                let part = terminal::streamed(streaming, &streamed, tokens, time);
+        let mut add = |name, reads, tokens: usize, time| {
+            if tokens > 0 {
+                let part = terminal::streamed(streaming, reads, tokens, time);
                 text += &format!("\n          {name}: {part}");
             }
-        }
+        };
+        add("prompt", &reads.prefill, usage.computed(), timings.prefill);
+        add("answer", &reads.decode, usage.generated, timings.decode);
         text
     }
 }
@@ -232,47 +252,41 @@ struct Renderer<W: io::Write> {
     thinking: Progress,
     hide_thinking: bool,
     answer: String,
-    failure: Option<io::Error>,
 }
 
 impl<W: io::Write> Renderer<W> {
-    /// Shows an event; sets `cancel` if the output is closed.
-    fn take(&mut self, event: Event<'_>, cancel: &AtomicBool) {
-        let written = match event {
-            Event::Progress { done, total } => {
-                self.progress.set(done as u64, total as u64);
-                Ok(())
-            }
-            Event::Reasoning(_) if self.hide_thinking => {
+    /// Shows an event.
+    fn take(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            Event::Prefill { done, total, .. } => self.progress.set(done as u64, total as u64),
+            Event::Token(token) if token.kind == Kind::Reasoning && self.hide_thinking => {
                 self.progress.clear();
                 self.thinking.pulse();
-                Ok(())
             }
-            Event::Reasoning(text) => {
+            Event::Token(token) if token.kind == Kind::Reasoning => {
                 self.progress.clear();
-                self.writer.reasoning(text)
+                self.writer.reasoning(&token.text)?;
             }
-            Event::Answer(text) => {
+            Event::Token(token) => {
                 self.progress.clear();
                 self.thinking.clear();
-                self.answer.push_str(text);
-                self.writer.answer(text)
+                self.answer.push_str(&token.text);
+                self.writer.answer(&token.text)?;
             }
-        };
-        if let Err(error) = written {
-            self.failure.get_or_insert(error);
-            cancel.store(true, Ordering::SeqCst);
+            _ => {}
         }
+        Ok(())
     }
 
-    fn end(mut self) -> anyhow::Result<String> {
+    /// Ends the output, and returns the answer. After an error (`!is_written`) a second one of the
+    /// output does not matter.
+    fn end(mut self, is_written: bool) -> anyhow::Result<String> {
         self.progress.clear();
         self.thinking.clear();
-        match self.failure {
-            Some(error) => Err(error),
-            None => self.writer.finish(),
+        let ended = self.writer.finish();
+        if is_written {
+            ended.context("cannot write the answer")?;
         }
-        .context("cannot write the answer")?;
         Ok(self.answer)
     }
 }

@@ -32,7 +32,7 @@ impl Interrupt {
     }
 
     /// Runs `work`, which must return soon after Ctrl-C sets the flag.
-    pub(crate) fn during<T>(&self, work: impl FnOnce(&AtomicBool) -> T) -> T {
+    pub(crate) fn during<T>(&self, work: impl FnOnce(&Arc<AtomicBool>) -> T) -> T {
         self.cancel.store(false, Ordering::SeqCst);
         self.idle.store(false, Ordering::SeqCst);
         let result = work(&self.cancel);

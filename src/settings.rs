@@ -14,7 +14,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cachalot_engine::{
-    ExpertGroups, Groups, KvType, Options, Request, Sampling, Source, Stream, Think, Tier, TierName,
+    Error, ExpertGroups, Groups, KvType, Message, ModelInfo, Options, Request, Sampling, Source,
+    Stream, Think, Tier, TierName,
 };
 
 use crate::args::{GroupsArg, ModelArgs, NumaArg, RunArgs, SamplingArgs, StreamArg, ThinkArg};
@@ -108,9 +109,36 @@ pub(crate) struct Run {
     pub(crate) system: Option<String>,
     /// Sampling parameters that were given; they override the file's recommendations.
     pub(crate) given: Vec<(&'static str, f64)>,
-    pub(crate) request: Request,
+    pub(crate) answering: Answering,
     pub(crate) hide_thinking: bool,
     pub(crate) verbose: bool,
+}
+
+/// How to answer prompts.
+#[derive(Clone, Debug)]
+pub(crate) struct Answering {
+    pub(crate) sampling: Sampling,
+    pub(crate) seed: Option<u64>,
+    pub(crate) stop: Vec<String>,
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) think: Think,
+}
+
+impl Answering {
+    /// The request that answers `messages`. A terminal or pipe that reads slowly is waited for.
+    ///
+    /// # Errors
+    /// If the model's template rejects the messages.
+    pub(crate) fn request(&self, info: &ModelInfo, messages: &[Message]) -> Result<Request, Error> {
+        Ok(Request {
+            sampling: self.sampling.clone(),
+            seed: self.seed,
+            stop: self.stop.clone(),
+            max_tokens: self.max_tokens,
+            reader_timeout: None,
+            ..info.chat(messages, self.think)?
+        })
+    }
 }
 
 impl Run {
@@ -130,7 +158,7 @@ impl Run {
             prompt,
             system: args.system,
             given: checked(&args.sampling)?,
-            request: Request {
+            answering: Answering {
                 sampling: Sampling::default(),
                 seed: args.sampling.seed,
                 stop: args.sampling.stop,
@@ -173,7 +201,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         },
         huge_pages: args.huge_pages,
         interleave: args.numa == NumaArg::Interleave,
-        guesses: args.guess_experts,
+        prefetch: args.guess_experts,
         prefer_cached: args.prefer_cached,
         trace: args.trace.clone(),
         expert_stats: None,
@@ -293,7 +321,7 @@ mod tests {
     fn sampling_is_checked_before_a_model_is_loaded() {
         let run = plain(&["--temp", "0", "--top-k", "40", "--stop", "a", "--stop", "b"]);
         assert_eq!(run.given, [("temperature", 0.0), ("top_k", 40.0)]);
-        assert_eq!(run.request.stop, ["a", "b"]);
+        assert_eq!(run.answering.stop, ["a", "b"]);
         for bad in ["--top-p=1.5", "--temperature=-1", "--top-k=1.5", "--ctx=0"] {
             let error = settings(&[bad], &environment(&[]).unwrap()).unwrap_err().to_string();
             let flag = bad.split('=').next().unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use cachalot_engine::Ending;
+use cachalot_engine::FinishReason;
 
 use super::chat;
 use crate::args::RunArgs;
@@ -25,8 +25,8 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
         }
         return chat::run(run, environment, interrupt);
     };
-    let ending = Conversation::begin(run, environment, interrupt)?.say(&prompt)?;
-    if ending == Ending::Cancelled { Err(Exit::Interrupted.into()) } else { Ok(()) }
+    let reason = Conversation::begin(run, environment, interrupt)?.say(&prompt)?;
+    if reason == FinishReason::Cancelled { Err(Exit::Interrupted.into()) } else { Ok(()) }
 }
 
 /// Piped text first, as in Ollama, then the prompt; `None` if both are blank.

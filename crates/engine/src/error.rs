@@ -1,4 +1,4 @@
-//! What can keep a request from being answered, said so that a person can act on it.
+//! What can keep a request from being answered, said so that the reader can act on it.
 
 use std::path::PathBuf;
 
@@ -37,11 +37,20 @@ pub enum Error {
     )]
     PromptTooLong { prompt: usize, context: usize },
     #[error(
-        "the model computed no number for any token: the file is damaged, or its type of cache does \
-         not suit it"
+        "the model's logits are not finite: the file is damaged, or its KV-cache data type does not \
+         suit it"
     )]
     NotFinite,
 
+    #[error("the prompt has no tokens")]
+    PromptEmpty,
+    #[error("token {token} is not in the vocabulary of {vocabulary} tokens")]
+    Token { token: u32, vocabulary: usize },
+    #[error("the engine has stopped: an internal error, see its log")]
+    EngineGone,
+
+    #[error("no thread can be started for the engine: {source}")]
+    Thread { source: std::io::Error },
     #[error("no thread can be started to read the model: {source}")]
     Reader { source: std::io::Error },
     #[error("{}: the trace cannot be written: {source}", path.display())]
@@ -50,7 +59,7 @@ pub enum Error {
     #[error("{name} is {value}, but must be {kind} from {min} to {max}")]
     ParameterRange { name: &'static str, value: f64, kind: &'static str, min: f64, max: f64 },
     #[error(
-        "there is no parameter `{name}`: use temperature, top_p, top_k, min_p, repeat_penalty, \
+        "unknown parameter `{name}`: use temperature, top_p, top_k, min_p, repeat_penalty, \
          presence_penalty, frequency_penalty or repeat_last_n"
     )]
     ParameterName { name: String },

@@ -1,32 +1,49 @@
 //! Requests -> token streams.
 //!
-//! [`Engine::load`] puts a model together; a [`Session`] of it answers conversations:
+//! [`Engine::load`] puts a model together, and [`Engine::start`] gives a [`Handle`] that answers requests:
 //!
 //! ```text
-//! messages --template--> prompt --vocabulary--> tokens --model--> logits --Sampler--> token
-//!   --> bytes --> whole characters --> thoughts | answer --> Event
+//! messages --template--> prompt --vocabulary--> Request --Handle::submit--> Generation --> Event
+//!   in the engine's thread: tokens --model--> logits --Sampler--> token --> bytes --> whole characters
+//!   --> thought | answer --> Event
 //! ```
 //!
 //! What this crate does not know: terminals, HTTP, and hardware other than this machine's cores.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod assemble;
+mod chat;
 mod error;
-mod metrics;
+mod event;
+mod handle;
+mod info;
+mod options;
+mod output;
 mod place;
 mod random;
+mod request;
 mod sampler;
 mod sampling;
-mod session;
+mod status;
 mod stream;
+mod worker;
 
-pub use assemble::{Context, Engine, Options, Source, open_vocab, processor};
+pub use assemble::{Engine, open_vocab, processor};
 pub use error::Error;
-pub use metrics::Stats;
+pub use event::{
+    Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
+};
+pub use handle::{Generation, Handle, Limits};
+pub use info::{Context, ModelInfo};
+pub use options::{Options, Source};
 pub use place::{Placed, constraints, described, memory_budget, place};
+pub use request::{
+    Constraint, READER_TIMEOUT, Request, RequestId, SubmitError, ThoughtState, UNREAD_MAX,
+};
 pub use sampler::Sampler;
 pub use sampling::{PARAMETERS, Parameter, Sampling};
-pub use session::{Ending, Event, Request, Session};
+pub use status::{KvStatus, SequencePhase, SequenceStatus, Status, Totals};
 pub use stream::Streaming;
 
 pub use cachalot_gguf::KvType;

@@ -12,7 +12,7 @@ use cachalot_plan::fit::fit;
 use cachalot_plan::{Constraints, Demand, MemoryBudget, Mode, Placement, Stream};
 use cachalot_store::{CacheOptions, Placement as Storage, Reader, Weights};
 
-use crate::assemble::{Options, Source};
+use crate::options::{Options, Source};
 use crate::stream::Streaming;
 use crate::{Error, host};
 
@@ -139,7 +139,7 @@ fn placed(
         Weights::open_streamed(&path, &mut reader, &|name| config.tensor_use(name), &mut go_on)?;
     let experts = config.experts.as_ref().ok_or(cachalot_model::Error::NoExperts)?;
     let cache = CacheOptions {
-        prefetch: options.guesses,
+        prefetch: options.prefetch,
         ..CacheOptions::new(cache, config.dense_layers, experts.count, experts.used)
     };
     let mut streamed = Streamed::bind(&weights, &config.expert_shape(), reader, &cache)?;

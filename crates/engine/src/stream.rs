@@ -1,4 +1,4 @@
-//! Experts that are streamed from drives, as a request and its reader see them.
+//! Experts that are streamed from drives, as requests and reports see them.
 
 use cachalot_store::{CacheStats, Monitor, ReadRate};
 
@@ -6,7 +6,7 @@ use cachalot_store::{CacheStats, Monitor, ReadRate};
 #[derive(Clone, Debug)]
 pub struct Streaming {
     pub(crate) monitor: Monitor,
-    /// How fast the drive is, as found out while the rest of the model was read.
+    /// How fast the drive is, measured while the rest of the model was read.
     pub rate: ReadRate,
     /// Whether the cache's memory is safe from being swapped out.
     pub is_locked: bool,
@@ -25,9 +25,8 @@ impl Streaming {
         self.monitor.capacity()
     }
 
-    /// Whether the drive has delivered less than half of its rate, over so much that this is no accident,
-    /// and was waited for: reads that nobody waits for share processors with what is computed, and may
-    /// take their time.
+    /// Whether the drive has delivered less than half of its rate, over enough bytes to be no accident,
+    /// while it was waited for: other reads share processors with the computation and may take longer.
     pub fn is_slow(&self, stats: &CacheStats) -> bool {
         const MUCH: u64 = 4 << 30;
         stats.bytes > MUCH
@@ -35,9 +34,9 @@ impl Streaming {
             && stats.waited > stats.busy / 2
     }
 
-    /// Gives a part of the cache back if less than half of the `headroom` is `available`: at the
-    /// brink, the system would take pages of this very process.
-    pub(crate) fn relieve(&self, available: u64, headroom: u64) {
+    /// Releases a part of the cache if less than half of the `headroom` is `available`: with no memory
+    /// left, the system would take pages of this process.
+    pub(crate) fn respond_to_pressure(&self, available: u64, headroom: u64) {
         if available < headroom / 2 {
             self.monitor.release(headroom - available);
         }
@@ -71,11 +70,11 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_at_the_brink_only() {
+    fn memory_is_released_only_under_pressure() {
         let streaming = streaming(2e9);
-        streaming.relieve(600, 1000);
+        streaming.respond_to_pressure(600, 1000);
         assert_eq!(streaming.monitor.reclaim_target(), 0, "there is enough");
-        streaming.relieve(300, 1000);
+        streaming.respond_to_pressure(300, 1000);
         assert_eq!(streaming.monitor.reclaim_target(), 700, "up to the headroom");
     }
 }

@@ -68,11 +68,11 @@ fn a_copy_in_huge_pages_computes_the_same() {
 }
 
 #[test]
-fn guesses_and_any_budget_give_the_same_logits() {
+fn prefetching_and_any_budget_give_the_same_logits() {
     let (_, expected) = placed(CALF.into(), &Options { memory: None, ..options() });
-    for guesses in [false, true] {
-        let options = Options { guesses, stream: Stream::Always, ..options() };
+    for prefetch in [false, true] {
+        let options = Options { prefetch, stream: Stream::Always, ..options() };
         let (streamed, logits) = placed(CALF.into(), &options);
-        assert!(streamed && logits == expected, "guesses: {guesses}");
+        assert!(streamed && logits == expected, "prefetch: {prefetch}");
     }
 }

@@ -113,6 +113,11 @@ impl ReasoningParser {
         matches!(self.state, State::Reasoning { .. })
     }
 
+    /// Bytes of text that are held back.
+    pub fn held_len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Takes the next text; returns what it makes certain: at most one event of each kind.
     pub fn push(&mut self, text: &str) -> Vec<Event> {
         self.held.push_str(text);

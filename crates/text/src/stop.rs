@@ -45,6 +45,11 @@ impl StopStrings {
         Filtered { text, stop: None }
     }
 
+    /// Bytes of text that are held back.
+    pub fn held_len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Ends the stream: returns text that was held back and did not become a stop string.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)

@@ -29,6 +29,11 @@ impl Utf8Stream {
         text
     }
 
+    /// Bytes that are held back: the beginning of a character.
+    pub fn held_len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Ends the stream: an incomplete character becomes U+FFFD.
     pub fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.pending).into_owned();

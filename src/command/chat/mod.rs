@@ -3,7 +3,7 @@
 mod editor;
 mod line;
 
-use cachalot_engine::{PARAMETERS, Think};
+use cachalot_engine::{PARAMETERS, SubmitError, Think};
 use cachalot_plan::{Demand, identity, units};
 
 use self::editor::{Editor, Typed};
@@ -17,7 +17,7 @@ use crate::terminal;
 /// Chats until the user leaves.
 pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> anyhow::Result<()> {
     let is_calf = run.source == embedded::SOURCE;
-    let think = run.request.think;
+    let think = run.answering.think;
     let conversation = Conversation::begin(run, environment, interrupt)?;
     let editor = Editor::new(environment.history.clone())?;
     let mut chat = Chat { conversation, editor, think };
@@ -75,7 +75,7 @@ impl Chat {
         match self.conversation.say(text) {
             Ok(_) => println!(),
             // A failed question does not end the chat; a closed terminal does.
-            Err(error) if error.downcast_ref::<cachalot_engine::Error>().is_some() => {
+            Err(error) if error.is::<cachalot_engine::Error>() || error.is::<SubmitError>() => {
                 println!("{error}");
             }
             Err(error) => return Err(error),
@@ -85,7 +85,7 @@ impl Chat {
 
     /// One sentence about the model.
     fn verdict(&self) -> String {
-        let weights = self.conversation.engine.weights();
+        let weights = &self.conversation.info().weights;
         let demand = Demand::of(weights.metadata(), weights.tensors().iter().map(|t| &t.info));
         let file = weights.files().first().and_then(|path| path.file_name()?.to_str());
         let identity = identity::identify(weights.metadata(), &demand, file.unwrap_or_default());
@@ -93,14 +93,15 @@ impl Chat {
     }
 
     fn show(&self, what: Show) {
-        let Conversation { engine, system, request, .. } = &self.conversation;
+        let Conversation { system, answering, .. } = &self.conversation;
+        let info = self.conversation.info();
         match what {
             Show::Info => {
-                let context = engine.context();
-                let (bytes, size) = (units::bytes(context.bytes), engine.weights().size());
+                let context = info.context;
+                let (bytes, size) = (units::bytes(context.bytes), info.weights.size());
                 println!("{}", self.verdict());
                 println!("  weights   {}", units::bytes(size));
-                for path in engine.weights().files() {
+                for path in info.weights.files() {
                     println!("            {}", path.display());
                 }
                 println!(
@@ -109,7 +110,7 @@ impl Chat {
                     units::grouped(context.model as u64),
                     units::grouped(self.conversation.used() as u64),
                 );
-                if let Some(streaming) = engine.streaming() {
+                if let Some(streaming) = &info.streaming {
                     let stats = streaming.stats();
                     println!("  experts   {}", terminal::streaming(streaming));
                     println!(
@@ -125,13 +126,13 @@ impl Chat {
                     println!("  {name:<17}  {value:<7}  {help}");
                 };
                 for parameter in &PARAMETERS {
-                    row(parameter.name, &parameter.get(&request.sampling), parameter.help);
+                    row(parameter.name, &parameter.get(&answering.sampling), parameter.help);
                 }
-                let seed = request.seed.map_or(RANDOM.to_owned(), |seed| seed.to_string());
+                let seed = answering.seed.map_or(RANDOM.to_owned(), |seed| seed.to_string());
                 row("seed", &seed, "the same seed gives the same answer");
-                let max = request.max_tokens.map_or(NONE.to_owned(), |max| max.to_string());
+                let max = answering.max_tokens.map_or(NONE.to_owned(), |max| max.to_string());
                 row("max_tokens", &max, "maximum length of an answer, in tokens");
-                let stop: Vec<String> = request.stop.iter().map(|s| format!("{s:?}")).collect();
+                let stop: Vec<String> = answering.stop.iter().map(|s| format!("{s:?}")).collect();
                 let stop = if stop.is_empty() { NONE.to_owned() } else { stop.join(", ") };
                 row("stop", &stop, "texts that stop an answer");
             }
@@ -139,7 +140,7 @@ impl Chat {
                 Some(text) => println!("{text}"),
                 None => println!("No system prompt (the original R1 expects none)."),
             },
-            Show::Template => match engine.vocab().chat_template() {
+            Show::Template => match info.vocab.chat_template() {
                 Some(template) => println!("{}", terminal::without_controls(template)),
                 None => println!("The file has no chat template; DeepSeek-R1's is used."),
             },
@@ -147,7 +148,7 @@ impl Chat {
     }
 
     fn set(&mut self, what: Set) {
-        let Conversation { system, request, verbose, .. } = &mut self.conversation;
+        let Conversation { system, answering, verbose, .. } = &mut self.conversation;
         match what {
             Set::Parameter { name, value } => match self.set_parameter(&name, &value) {
                 Ok(()) => println!("{name} is now {value}."),
@@ -162,11 +163,11 @@ impl Chat {
                 );
             }
             Set::Think(true) => {
-                request.think = if self.think == Think::Off { Think::Auto } else { self.think };
+                answering.think = if self.think == Think::Off { Think::Auto } else { self.think };
                 println!("Thinking enabled.");
             }
             Set::Think(false) => {
-                request.think = Think::Off;
+                answering.think = Think::Off;
                 println!("Thinking disabled.");
             }
             Set::Verbose(on) => {
@@ -181,25 +182,25 @@ impl Chat {
     }
 
     fn set_parameter(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let request = &mut self.conversation.request;
+        let answering = &mut self.conversation.answering;
         let whole = |nothing| match value {
             _ if value == nothing => Ok(None),
             _ => value.parse().map(Some).map_err(|_| format!("{name} must be a whole number")),
         };
         match name {
-            "seed" => request.seed = whole(RANDOM)?,
+            "seed" => answering.seed = whole(RANDOM)?,
             "max_tokens" | "num_predict" => {
-                request.max_tokens =
+                answering.max_tokens =
                     whole(NONE)?.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
             }
-            "stop" if value == NONE => request.stop.clear(),
-            "stop" => request.stop.push(value.trim_matches('"').to_owned()),
+            "stop" if value == NONE => answering.stop.clear(),
+            "stop" => answering.stop.push(value.trim_matches('"').to_owned()),
             "num_ctx" | "ctx" => {
                 return Err("the context window is set when the program starts: --ctx N".to_owned());
             }
             _ => {
                 let number = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
-                request.sampling.set(name, number).map_err(|error| error.to_string())?;
+                answering.sampling.set(name, number).map_err(|error| error.to_string())?;
             }
         }
         Ok(())

@@ -1,0 +1,31 @@
+//! Messages -> the prompt of a request.
+
+use cachalot_text::{Message, RenderOptions, Think, strip_reasoning};
+
+use crate::request::{Request, ThoughtState};
+use crate::{Error, ModelInfo};
+
+impl ModelInfo {
+    /// A request that answers the conversation `messages`, with the model's recommended sampling.
+    /// Thoughts of earlier turns do not return to the prompt: R1's template drops them, and for
+    /// templates that would not, they are dropped here.
+    ///
+    /// # Errors
+    /// If the template refuses the conversation.
+    pub fn chat(&self, messages: &[Message], think: Think) -> Result<Request, Error> {
+        let mut messages = messages.to_vec();
+        for message in messages.iter_mut().filter(|message| message.role == "assistant") {
+            message.reasoning = None;
+            message.content =
+                message.content.as_deref().map(|text| strip_reasoning(text).to_owned());
+        }
+        let options = RenderOptions { think, add_generation_prompt: true };
+        let prompt = self.template.render(&messages, None, options)?;
+        Ok(Request {
+            prompt: self.vocab.encode_prompt(&prompt)?,
+            thought: ThoughtState::after(&prompt),
+            sampling: self.recommended.clone(),
+            ..Request::default()
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! Where a model comes from, and how to load and compute it.
+
+use std::path::PathBuf;
+
+use cachalot_gguf::KvType;
+use cachalot_kernels::Tier;
+use cachalot_model::ExpertGroups;
+use cachalot_plan::Stream;
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A GGUF file, or any part of a split one.
+    File(PathBuf),
+    /// A GGUF that is part of the program.
+    Embedded(&'static [u8]),
+}
+
+/// How to load and compute a model.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that compute; `None` is one for each physical core.
+    pub threads: Option<usize>,
+    /// The best instructions to use.
+    pub tier: Tier,
+    /// KV-cache data type; `None` is f16, or q8_0 if nothing fits otherwise.
+    pub kv_type: Option<KvType>,
+    /// Context window, in tokens; `None` leaves it to the model and the memory.
+    pub context: Option<usize>,
+    /// Active experts per token; `None` is what the file says.
+    pub experts: Option<usize>,
+    /// Groups that experts are chosen from.
+    pub groups: ExpertGroups,
+    /// Bytes of memory to use; `None` is what is free, less some headroom.
+    pub memory: Option<u64>,
+    /// Whether to stream experts from drives.
+    pub stream: Stream,
+    /// Whether to copy a model that fits into memory of its own, in huge pages.
+    pub huge_pages: bool,
+    /// Whether memory is interleaved over all NUMA nodes, if there are several: that of the thread that
+    /// loads a model, of those it starts, and of files that they bring into the page cache.
+    pub interleave: bool,
+    /// Whether to read experts that the next layer will probably need, while the drive is idle. It
+    /// changes no result.
+    pub prefetch: bool,
+    /// Whether routing prefers experts that are in memory, which changes results.
+    pub prefer_cached: bool,
+    /// Where to record which experts are chosen.
+    pub trace: Option<PathBuf>,
+    /// The folder for statistics of expert use, from which the next start fills its cache.
+    pub expert_stats: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            tier: Tier::detect(),
+            kv_type: None,
+            context: None,
+            experts: None,
+            groups: ExpertGroups::Auto,
+            memory: None,
+            stream: Stream::Auto,
+            huge_pages: false,
+            interleave: true,
+            prefetch: false,
+            prefer_cached: false,
+            trace: None,
+            expert_stats: None,
+        }
+    }
+}
