@@ -162,7 +162,8 @@ impl Conversation {
     fn explain(&self, finished: &Finished) {
         let style = self.err;
         let (usage, timings) = (&finished.usage, &finished.timings);
-        let held = usage.prompt + usage.generated;
+        // The last token of a full context is shown, but takes no room in it.
+        let held = (usage.prompt + usage.generated).min(self.info().context.tokens);
         let used = units::grouped(held as u64);
         match finished.reason {
             FinishReason::ContextFull => eprintln!(
