@@ -2,12 +2,12 @@
 //! `cargo run --release -p cachalot-kernels --example rates [FORMAT] [COLUMNS...]`.
 //!
 //! Prints, per format, tier and number of columns, the bytes of weights read per second and the
-//! multiplications per second ([`Matrix::coarse`]), best of several rounds: over matrices too large for the caches, and
+//! multiplications per second (with activations of 8 bits), best of several rounds: over matrices too large for the caches, and
 //! over one of 512 KiB a thread that stays there. Where the two are far apart, memory is the limit.
 
 use std::time::Instant;
 
-use cachalot_kernels::{Columns, Cpu, Format, Inputs, Matrix, Product, Tier};
+use cachalot_kernels::{ActBits, Activations, Cpu, Format, Matrix, Product, Tier, Tokens};
 
 const COLS: usize = 7168;
 
@@ -51,19 +51,21 @@ fn rate(format: Format, cpu: &Cpu, n: usize, target: usize) -> f64 {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *b = (x >> 24) as u8;
     }
-    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes).map(|m| m.coarse(512)) else {
+    let Ok(matrix) =
+        Matrix::new(format, rows, COLS, &bytes).map(|m| m.with_activations(ActBits::Eight))
+    else {
         return 0.0;
     };
-    let mut inputs = Inputs::new();
+    let mut inputs = Activations::new();
     inputs.reset(n, COLS).iter_mut().enumerate().for_each(|(i, v)| *v = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; rows * n];
-    let columns = Columns::Range { start: 0, len: n };
+    let columns = Tokens::Range { start: 0, len: n };
     let products = (rows * COLS * n) as f64;
     let rounds = (4e9 / products).clamp(4.0, 200.0) as usize;
     let mut best = f64::INFINITY;
     for _ in 0..rounds {
         let t = Instant::now();
-        cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
+        cpu.multiply(&mut inputs, &[Product { matrix, tokens: columns }], &mut out);
         best = best.min(t.elapsed().as_secs_f64());
     }
     products / best / 1e9

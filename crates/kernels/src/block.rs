@@ -1,33 +1,41 @@
-//! Some rows of one matrix times some inputs: the unit of work of a task, and the choice of path.
+//! Some rows of one matrix times some activations: the unit of work of a task, and the choice of
+//! the kernel.
 
 #[cfg(target_arch = "x86_64")]
-mod many;
+mod gemm;
 
+use crate::activations::Activations;
 use crate::cpu::Tier;
-use crate::inputs::{BLOCK, Inputs};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::avx2;
-use crate::isa::{Blocks, Column, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows};
-use crate::matrix::Matrix;
+use crate::isa::{
+    BLOCK, Blocks, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows, SplitI16Row,
+};
+use crate::matrix::{ActBits, Matrix};
 use crate::ops;
 use crate::pool::Scratch;
 use crate::product::Cpu;
+use std::ops::Range;
 
-/// Columns up to which a matrix is read in place, without unpacking it first; of a coarse one on AVX-512, one less
-/// (Zen 5: 4 columns of Q4_K go 1.7 times as fast in bytes).
-const FEW: usize = 4;
-/// Columns of coarse matrices up to which bytes are faster than bf16 tiles.
+/// Tokens up to which gemv reads a matrix in place, without unpacking it first; with activations of
+/// 8 bits on AVX-512, one less.
+const GEMV_MAX: usize = 4;
+/// Tokens up to which 8-bit integers are faster than bf16 tiles.
 #[cfg(target_arch = "x86_64")]
-const COARSE_TILES: usize = 256;
-/// Rows of a task with few columns.
-const FEW_ROWS: usize = 64;
-/// Most rows of a task with many columns.
-const MANY_ROWS: usize = 256;
+const I8_MAX: usize = 256;
+/// Most rows of a gemv task.
+const GEMV_ROWS: usize = 64;
+/// Fewest and most rows of a gemm task, and fewest tokens unless there are fewer.
+const GEMM_ROWS_MIN: usize = 32;
+const GEMM_ROWS: usize = 256;
+const GEMM_TOKENS_MIN: usize = 4;
+/// Tasks that a thread has where there are enough rows.
+const TASKS_PER_THREAD: usize = 4;
 
-/// Which of the inputs take part.
+/// Which rows of the activations take part.
 #[derive(Clone, Copy, Debug)]
-pub enum Columns<'a> {
-    /// `len` inputs from `start` on.
+pub enum Tokens<'a> {
+    /// `len` rows from `start` on.
     Range {
         /// The first.
         start: usize,
@@ -38,8 +46,8 @@ pub enum Columns<'a> {
     List(&'a [u32]),
 }
 
-impl Columns<'_> {
-    /// The single input `index`.
+impl Tokens<'_> {
+    /// The single row `index`.
     pub fn one(index: usize) -> Self {
         Self::Range { start: index, len: 1 }
     }
@@ -57,6 +65,17 @@ impl Columns<'_> {
         self.len() == 0
     }
 
+    /// Some of them.
+    fn slice(self, range: Range<usize>) -> Self {
+        match self {
+            Self::Range { start, len } => {
+                assert!(range.end <= len, "tokens {range:?} of {len}");
+                Self::Range { start: start + range.start, len: range.len() }
+            }
+            Self::List(list) => Self::List(&list[range]),
+        }
+    }
+
     fn get(&self, i: usize) -> usize {
         match self {
             Self::Range { start, .. } => start + i,
@@ -65,222 +84,267 @@ impl Columns<'_> {
     }
 }
 
-/// Some rows of a matrix.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowRange {
-    pub(crate) start: usize,
-    pub(crate) len: usize,
+/// What a task computes of a list entry: some rows of the matrix times some of the entry's tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) rows: Range<usize>,
+    pub(crate) tokens: Range<usize>,
 }
 
-/// How a matrix meets its inputs.
+/// How many rows and tokens a task has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Division {
+    pub(crate) rows: usize,
+    pub(crate) tokens: usize,
+}
+
+impl Division {
+    /// So that each of `threads` threads has several tasks of a list whose matrices have `rows` rows
+    /// in all, and none waits long for the last. Tokens are divided only where rows are too few,
+    /// because each task unpacks its rows. Outputs do not depend on it.
+    pub(crate) fn of(threads: usize, rows: usize, tokens: usize) -> Self {
+        let share = rows.div_ceil(threads * TASKS_PER_THREAD).max(1);
+        if tokens <= GEMV_MAX {
+            return Self { rows: share.min(GEMV_ROWS), tokens: tokens.max(1) };
+        }
+        let of_rows = share.next_multiple_of(GEMM_ROWS_MIN).min(GEMM_ROWS);
+        let row_tasks = rows.div_ceil(of_rows).max(1);
+        let groups = (threads * 2).div_ceil(row_tasks);
+        let of_tokens = tokens.div_ceil(groups).max(GEMM_TOKENS_MIN);
+        Self { rows: of_rows, tokens: of_tokens }
+    }
+
+    /// Tasks of an entry with `rows` rows and `tokens` tokens.
+    pub(crate) fn tasks(self, rows: usize, tokens: usize) -> usize {
+        rows.div_ceil(self.rows) * tokens.div_ceil(self.tokens)
+    }
+
+    /// Task `i` of an entry with `rows` rows and `tokens` tokens: neighbouring tasks have
+    /// neighbouring rows.
+    pub(crate) fn part(self, i: usize, rows: usize, tokens: usize) -> Part {
+        let groups = tokens.div_ceil(self.tokens);
+        let (row, token) = (i / groups * self.rows, i % groups * self.tokens);
+        Part {
+            rows: row..rows.min(row + self.rows),
+            tokens: token..tokens.min(token + self.tokens),
+        }
+    }
+}
+
+/// The kernel that multiplies a matrix with its activations.
 #[derive(Clone, Copy)]
 enum Path {
-    /// Scalar twin: decoded rows, f32 inputs.
-    Decoded,
-    /// f32 inputs with weights that are floats, in place.
+    /// The reference kernel: decoded rows, f32 activations.
+    Reference,
+    /// f32 activations with weights that are floats, in place.
     #[cfg(target_arch = "x86_64")]
-    Floats(FloatGemv),
-    /// f32 inputs with weights that are floats, widened once for all columns.
+    FloatGemv(FloatGemv),
+    /// f32 activations with weights that are floats, widened once for all tokens.
     #[cfg(target_arch = "x86_64")]
-    Dense,
-    /// Quantized inputs in this order, weights in place.
+    FloatGemm,
+    /// 16-bit activations in this order, weights in place.
     #[cfg(target_arch = "x86_64")]
     Gemv(Gemv, &'static Order),
-    /// Weights unpacked to bytes once for all columns.
+    /// Weights unpacked to bytes once for all tokens.
     #[cfg(target_arch = "x86_64")]
-    Bytes(&'static Kernels512),
-    /// The same on AVX2, and the largest byte.
+    Int512(&'static Kernels512),
+    /// The same on AVX2, with 8-bit activations, and the largest byte.
     #[cfg(target_arch = "x86_64")]
-    Bytes256(&'static Kernels256, u8),
-    /// Weights unpacked to words once for all columns.
+    I8(&'static Kernels256, u8),
+    /// Weights unpacked to 14 bits once for all tokens.
     #[cfg(target_arch = "x86_64")]
-    Words(&'static Kernels256),
+    I14(&'static Kernels256),
     /// bf16 tiles.
     #[cfg(target_arch = "x86_64")]
     Tiles(&'static Kernels512),
 }
 
-fn path(tier: Tier, matrix: &Matrix<'_>, columns: usize) -> Path {
+fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
     let spec = matrix.format().spec();
+    let is_i8 = matrix.act_bits() == ActBits::Eight;
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx512() {
         if let Some(gemv) = spec.floats512 {
-            return if columns > FEW { Path::Dense } else { Path::Floats(gemv) };
+            return if tokens > GEMV_MAX { Path::FloatGemm } else { Path::FloatGemv(gemv) };
         }
         if let Some(kernels) = &spec.avx512 {
-            let few = if matrix.is_coarse() { FEW - 1 } else { FEW };
-            if columns <= few {
+            let gemv_max = if is_i8 { GEMV_MAX - 1 } else { GEMV_MAX };
+            if tokens <= gemv_max {
                 return Path::Gemv(kernels.gemv, kernels.order);
             }
-            // Below these, unpacking is most of the work, and bytes are less of it than bf16 (measured on a Xeon
-            // with AMX: 16 columns go 1.1 to 1.5 times as fast, but of Q6_K 0.94; a prompt of 2048, whose experts
-            // have 64 columns and more, 1.15 times).
-            let few_for_tiles = if matrix.is_coarse() { COARSE_TILES } else { 2 * kernels.group };
-            let tiles = tier.has_amx() && columns > few_for_tiles;
-            return if tiles { Path::Tiles(kernels) } else { Path::Bytes(kernels) };
+            // Below these, unpacking is most of the work, and bytes are less of it than bf16.
+            let int_max = if is_i8 { I8_MAX } else { 2 * kernels.group };
+            let tiles = tier.has_amx() && tokens > int_max;
+            return if tiles { Path::Tiles(kernels) } else { Path::Int512(kernels) };
         }
     }
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx2() {
         if let Some(gemv) = spec.floats256 {
-            return if columns > FEW { Path::Dense } else { Path::Floats(gemv) };
+            return if tokens > GEMV_MAX { Path::FloatGemm } else { Path::FloatGemv(gemv) };
         }
         if let Some(kernels) = &spec.avx2 {
-            if columns <= FEW {
+            if tokens <= GEMV_MAX {
                 return Path::Gemv(kernels.gemv, &avx2::ORDER);
             }
             return match kernels.largest_byte {
-                Some(largest) if matrix.is_coarse() => Path::Bytes256(kernels, largest),
-                _ => Path::Words(kernels),
+                Some(largest) if is_i8 => Path::I8(kernels, largest),
+                _ => Path::I14(kernels),
             };
         }
     }
-    let _ = (tier, spec, columns);
-    Path::Decoded
+    let _ = (tier, spec, tokens, is_i8);
+    Path::Reference
 }
 
-/// Derives from the inputs what the product of `matrix` with `columns` will read.
+/// Derives from the activations what the product of `matrix` with `tokens` will read.
 ///
 /// # Panics
-/// If shapes do not agree or a column does not exist.
-pub(crate) fn prepare(cpu: &Cpu, inputs: &mut Inputs, matrix: &Matrix<'_>, columns: Columns<'_>) {
-    assert_eq!(matrix.cols(), inputs.cols(), "{} matrix and inputs", matrix.format());
-    let rows = inputs.rows();
-    let exist = match columns {
-        Columns::Range { start, len } => start <= rows && len <= rows - start,
-        Columns::List(list) => list.iter().all(|&c| (c as usize) < rows),
+/// If shapes do not agree or a token does not exist.
+pub(crate) fn prepare(
+    cpu: &Cpu,
+    activations: &mut Activations,
+    matrix: &Matrix<'_>,
+    tokens: Tokens<'_>,
+) {
+    assert_eq!(matrix.cols(), activations.cols(), "{} matrix and activations", matrix.format());
+    let rows = activations.rows();
+    let exist = match tokens {
+        Tokens::Range { start, len } => start <= rows && len <= rows - start,
+        Tokens::List(list) => list.iter().all(|&t| (t as usize) < rows),
     };
-    assert!(exist, "{columns:?} of {rows} inputs");
-    match path(cpu.tier(), matrix, columns.len()) {
-        Path::Decoded => {}
+    assert!(exist, "{tokens:?} of {rows} activations");
+    let (pool, tier) = (cpu.pool(), cpu.tier());
+    match path(tier, matrix, tokens.len()) {
+        Path::Reference => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Floats(_) | Path::Dense => {}
+        Path::FloatGemv(_) | Path::FloatGemm => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv(_, order) => inputs.quantize(cpu.pool(), order),
+        Path::Gemv(_, order) => activations.quantize_split_i16(pool, tier, order),
         #[cfg(target_arch = "x86_64")]
-        Path::Bytes256(..) => inputs.put_in_bytes(cpu.pool()),
+        Path::I8(..) => activations.quantize_i8(pool, tier),
         #[cfg(target_arch = "x86_64")]
-        Path::Bytes(_) if matrix.is_coarse() => inputs.put_in_bytes(cpu.pool()),
+        Path::Int512(_) if matrix.act_bits() == ActBits::Eight => {
+            activations.quantize_i8(pool, tier);
+        }
         #[cfg(target_arch = "x86_64")]
-        Path::Bytes(_) => inputs.quantize(cpu.pool(), &NATURAL),
+        Path::Int512(_) => activations.quantize_split_i16(pool, tier, &NATURAL),
         #[cfg(target_arch = "x86_64")]
-        Path::Words(_) => inputs.put_in_words(cpu.pool()),
+        Path::I14(_) => activations.quantize_i14(pool, tier),
         #[cfg(target_arch = "x86_64")]
-        Path::Tiles(kernels) => inputs.halve(cpu.pool(), kernels.order),
+        Path::Tiles(kernels) => activations.convert_bf16(pool, tier, kernels.order),
     }
 }
 
-/// Rows of one task, so that every thread has some and none waits long for the last.
-pub(crate) fn run_rows(cpu: &Cpu, rows: usize, columns: usize) -> usize {
-    if columns <= FEW {
-        return FEW_ROWS;
-    }
-    let share = rows.div_ceil(cpu.pool().threads() * 4);
-    share.next_multiple_of(32).clamp(32, MANY_ROWS)
-}
-
-/// Rows `run` of `matrix` times `columns`: `[columns, run.len]`, in the worker's own memory.
+/// `part` of `matrix` times `tokens`: `[part.tokens, part.rows]`, in the worker's own memory. The
+/// kernel is chosen by all tokens, whatever the part.
+///
+/// # Panics
+/// If [`prepare`] did not precede with the same matrix and tokens.
 pub(crate) fn compute<'s>(
     tier: Tier,
     matrix: &Matrix<'_>,
-    run: RowRange,
-    inputs: &Inputs,
-    columns: Columns<'_>,
+    activations: &Activations,
+    tokens: Tokens<'_>,
+    part: &Part,
     scratch: &'s mut Scratch,
 ) -> &'s [f32] {
-    let rows = matrix.slice(run.start, run.len);
-    let n = columns.len() * run.len;
-    match path(tier, matrix, columns.len()) {
-        Path::Decoded => decoded(&rows, inputs, columns, scratch),
+    assert_eq!(matrix.cols(), activations.cols(), "{} matrix and activations", matrix.format());
+    let rows = matrix.slice(part.rows.start, part.rows.len());
+    let task = Task { matrix: &rows, activations, tokens: tokens.slice(part.tokens.clone()) };
+    match path(tier, matrix, tokens.len()) {
+        Path::Reference => task.reference(scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Floats(gemv) => in_place(gemv, &rows, inputs, columns, scratch),
+        Path::FloatGemv(gemv) => task.float_gemv(gemv, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Dense => many::dense(tier, &rows, inputs, columns, scratch),
+        Path::FloatGemm => task.float_gemm(tier, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv(gemv, order) => few(gemv, order, &rows, inputs, columns, scratch),
+        Path::Gemv(gemv, order) => task.gemv(gemv, order, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Bytes(kernels) => many::in_bytes(kernels, &rows, inputs, columns, scratch),
+        Path::Int512(kernels) => task.int_gemm_512(kernels, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Bytes256(kernels, largest) => {
-            many::in_bytes_256(kernels, largest, &rows, inputs, columns, scratch);
-        }
+        Path::I8(kernels, largest) => task.i8_gemm_256(kernels, largest, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Words(kernels) => many::in_words(kernels, &rows, inputs, columns, scratch),
+        Path::I14(kernels) => task.i14_gemm(kernels, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Tiles(kernels) => many::in_tiles(kernels, &rows, inputs, columns, scratch),
+        Path::Tiles(kernels) => task.tile_gemm(kernels, scratch),
     }
-    let values = &mut scratch.values[..n];
+    let values = &mut scratch.values[..part.tokens.len() * part.rows.len()];
     if matrix.scale() != 1.0 {
         values.iter_mut().for_each(|v| *v *= matrix.scale());
     }
     values
 }
 
-/// The scalar twin: every row decoded once, then f32 dot products.
-fn decoded(matrix: &Matrix<'_>, inputs: &Inputs, columns: Columns<'_>, scratch: &mut Scratch) {
-    let row = scratch.row.resize(matrix.cols());
-    let values = scratch.values.resize(columns.len() * matrix.rows());
-    for r in 0..matrix.rows() {
-        matrix.format().decode(matrix.slice(r, 1).bytes(), row);
-        for c in 0..columns.len() {
-            values[c * matrix.rows() + r] = ops::dot(row, inputs.row(columns.get(c)));
+/// A matrix and the activations that a task multiplies it with; products go to
+/// [`Scratch::values`], `[tokens, rows]`.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    matrix: &'a Matrix<'a>,
+    activations: &'a Activations,
+    tokens: Tokens<'a>,
+}
+
+impl Task<'_> {
+    /// The reference kernel: every row decoded once, then f32 dot products.
+    fn reference(self, scratch: &mut Scratch) {
+        let Self { matrix, activations, tokens } = self;
+        let row = scratch.row.resize(matrix.cols());
+        let values = scratch.values.resize(tokens.len() * matrix.rows());
+        for r in 0..matrix.rows() {
+            matrix.format().decode(matrix.slice(r, 1).bytes(), row);
+            for t in 0..tokens.len() {
+                values[t * matrix.rows() + r] = ops::dot(row, activations.row(tokens.get(t)));
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn float_gemv(self, gemv: FloatGemv, scratch: &mut Scratch) {
+        let Self { matrix, activations, tokens } = self;
+        let values = scratch.values.resize(tokens.len() * matrix.rows());
+        for t in (0..tokens.len()).step_by(GEMV_MAX) {
+            let n = GEMV_MAX.min(tokens.len() - t);
+            let mut group = [activations.row(tokens.get(t)); GEMV_MAX];
+            for (i, token) in group.iter_mut().enumerate().take(n) {
+                *token = activations.row(tokens.get(t + i));
+            }
+            let out = &mut values[t * matrix.rows()..][..n * matrix.rows()];
+            // SAFETY: the path was chosen for the tier of its kernel; activations are as long as rows
+            // (`compute`), and `out` has `n` times as many numbers as there are rows.
+            unsafe { gemv(rows_of(matrix), matrix.cols(), &group[..n], out.as_mut_ptr()) };
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn gemv(self, gemv: Gemv, order: &Order, scratch: &mut Scratch) {
+        let Self { matrix, activations, tokens } = self;
+        let values = scratch.values.resize(tokens.len() * matrix.rows());
+        let row = activations.split_i16(order);
+        for t in (0..tokens.len()).step_by(GEMV_MAX) {
+            let n = GEMV_MAX.min(tokens.len() - t);
+            let mut group: [SplitI16Row; GEMV_MAX] = [row(tokens.get(t)); GEMV_MAX];
+            for (i, token) in group.iter_mut().enumerate().take(n) {
+                *token = row(tokens.get(t + i));
+            }
+            let out = &mut values[t * matrix.rows()..][..n * matrix.rows()];
+            // SAFETY: the path was chosen for the tier of its kernel; activations have the matrix's
+            // blocks (`compute`), and `out` has `n` times as many numbers as there are rows.
+            unsafe { gemv(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr()) };
         }
     }
 }
 
+/// The rows' bytes, for the kernels.
 fn rows_of(matrix: &Matrix<'_>) -> Rows {
-    let stride = matrix.bytes().len().checked_div(matrix.rows()).unwrap_or(0);
-    Rows { start: matrix.bytes().as_ptr(), stride, count: matrix.rows() }
+    let (bytes, count) = (matrix.bytes(), matrix.rows());
+    Rows { start: bytes.as_ptr(), stride: bytes.len().checked_div(count).unwrap_or(0), count }
 }
 
+/// How the rows divide into blocks.
 fn blocks_of(matrix: &Matrix<'_>) -> Blocks {
     let whole = matrix.cols() / BLOCK;
     let format = matrix.format();
     let tail = matrix.cols() % BLOCK / format.block_len() * format.block_bytes();
     Blocks { whole, tail }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn in_place(
-    gemv: FloatGemv,
-    matrix: &Matrix<'_>,
-    inputs: &Inputs,
-    columns: Columns<'_>,
-    scratch: &mut Scratch,
-) {
-    let values = scratch.values.resize(columns.len() * matrix.rows());
-    for c in (0..columns.len()).step_by(FEW) {
-        let n = FEW.min(columns.len() - c);
-        let mut group = [inputs.row(columns.get(c)); FEW];
-        for (i, column) in group.iter_mut().enumerate().take(n) {
-            *column = inputs.row(columns.get(c + i));
-        }
-        let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
-        // SAFETY: the path was chosen for the tier of its kernel; columns are as long as rows
-        // (`prepare`), and `out` has `n` columns of `rows`.
-        unsafe { gemv(rows_of(matrix), matrix.cols(), &group[..n], out.as_mut_ptr()) };
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn few(
-    gemv: Gemv,
-    order: &'static Order,
-    matrix: &Matrix<'_>,
-    inputs: &Inputs,
-    columns: Columns<'_>,
-    scratch: &mut Scratch,
-) {
-    let values = scratch.values.resize(columns.len() * matrix.rows());
-    let input = inputs.columns(order);
-    for c in (0..columns.len()).step_by(FEW) {
-        let n = FEW.min(columns.len() - c);
-        let mut group: [Column; FEW] = [input(columns.get(c)); FEW];
-        for (i, column) in group.iter_mut().enumerate().take(n) {
-            *column = input(columns.get(c + i));
-        }
-        let out = &mut values[c * matrix.rows()..][..n * matrix.rows()];
-        // SAFETY: as in `in_place`; the columns have the matrix's blocks.
-        unsafe { gemv(rows_of(matrix), blocks_of(matrix), &group[..n], out.as_mut_ptr()) };
-    }
 }

@@ -1,4 +1,4 @@
-//! Buffers whose first element lies on a cache line, for vector loads.
+//! Buffers that begin on a cache line, for vector loads.
 
 /// A growable buffer of plain numbers, aligned to 64 bytes; new elements are zero.
 #[derive(Debug, Default)]
@@ -19,23 +19,18 @@ struct Line([u8; 64]);
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: integers and floats have no invalid bit patterns.
 unsafe impl Plain for u8 {}
-// SAFETY: as above.
+// SAFETY: integers and floats have no invalid bit patterns.
 unsafe impl Plain for i8 {}
-// SAFETY: as above.
+// SAFETY: integers and floats have no invalid bit patterns.
 unsafe impl Plain for u16 {}
-// SAFETY: as above.
+// SAFETY: integers and floats have no invalid bit patterns.
 unsafe impl Plain for i16 {}
-// SAFETY: as above.
+// SAFETY: integers and floats have no invalid bit patterns.
 unsafe impl Plain for i32 {}
-// SAFETY: as above.
+// SAFETY: integers and floats have no invalid bit patterns.
 unsafe impl Plain for f32 {}
 
 impl<T: Plain> Aligned<T> {
-    /// An empty buffer.
-    pub(crate) const fn new() -> Self {
-        Self { lines: Vec::new(), len: 0, kind: std::marker::PhantomData }
-    }
-
     /// Makes room for exactly `len` elements, keeping what fits; never gives memory back.
     pub(crate) fn resize(&mut self, len: usize) -> &mut [T] {
         let lines = (len * size_of::<T>()).div_ceil(64);
@@ -73,7 +68,7 @@ pub(crate) struct Shared<'a, T> {
 
 // SAFETY: access goes through `slice`, whose caller promises disjoint ranges.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
+// SAFETY: access goes through `slice`, whose caller promises disjoint ranges.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {

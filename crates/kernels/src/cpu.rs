@@ -19,7 +19,7 @@ enum Level {
 }
 
 impl Tier {
-    /// The scalar twins in f32: the specification of everything else, available everywhere.
+    /// The reference kernels in f32: the specification of everything else, available everywhere.
     pub const SCALAR: Self = Self(Level::Scalar);
 
     /// The best tier of this machine.
@@ -64,7 +64,7 @@ impl Tier {
         self.0 >= Level::Amx
     }
 
-    /// Everything is computed by the scalar twins in f32.
+    /// Everything is computed by the reference kernels in f32.
     pub fn is_scalar(self) -> bool {
         self.0 == Level::Scalar
     }

@@ -1,4 +1,4 @@
-//! A matrix of weights: format, shape and the bytes as they lie in the file.
+//! A matrix of weights: format, shape and the bytes as they are in the file.
 
 use crate::format::Format;
 
@@ -6,8 +6,11 @@ use crate::format::Format;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// A row does not divide into blocks.
-    #[error("{format} stores rows in blocks of {} weights; {cols} columns do not divide", format.block_len())]
+    /// A row is not a whole number of blocks.
+    #[error(
+        "{format} stores rows in blocks of {} weights, and {cols} columns are not a multiple",
+        format.block_len()
+    )]
     Columns {
         /// The format.
         format: Format,
@@ -30,8 +33,27 @@ pub enum Error {
     },
 }
 
-/// Tokens of a batch from which on some matrices get inputs of 8 bits. Fewer are read at the memory's rate.
+/// Tokens of a batch from which on products are bound by arithmetic rather than by memory.
 const LONG_BATCH: usize = 32;
+
+/// To how many bits a product with a matrix may round its activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ActBits {
+    /// 16, or 14 on AVX2 and bf16 on AMX where there are many tokens.
+    #[default]
+    Sixteen,
+    /// 8 where that is faster. Feed-forward networks and the output of attention tolerate it: the
+    /// median divergence of the small models in the tests is then a half to a quarter of
+    /// llama.cpp's. With queries, keys and values in 8 bits as well, it is the same.
+    Eight,
+}
+
+impl ActBits {
+    /// What a matrix that tolerates 8 bits gets in a batch of `tokens`.
+    pub fn for_batch(tokens: usize) -> Self {
+        if tokens >= LONG_BATCH { Self::Eight } else { Self::Sixteen }
+    }
+}
 
 /// A view of a matrix of weights `[rows, cols]`; rows are contiguous in the file's own layout.
 #[derive(Clone, Copy, Debug)]
@@ -42,21 +64,21 @@ pub struct Matrix<'a> {
     row_bytes: usize,
     bytes: &'a [u8],
     scale: f32,
-    coarse: bool,
+    act_bits: ActBits,
 }
 
 impl<'a> Matrix<'a> {
     /// Checks that `bytes` hold exactly `rows` x `cols` weights.
     ///
     /// # Errors
-    /// If the columns do not divide into blocks or the length is another.
+    /// If the columns are not a multiple of the block length, or the number of bytes is wrong.
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, Error> {
         let row_bytes = format.row_bytes(cols).ok_or(Error::Columns { format, cols })?;
         let expected = row_bytes.saturating_mul(rows);
         if expected != bytes.len() {
             return Err(Error::Bytes { format, rows, cols, expected, found: bytes.len() });
         }
-        Ok(Self { format, rows, cols, row_bytes, bytes, scale: 1.0, coarse: false })
+        Ok(Self { format, rows, cols, row_bytes, bytes, scale: 1.0, act_bits: ActBits::default() })
     }
 
     /// The same weights, all multiplied by `scale` (NVFP4 tensors carry such a factor).
@@ -65,18 +87,15 @@ impl<'a> Matrix<'a> {
         Self { scale: self.scale * scale, ..self }
     }
 
-    /// The same weights, for inputs of 8 bits if their batch has so many tokens that it is bound by arithmetic, and
-    /// that is faster; otherwise they get 16, or bf16. Feed-forward networks and the output of attention bear it: the median divergence of the
-    /// small models in the tests is then a half to a quarter of llama.cpp's. With queries, keys and values in 8 bits,
-    /// too, it is the same as llama.cpp's.
+    /// The same weights, to be multiplied with activations of so many bits.
     #[must_use]
-    pub fn coarse(self, batch: usize) -> Self {
-        Self { coarse: batch >= LONG_BATCH, ..self }
+    pub fn with_activations(self, act_bits: ActBits) -> Self {
+        Self { act_bits, ..self }
     }
 
-    /// Whether it is [`Matrix::coarse`].
-    pub fn is_coarse(&self) -> bool {
-        self.coarse
+    /// To how many bits its activations may be rounded.
+    pub fn act_bits(&self) -> ActBits {
+        self.act_bits
     }
 
     /// Rows: outputs.
@@ -84,7 +103,7 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
-    /// Columns: inputs.
+    /// Columns: numbers of an activation.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -107,7 +126,7 @@ impl<'a> Matrix<'a> {
     /// Rows `start..start + rows` as a matrix of their own: one head, one expert.
     ///
     /// # Panics
-    /// If they are not all there.
+    /// If some of them do not exist.
     #[must_use]
     pub fn slice(&self, start: usize, rows: usize) -> Self {
         let bytes = &self.bytes[start * self.row_bytes..][..rows * self.row_bytes];

@@ -1,6 +1,6 @@
-//! Persistent workers: fork, work, join, some hundred thousand times a second.
+//! Persistent workers: fork, work, join, hundreds of times per token.
 //!
-//! A decode step is some hundred short parallel regions, so a region must cost about a microsecond.
+//! A decode step is hundreds of short parallel regions, so a region must cost about a microsecond.
 //! Workers spin briefly for the next one, then park; the caller works too. Each has a share of
 //! neighbouring tasks, whose weights follow one another in memory, and then helps with the shares of
 //! others, so a slow core does fewer. Who computes a task never changes what is computed: every task
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::buffer::Aligned;
+use crate::isa::SplitI16Row;
+use crate::isa::i8::I8Row;
 
 /// Rounds of `pause` a worker spins before it parks: about 0.1 ms.
 const SPINS: u32 = 2000;
@@ -25,8 +27,8 @@ pub(crate) struct Scratch {
     pub(crate) values: Aligned<f32>,
     /// Products kept while others are computed.
     pub(crate) kept: Aligned<f32>,
-    /// Rows turned to columns.
-    pub(crate) turned: Aligned<f32>,
+    /// Rows transposed to columns.
+    pub(crate) transposed: Aligned<f32>,
     /// Sums of tiles.
     pub(crate) sums: Aligned<f32>,
     /// Unpacked weights.
@@ -36,9 +38,13 @@ pub(crate) struct Scratch {
     pub(crate) words: Aligned<i16>,
     pub(crate) scales: Aligned<f32>,
     /// Cache rows and softmax weights as bf16.
-    pub(crate) halves: Aligned<u16>,
-    /// Inputs brought together for one matrix.
+    pub(crate) bf16: Aligned<u16>,
+    /// Activations gathered for one matrix.
     pub(crate) gathered: Aligned<u16>,
+    pub(crate) gathered_floats: Aligned<f32>,
+    /// Where the activations of one matrix are.
+    pub(crate) i8_rows: Vec<I8Row>,
+    pub(crate) split_i16_rows: Vec<SplitI16Row>,
 }
 
 type Task<'a> = dyn Fn(&mut Scratch, usize) + Sync + 'a;
@@ -49,7 +55,7 @@ pub struct Pool {
     shared: Arc<State>,
     workers: Vec<JoinHandle<()>>,
     caller: Mutex<Scratch>,
-    joins: AtomicU64,
+    regions: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -101,7 +107,7 @@ impl Pool {
                 thread::Builder::new().name(name).spawn(move || shared.work(index)).ok()
             })
             .collect();
-        Self { shared, workers, caller: Mutex::default(), joins: AtomicU64::new(0) }
+        Self { shared, workers, caller: Mutex::default(), regions: AtomicU64::new(0) }
     }
 
     /// Threads that work, the caller's included.
@@ -110,8 +116,8 @@ impl Pool {
     }
 
     /// Parallel regions run so far.
-    pub fn joins(&self) -> u64 {
-        self.joins.load(Ordering::Relaxed)
+    pub fn regions(&self) -> u64 {
+        self.regions.load(Ordering::Relaxed)
     }
 
     /// Runs `task(scratch, i)` for every `i` in `0..count` and returns when all are done.
@@ -120,7 +126,7 @@ impl Pool {
     /// If a task panics. Must not be called from within a task.
     pub(crate) fn run(&self, count: usize, task: &Task<'_>) {
         let mut scratch = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
-        self.joins.fetch_add(1, Ordering::Relaxed);
+        self.regions.fetch_add(1, Ordering::Relaxed);
         if self.workers.is_empty() || count <= 1 {
             (0..count).for_each(|i| task(&mut scratch, i));
             return;
@@ -254,7 +260,7 @@ mod tests {
                 });
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
             }
-            assert_eq!(pool.joins(), 300);
+            assert_eq!(pool.regions(), 300);
         }
     }
 

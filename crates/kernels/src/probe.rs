@@ -8,14 +8,14 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::activations::Activations;
 use crate::attention::{Attention, Latent, Queries};
-use crate::block::Columns;
+use crate::block::Tokens;
 use crate::buffer::Shared;
 use crate::cpu::Tier;
 use crate::format::Format;
-use crate::inputs::Inputs;
-use crate::matrix::Matrix;
-use crate::ops::wide;
+use crate::matrix::{ActBits, Matrix};
+use crate::ops::with_simd;
 use crate::product::{Cpu, Product};
 
 /// Far more than the caches of most CPUs hold.
@@ -73,23 +73,24 @@ pub fn read_bandwidth_over(cpu: &Cpu, bytes: usize) -> f64 {
 }
 
 /// Products per second (multiplications, each with its addition) that all threads together make of
-/// Q8_0 weights and many inputs: what a prompt is read with.
+/// Q8_0 weights and many activations: what a prompt is read with.
 pub fn product_rate(cpu: &Cpu) -> f64 {
     let rows = ROWS_PER_THREAD * cpu.pool().threads();
     // Blocks of a scale in f16, here 1, and 32 numbers of 8 bits.
     let block = |_| [0x00, 0x3C].into_iter().chain(0..32u8);
     let weights: Vec<u8> = (0..rows * COLS / 32).flat_map(block).collect();
-    let Ok(matrix) = Matrix::new(Format::Q8_0, rows, COLS, &weights).map(|m| m.coarse(INPUTS))
+    let Ok(matrix) =
+        Matrix::new(Format::Q8_0, rows, COLS, &weights).map(|m| m.with_activations(ActBits::Eight))
     else {
         return 0.0; // not reached: the bytes were made to fit the shape
     };
-    let mut inputs = Inputs::new();
-    let numbers = inputs.reset(INPUTS, COLS).iter_mut().enumerate();
+    let mut activations = Activations::new();
+    let numbers = activations.reset(INPUTS, COLS).iter_mut().enumerate();
     numbers.for_each(|(i, number)| *number = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; rows * INPUTS];
-    let columns = Columns::Range { start: 0, len: INPUTS };
+    let columns = Tokens::Range { start: 0, len: INPUTS };
     let best = best_time(ROUNDS_TIME, || {
-        cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out)
+        cpu.multiply(&mut activations, &[Product { matrix, tokens: columns }], &mut out)
     });
     (rows * COLS * INPUTS) as f64 / best
 }
@@ -123,20 +124,18 @@ pub fn decode_rate(cpu: &Cpu, format: Format, bytes: &[u8]) -> f64 {
     let matrices: Vec<Matrix<'_>> = bytes.chunks_exact(size.max(1)).filter_map(matrix).collect();
     let lists: Vec<Vec<Product<'_>>> = matrices
         .chunks(LIST)
-        .map(|list| {
-            list.iter().map(|&matrix| Product { matrix, columns: Columns::one(0) }).collect()
-        })
+        .map(|list| list.iter().map(|&matrix| Product { matrix, tokens: Tokens::one(0) }).collect())
         .collect();
     let Some(longest) = lists.first().map(Vec::len).filter(|_| size > 0) else { return 0.0 };
     let lists: Vec<_> = lists.into_iter().filter(|list| list.len() == longest).collect();
-    let mut inputs = Inputs::new();
-    let numbers = inputs.reset(1, COLS).iter_mut().enumerate();
+    let mut activations = Activations::new();
+    let numbers = activations.reset(1, COLS).iter_mut().enumerate();
     numbers.for_each(|(i, number)| *number = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; longest * LIST_ROWS];
     let mut next = lists.iter().cycle();
     let best = best_time(ROUNDS_TIME_SHORT, || {
         if let Some(list) = next.next() {
-            cpu.multiply(&mut inputs, list, &mut out);
+            cpu.multiply(&mut activations, list, &mut out);
         }
     });
     black_box(&out);
@@ -146,7 +145,7 @@ pub fn decode_rate(cpu: &Cpu, format: Format, bytes: &[u8]) -> f64 {
 /// Seconds that a parallel region costs besides its work, as decoding has them: short ones, with something for
 /// one thread alone to do in between. What waking a thread costs is the better part of it, where the system or
 /// a hypervisor takes its time.
-pub fn join_time(cpu: &Cpu) -> f64 {
+pub fn region_time(cpu: &Cpu) -> f64 {
     let numbers = vec![1u64; LANES * 64];
     let alone = || black_box(sum(cpu.tier(), &numbers));
     let tasks = cpu.pool().threads() * TASKS_PER_THREAD;
@@ -185,7 +184,7 @@ pub fn attention_rate(cpu: &Cpu) -> f64 {
 
 /// Adding up is the least that can be done with what was read.
 fn sum(tier: Tier, numbers: &[u64]) -> u64 {
-    wide(tier, || {
+    with_simd(tier, || {
         let mut lanes = [0u64; LANES];
         for numbers in numbers.chunks_exact(LANES) {
             for (lane, number) in lanes.iter_mut().zip(numbers) {
@@ -230,7 +229,7 @@ mod tests {
         assert_eq!(decode_rate(&cpu, Format::Q8_0, &noise[..100]), 0.0, "too few bytes");
         let [q4, iq1] = decode;
         let (read, products) = (read_bandwidth_over(&cpu, 8 << 20), product_rate(&cpu));
-        assert!((0.0..1.0).contains(&join_time(&cpu)));
+        assert!((0.0..1.0).contains(&region_time(&cpu)));
         for rate in [read, products, q4, iq1, attention_rate(&cpu)] {
             assert!((1e6..1e16).contains(&rate), "{rate} per second");
         }

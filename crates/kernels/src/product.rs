@@ -1,15 +1,16 @@
-//! Products of matrices with inputs: the work lists that a layer is made of.
+//! Products of matrices with activations: the work lists that a layer is made of.
 //!
-//! A list is one parallel region however many matrices it has. Tasks are runs of rows; each output
-//! is summed by one task in a fixed order, so results do not depend on the number of threads.
-//! Few columns go through the tier's `gemv`, straight from the file's layout; many go through
-//! unpacked panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::bytes`],
-//! [`crate::isa::avx2::words`]).
+//! A list is one parallel region however many matrices it has. A task is some rows of a matrix times
+//! some tokens; each output is summed by one task in a fixed order that depends neither on how the
+//! work is divided nor on the other tokens, so results do not depend on the number of threads.
+//! Few tokens go through the tier's gemv, straight from the file's layout; many go through unpacked
+//! panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::i8`],
+//! [`crate::isa::avx2::i14`]).
 
-use crate::block::{self, Columns, RowRange};
+use crate::activations::Activations;
+use crate::block::{self, Division, Part, Tokens};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
-use crate::inputs::Inputs;
 use crate::matrix::Matrix;
 use crate::ops;
 use crate::pool::{Pool, Scratch};
@@ -21,37 +22,44 @@ pub struct Cpu {
     tier: Tier,
 }
 
-/// A matrix and the inputs to multiply it with.
+/// A matrix and the activations to multiply it with.
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
     /// `[rows, cols]`.
     pub matrix: Matrix<'a>,
-    /// Which of the inputs.
-    pub columns: Columns<'a>,
+    /// Which of the activations.
+    pub tokens: Tokens<'a>,
 }
 
-/// Gate and up of one expert, `silu(gate · x) * (up · x)`, and the inputs it gets.
+/// Gate and up of one expert, `silu(gate · x) * (up · x)`, and the activations it gets.
 #[derive(Clone, Copy, Debug)]
 pub struct GateUp<'a> {
     /// `[rows, cols]`.
     pub gate: Matrix<'a>,
     /// `[rows, cols]`, of the same shape.
     pub up: Matrix<'a>,
-    /// Which of the inputs.
-    pub columns: Columns<'a>,
+    /// Which of the activations.
+    pub tokens: Tokens<'a>,
 }
 
-/// A matrix, the inputs to multiply it with, and where the products are added with what weight.
+/// A matrix, the activations to multiply it with, and where the products are added with what weight.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighted<'a> {
     /// `[rows, cols]`.
     pub matrix: Matrix<'a>,
-    /// The inputs: as many as `targets`.
-    pub columns: Columns<'a>,
-    /// The output row for each input.
+    /// The activations: as many as `targets`.
+    pub tokens: Tokens<'a>,
+    /// The output row for each token.
     pub targets: &'a [u32],
-    /// The factor for each input.
+    /// The factor for each token.
     pub weights: &'a [f32],
+}
+
+/// The outputs of a list entry: `[tokens, rows]`.
+#[derive(Clone, Copy)]
+struct OutputShape {
+    tokens: usize,
+    rows: usize,
 }
 
 impl Cpu {
@@ -70,27 +78,31 @@ impl Cpu {
         self.tier
     }
 
-    /// Multiplies each matrix with its columns of `inputs`. `out` holds the products one after
-    /// the other, each `[columns, rows]`.
+    /// Multiplies each matrix with its tokens of `activations`. `out` holds the products one after
+    /// the other, each `[tokens, rows]`.
     ///
     /// # Panics
     /// If shapes do not agree; they are checked here once, not in the loops.
-    pub fn multiply(&self, inputs: &mut Inputs, products: &[Product<'_>], out: &mut [f32]) {
-        let total = products.iter().map(|p| p.columns.len() * p.matrix.rows()).sum::<usize>();
+    pub fn multiply(
+        &self,
+        activations: &mut Activations,
+        products: &[Product<'_>],
+        out: &mut [f32],
+    ) {
+        let total = products.iter().map(|p| p.tokens.len() * p.matrix.rows()).sum::<usize>();
         assert_eq!(out.len(), total, "outputs of {} products", products.len());
         for product in products {
-            block::prepare(self, inputs, &product.matrix, product.columns);
+            block::prepare(self, activations, &product.matrix, product.tokens);
         }
         let out = Shared::new(out);
-        let shape = |p: &Product<'_>| (p.matrix.rows(), p.columns.len());
-        self.each_run(products, shape, &|scratch, product, run, at| {
-            let columns = product.columns;
-            let rows = product.matrix.rows();
-            let values = block::compute(self.tier, &product.matrix, run, inputs, columns, scratch);
-            for c in 0..columns.len() {
-                // SAFETY: this task alone writes these rows of this product.
-                let out = unsafe { out.slice(at + c * rows + run.start, run.len) };
-                out.copy_from_slice(&values[c * run.len..][..run.len]);
+        let shape = |p: &Product<'_>| OutputShape { tokens: p.tokens.len(), rows: p.matrix.rows() };
+        self.for_each_part(products, shape, &|scratch, product, part, at| {
+            let Product { matrix, tokens } = product;
+            let values = block::compute(self.tier, matrix, activations, *tokens, &part, scratch);
+            for (t, values) in part.tokens.clone().zip(values.chunks_exact(part.rows.len())) {
+                let to = at + t * matrix.rows() + part.rows.start;
+                // SAFETY: this task alone writes these rows of these tokens of this product.
+                unsafe { out.slice(to, values.len()) }.copy_from_slice(values);
             }
         });
     }
@@ -99,8 +111,8 @@ impl Cpu {
     ///
     /// # Panics
     /// If shapes do not agree.
-    pub fn gate_up(&self, inputs: &mut Inputs, list: &[GateUp<'_>], out: &mut [f32]) {
-        let total = list.iter().map(|g| g.columns.len() * g.gate.rows()).sum::<usize>();
+    pub fn gate_up(&self, activations: &mut Activations, list: &[GateUp<'_>], out: &mut [f32]) {
+        let total = list.iter().map(|g| g.tokens.len() * g.gate.rows()).sum::<usize>();
         assert_eq!(out.len(), total, "outputs of {} gates", list.len());
         for entry in list {
             assert_eq!(
@@ -108,88 +120,96 @@ impl Cpu {
                 (entry.up.rows(), entry.up.cols()),
                 "gate and up"
             );
-            block::prepare(self, inputs, &entry.gate, entry.columns);
-            block::prepare(self, inputs, &entry.up, entry.columns);
+            block::prepare(self, activations, &entry.gate, entry.tokens);
+            block::prepare(self, activations, &entry.up, entry.tokens);
         }
         let out = Shared::new(out);
-        let shape = |g: &GateUp<'_>| (g.gate.rows(), g.columns.len());
-        self.each_run(list, shape, &|scratch, entry, run, at| {
-            let (columns, rows) = (entry.columns, entry.gate.rows());
-            let n = columns.len() * run.len;
-            let mut kept = std::mem::take(&mut scratch.kept);
-            let gate = block::compute(self.tier, &entry.gate, run, inputs, columns, scratch);
-            kept.resize(n).copy_from_slice(&gate[..n]);
-            let up = block::compute(self.tier, &entry.up, run, inputs, columns, scratch);
-            ops::silu_mul(self.tier, &mut kept, &up[..n]);
-            for c in 0..columns.len() {
-                // SAFETY: this task alone writes these rows of this entry.
-                let out = unsafe { out.slice(at + c * rows + run.start, run.len) };
-                out.copy_from_slice(&kept[c * run.len..][..run.len]);
+        let shape = |g: &GateUp<'_>| OutputShape { tokens: g.tokens.len(), rows: g.gate.rows() };
+        self.for_each_part(list, shape, &|scratch, entry, part, at| {
+            let GateUp { gate, up, tokens } = entry;
+            let mut gates = std::mem::take(&mut scratch.kept);
+            let values = block::compute(self.tier, gate, activations, *tokens, &part, scratch);
+            gates.resize(values.len()).copy_from_slice(values);
+            let up = block::compute(self.tier, up, activations, *tokens, &part, scratch);
+            ops::silu_mul(self.tier, &mut gates, up);
+            for (t, values) in part.tokens.clone().zip(gates.chunks_exact(part.rows.len())) {
+                let to = at + t * gate.rows() + part.rows.start;
+                // SAFETY: this task alone writes these rows of these tokens of this entry.
+                unsafe { out.slice(to, values.len()) }.copy_from_slice(values);
             }
-            scratch.kept = kept;
+            scratch.kept = gates;
         });
     }
 
-    /// Adds `weight · (matrix · column)` to row `target` of `out` `[outputs, rows]`, entry after
+    /// Adds `weight · (matrix · token)` to row `target` of `out` `[outputs, rows]`, entry after
     /// entry in the order of the list.
     ///
     /// # Panics
     /// If shapes do not agree.
-    pub fn add_weighted(&self, inputs: &mut Inputs, list: &[Weighted<'_>], out: &mut [f32]) {
+    pub fn add_weighted(
+        &self,
+        activations: &mut Activations,
+        list: &[Weighted<'_>],
+        out: &mut [f32],
+    ) {
         let Some(first) = list.first() else { return };
         let rows = first.matrix.rows();
         assert_eq!(out.len() % rows, 0, "outputs are rows of {rows}");
-        let mut columns = 0;
+        let mut most = 0;
         for entry in list {
             assert_eq!(entry.matrix.rows(), rows, "matrices of one height");
-            assert_eq!(entry.columns.len(), entry.targets.len(), "a target for each column");
-            assert_eq!(entry.columns.len(), entry.weights.len(), "a weight for each column");
-            columns = columns.max(entry.columns.len());
-            block::prepare(self, inputs, &entry.matrix, entry.columns);
+            assert_eq!(entry.tokens.len(), entry.targets.len(), "a target for each token");
+            assert_eq!(entry.tokens.len(), entry.weights.len(), "a weight for each token");
+            most = most.max(entry.tokens.len());
+            block::prepare(self, activations, &entry.matrix, entry.tokens);
         }
         let out = Shared::new(out);
-        let size = block::run_rows(self, rows, columns);
-        self.pool.run(rows.div_ceil(size), &|scratch, i| {
-            let run = RowRange { start: i * size, len: size.min(rows - i * size) };
+        // Several tokens may have one target, so that only rows can be divided.
+        let division = Division { tokens: most.max(1), ..self.division(rows, most) };
+        self.pool.run(division.tasks(rows, 1), &|scratch, i| {
             for entry in list {
-                let Weighted { matrix, columns, targets, weights } = entry;
-                let values = block::compute(self.tier, matrix, run, inputs, *columns, scratch);
-                let pairs = targets.iter().zip(*weights).enumerate();
-                for (c, (&target, &weight)) in pairs {
-                    // SAFETY: this task alone writes these columns of the outputs.
-                    let out = unsafe { out.slice(target as usize * rows + run.start, run.len) };
-                    for (o, v) in out.iter_mut().zip(&values[c * run.len..][..run.len]) {
-                        *o += weight * v;
-                    }
+                let Weighted { matrix, tokens, targets, weights } = entry;
+                let part = Part { tokens: 0..tokens.len(), ..division.part(i, rows, 1) };
+                let values =
+                    block::compute(self.tier, matrix, activations, *tokens, &part, scratch);
+                let values = values.chunks_exact(part.rows.len());
+                for ((&target, &weight), values) in targets.iter().zip(*weights).zip(values) {
+                    let to = target as usize * rows + part.rows.start;
+                    // SAFETY: this task alone writes these rows of the outputs.
+                    let out = unsafe { out.slice(to, values.len()) };
+                    out.iter_mut().zip(values).for_each(|(o, v)| *o += weight * v);
                 }
             }
         });
     }
 
-    /// Calls `task` for runs of rows of every entry, with the entry's place in the outputs.
-    fn each_run<T: Sync>(
+    /// How a list whose matrices have `rows` rows in all divides into tasks, for `tokens` tokens.
+    fn division(&self, rows: usize, tokens: usize) -> Division {
+        Division::of(self.pool.threads(), rows, tokens)
+    }
+
+    /// Calls `task` for parts of every entry, with the entry's place in the outputs.
+    fn for_each_part<T: Sync>(
         &self,
         list: &[T],
-        shape: impl Fn(&T) -> (usize, usize) + Sync, // (rows, columns)
-        task: &(dyn Fn(&mut Scratch, &T, RowRange, usize) + Sync),
+        shape: impl Fn(&T) -> OutputShape + Sync,
+        task: &(dyn Fn(&mut Scratch, &T, Part, usize) + Sync),
     ) {
-        let size = |entry: &T| {
-            let (rows, columns) = shape(entry);
-            block::run_rows(self, rows, columns)
-        };
-        let runs = |entry: &T| shape(entry).0.div_ceil(size(entry));
-        let count = list.iter().map(runs).sum();
+        let all_rows = list.iter().map(|entry| shape(entry).rows).sum();
+        let division = |shape: OutputShape| self.division(all_rows, shape.tokens);
+        let tasks = |shape: OutputShape| division(shape).tasks(shape.rows, shape.tokens);
+        let count = list.iter().map(|entry| tasks(shape(entry))).sum();
         self.pool.run(count, &|scratch, mut i| {
             let mut at = 0;
             for entry in list {
-                let ((rows, columns), n) = (shape(entry), runs(entry));
+                let shape = shape(entry);
+                let n = tasks(shape);
                 if i < n {
-                    let start = i * size(entry);
-                    let run = RowRange { start, len: size(entry).min(rows - start) };
-                    return task(scratch, entry, run, at);
+                    let part = division(shape).part(i, shape.rows, shape.tokens);
+                    return task(scratch, entry, part, at);
                 }
                 i -= n;
-                at += rows * columns;
+                at += shape.rows * shape.tokens;
             }
         });
     }

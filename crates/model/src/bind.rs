@@ -1,7 +1,7 @@
 //! Tensors by name, their shapes and formats checked once, so that the forward pass need not.
 
 use cachalot_gguf::TensorType;
-use cachalot_kernels::{Format, Matrix};
+use cachalot_kernels::{ActBits, Format, Matrix};
 use cachalot_store::{Bytes, StackedExperts, Tensor, Weights};
 
 use crate::Error;
@@ -226,7 +226,7 @@ impl StreamedMatrix {
         Matrix::new(self.format, self.rows, self.cols, bytes)
             .unwrap_or_else(|error| unreachable!("checked when it was bound: {error}"))
             .scaled(scale(&self.scales, index))
-            .coarse(tokens)
+            .with_activations(ActBits::for_batch(tokens))
     }
 }
 

@@ -38,7 +38,7 @@ use std::any::Any;
 use std::ops::Range;
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Cpu, Inputs};
+use cachalot_kernels::{Activations, Cpu};
 
 pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups};
 #[cfg(feature = "oracle")]
@@ -116,7 +116,7 @@ pub trait Experts: Send {
         &mut self,
         cpu: &Cpu,
         layer: usize,
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],

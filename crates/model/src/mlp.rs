@@ -1,6 +1,6 @@
 //! The feed-forward network of layers without experts, and of the shared expert.
 
-use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Matrix, Product, Weighted};
+use cachalot_kernels::{ActBits, Activations, Cpu, GateUp, Matrix, Product, Tokens, Weighted};
 
 use crate::Error;
 use crate::bind::{Binder, Weight};
@@ -43,9 +43,9 @@ impl MlpWeights {
     /// Its matrices for a batch of so many tokens.
     pub(crate) fn mlp(&self, tokens: usize) -> Mlp<'_> {
         Mlp {
-            gate: self.gate.matrix().coarse(tokens),
-            up: self.up.matrix().coarse(tokens),
-            down: self.down.matrix().coarse(tokens),
+            gate: self.gate.matrix().with_activations(ActBits::for_batch(tokens)),
+            up: self.up.matrix().with_activations(ActBits::for_batch(tokens)),
+            down: self.down.matrix().with_activations(ActBits::for_batch(tokens)),
         }
     }
 }
@@ -53,7 +53,7 @@ impl MlpWeights {
 /// What a feed-forward network works with.
 #[derive(Debug, Default)]
 pub(crate) struct MlpScratch {
-    inner: Inputs, // [tokens, width]
+    inner: Activations, // [tokens, width]
     all_rows: AllRows,
 }
 
@@ -61,16 +61,16 @@ pub(crate) struct MlpScratch {
 pub(crate) fn add(
     cpu: &Cpu,
     mlp: Mlp<'_>,
-    x: &mut Inputs,
+    x: &mut Activations,
     scratch: &mut MlpScratch,
     out: &mut [f32],
 ) {
     let tokens = x.rows();
-    let columns = Columns::Range { start: 0, len: tokens };
+    let columns = Tokens::Range { start: 0, len: tokens };
     let inner = scratch.inner.reset(tokens, mlp.gate.rows());
-    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, columns }], inner);
+    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens: columns }], inner);
     let (targets, weights) = scratch.all_rows.of(tokens);
-    let down = Weighted { matrix: mlp.down, columns, targets, weights };
+    let down = Weighted { matrix: mlp.down, tokens: columns, targets, weights };
     cpu.add_weighted(&mut scratch.inner, &[down], out);
 }
 
@@ -78,12 +78,12 @@ pub(crate) fn add(
 pub(crate) fn compute(
     cpu: &Cpu,
     mlp: Mlp<'_>,
-    x: &mut Inputs,
+    x: &mut Activations,
     scratch: &mut MlpScratch,
     out: &mut [f32],
 ) {
-    let columns = Columns::Range { start: 0, len: x.rows() };
+    let columns = Tokens::Range { start: 0, len: x.rows() };
     let inner = scratch.inner.reset(x.rows(), mlp.gate.rows());
-    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, columns }], inner);
-    cpu.multiply(&mut scratch.inner, &[Product { matrix: mlp.down, columns }], out);
+    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens: columns }], inner);
+    cpu.multiply(&mut scratch.inner, &[Product { matrix: mlp.down, tokens: columns }], out);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Columns, Cpu, Inputs, Product};
+use cachalot_kernels::{Activations, Cpu, Product, Tokens};
 use cachalot_store::Weights;
 
 use crate::arch::deepseek2::config::ExpertGroups;
@@ -62,7 +62,7 @@ pub struct Model {
     head: Weight,   // [vocabulary, hidden]
     micro_batch: usize,
     hidden: Vec<f32>, // [tokens, hidden]
-    x: Inputs,        // [tokens, hidden]
+    x: Activations,   // [tokens, hidden]
     logits: Vec<f32>, // [rows, vocabulary]
 }
 
@@ -101,7 +101,7 @@ impl Model {
             head,
             micro_batch: options.micro_batch.max(1),
             hidden: Vec::new(),
-            x: Inputs::new(),
+            x: Activations::new(),
             logits: Vec::new(),
         }
     }
@@ -222,8 +222,8 @@ impl Model {
         let hidden = &self.hidden[(tokens - wanted) * width..tokens * width];
         norm_rows(hidden, &self.norm, self.config.epsilon, &mut self.x);
         let logits = ensure_len(&mut self.logits, end * vocabulary);
-        let columns = Columns::Range { start: 0, len: wanted };
-        let head = Product { matrix: self.head.matrix(), columns };
+        let columns = Tokens::Range { start: 0, len: wanted };
+        let head = Product { matrix: self.head.matrix(), tokens: columns };
         self.cpu.multiply(&mut self.x, &[head], &mut logits[(end - wanted) * vocabulary..]);
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Cpu, Inputs, Tier};
+use cachalot_kernels::{Activations, Cpu, Tier};
 use cachalot_model::{Error, Experts, Logits, Mlp, Model, ModelOptions, Resident, Routing};
 use cachalot_store::{Placement, Weights};
 
@@ -158,7 +158,7 @@ impl Experts for Told {
         &mut self,
         cpu: &Cpu,
         layer: usize,
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
@@ -195,13 +195,13 @@ fn experts_elsewhere_are_told_in_time_and_hints_change_nothing() {
 }
 
 #[test]
-fn a_layer_of_experts_takes_at_most_twelve_joins() {
+fn a_layer_of_experts_takes_at_most_twelve_regions() {
     let (weights, cpu) = (common::open(NANO), common::cpu(2, Tier::detect()));
     let mut model = Model::load(&weights, &cpu, &ModelOptions::default()).unwrap();
     let mut cache = model.cache(4, KvType::F16).unwrap();
-    let before = cpu.pool().joins();
+    let before = cpu.pool().regions();
     forward(&mut model, &mut cache, &[5]);
-    let joins = cpu.pool().joins() - before;
+    let joins = cpu.pool().regions() - before;
     assert!(joins <= 3 * 12 + 1, "{joins} joins for three layers and the head");
 }
 

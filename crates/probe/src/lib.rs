@@ -98,7 +98,7 @@ pub fn measure(machine: &mut Machine, cpu: &Cpu) {
     let processor = &mut machine.processor;
     processor.products_per_second = Some(probe::product_rate(cpu));
     processor.attention_flops = Some(probe::attention_rate(cpu));
-    processor.join_seconds = Some(probe::join_time(cpu));
+    processor.join_seconds = Some(probe::region_time(cpu));
     let noise = probe::noise(cpu, room.min(NOISE_BYTES));
     let quantized = Format::all().filter(|format| format.block_len() > 1);
     let rates =

@@ -151,9 +151,9 @@ impl Subject {
             self.fill(before)?;
         }
         let between = self.streamed();
-        let joins = self.cpu.pool().joins();
+        let joins = self.cpu.pool().regions();
         let decode = self.decode(before.len(), after, args.repetitions)?;
-        let joins = self.cpu.pool().joins() - joins;
+        let joins = self.cpu.pool().regions() - joins;
         let memory = Memory::now(); // before the probes take some, too
         let free = host::memory_available().map_or(u64::MAX, |free| free / 2);
         // What the budget leaves, but enough to be no cache.

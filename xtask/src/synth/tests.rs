@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::{KvType, Metadata};
-use cachalot_kernels::{Cpu, Inputs, Tier};
+use cachalot_kernels::{Activations, Cpu, Tier};
 use cachalot_model::{Experts, Logits, Mlp, Model, ModelOptions, Routing};
 use cachalot_store::Weights as File;
 use cachalot_text::{Vocab, VocabParts};
@@ -103,7 +103,7 @@ impl Experts for Counter {
         &mut self,
         _: &Cpu,
         _: usize,
-        _: &mut Inputs,
+        _: &mut Activations,
         _: &Routing,
         _: Option<Mlp<'_>>,
         _: &mut [f32],

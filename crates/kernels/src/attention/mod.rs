@@ -20,7 +20,7 @@ mod tiles;
 use crate::buffer::{Aligned, Shared};
 use crate::cpu::Tier;
 use crate::format::Format;
-use crate::isa::floats::{Strided, transpose, widen_f16};
+use crate::isa::floats::{Shape, Strided, StridedMut, transpose, widen_f16};
 use crate::product::Cpu;
 use online::{ROWS, State, Tile};
 
@@ -155,13 +155,14 @@ impl Attention {
             }
             let q = Strided { numbers: &q[first_row * cache.width..], stride: cache.width };
             let rows = scratch.row.resize(ROWS * cache.width);
-            let keys = scratch.turned.resize(ROWS * cache.width);
+            let keys = scratch.transposed.resize(ROWS * cache.width);
             let scores = scratch.values.resize(ROWS * block);
             for start in (run * run_len..end).step_by(ROWS) {
                 let count = ROWS.min(end - start);
                 cache.decode(cpu.tier(), start, count, &mut rows[..count * cache.width]);
                 let values = Strided { numbers: rows, stride: cache.width };
-                transpose(cpu.tier(), values, (count, cache.width), (keys, ROWS));
+                let to = StridedMut { numbers: &mut *keys, stride: ROWS };
+                transpose(cpu.tier(), values, Shape { rows: count, cols: cache.width }, to);
                 let tile = Tile { count, keys, values };
                 let visible = |r: usize| (past + (first_row + r) / heads + 1).saturating_sub(start);
                 online::add(cpu.tier(), q, tile, &visible, scale, scores, &mut state);
@@ -222,7 +223,7 @@ impl Attention {
     ///
     /// # Panics
     /// If shapes do not agree with each other or with [`Attention::begin`].
-    pub fn chunk(
+    pub fn accumulate(
         &mut self,
         cpu: &Cpu,
         q: &[f32],
@@ -246,7 +247,7 @@ impl Attention {
         cpu.pool().run(heads, &|scratch, h| {
             // The head's keys and values, brought together once for all tokens.
             let tiles = n.div_ceil(ROWS);
-            let keys = scratch.turned.resize(tiles * ROWS * key);
+            let keys = scratch.transposed.resize(tiles * ROWS * key);
             let values = scratch.kept.resize(n * value);
             for (j, values) in values.chunks_exact_mut(value).enumerate() {
                 values.copy_from_slice(&kv[(j * heads + h) * wide + nope..][..value]);
@@ -257,8 +258,10 @@ impl Attention {
                 let apart = Strided { numbers: &kv[from..], stride: heads * wide };
                 let shared = Strided { numbers: &k_rope[first * rope..], stride: rope };
                 let (own, rotated) = keys.split_at_mut(ROWS * nope);
-                transpose(cpu.tier(), apart, (count, nope), (own, ROWS));
-                transpose(cpu.tier(), shared, (count, rope), (rotated, ROWS));
+                let own = StridedMut { numbers: own, stride: ROWS };
+                transpose(cpu.tier(), apart, Shape { rows: count, cols: nope }, own);
+                let rotated = StridedMut { numbers: rotated, stride: ROWS };
+                transpose(cpu.tier(), shared, Shape { rows: count, cols: rope }, rotated);
             }
             let scores = scratch.values.resize(TOKENS * ROWS);
             for t in (0..tokens).step_by(TOKENS) {
@@ -291,7 +294,7 @@ impl Attention {
     ///
     /// # Panics
     /// If `out` has another length.
-    pub fn finish(&mut self, cpu: &Cpu, out: &mut [f32]) {
+    pub fn normalize(&mut self, cpu: &Cpu, out: &mut [f32]) {
         let rows = self.tokens * self.heads;
         assert_eq!(out.len(), rows * self.value, "outputs");
         let (tokens, heads) = (self.tokens, self.heads);

@@ -1,8 +1,8 @@
-//! Query rows against some cache rows, with softmax kept running (Milakov and Gimelshein 2018).
+//! Query rows against some cache rows, with softmax rescale running (Milakov and Gimelshein 2018).
 
 use crate::cpu::Tier;
-use crate::isa::floats::{Strided, product};
-use crate::ops::{exp, wide};
+use crate::isa::floats::{Gemm, Strided, StridedMut, gemm};
+use crate::ops::{exp, with_simd};
 
 /// Cache rows at a time.
 pub(super) const ROWS: usize = 64;
@@ -48,14 +48,17 @@ pub(super) fn add(
     let values = state.outputs.len() / rows;
     scores.fill(0.0);
     let keys = Strided { numbers: tile.keys, stride: ROWS };
-    product(tier, q, keys, (rows, ROWS, tile.keys.len() / ROWS), (scores, ROWS));
-    soften_all(tier, scores, tile.count, visible, scale, state);
+    let k = tile.keys.len() / ROWS;
+    let out = StridedMut { numbers: scores, stride: ROWS };
+    gemm(tier, q, keys, Gemm { m: rows, n: ROWS, k }, out);
+    online_softmax_tile(tier, scores, tile.count, visible, scale, state);
     let weights = Strided { numbers: scores, stride: ROWS };
-    product(tier, weights, tile.values, (rows, values, tile.count), (state.outputs, values));
+    let out = StridedMut { numbers: state.outputs, stride: values };
+    gemm(tier, weights, tile.values, Gemm { m: rows, n: values, k: tile.count }, out);
 }
 
 /// Turns scores `[rows, ROWS]` of up to `count` cache rows into weights, and goes on with the running softmax.
-pub(super) fn soften_all(
+pub(super) fn online_softmax_tile(
     tier: Tier,
     scores: &mut [f32],
     count: usize,
@@ -65,13 +68,13 @@ pub(super) fn soften_all(
 ) {
     let values = state.outputs.len() / state.sums.len();
     let exact = tier.is_scalar();
-    wide(tier, || {
+    with_simd(tier, || {
         for (r, scores) in scores.chunks_exact_mut(ROWS).enumerate() {
             let visible = visible(r).min(count);
             let (max, sum) = (&mut state.maxima[r], &mut state.sums[r]);
-            let kept = soften(scores, visible, scale, exact, max, sum);
-            if kept != 1.0 {
-                state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= kept);
+            let rescale = online_softmax_update(scores, visible, scale, exact, max, sum);
+            if rescale != 1.0 {
+                state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= rescale);
             }
         }
     });
@@ -79,7 +82,7 @@ pub(super) fn soften_all(
 
 /// The weights of one row; what earlier outputs are to be multiplied with.
 #[inline(always)]
-fn soften(
+fn online_softmax_update(
     scores: &mut [f32],
     visible: usize,
     scale: f32,
@@ -100,7 +103,7 @@ fn soften(
         }
     }
     let top = tops.iter().fold(*max, |a, &b| a.max(b));
-    let kept = if *max == f32::NEG_INFINITY { 0.0 } else { (*max - top).exp() };
+    let rescale = if *max == f32::NEG_INFINITY { 0.0 } else { (*max - top).exp() };
     *max = top;
     let mut sums = [0.0; 16];
     for scores in scores.chunks_mut(16) {
@@ -109,6 +112,6 @@ fn soften(
             *sum += *score;
         }
     }
-    *sum = *sum * kept + sums.iter().sum::<f32>();
-    kept
+    *sum = *sum * rescale + sums.iter().sum::<f32>();
+    rescale
 }

@@ -90,10 +90,17 @@ fn expanded_in_chunks_is_the_formula() {
             let n = 13.min(len - first);
             let kv = &kv[first * heads * wide..][..n * heads * wide];
             let k_rope = &k_rope[first * shape.rope..][..n * shape.rope];
-            attention.chunk(&cpu, &q, (kv, k_rope), shape, first, Queries { heads, past, scale });
+            attention.accumulate(
+                &cpu,
+                &q,
+                (kv, k_rope),
+                shape,
+                first,
+                Queries { heads, past, scale },
+            );
         }
         let mut out = vec![0.0; tokens * heads * shape.value];
-        attention.finish(&cpu, &mut out);
+        attention.normalize(&cpu, &mut out);
         for (i, out) in out.chunks(shape.value).enumerate() {
             let (t, h) = (i / heads, i % heads);
             let keys: Vec<Vec<f32>> = (0..past + t + 1)

@@ -12,12 +12,14 @@
 use std::ops::Range;
 
 use crate::cpu::Tier;
-use crate::isa::amx::{self, STEP, TILE, TileInputs};
-use crate::ops::wide;
+use crate::isa::Sums;
+use crate::isa::amx::{self, STEP, TILE, TileInputs, TileShape};
+use crate::isa::floats::StridedMut;
+use crate::ops::{to_bf16, with_simd};
 use crate::pool::Scratch;
 
 use super::Latent;
-use super::online::{ROWS, State, soften_all};
+use super::online::{ROWS, State, online_softmax_tile};
 
 /// Whether tiles do this: whole tiles of query rows and of values.
 pub(super) fn apply(tier: Tier, block: usize, cache: &Latent<'_>) -> bool {
@@ -41,17 +43,17 @@ pub(super) fn add(
     let block = q.len() / width;
     let queries = scratch.gathered.resize(2 * block * padded);
     let (high, low) = queries.split_at_mut(block * padded);
-    wide(tier, || split(q, width, padded, high, low));
-    let queries = [&*high, &*low];
+    with_simd(tier, || split(q, width, padded, high, low));
+    let queries = Split { high, low, stride: padded };
     for start in range.clone().step_by(ROWS) {
         let n = ROWS.min(range.end - start);
         let row = scratch.row.resize(ROWS * width);
         row[n * width..].fill(0.0);
         cache.decode(tier, start, n, &mut row[..n * width]);
-        let halves = scratch.halves.resize(2 * ROWS * (padded + block));
+        let halves = scratch.bf16.resize(2 * ROWS * (padded + block));
         let (rows, weights) = halves.split_at_mut(2 * ROWS * padded);
         let (high, low) = rows.split_at_mut(ROWS * padded);
-        wide(tier, || split(row, width, padded, high, low));
+        with_simd(tier, || split(row, width, padded, high, low));
         let panels = scratch.panel.resize(2 * ROWS * padded.max(values));
         let scores = scratch.kept.resize(block * ROWS);
         scores.fill(0.0);
@@ -59,43 +61,65 @@ pub(super) fn add(
         for (rows, panel) in [&*high, &*low].into_iter().zip(keys) {
             key_panel(tier, rows, padded, panel);
         }
-        let shape = (ROWS / TILE, block / TILE, padded / STEP);
-        multiply(tier, panels, ROWS * padded, queries, padded, shape, (scores, ROWS));
+        let (row_groups, token_groups) = (ROWS / TILE, block / TILE);
+        let shape = TileShape { row_groups, token_groups, steps: padded / STEP };
+        let (first, second) = panels.split_at(ROWS * padded);
+        let keys = Split { high: first, low: second, stride: padded };
+        multiply(
+            tier,
+            keys,
+            queries,
+            shape,
+            &mut StridedMut { numbers: &mut *scores, stride: ROWS },
+        );
         let (first, second) = weights.split_at_mut(block * ROWS);
         let visible = |r: usize| seen(r).saturating_sub(start);
-        soften_all(tier, scores, n, &visible, scale, state);
-        wide(tier, || split(scores, ROWS, ROWS, first, second));
+        online_softmax_tile(tier, scores, n, &visible, scale, state);
+        with_simd(tier, || split(scores, ROWS, ROWS, first, second));
         let panels = scratch.panel.resize(2 * ROWS * values);
         let parts = panels.chunks_exact_mut(ROWS * values);
         for (rows, panel) in [&*high, &*low].into_iter().zip(parts) {
-            wide(tier, || value_panel(rows, padded, values, panel));
+            with_simd(tier, || value_panel(rows, padded, values, panel));
         }
-        let shape = (values / TILE, block / TILE, ROWS / STEP);
-        let weights = [&*first, &*second];
-        multiply(tier, panels, ROWS * values, weights, ROWS, shape, (state.outputs, values));
+        let shape = TileShape { row_groups: values / TILE, token_groups, steps: ROWS / STEP };
+        let weights = Split { high: first, low: second, stride: ROWS };
+        let (first, second) = panels.split_at(ROWS * values);
+        let panels = Split { high: first, low: second, stride: ROWS };
+        let mut out = StridedMut { numbers: &mut *state.outputs, stride: values };
+        multiply(tier, panels, weights, shape, &mut out);
     }
 }
 
-/// `out += panel · inputs`, of both in their high and low parts: high·high + high·low + low·high.
+/// A factor in its high and low parts, tokens or rows `stride` numbers apart.
+#[derive(Clone, Copy)]
+struct Split<'a> {
+    high: &'a [u16],
+    low: &'a [u16],
+    stride: usize,
+}
+
+/// `out += panel · inputs`, of both in their parts: high·high + high·low + low·high.
 fn multiply(
     tier: Tier,
-    panels: &[u16],
-    panel_len: usize,
-    inputs: [&[u16]; 2],
-    stride: usize,
-    shape: (usize, usize, usize), // (row groups, column groups, steps)
-    (out, out_stride): (&mut [f32], usize),
+    panel: Split<'_>,
+    inputs: Split<'_>,
+    shape: TileShape,
+    out: &mut StridedMut<'_>,
 ) {
-    let (row_groups, col_groups, steps) = shape;
-    let (high, low) = panels.split_at(panel_len);
+    let TileShape { row_groups, token_groups, steps } = shape;
     assert!(tier.has_amx());
-    assert!(row_groups * steps * TILE * STEP <= panel_len.min(low.len()), "panels");
-    assert!(row_groups * TILE <= out_stride && col_groups * TILE * out_stride <= out.len(), "sums");
-    for (panel, input) in [(high, inputs[0]), (high, inputs[1]), (low, inputs[0])] {
-        assert!((col_groups * TILE - 1) * stride + steps * STEP <= input.len(), "inputs");
-        let inputs = TileInputs { first: input.as_ptr(), stride };
+    let panel_len = row_groups * steps * TILE * STEP;
+    assert!(panel_len <= panel.high.len().min(panel.low.len()), "panels");
+    let out_len = token_groups * TILE * out.stride;
+    assert!(row_groups * TILE <= out.stride && out_len <= out.numbers.len(), "sums");
+    let pairs = [(panel.high, inputs.high), (panel.high, inputs.low), (panel.low, inputs.high)];
+    for (panel, input) in pairs {
+        let last = (token_groups * TILE - 1) * inputs.stride + steps * STEP;
+        assert!(last <= input.len(), "inputs");
+        let inputs = TileInputs { first: input.as_ptr(), stride: inputs.stride };
+        let sums = Sums { first: out.numbers.as_mut_ptr(), stride: out.stride };
         // SAFETY: the tier is AMX, and panel, inputs and sums are long enough, all asserted above.
-        unsafe { amx::product(panel.as_ptr(), inputs, shape, out.as_mut_ptr(), out_stride) };
+        unsafe { amx::gemm(panel.as_ptr(), inputs, shape, sums) };
     }
 }
 
@@ -105,19 +129,12 @@ fn split(x: &[f32], width: usize, padded: usize, high: &mut [u16], low: &mut [u1
     let outputs = high.chunks_exact_mut(padded).zip(low.chunks_exact_mut(padded));
     for (x, (high, low)) in x.chunks_exact(width).zip(outputs) {
         for ((&x, high), low) in x.iter().zip(high.iter_mut()).zip(low.iter_mut()) {
-            *high = half(x);
-            *low = half(x - f32::from_bits(u32::from(*high) << 16));
+            *high = to_bf16(x);
+            *low = to_bf16(x - f32::from_bits(u32::from(*high) << 16));
         }
         high[width..].fill(0);
         low[width..].fill(0);
     }
-}
-
-/// bf16 to nearest, ties to even.
-#[inline(always)]
-fn half(x: f32) -> u16 {
-    let bits = x.to_bits();
-    (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// Cache rows `[ROWS, padded]` as panels of 16 rows.
@@ -131,7 +148,7 @@ fn key_panel(tier: Tier, rows: &[u16], padded: usize, panel: &mut [u16]) {
             // SAFETY: 16 rows of 32 numbers from `from` on, `padded` apart, and a tile from `to` on
             // are inside, by the assertion.
             unsafe {
-                amx::pair_up(rows.as_ptr().add(from), padded, panel.as_mut_ptr().add(to));
+                amx::pack_vnni_pairs(rows.as_ptr().add(from), padded, panel.as_mut_ptr().add(to));
             }
         }
     }

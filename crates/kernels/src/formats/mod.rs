@@ -33,6 +33,7 @@ mod bytes;
 pub(crate) mod grid;
 mod grid_search;
 mod search;
+pub(crate) mod spec;
 #[cfg(test)]
 mod tests;
 

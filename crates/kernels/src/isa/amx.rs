@@ -20,10 +20,10 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-use super::Padded;
+use super::TailBlock;
 use super::avx512::{Codes512, Indices, Unpacked512, find_indices};
-use super::moves512::transpose;
-use super::{BlockRange, Blocks, Order, Rows};
+use super::shuffle512::transpose;
+use super::{BlockRange, Blocks, Order, Rows, Sums};
 
 /// Weights that one tile multiply consumes of each row.
 pub(crate) const STEP: usize = 32;
@@ -49,7 +49,7 @@ pub(crate) unsafe fn tiles<F: Codes512>(
     panel: *mut u16,
 ) {
     let mut rowwise = Tiles([0; STEPS * TILE_LEN]);
-    let mut padded = Padded::new();
+    let mut padded = TailBlock::new();
     let mut indices = [Indices::NONE; TILE];
     for group in 0..rows.count.div_ceil(TILE) {
         let present = (rows.count - group * TILE).min(TILE);
@@ -63,7 +63,7 @@ pub(crate) unsafe fn tiles<F: Codes512>(
                 // SAFETY: row and block are in bounds by contract.
                 unsafe {
                     let at = rows.start.add(r * rows.stride + block * F::BYTES);
-                    let at = padded.complete(at, block, blocks);
+                    let at = padded.pad(at, block, blocks);
                     bf16::<F>(&F::unpack(at, indices), r, &mut rowwise);
                 }
             }
@@ -71,7 +71,11 @@ pub(crate) unsafe fn tiles<F: Codes512>(
                 let to = (group * range.len() + i) * STEPS + step;
                 // SAFETY: the block has this tile, and the panel by contract.
                 unsafe {
-                    pair_up(rowwise.0.as_ptr().add(step * TILE_LEN), STEP, panel.add(to * TILE_LEN))
+                    pack_vnni_pairs(
+                        rowwise.0.as_ptr().add(step * TILE_LEN),
+                        STEP,
+                        panel.add(to * TILE_LEN),
+                    )
                 };
             }
         }
@@ -158,7 +162,7 @@ const fn groups(order: &Order) -> [[i32; 16]; 16] {
 /// The CPU has AVX-512 F; `rows` are 16 of 32 numbers, `stride` apart; `to` has room for a tile.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn pair_up(rows: *const u16, stride: usize, to: *mut u16) {
+pub(crate) unsafe fn pack_vnni_pairs(rows: *const u16, stride: usize, to: *mut u16) {
     let mut a = [_mm512_setzero_si512(); 16];
     for (r, a) in a.iter_mut().enumerate() {
         // SAFETY: row `r` has 32 numbers by contract.
@@ -170,7 +174,7 @@ pub(crate) unsafe fn pair_up(rows: *const u16, stride: usize, to: *mut u16) {
     }
 }
 
-/// Inputs of a tile product: `[columns][stride]` bf16.
+/// Activations of a tile product: `[columns][stride]` bf16.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TileInputs {
     /// First number of the first column.
@@ -179,18 +183,22 @@ pub(crate) struct TileInputs {
     pub(crate) stride: usize,
 }
 
-/// `out[c * out_stride + r] += panel[r] · inputs[c]` over `steps` steps.
+/// How many tiles a product has: groups of 16 rows and of 16 tokens, and steps of 32 weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TileShape {
+    pub(crate) row_groups: usize,
+    pub(crate) token_groups: usize,
+    pub(crate) steps: usize,
+}
+
+/// `out[t][r] += panel[r] · inputs[t]`.
 ///
 /// # Safety
-/// The tier is AMX. `panel` holds `row_groups` groups of `steps` tiles, `inputs` `col_groups * 16` columns of `steps * 32` numbers, `out` the
-/// same number of columns of at least `row_groups * 16` rows.
-pub(crate) unsafe fn product(
-    panel: *const u16,
-    inputs: TileInputs,
-    (row_groups, col_groups, steps): (usize, usize, usize),
-    out: *mut f32,
-    out_stride: usize,
-) {
+/// The tier is AMX. `panel` holds `row_groups` groups of `steps` tiles, `inputs`
+/// `token_groups * 16` tokens of `steps * 32` numbers, `out` as many tokens of at least
+/// `row_groups * 16` sums.
+pub(crate) unsafe fn gemm(panel: *const u16, inputs: TileInputs, shape: TileShape, out: Sums) {
+    let TileShape { row_groups, token_groups, steps } = shape;
     let config = Config::new();
     // SAFETY: loads a valid configuration: palette 1, eight tiles of 16 rows and 64 bytes.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
@@ -200,17 +208,17 @@ pub(crate) unsafe fn product(
         // An odd last group is computed twice rather than by a second kernel; the second of the
         // pair is then the same memory, and written with the same values.
         let r1 = (r + 1).min(row_groups - 1);
-        for c in (0..col_groups).step_by(2) {
-            let c1 = (c + 1).min(col_groups - 1);
+        for c in (0..token_groups).step_by(2) {
+            let c1 = (c + 1).min(token_groups - 1);
             // SAFETY: all groups are below their counts, so panel, inputs and out are in bounds.
             unsafe {
                 let at = |c: usize| inputs.first.add(c * TILE * inputs.stride);
-                let tile = |c: usize, r: usize| out.add(c * TILE * out_stride + r * TILE);
+                let tile = |c: usize, r: usize| out.from(c * TILE).first.add(r * TILE);
                 let tiles = [tile(c, r), tile(c, r1), tile(c1, r), tile(c1, r1)];
-                load_sums(tiles, out_stride);
+                load_sums(tiles, out.stride);
                 let weights = [panel.add(r * group), panel.add(r1 * group)];
                 multiply([at(c), at(c1)], inputs.stride, weights, steps);
-                store_sums(tiles, out_stride);
+                store_sums(tiles, out.stride);
             }
         }
     }
@@ -304,7 +312,7 @@ impl Config {
 mod tests {
     use super::*;
     use crate::Format;
-    use crate::battery::Random;
+    use crate::kernel_tests::Random;
 
     /// Unpacking needs no tiles, only bf16: processors without AMX test it, too.
     #[test]

@@ -6,7 +6,7 @@
 //! quantized for one format serve all others.
 //!
 //! `vpmaddubsw` multiplies unsigned bytes with signed ones and adds pairs to 16 bits that saturate.
-//! Inputs have 16 bits as two bytes of at most 127 and 128; [`run`] says how many products of codes
+//! Activations have 16 bits as two bytes of at most 127 and 128; [`run`] says how many products of codes
 //! up to the format's largest may be added before 16 bits are too few.
 
 use std::arch::x86_64::{
@@ -18,17 +18,17 @@ use std::arch::x86_64::{
     _mm256_sign_epi8,
 };
 
-use super::{AHEAD, Blocks, Column, Kernels256, Order, Padded, Rows, prefetch};
+use super::{AHEAD, Blocks, Kernels256, Order, Rows, SplitI16Row, TailBlock, prefetch};
 
-pub(crate) mod bytes;
-pub(crate) mod lanes;
-pub(crate) mod words;
+pub(crate) mod i14;
+pub(crate) mod i8;
+pub(crate) mod shuffle256;
 
 /// The order of all codes on this tier. Register `4h + r`, lane `l`:
 /// weights `32·(4h + l mod 4) + 16·(l div 4) + 4r` and the next three.
 ///
 /// Shifting lanes by different counts and pairing registers brings most formats into it for one
-/// shuffle a register ([`lanes`]).
+/// shuffle a register ([`shuffle256`]).
 pub(crate) static ORDER: Order = Order { quads: quads(), chain: 2 };
 
 const fn quads() -> [u8; 64] {
@@ -65,6 +65,8 @@ pub(crate) unsafe trait Codes256 {
     const BYTES: usize;
     /// The largest code: at most 127, or 128 if `SIGNED`.
     const LARGEST: u8;
+    /// Weights that share scale and minimum, at least: 16 or 32.
+    const GROUP: usize;
     /// Whether signs stand apart; then there are no minima.
     const SIGNED: bool = false;
 
@@ -86,13 +88,14 @@ const fn run(largest: u8) -> usize {
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
-    const { assert!(F::BYTES <= size_of::<Padded>()) };
+    const { assert!(F::BYTES <= size_of::<TailBlock>()) };
     assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
     Kernels256 {
         gemv: gemv::<F>,
-        to_words: words::unpack::<F>,
-        to_bytes: bytes::unpack::<F>,
-        largest_byte: bytes::largest::<F>(),
+        group: F::GROUP,
+        unpack_i14: i14::unpack::<F>,
+        unpack_i8: i8::unpack::<F>,
+        largest_byte: i8::largest::<F>(),
     }
 }
 
@@ -135,8 +138,8 @@ impl Tail {
 /// As for [`Kernels256::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
 /// `blocks` says.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
-    let mut padded = Padded::new();
+unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[SplitI16Row], out: *mut f32) {
+    let mut padded = TailBlock::new();
     let kept = Tail::of::<F>(blocks);
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
@@ -146,7 +149,7 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out:
             let mut tail = row.add(blocks.whole * F::BYTES);
             // What follows the row may be read, too, if it is of the next rows.
             if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
-                tail = padded.complete(tail, blocks.whole, blocks);
+                tail = padded.pad(tail, blocks.whole, blocks);
             }
             let row = (row, tail.wrapping_sub(blocks.whole * F::BYTES));
             let out = (out.add(r), rows.count);
@@ -167,7 +170,7 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[Column], out:
 unsafe fn dot<F: Codes256, const C: usize>(
     (row, tail): (*const u8, *const u8),
     blocks: Blocks,
-    columns: [&Column; C],
+    columns: [&SplitI16Row; C],
     kept: &Tail,
     (out, stride): (*mut f32, usize),
 ) {
@@ -198,7 +201,7 @@ unsafe fn dot<F: Codes256, const C: usize>(
 unsafe fn add_block<F: Codes256, const C: usize>(
     weights: &Unpacked256,
     block: usize,
-    columns: [&Column; C],
+    columns: [&SplitI16Row; C],
     sums: &mut [[__m256; 2]; C],
 ) {
     for (column, [products, minima]) in columns.into_iter().zip(sums) {
@@ -225,7 +228,7 @@ unsafe fn half_products<F: Codes256>(
     weights: &Unpacked256,
     half: usize,
     block: usize,
-    column: &Column,
+    column: &SplitI16Row,
 ) -> __m256i {
     let zero = _mm256_setzero_si256();
     let mut sum = zero;

@@ -13,9 +13,9 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
-use super::{AHEAD, Blocks, Column, Kernels512, Order, Padded, Rows, amx, prefetch};
+use super::{AHEAD, Blocks, Kernels512, Order, Rows, SplitI16Row, TailBlock, amx, prefetch};
 
-pub(crate) mod bytes;
+pub(crate) mod int;
 pub(crate) mod panel;
 
 /// Blocks whose indices are found at once.
@@ -65,15 +65,15 @@ pub(crate) unsafe trait Codes512 {
     /// As for `indices`, which are those of these weights if `LOOKS_UP`.
     unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512;
 
-    /// Whether [`Codes512::unpack_abreast`] is there: only where blocks have 256 weights, so that none is incomplete.
-    const IS_ABREAST: bool = false;
+    /// Whether [`Codes512::unpack_x16`] is there: only where blocks have 256 weights, so that none is incomplete.
+    const HAS_X16: bool = false;
 
     /// Unpacks a block of sixteen rows at once, which takes fewer moves than row by row.
     ///
     /// # Safety
     /// `BYTES` bytes at each of `rows` are readable, `to` has room for a block; the CPU has this tier's instructions.
-    unsafe fn unpack_abreast(_rows: &panel::Abreast, _to: panel::Panel) {
-        unreachable!("only if IS_ABREAST")
+    unsafe fn unpack_x16(_rows: &panel::Rows16, _to: panel::Panel16) {
+        unreachable!("only if HAS_X16")
     }
 
     /// What was unpacked from `at`, with minima as `OFFSET` has it if they were others.
@@ -99,7 +99,7 @@ impl Indices {
 
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
-    const { assert!(F::BYTES <= size_of::<Padded>()) };
+    const { assert!(F::BYTES <= size_of::<TailBlock>()) };
     Kernels512 {
         order: F::ORDER,
         group: F::GROUP,
@@ -117,8 +117,8 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
 /// As for [`Kernels512::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
 /// `blocks` says.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32) {
-    let mut padded = Padded::new();
+unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[SplitI16Row], out: *mut f32) {
+    let mut padded = TailBlock::new();
     let tail = Tail::of::<F>(blocks);
     for r in 0..rows.count {
         // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
@@ -129,7 +129,7 @@ unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[Column], out:
             // What follows the row may be read, too, if the next rows are as long; a copy would have to be
             // waited for.
             if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
-                last = padded.complete(last, blocks.whole, blocks);
+                last = padded.pad(last, blocks.whole, blocks);
             }
             let row = (row, last.wrapping_sub(blocks.whole * F::BYTES));
             let out = (out.add(r), rows.count);
@@ -183,14 +183,14 @@ pub(crate) unsafe fn find_indices<F: Codes512>(
     rows: Rows,
     block: usize,
     blocks: Blocks,
-    padded: &mut Padded,
+    padded: &mut TailBlock,
 ) {
     if F::LOOKS_UP {
         for (r, indices) in indices.iter_mut().enumerate().take(rows.count) {
             // SAFETY: by contract.
             *indices = unsafe {
                 let at = rows.start.add(r * rows.stride + block * F::BYTES);
-                F::indices(padded.complete(at, block, blocks))
+                F::indices(padded.pad(at, block, blocks))
             };
         }
     }
@@ -202,7 +202,7 @@ pub(crate) unsafe fn find_indices<F: Codes512>(
 unsafe fn dot<F: Codes512, const C: usize>(
     (row, tail): (*const u8, *const u8),
     blocks: Blocks,
-    columns: [&Column; C],
+    columns: [&SplitI16Row; C],
     kept: &Tail,
     (out, stride): (*mut f32, usize),
 ) {
@@ -244,7 +244,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
 unsafe fn add_block<F: Codes512, const C: usize>(
     weights: &Unpacked512,
     block: usize,
-    columns: [&Column; C],
+    columns: [&SplitI16Row; C],
     sums: &mut [[__m512; 2]; C],
 ) {
     let streams = F::ORDER.streams();

@@ -1,7 +1,8 @@
-//! Products of f32 matrices: what attention is made of, and weights that are floats meeting many inputs.
+//! Products of f32 matrices: what attention is made of, and gemm with weights that are floats.
 //!
-//! A tile of sums stays in registers while it goes along `k`; the right factor has its rows one after the
-//! other, so that lanes are neighbouring columns and no sum crosses them.
+//! A tile of sums stays in registers while it goes along `k`; the right factor has its rows one
+//! after the other, so that lanes are neighbouring columns and no sum crosses them. An output is
+//! summed in the order of `k`, whatever the other outputs are.
 
 use crate::cpu::Tier;
 
@@ -12,17 +13,34 @@ pub(crate) struct Strided<'a> {
     pub(crate) stride: usize,
 }
 
-/// `out[i][j] += Σ a[i][l] · b[l][j]`: `a` is `[m][k]`, `b` `[k][n]`, `out` `[m][n]` with rows `stride` apart.
+/// Rows `stride` numbers apart, to be written.
+#[derive(Debug)]
+pub(crate) struct StridedMut<'a> {
+    pub(crate) numbers: &'a mut [f32],
+    pub(crate) stride: usize,
+}
+
+/// The sizes of a product of matrices: `[m][k]` times `[k][n]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gemm {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
+/// The shape of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+}
+
+/// `out[i][j] += Σ a[i][l] · b[l][j]`: `a` is `[m][k]`, `b` `[k][n]`, `out` `[m][n]`.
 ///
 /// # Panics
 /// If a row is missing.
-pub(crate) fn product(
-    tier: Tier,
-    a: Strided<'_>,
-    b: Strided<'_>,
-    (m, n, k): (usize, usize, usize),
-    (out, stride): (&mut [f32], usize),
-) {
+pub(crate) fn gemm(tier: Tier, a: Strided<'_>, b: Strided<'_>, size: Gemm, out: StridedMut<'_>) {
+    let (Gemm { m, n, k }, StridedMut { numbers: out, stride }) = (size, out);
     if m == 0 || n == 0 || k == 0 {
         return;
     }
@@ -33,14 +51,17 @@ pub(crate) fn product(
     let mut done = 0; // columns
     #[cfg(target_arch = "x86_64")]
     {
-        let factors = [(a.numbers.as_ptr(), a.stride), (b.numbers.as_ptr(), b.stride)];
+        let a = RowsOf { start: a.numbers.as_ptr(), stride: a.stride };
+        let b = RowsOf { start: b.numbers.as_ptr(), stride: b.stride };
+        let out = RowsOf { start: out.as_mut_ptr(), stride };
         if tier.has_avx512() {
-            // SAFETY: the tier has the instructions; factors and sums are as long, by the assertions.
-            unsafe { avx512::product(factors, (m, n, k), out.as_mut_ptr(), stride) };
+            // SAFETY: the tier has the instructions; factors and sums are as long as `size` says, by
+            // the assertions.
+            unsafe { avx512::gemm(a, b, size, out) };
             done = n / avx512::LANES * avx512::LANES;
         } else if tier.has_avx2() {
-            // SAFETY: as above.
-            unsafe { avx2::product(factors, (m, n, k), out.as_mut_ptr(), stride) };
+            // SAFETY: as for AVX-512.
+            unsafe { avx2::gemm(a, b, size, out) };
             done = n / avx2::LANES * avx2::LANES;
         }
     }
@@ -57,16 +78,12 @@ pub(crate) fn product(
     }
 }
 
-/// Writes the transpose of `from` `[rows][cols]` to `to` `[cols][stride]`.
+/// Writes the transpose of `from` `[rows][cols]` to `to` `[cols][rows]`.
 ///
 /// # Panics
-/// If a row is missing, or `stride` is below `rows`.
-pub(crate) fn transpose(
-    tier: Tier,
-    from: Strided<'_>,
-    (rows, cols): (usize, usize),
-    (to, stride): (&mut [f32], usize),
-) {
+/// If a row is missing, or the stride of `to` is below `rows`.
+pub(crate) fn transpose(tier: Tier, from: Strided<'_>, shape: Shape, to: StridedMut<'_>) {
+    let (Shape { rows, cols }, StridedMut { numbers: to, stride }) = (shape, to);
     if rows == 0 || cols == 0 {
         return;
     }
@@ -79,10 +96,13 @@ pub(crate) fn transpose(
         done = (rows / TILE * TILE, cols / TILE * TILE);
         for r in (0..done.0).step_by(TILE) {
             for c in (0..done.1).step_by(TILE) {
-                // SAFETY: the tier has the instructions; the tile is inside of both, by the assertions.
+                // SAFETY: the tier has the instructions; the tile is inside of both, by the
+                // assertions.
                 unsafe {
-                    let tile = (from.numbers.as_ptr().add(r * from.stride + c), from.stride);
-                    avx512::turn(tile, (to.as_mut_ptr().add(c * stride + r), stride));
+                    let start = from.numbers.as_ptr().add(r * from.stride + c);
+                    let tile = RowsOf { start, stride: from.stride };
+                    let to = RowsOf { start: to.as_mut_ptr().add(c * stride + r), stride };
+                    avx512::transpose_16(tile, to);
                 }
             }
         }
@@ -114,6 +134,14 @@ pub(crate) fn widen_f16(tier: Tier, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Rows from an address on, `stride` numbers apart.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct RowsOf<P> {
+    start: P,
+    stride: usize,
+}
+
 /// The kernel of one tier: `$rows` rows by `$vectors` vectors of sums in registers.
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
@@ -124,18 +152,18 @@ macro_rules! kernel {
         const ROWS: usize = $rows;
         const VECTORS: usize = $vectors;
 
-        /// [`super::product`] for as many columns as fill vectors.
+        /// [`super::gemm`] for as many columns as fill vectors.
         ///
         /// # Safety
-        /// The CPU has the instructions; factors and sums have the rows that `shape` says.
+        /// The CPU has the instructions; factors and sums have the rows that `size` says.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn product(
-            factors: [(*const f32, usize); 2],
-            (m, n, k): (usize, usize, usize),
-            out: *mut f32,
-            stride: usize,
+        pub(super) unsafe fn gemm(
+            a: RowsOf<*const f32>,
+            b: RowsOf<*const f32>,
+            size: Gemm,
+            out: RowsOf<*mut f32>,
         ) {
-            let [(a, a_stride), (b, b_stride)] = factors;
+            let Gemm { m, n, k } = size;
             let mut column = 0;
             while column + LANES <= n {
                 let wide = column + VECTORS * LANES <= n;
@@ -143,9 +171,9 @@ macro_rules! kernel {
                 while row < m {
                     // SAFETY: rows and columns are below their counts.
                     unsafe {
-                        let a = (a.add(row * a_stride), a_stride);
-                        let b = (b.add(column), b_stride);
-                        let out = (out.add(row * stride + column), stride);
+                        let a = RowsOf { start: a.start.add(row * a.stride), ..a };
+                        let b = RowsOf { start: b.start.add(column), ..b };
+                        let out = RowsOf { start: out.start.add(row * out.stride + column), ..out };
                         row += match (m - row, wide) {
                             (ROWS.., true) => tile::<ROWS, VECTORS>(a, b, k, out),
                             (ROWS.., false) => tile::<ROWS, 1>(a, b, k, out),
@@ -163,30 +191,30 @@ macro_rules! kernel {
         /// A tile of sums; how many rows it has.
         ///
         /// # Safety
-        /// As for [`product`]; factors and sums have the tile.
+        /// As for [`gemm`]; factors and sums have the tile.
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn tile<const R: usize, const V: usize>(
-            (a, a_stride): (*const f32, usize),
-            (b, b_stride): (*const f32, usize),
+            a: RowsOf<*const f32>,
+            b: RowsOf<*const f32>,
             k: usize,
-            (out, stride): (*mut f32, usize),
+            out: RowsOf<*mut f32>,
         ) -> usize {
             let mut sums = [[$zero(); V]; R];
             // SAFETY: by contract.
             unsafe {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = $load(out.add(r * stride + v * LANES));
+                        *sum = $load(out.start.add(r * out.stride + v * LANES));
                     }
                 }
                 for l in 0..k {
                     let mut right = [$zero(); V];
                     for (v, right) in right.iter_mut().enumerate() {
-                        *right = $load(b.add(l * b_stride + v * LANES));
+                        *right = $load(b.start.add(l * b.stride + v * LANES));
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let left = $set(*a.add(r * a_stride + l));
+                        let left = $set(*a.start.add(r * a.stride + l));
                         for (sum, right) in sums.iter_mut().zip(right) {
                             *sum = $fmadd(left, right, *sum);
                         }
@@ -194,7 +222,7 @@ macro_rules! kernel {
                 }
                 for (r, sums) in sums.into_iter().enumerate() {
                     for (v, sum) in sums.into_iter().enumerate() {
-                        $store(out.add(r * stride + v * LANES), sum);
+                        $store(out.start.add(r * out.stride + v * LANES), sum);
                     }
                 }
             }
@@ -205,6 +233,7 @@ macro_rules! kernel {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use super::{Gemm, RowsOf};
     use std::arch::x86_64::{
         _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
         _mm256_setzero_ps, _mm256_storeu_ps,
@@ -248,12 +277,13 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
+    use super::{Gemm, RowsOf};
     use std::arch::x86_64::{
         _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
     };
 
-    use crate::isa::moves512::transpose;
+    use crate::isa::shuffle512::transpose;
 
     kernel!(
         "avx512f,fma",
@@ -271,15 +301,15 @@ mod avx512 {
     /// # Safety
     /// The CPU has AVX-512 F; both have the rows, as far apart as they say.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn turn((from, stride): (*const f32, usize), (to, apart): (*mut f32, usize)) {
+    pub(super) unsafe fn transpose_16(from: RowsOf<*const f32>, to: RowsOf<*mut f32>) {
         let mut rows = [_mm512_setzero_si512(); 16];
         for (r, row) in rows.iter_mut().enumerate() {
             // SAFETY: by contract.
-            *row = unsafe { _mm512_loadu_si512(from.add(r * stride).cast()) };
+            *row = unsafe { _mm512_loadu_si512(from.start.add(r * from.stride).cast()) };
         }
         for (c, column) in transpose(rows).into_iter().enumerate() {
             // SAFETY: by contract.
-            unsafe { _mm512_storeu_si512(to.add(c * apart).cast(), column) };
+            unsafe { _mm512_storeu_si512(to.start.add(c * to.stride).cast(), column) };
         }
     }
 }
@@ -287,10 +317,10 @@ mod avx512 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::battery::Random;
+    use crate::kernel_tests::Random;
 
     #[test]
-    fn products_of_all_shapes_are_the_sums_they_are_said_to_be() {
+    fn products_of_all_shapes_are_the_sums_they_should_be() {
         let mut random = Random::new(3);
         for (m, n, k) in [(1, 1, 1), (2, 16, 3), (7, 64, 33), (13, 75, 20), (6, 100, 64), (0, 5, 5)]
         {
@@ -303,7 +333,8 @@ mod tests {
                 let mut out = begun.clone();
                 let left = Strided { numbers: &a, stride: a_stride };
                 let right = Strided { numbers: &b, stride: b_stride };
-                product(tier, left, right, (m, n, k), (&mut out, stride));
+                let sums = StridedMut { numbers: &mut out, stride };
+                gemm(tier, left, right, Gemm { m, n, k }, sums);
                 for (at, (out, begun)) in out.iter().zip(&begun).enumerate() {
                     let (i, j) = (at / stride, at % stride);
                     let sum: f32 = (0..k)
@@ -320,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_turned_has_rows_for_columns() {
+    fn a_transpose_has_rows_for_columns() {
         let mut random = Random::new(4);
         for (rows, cols) in [(1, 1), (16, 16), (33, 50), (64, 7)] {
             let (stride, apart) = (cols + 2, rows + 3);
@@ -328,7 +359,8 @@ mod tests {
             for tier in Tier::available() {
                 let mut to = vec![9.0; cols * apart];
                 let rows_of = Strided { numbers: &from, stride };
-                transpose(tier, rows_of, (rows, cols), (&mut to, apart));
+                let columns = StridedMut { numbers: &mut to, stride: apart };
+                transpose(tier, rows_of, Shape { rows, cols }, columns);
                 for (at, &number) in to.iter().enumerate() {
                     let (c, r) = (at / apart, at % apart);
                     let expected = if r < rows { from[r * stride + c] } else { 9.0 };

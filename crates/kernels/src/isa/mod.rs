@@ -6,7 +6,7 @@
 /// An array with an element for each of some others. `map` does the same, but the compiler does not
 /// always inline a closure with instructions of a tier into it, and a call costs more than a block.
 #[cfg(target_arch = "x86_64")]
-macro_rules! each {
+macro_rules! map_lanes {
     ([$($x:expr),+], |$name:ident| $element:expr) => {
         [$({
             let $name = $x;
@@ -15,7 +15,7 @@ macro_rules! each {
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(crate) use each;
+pub(crate) use map_lanes;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -23,20 +23,22 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod coarse;
 pub(crate) mod floats;
+pub(crate) mod i8;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod moves512;
+pub(crate) mod shuffle512;
 
-/// The order in which a kernel takes the inputs: for each group of 4 weights, in the order in which
-/// the kernel's registers and lanes hold them, its place among the 64 such groups of 256 weights.
+/// Weights, and activations, in a block of every kernel.
+pub(crate) const BLOCK: usize = 256;
+
+/// The order in which a kernel takes the activations: for each quad of weights, in the order in
+/// which the kernel's registers and lanes hold them, its place among the 64 quads of a block.
 ///
 /// Formats scatter their weights over their bytes. Bringing the codes back into order would cost
-/// shuffles for every row; arranging the inputs once per vector costs nothing.
+/// shuffles for every row; arranging the activations once per vector costs nothing.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// `quads[register * 16 + lane]` = index of the group of 4 weights there.
+    /// `quads[register * 16 + lane]` = index of the quad of weights there.
     pub(crate) quads: [u8; 64],
     /// Registers that share one scale per lane: 1, 2 or 4.
     pub(crate) chain: usize,
@@ -47,9 +49,14 @@ impl Order {
     pub(crate) const fn streams(&self) -> usize {
         4 / self.chain
     }
+
+    /// Whether activations arranged for `other` are arranged for this order.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.quads == other.quads
+    }
 }
 
-/// Weights as they lie in the row. Orders are told apart by their places, so there is one of it.
+/// Weights as they are in the row.
 pub(crate) static NATURAL: Order = Order { quads: natural(), chain: 1 };
 
 const fn natural() -> [u8; 64] {
@@ -62,22 +69,24 @@ const fn natural() -> [u8; 64] {
     quads
 }
 
-/// One vector of inputs, quantized and arranged for kernels of one [`Order`]; see
-/// [`crate::inputs`].
+/// A row of activations of 16 bits, arranged for kernels of one [`Order`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Column {
+pub(crate) struct SplitI16Row {
     /// High bytes `[blocks, 256]`, in order.
     pub(crate) high: *const i8,
     /// Low bytes `[blocks, 256]`, in order.
     pub(crate) low: *const i8,
-    /// Scales `[blocks]`: input = scale · (256·high + low).
+    /// Scales `[blocks]`: activation = scale · (256·high + low).
     pub(crate) scale: *const f32,
-    /// Sums of 16 neighbouring inputs `[blocks, 16]`.
+    /// Sums of 16 neighbouring activations `[blocks, 16]`.
     pub(crate) sums: *const f32,
 }
 
-impl Column {
-    /// The column from a block on.
+// SAFETY: four addresses; whoever reads through them has the row's lifetime to answer for.
+unsafe impl Send for SplitI16Row {}
+
+impl SplitI16Row {
+    /// The row from a block on.
     #[inline(always)]
     pub(crate) fn from(self, block: usize) -> Self {
         Self {
@@ -100,18 +109,36 @@ pub(crate) struct Rows {
     pub(crate) count: usize,
 }
 
-/// The AVX2 kernels of one format; all take their inputs in the tier's one order.
+/// Sums of one token after the other, `[tokens][stride]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sums {
+    pub(crate) first: *mut f32,
+    /// Numbers from token to token.
+    pub(crate) stride: usize,
+}
+
+impl Sums {
+    /// The sums from token `token` on.
+    #[inline(always)]
+    pub(crate) fn from(self, token: usize) -> Self {
+        Self { first: self.first.wrapping_add(token * self.stride), ..self }
+    }
+}
+
+/// The AVX2 kernels of one format; all take their activations in the tier's one order.
 ///
 /// Unsafe as [`Kernels512`].
 pub(crate) struct Kernels256 {
-    /// Products of few columns.
+    /// Products of up to four tokens.
     pub(crate) gemv: Gemv,
-    /// Unpacks some blocks of all rows; see [`avx2::words`].
+    /// Weights that share scale and minimum, at least: 16 or 32.
+    pub(crate) group: usize,
+    /// Unpacks some blocks of all rows to 14 bits; see [`avx2::i14`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) to_words: unsafe fn(Rows, Blocks, BlockRange, avx2::words::Panel),
-    /// Unpacks some blocks of up to [`avx2::bytes::ROWS`] rows; see [`avx2::bytes`].
+    pub(crate) unpack_i14: unsafe fn(Rows, Blocks, BlockRange, avx2::i14::I14Panel),
+    /// Unpacks some blocks of up to [`avx2::i8::ROWS`] rows to bytes; see [`avx2::i8`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) to_bytes: unsafe fn(Rows, Blocks, BlockRange, avx2::bytes::Panel),
+    pub(crate) unpack_i8: unsafe fn(Rows, Blocks, BlockRange, avx2::i8::I8Panel),
     /// The largest of those bytes, unless they are too large for their products.
     pub(crate) largest_byte: Option<u8>,
 }
@@ -125,29 +152,29 @@ pub(crate) struct Kernels512 {
     pub(crate) order: &'static Order,
     /// Weights that share scale and minimum.
     pub(crate) group: usize,
-    /// Where all minima are as many times the negative scale: the power of two.
+    /// If all minima are one multiple of the negative scale: that multiple, as a power of two.
     pub(crate) offset: Option<u32>,
-    /// Whether a block has but one scale.
+    /// Whether a block has a single scale.
     pub(crate) is_uniform: bool,
-    /// Products of few columns.
+    /// Products of up to four tokens.
     pub(crate) gemv: Gemv,
     /// Unpacks some blocks of up to [`avx512::panel::ROWS`] rows; see [`avx512::panel`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::panel::Panel),
+    pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::panel::Panel16),
     /// Blocks `from..to` of up to any number of rows as bf16 tiles for AMX; see [`amx`].
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
 }
 
-/// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 quantized columns.
+/// `out[t * rows.count + r] = rows[r] · tokens[t]`, for 1 to 4 quantized tokens.
 ///
 /// Unsafe as [`Kernels512`].
-pub(crate) type Gemv = unsafe fn(rows: Rows, blocks: Blocks, columns: &[Column], out: *mut f32);
+pub(crate) type Gemv = unsafe fn(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], out: *mut f32);
 
-/// `out[c * rows.count + r] = rows[r] · columns[c]`, for 1 to 4 columns of `cols` f32 inputs and
+/// `out[t * rows.count + r] = rows[r] · tokens[t]`, for 1 to 4 tokens of `cols` f32 activations and
 /// weights that are floats.
 ///
 /// Unsafe as [`Kernels512`].
-pub(crate) type FloatGemv = unsafe fn(rows: Rows, cols: usize, columns: &[&[f32]], out: *mut f32);
+pub(crate) type FloatGemv = unsafe fn(rows: Rows, cols: usize, tokens: &[&[f32]], out: *mut f32);
 
 /// How a row divides into runs of 256 weights.
 #[derive(Clone, Copy, Debug)]
@@ -165,29 +192,24 @@ impl Blocks {
     }
 }
 
-/// An incomplete block, and zeros after it. The tails of all rows are equally long, so zeros stay.
+/// An incomplete block with zeros after it. The tails of all rows are equally long, so zeros stay.
 #[cfg(target_arch = "x86_64")]
 #[repr(align(64))]
-pub(crate) struct Padded([u8; 1024]);
+pub(crate) struct TailBlock([u8; 1024]);
 
 #[cfg(target_arch = "x86_64")]
-impl Padded {
+impl TailBlock {
     pub(crate) const fn new() -> Self {
         Self([0; 1024])
     }
 
-    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose weights
-    /// meet inputs that are zero.
+    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose
+    /// weights are multiplied with activations that are zero.
     ///
     /// # Safety
     /// The block, as far as the row has it, is readable, and takes no more than this.
     #[inline]
-    pub(crate) unsafe fn complete(
-        &mut self,
-        at: *const u8,
-        block: usize,
-        blocks: Blocks,
-    ) -> *const u8 {
+    pub(crate) unsafe fn pad(&mut self, at: *const u8, block: usize, blocks: Blocks) -> *const u8 {
         if block < blocks.whole {
             return at;
         }
@@ -197,12 +219,13 @@ impl Padded {
     }
 }
 
-/// Bytes ahead of the reader that are asked for early: two pages, at whose ends the hardware's own prefetch stops.
+/// Bytes ahead of the reader that are prefetched: two pages, at whose ends the hardware's own
+/// prefetch stops.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 8192;
 
-/// Asks for `len` bytes early, for the second-level cache. In the first they would push out the inputs (at 16384
-/// columns half the rate, Zen 4) or the panel.
+/// Prefetches `len` bytes to the second-level cache. In the first they would push out the
+/// activations of long rows, or the panel.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8, len: usize) {

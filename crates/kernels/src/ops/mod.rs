@@ -35,7 +35,7 @@ pub fn silu_mul(tier: Tier, gate: &mut [f32], up: &[f32]) {
         }
         return;
     }
-    wide(tier, || {
+    with_simd(tier, || {
         for (g, u) in gate.iter_mut().zip(up) {
             *g = *g / (1.0 + exp(-*g)) * u;
         }
@@ -79,9 +79,15 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits(((shifted.to_bits().wrapping_sub(0x4B40_0000) as i32 + 127) << 23) as u32)
 }
 
+/// The bits of the bf16 nearest to `x`, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn to_bf16(x: f32) -> u16 {
+    half::bf16::from_f32(x).to_bits()
+}
+
 /// Runs a loop compiled with the tier's registers.
 #[inline(always)]
-pub(crate) fn wide<R>(tier: Tier, run: impl FnOnce() -> R) -> R {
+pub(crate) fn with_simd<R>(tier: Tier, run: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]

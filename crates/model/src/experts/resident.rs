@@ -1,6 +1,6 @@
 //! Experts that are all in memory: a layer of them is two work lists, whatever was picked.
 
-use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Weighted};
+use cachalot_kernels::{ActBits, Activations, Cpu, GateUp, Tokens, Weighted};
 use cachalot_store::Weights;
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
@@ -15,7 +15,7 @@ pub struct Resident {
     first: usize,
     width: usize,
     layers: Vec<ExpertTensors<Weight>>,
-    inner: Inputs, // [routing and shared tokens, width]
+    inner: Activations, // [routing and shared tokens, width]
     gates: Vec<GateUp<'static>>,
     downs: Vec<Weighted<'static>>,
     all_rows: AllRows,
@@ -38,7 +38,7 @@ impl Resident {
             first: shape.layers.start,
             width: shape.width,
             layers: shape.layers.clone().map(layer).collect::<Result<_, _>>()?,
-            inner: Inputs::new(),
+            inner: Activations::new(),
             gates: Vec::new(),
             downs: Vec::new(),
             all_rows: AllRows::default(),
@@ -54,16 +54,19 @@ impl Experts for Resident {
         &mut self,
         cpu: &Cpu,
         layer: usize,
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
     ) -> Result<(), Error> {
         let tokens = x.rows();
         let (tensors, width) = (&self.layers[layer - self.first], self.width);
-        let expert =
-            |expert: usize| tensors.matrices(|weight, _| weight.get(expert).coarse(tokens));
-        let all_rows = Columns::Range { start: 0, len: tokens };
+        let expert = |expert: usize| {
+            tensors.matrices(|weight, _| {
+                weight.get(expert).with_activations(ActBits::for_batch(tokens))
+            })
+        };
+        let all_rows = Tokens::Range { start: 0, len: tokens };
         // A shared expert of another width has inputs of its own, and needs lists of its own.
         let (fused, separate) = match shared {
             Some(mlp) if mlp.gate.rows() == width => (Some(mlp), None),
@@ -73,26 +76,26 @@ impl Experts for Resident {
         let mut gates: Vec<GateUp<'_>> = std::mem::take(&mut self.gates);
         for group in routing.batches() {
             let ExpertMatrices { gate, up, .. } = expert(group.expert);
-            gates.push(GateUp { gate, up, columns: Columns::List(group.tokens) });
+            gates.push(GateUp { gate, up, tokens: Tokens::List(group.tokens) });
         }
-        gates.extend(fused.map(|mlp| GateUp { gate: mlp.gate, up: mlp.up, columns: all_rows }));
-        let total = gates.iter().map(|entry| entry.columns.len()).sum();
+        gates.extend(fused.map(|mlp| GateUp { gate: mlp.gate, up: mlp.up, tokens: all_rows }));
+        let total = gates.iter().map(|entry| entry.tokens.len()).sum();
         cpu.gate_up(x, &gates, self.inner.reset(total, width));
         self.gates = recycle(gates);
 
         let mut downs: Vec<Weighted<'_>> = std::mem::take(&mut self.downs);
         let mut start = 0;
         for group in routing.batches() {
-            let columns = Columns::Range { start, len: group.tokens.len() };
+            let columns = Tokens::Range { start, len: group.tokens.len() };
             let matrix = expert(group.expert).down;
             let (targets, weights) = (group.tokens, group.weights);
-            downs.push(Weighted { matrix, columns, targets, weights });
+            downs.push(Weighted { matrix, tokens: columns, targets, weights });
             start += group.tokens.len();
         }
         let (targets, ones) = self.all_rows.of(tokens);
         downs.extend(fused.map(|mlp| {
-            let columns = Columns::Range { start, len: tokens };
-            Weighted { matrix: mlp.down, columns, targets, weights: ones }
+            let columns = Tokens::Range { start, len: tokens };
+            Weighted { matrix: mlp.down, tokens: columns, targets, weights: ones }
         }));
         cpu.add_weighted(&mut self.inner, &downs, out);
         self.downs = recycle(downs);

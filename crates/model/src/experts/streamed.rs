@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use cachalot_kernels::{Columns, Cpu, GateUp, Inputs, Product, Weighted};
+use cachalot_kernels::{Activations, Cpu, GateUp, Product, Tokens, Weighted};
 use cachalot_store::{CacheOptions, ExpertCache, Monitor, Reader, SLICES_MAX, Weights};
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
@@ -38,7 +38,7 @@ pub struct Streamed {
     is_cache_aware: bool,
     /// Picked experts of the present layer that the cache was asked for, in ascending order.
     requested: usize,
-    inner: Inputs, // [rows, width]
+    inner: Activations, // [rows, width]
     gates: Vec<GateUp<'static>>,
     products: Vec<Product<'static>>,
     downs: Vec<Weighted<'static>>,
@@ -80,7 +80,7 @@ impl Streamed {
             cache: ExpertCache::new(stacks, reader, options)?,
             is_cache_aware: false,
             requested: 0,
-            inner: Inputs::new(),
+            inner: Activations::new(),
             gates: Vec::new(),
             products: Vec::new(),
             downs: Vec::new(),
@@ -132,7 +132,7 @@ impl Streamed {
     fn apply_few(
         &mut self,
         (cpu, layer): (&Cpu, usize),
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
@@ -174,7 +174,7 @@ impl Streamed {
     fn compute_ready(
         &mut self,
         (cpu, layer): (&Cpu, usize),
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         before: usize,
     ) -> usize {
@@ -194,8 +194,8 @@ impl Streamed {
             };
             let ExpertMatrices { gate, up, down } = tensors.matrices(view);
             let len = group.tokens.len();
-            list.push(GateUp { gate, up, columns: Columns::List(group.tokens) });
-            downs.push(Product { matrix: down, columns: Columns::Range { start: rows, len } });
+            list.push(GateUp { gate, up, tokens: Tokens::List(group.tokens) });
+            downs.push(Product { matrix: down, tokens: Tokens::Range { start: rows, len } });
             *place = Some(before + rows);
             rows += len;
         }
@@ -210,7 +210,7 @@ impl Streamed {
     fn apply_many(
         &mut self,
         (cpu, layer): (&Cpu, usize),
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],
@@ -247,7 +247,7 @@ impl Streamed {
     fn add_run(
         &mut self,
         (cpu, layer): (&Cpu, usize),
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         (first, count): (usize, usize),
         out: &mut [f32],
@@ -264,9 +264,9 @@ impl Streamed {
             };
             let ExpertMatrices { gate, up, down } = tensors.matrices(view);
             let ExpertBatch { tokens, weights, .. } = group;
-            let columns = Columns::Range { start: rows, len: tokens.len() };
-            list.push(GateUp { gate, up, columns: Columns::List(tokens) });
-            weighted.push(Weighted { matrix: down, columns, targets: tokens, weights });
+            let columns = Tokens::Range { start: rows, len: tokens.len() };
+            list.push(GateUp { gate, up, tokens: Tokens::List(tokens) });
+            weighted.push(Weighted { matrix: down, tokens: columns, targets: tokens, weights });
             rows += tokens.len();
         }
         cpu.gate_up(x, &list, inner.reset(rows, shape.width));
@@ -342,7 +342,7 @@ impl Experts for Streamed {
         &mut self,
         cpu: &Cpu,
         layer: usize,
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],

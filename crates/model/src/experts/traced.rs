@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter};
 
-use cachalot_kernels::{Cpu, Inputs};
+use cachalot_kernels::{Activations, Cpu};
 use cachalot_store::trace::{Header, TraceWriter};
 
 use crate::{Error, ExpertShape, Experts, Mlp, Routing};
@@ -75,7 +75,7 @@ impl Experts for Traced {
         &mut self,
         cpu: &Cpu,
         layer: usize,
-        x: &mut Inputs,
+        x: &mut Activations,
         routing: &Routing,
         shared: Option<Mlp<'_>>,
         out: &mut [f32],

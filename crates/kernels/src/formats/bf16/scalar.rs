@@ -1,4 +1,4 @@
-//! The scalar twin of BF16.
+//! The reference kernel of BF16.
 
 use super::BYTES;
 use crate::formats::u16_at;

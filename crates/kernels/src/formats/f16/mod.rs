@@ -2,7 +2,7 @@
 //!
 //! Its largest number is 65504: activations of R1 exceed it, weights do not.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -17,14 +17,15 @@ pub(crate) const BYTES: usize = 2;
 const RUN: usize = 64;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::F16,
-    name: "F16",
-    id: 1,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     floats256: Some(crate::isa::avx2::float_gemv::<avx2::F16>),
     floats512: Some(crate::isa::avx512::float_gemv::<avx512::F16>),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::F16,
+        name: "F16",
+        id: 1,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

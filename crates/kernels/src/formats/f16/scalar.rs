@@ -1,4 +1,4 @@
-//! The scalar twin of F16.
+//! The reference kernel of F16.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;

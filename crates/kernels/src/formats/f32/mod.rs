@@ -1,6 +1,6 @@
 //! F32: IEEE single precision, little-endian, not quantized. Norms and the router are written so.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -13,14 +13,15 @@ const LEN: usize = 1;
 pub(crate) const BYTES: usize = 4;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::F32,
-    name: "F32",
-    id: 0,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     floats256: Some(crate::isa::avx2::float_gemv::<avx2::F32>),
     floats512: Some(crate::isa::avx512::float_gemv::<avx512::F32>),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::F32,
+        name: "F32",
+        id: 0,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

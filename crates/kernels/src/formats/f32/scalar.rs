@@ -1,4 +1,4 @@
-//! The scalar twin of F32.
+//! The reference kernel of F32.
 
 use super::BYTES;
 use crate::formats::u32_at;

@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::formats::iq1_s::tables::GRID;
-use crate::isa::avx2::lanes::{by_16, eighths, half_f16, raise, times, vectors};
+use crate::isa::avx2::shuffle256::{bias, by_16, eighths, half_f16, times, vectors};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ1_M's codes.
@@ -23,6 +23,7 @@ pub(super) struct Iq1M;
 unsafe impl Codes256 for Iq1M {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 18;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -39,7 +40,7 @@ unsafe impl Codes256 for Iq1M {
             let (low, high) = unsafe { (*at.add(i), *at.add(32 + i / 2)) };
             GRID[usize::from(low) | usize::from(high >> (i % 2 * 4) & 7) << 8]
         };
-        let mut codes = raise(vectors(vector));
+        let mut codes = bias(vectors(vector));
         let shifts = eighths(shifts(high));
         for (r, code) in codes.iter_mut().enumerate() {
             *code = _mm256_add_epi8(_mm256_slli_epi16::<3>(*code), shifts[r / 2]);

@@ -9,10 +9,10 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
+use crate::formats::grid::avx512::{indices_of, load_up, two_streams, vectors};
 use crate::formats::iq1_s::{SHIFT, avx512::shifted, tables::CODES};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::{indices_of, load_up, two_streams, vectors};
 
 /// IQ1_M's codes.
 pub(super) struct Iq1M;

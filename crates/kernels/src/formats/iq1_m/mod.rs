@@ -11,7 +11,7 @@
 //! Word `j` of the scales holds the 3-bit `s` of the groups `4j .. 4j + 4` in bits 0-2, 3-5, 6-8, 9-11;
 //! the four upper nibbles, from word 0 to word 3, are bits 0-3, 4-7, 8-11, 12-15 of `d`, an f16.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,14 +24,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 56;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ1_M,
-    name: "IQ1_M",
-    id: 29,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq1M>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq1M>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ1_M,
+        name: "IQ1_M",
+        id: 29,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

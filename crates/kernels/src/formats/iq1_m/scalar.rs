@@ -1,4 +1,4 @@
-//! The scalar twin of IQ1_M.
+//! The reference kernel of IQ1_M.
 
 use half::f16;
 

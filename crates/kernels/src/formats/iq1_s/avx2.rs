@@ -1,4 +1,4 @@
-//! IQ1_S on AVX2: the grid raised by one, what is left in the minima.
+//! IQ1_S on AVX2: the grid biased by one, what is left in the minima.
 
 use std::arch::x86_64::{
     __m128i, _mm_loadu_si128, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
@@ -9,16 +9,17 @@ use std::arch::x86_64::{
 
 use super::tables::GRID;
 use super::{BYTES, SHIFT};
-use crate::isa::avx2::lanes::{by_32, f16, raise, twice, vectors};
+use crate::isa::avx2::shuffle256::{bias, by_32, f16, twice, vectors};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ1_S's codes.
 pub(super) struct Iq1S;
 
-// SAFETY: reads 50 bytes; raised, the grid ends at 2.
+// SAFETY: reads 50 bytes; biased, the grid ends at 2.
 unsafe impl Codes256 for Iq1S {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 2;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -40,7 +41,7 @@ unsafe impl Codes256 for Iq1S {
         let shift = _mm256_or_ps(_mm256_castsi256_ps(sign), _mm256_set1_ps(SHIFT));
         let min = _mm256_mul_ps(scale, _mm256_sub_ps(shift, _mm256_set1_ps(1.0)));
         Unpacked256 {
-            codes: raise(vectors(vector)),
+            codes: bias(vectors(vector)),
             signs: [_mm256_setzero_si256(); 8],
             scale: by_32(scale),
             min: twice(min),

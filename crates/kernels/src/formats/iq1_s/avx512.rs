@@ -12,10 +12,11 @@ use std::arch::x86_64::{
 use super::BYTES;
 use super::SHIFT;
 use super::tables::CODES;
+use crate::formats::grid::avx512::{indices_of, load_up, vectors};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{f16_one, indices_of, load_up, twice, vectors};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{f16_one, twice};
 
 /// IQ1_S's codes.
 pub(super) struct Iq1S;
@@ -61,7 +62,7 @@ unsafe impl Codes512 for Iq1S {
         // SAFETY: as this function's. Minus where bit 15 of the head is set.
         let plus = _mm512_testn_epi64_mask(unsafe { heads(at) }, _mm512_set1_epi64(1 << 15));
         let [a, b, c, d] = weights.codes;
-        let codes = each!([a, b, c, d], |code| shifted(code, plus));
+        let codes = map_lanes!([a, b, c, d], |code| shifted(code, plus));
         let scale = _mm512_mul_ps(weights.scale[0], _mm512_set1_ps(SHIFT));
         Unpacked512 { codes, scale: [scale; 4], ..weights }
     }

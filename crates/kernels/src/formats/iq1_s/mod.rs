@@ -13,7 +13,7 @@
 //! bit 15                     set: -1/8, clear: +1/8
 //! ```
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -30,14 +30,15 @@ pub(crate) const BYTES: usize = 50;
 pub(crate) const SHIFT: f32 = 0.125;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ1_S,
-    name: "IQ1_S",
-    id: 19,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq1S>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq1S>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ1_S,
+        name: "IQ1_S",
+        id: 19,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -1,4 +1,4 @@
-//! The scalar twin of IQ1_S.
+//! The reference kernel of IQ1_S.
 
 use super::tables::GRID;
 use super::{BYTES, LEN, SHIFT};

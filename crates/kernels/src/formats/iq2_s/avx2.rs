@@ -4,7 +4,7 @@ use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_setzero_ps};
 
 use super::BYTES;
 use super::tables::GRID;
-use crate::isa::avx2::lanes::{by_16, f16, half_steps, nibbles_in_turn, signs, vectors};
+use crate::isa::avx2::shuffle256::{by_16, f16, half_steps, nibbles_in_turn, signs, vectors};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ2_S's codes.
@@ -14,6 +14,7 @@ pub(super) struct Iq2S;
 unsafe impl Codes256 for Iq2S {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 43;
+    const GROUP: usize = 16;
     const SIGNED: bool = true;
 
     #[inline]

@@ -7,11 +7,12 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::CODES;
+use crate::formats::grid::avx512::{
+    indices_of, iq2_levels, load_up, nibble_scales, transpose_signs, two_streams, vectors,
+};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::{
-    f16_one, indices_of, iq2_levels, load_up, nibble_scales, transpose_signs, two_streams, vectors,
-};
+use crate::isa::shuffle512::f16_one;
 
 /// IQ2_S's codes.
 pub(super) struct Iq2S;

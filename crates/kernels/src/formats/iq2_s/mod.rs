@@ -11,7 +11,7 @@
 //! weight. Byte `j` of the scales holds `s` of the vectors `4j`, `4j + 1` in its low nibble and of
 //! `4j + 2`, `4j + 3` in its high nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,14 +25,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 82;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ2_S,
-    name: "IQ2_S",
-    id: 22,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq2S>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq2S>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ2_S,
+        name: "IQ2_S",
+        id: 22,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -1,4 +1,4 @@
-//! The scalar twin of IQ2_S.
+//! The reference kernel of IQ2_S.
 
 use super::tables::GRID;
 use super::{BYTES, LEN};

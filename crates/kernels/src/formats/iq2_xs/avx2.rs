@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::GRID;
-use crate::isa::avx2::lanes::{by_16, even, f16, half_steps, nibbles_in_turn, signs, vectors};
+use crate::isa::avx2::shuffle256::{by_16, even, f16, half_steps, nibbles_in_turn, signs, vectors};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ2_XS's codes.
@@ -17,6 +17,7 @@ pub(super) struct Iq2Xs;
 unsafe impl Codes256 for Iq2Xs {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 43;
+    const GROUP: usize = 16;
     const SIGNED: bool = true;
 
     #[inline]

@@ -7,11 +7,12 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::CODES;
+use crate::formats::grid::avx512::{
+    indices, iq2_levels, look_up, nibble_scales, signs_by_register, two_streams, vectors,
+};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::{
-    f16_one, indices, iq2_levels, look_up, nibble_scales, signs_by_register, two_streams, vectors,
-};
+use crate::isa::shuffle512::f16_one;
 
 /// IQ2_XS's codes.
 pub(super) struct Iq2Xs;

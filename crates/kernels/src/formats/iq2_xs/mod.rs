@@ -10,7 +10,7 @@
 //! number of negative weights even). Byte `j` of the scales holds `s` of the vectors `4j`, `4j + 1` in
 //! its low nibble and of `4j + 2`, `4j + 3` in its high nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,14 +24,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 74;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ2_XS,
-    name: "IQ2_XS",
-    id: 17,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq2Xs>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq2Xs>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ2_XS,
+        name: "IQ2_XS",
+        id: 17,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

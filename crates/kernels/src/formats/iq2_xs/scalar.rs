@@ -1,4 +1,4 @@
-//! The scalar twin of IQ2_XS.
+//! The reference kernel of IQ2_XS.
 
 use super::tables::GRID;
 use super::{BYTES, LEN};

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::GRID;
-use crate::isa::avx2::lanes::{by_32, eight_words, even, f16, sevens, signs, vectors};
+use crate::isa::avx2::shuffle256::{by_32, eight_words, even, f16, sevens, signs, vectors};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ2_XXS's codes.
@@ -17,6 +17,7 @@ pub(super) struct Iq2Xxs;
 unsafe impl Codes256 for Iq2Xxs {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 43;
+    const GROUP: usize = 32;
     const SIGNED: bool = true;
 
     #[inline]

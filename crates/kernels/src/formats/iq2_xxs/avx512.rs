@@ -8,11 +8,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::CODES;
+use crate::formats::grid::avx512::{indices, iq2_levels, look_up, signs_by_register, vectors};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::{
-    f16_one, indices, iq2_levels, look_up, signs_by_register, twice, vectors,
-};
+use crate::isa::shuffle512::{f16_one, twice};
 
 /// IQ2_XXS's codes.
 pub(super) struct Iq2Xxs;

@@ -1,4 +1,4 @@
-//! The scalar twin of IQ2_XXS.
+//! The reference kernel of IQ2_XXS.
 
 use super::tables::GRID;
 use super::{BYTES, LEN};

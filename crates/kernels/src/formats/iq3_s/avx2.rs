@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::GRID;
-use crate::isa::avx2::lanes::{by_32, f16, short_vectors, signs};
+use crate::isa::avx2::shuffle256::{by_32, f16, short_vectors, signs};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ3_S's codes.
@@ -19,6 +19,7 @@ pub(super) struct Iq3S;
 unsafe impl Codes256 for Iq3S {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 15;
+    const GROUP: usize = 32;
     const SIGNED: bool = true;
 
     #[inline]

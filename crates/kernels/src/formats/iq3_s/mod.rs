@@ -11,7 +11,7 @@
 //! `8i .. 8i + 8`. Byte `j` of the scales holds the 4-bit `s` of group `2j` in its low nibble and of
 //! group `2j + 1` in its high nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,14 +25,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 110;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ3_S,
-    name: "IQ3_S",
-    id: 21,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq3S>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq3S>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ3_S,
+        name: "IQ3_S",
+        id: 21,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

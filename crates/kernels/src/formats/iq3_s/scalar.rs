@@ -1,4 +1,4 @@
-//! The scalar twin of IQ3_S.
+//! The reference kernel of IQ3_S.
 
 use super::tables::GRID;
 use super::{BYTES, LEN};

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::GRID;
-use crate::isa::avx2::lanes::{by_32, even, f16, sevens, short_vectors, signs};
+use crate::isa::avx2::shuffle256::{by_32, even, f16, sevens, short_vectors, signs};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ3_XXS's codes.
@@ -17,6 +17,7 @@ pub(super) struct Iq3Xxs;
 unsafe impl Codes256 for Iq3Xxs {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 62;
+    const GROUP: usize = 32;
     const SIGNED: bool = true;
 
     #[inline]

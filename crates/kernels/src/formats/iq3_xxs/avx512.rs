@@ -8,9 +8,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::tables::{CODES, LEVELS};
+use crate::formats::grid::avx512::{indices, look_up_iq3, signs_by_register, vectors};
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::{f16_one, indices, look_up_iq3, signs_by_register, twice, vectors};
+use crate::isa::shuffle512::{f16_one, twice};
 
 /// IQ3_XXS's codes.
 pub(super) struct Iq3Xxs;

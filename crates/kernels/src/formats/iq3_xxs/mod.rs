@@ -9,7 +9,7 @@
 //! The u32 of a group holds four times seven signs, each for two vectors, in bits 0-27 (the eighth
 //! makes the number of negative weights even) and the 4-bit `s` in bits 28-31.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,14 +23,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 98;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ3_XXS,
-    name: "IQ3_XXS",
-    id: 18,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq3Xxs>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq3Xxs>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ3_XXS,
+        name: "IQ3_XXS",
+        id: 18,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -1,4 +1,4 @@
-//! The scalar twin of IQ3_XXS.
+//! The reference kernel of IQ3_XXS.
 
 use super::tables::GRID;
 use super::{BYTES, LEN};

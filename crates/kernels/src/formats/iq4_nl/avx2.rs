@@ -3,7 +3,7 @@
 use std::arch::x86_64::_mm256_setzero_ps;
 
 use super::{BYTES, LEVELS};
-use crate::isa::avx2::lanes::{by_32, eight_f16, levels, magnitudes, nibbles};
+use crate::isa::avx2::shuffle256::{by_32, eight_f16, levels, magnitudes, nibbles};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ4_NL's codes.
@@ -13,6 +13,7 @@ pub(super) struct Iq4Nl;
 unsafe impl Codes256 for Iq4Nl {
     const BYTES: usize = 8 * BYTES;
     const LARGEST: u8 = 127;
+    const GROUP: usize = 32;
     const SIGNED: bool = true;
 
     #[inline]

@@ -4,9 +4,10 @@ use std::arch::x86_64::{_mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_ps, _mm51
 
 use super::BYTES;
 use super::LEVELS;
+use crate::formats::grid::avx512::levels_512;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_strided, levels_512, nibbles, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_strided, nibbles, twice};
 use crate::isa::{NATURAL, Order};
 
 /// IQ4_NL's codes.
@@ -31,7 +32,7 @@ unsafe impl Codes512 for Iq4Nl {
         let d = twice(d);
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 2) };
-        let codes = each!([0, 2, 4, 6], |b| {
+        let codes = map_lanes!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             _mm512_shuffle_epi8(levels, unsafe { nibbles(block(b), block(b + 1)) })
         });

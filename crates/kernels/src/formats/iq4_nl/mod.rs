@@ -7,7 +7,7 @@
 //! `weight = d·LEVELS[code]`, code 0..15: the levels lie closer together near zero, as weights do.
 //! Byte `i` of the codes holds weight `i` in its low nibble and weight `i + 16` in its high nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,14 +24,15 @@ pub(crate) const LEVELS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ4_NL,
-    name: "IQ4_NL",
-    id: 20,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq4Nl>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq4Nl>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ4_NL,
+        name: "IQ4_NL",
+        id: 20,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

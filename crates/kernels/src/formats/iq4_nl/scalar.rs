@@ -1,4 +1,4 @@
-//! The scalar twin of IQ4_NL.
+//! The reference kernel of IQ4_NL.
 
 use super::{BYTES, LEN, LEVELS};
 use crate::formats::f16_at;

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::formats::iq4_nl::LEVELS;
-use crate::isa::avx2::lanes::{by_32, f16, levels, magnitudes, nibbles};
+use crate::isa::avx2::shuffle256::{by_32, f16, levels, magnitudes, nibbles};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// IQ4_XS's codes.
@@ -18,6 +18,7 @@ pub(super) struct Iq4Xs;
 unsafe impl Codes256 for Iq4Xs {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 127;
+    const GROUP: usize = 32;
     const SIGNED: bool = true;
 
     #[inline]

@@ -9,8 +9,8 @@ use std::arch::x86_64::{
 use super::BYTES;
 use crate::formats::iq4_nl::avx512::TABLE;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_one, nibbles, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_one, nibbles, twice};
 use crate::isa::{NATURAL, Order};
 
 /// IQ4_XS's codes.
@@ -44,7 +44,7 @@ unsafe impl Codes512 for Iq4Xs {
         let scale = twice(_mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(d)));
         // SAFETY: as above.
         let run = |g: usize| unsafe { at.add(8 + g * 16) };
-        let codes = each!([0, 2, 4, 6], |g| {
+        let codes = map_lanes!([0, 2, 4, 6], |g| {
             // SAFETY: as above.
             _mm512_shuffle_epi8(levels, unsafe { nibbles(run(g), run(g + 1)) })
         });

@@ -11,7 +11,7 @@
 //! Byte `i` of run `g` holds weight `i` of the group in its low nibble and weight `i + 16` in its high
 //! nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,14 +24,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 136;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::IQ4_XS,
-    name: "IQ4_XS",
-    id: 23,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Iq4Xs>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Iq4Xs>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::IQ4_XS,
+        name: "IQ4_XS",
+        id: 23,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

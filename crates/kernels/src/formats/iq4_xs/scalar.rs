@@ -1,4 +1,4 @@
-//! The scalar twin of IQ4_XS.
+//! The reference kernel of IQ4_XS.
 
 use super::{BYTES, LEN};
 use crate::formats::iq4_nl::LEVELS;

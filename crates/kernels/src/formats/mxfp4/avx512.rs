@@ -6,9 +6,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use super::{DOUBLED, half_scale};
+use crate::formats::grid::avx512::levels_512;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, levels_512, nibbles, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, nibbles, twice};
 use crate::isa::{NATURAL, Order};
 
 /// MXFP4's codes.
@@ -35,7 +36,7 @@ unsafe impl Codes512 for Mxfp4 {
         let (d, levels) =
             unsafe { (_mm256_loadu_ps(d.as_ptr()), _mm512_loadu_si512(TABLE.as_ptr().cast())) };
         let d = twice(d);
-        let codes = each!([0, 2, 4, 6], |b| {
+        let codes = map_lanes!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             _mm512_shuffle_epi8(levels, unsafe { nibbles(block(b).add(1), block(b + 1).add(1)) })
         });

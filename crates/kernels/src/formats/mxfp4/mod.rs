@@ -9,7 +9,7 @@
 //! two, so that they are integers, and [`half_scale`] is half the scale.
 //! Byte `i` of the codes holds weight `i` in its low nibble and weight `i + 16` in its high nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -30,14 +30,15 @@ pub(crate) const fn half_scale(e: u8) -> f32 {
 }
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::MXFP4,
-    name: "MXFP4",
-    id: 39,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Mxfp4>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Mxfp4>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::MXFP4,
+        name: "MXFP4",
+        id: 39,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

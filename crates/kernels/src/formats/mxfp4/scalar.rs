@@ -1,4 +1,4 @@
-//! The scalar twin of MXFP4.
+//! The reference kernel of MXFP4.
 
 use super::{BYTES, DOUBLED, LEN, half_scale};
 

@@ -10,8 +10,8 @@ use super::BYTES;
 use super::half_scale;
 use crate::formats::mxfp4::avx512::TABLE;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::by_lane;
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::by_lane;
 use crate::isa::{NATURAL, Order};
 
 /// NVFP4's codes.
@@ -37,7 +37,7 @@ unsafe impl Codes512 for Nvfp4 {
         let d: [f32; 16] = std::array::from_fn(|g| half_scale(unsafe { *block(g / 4).add(g % 4) }));
         // SAFETY: 16 numbers.
         let d = unsafe { _mm512_loadu_ps(d.as_ptr()) };
-        let codes = each!([0, 1, 2, 3], |b| {
+        let codes = map_lanes!([0, 1, 2, 3], |b| {
             // Run by run: 8 bytes of low and high nibbles, twice.
             // SAFETY: as above.
             let runs = _mm512_permutexvar_epi64(

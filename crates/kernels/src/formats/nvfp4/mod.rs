@@ -10,7 +10,7 @@
 //! Byte `i` of run `g` holds weight `i` of the group in its low nibble and weight `i + 8` in its high
 //! nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -32,14 +32,15 @@ pub(crate) fn half_scale(scale: u8) -> f32 {
 }
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::NVFP4,
-    name: "NVFP4",
-    id: 40,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Nvfp4>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Nvfp4>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::NVFP4,
+        name: "NVFP4",
+        id: 40,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -1,4 +1,4 @@
-//! The scalar twin of NVFP4.
+//! The reference kernel of NVFP4.
 
 use super::{BYTES, LEN, half_scale};
 use crate::formats::mxfp4::DOUBLED;

@@ -5,7 +5,7 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{by_16, f16, join, pair_codes, times, unsigned};
+use crate::isa::avx2::shuffle256::{by_16, f16, join, pair_codes, times, unsigned};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q2_K's codes.
@@ -15,6 +15,7 @@ pub(super) struct Q2K;
 unsafe impl Codes256 for Q2K {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 3;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -15,10 +15,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::panel::{Abreast, Panel};
+use crate::isa::avx512::panel::{Panel16, Rows16};
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{byte_of, f16_high, f16_low, f16_pair};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{byte_of, f16_high, f16_low, f16_pair};
 
 /// Q2_K's codes.
 pub(super) struct Q2K;
@@ -44,7 +44,7 @@ const fn quads() -> [u8; 64] {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 fn products(scales: __m512i) -> __m512i {
     let four = |group: i32| group * 0x0101_0101;
-    let lane = |first: i32| each!([0, 2, 4, 6], |group| four(first + group));
+    let lane = |first: i32| map_lanes!([0, 2, 4, 6], |group| four(first + group));
     let ([a, b, c, d], [e, f, g, h]) = (lane(0), lane(1));
     let ([i, j, k, l], [m, n, o, p]) = (lane(8), lane(9));
     let groups = _mm512_setr_epi32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
@@ -89,15 +89,15 @@ unsafe impl Codes512 for Q2K {
         Unpacked512 { codes, scale: [_mm512_set1_ps(d); 4], min }
     }
 
-    const IS_ABREAST: bool = true;
+    const HAS_X16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
         let (three, nibble) = (_mm512_set1_epi8(3), _mm512_set1_epi8(15));
-        // SAFETY: inside the blocks' 84 bytes; a block has 64 fours of codes, 16 scales and as many minima.
+        // SAFETY: inside the blocks' 84 bytes; a block has 64 quads of codes, 16 scales and as many minima.
         unsafe {
-            let header = rows.few_columns(0);
+            let header = rows.quads_of_16(0);
             // The scale of a group in every 16 bits. Two codes there times it, at most 45, are two bytes.
             let mut scales = [three; 16];
             for (group, scale) in scales.iter_mut().enumerate() {
@@ -107,24 +107,24 @@ unsafe impl Codes512 for Q2K {
                 let bytes = _mm512_set4_epi32(at(3), at(2), at(1), at(0));
                 *scale = _mm512_shuffle_epi8(_mm512_and_si512(header[group / 4], nibble), bytes);
             }
-            for (i, bytes) in rows.columns(16).into_iter().enumerate() {
+            for (i, bytes) in rows.quads_of_64(16).into_iter().enumerate() {
                 let (half, i) = (i / 8, i % 8);
                 for j in 0..4 {
                     let codes = _mm512_srlv_epi16(bytes, _mm512_set1_epi16(2 * j as i16));
                     let codes = _mm512_and_si512(codes, three);
                     let scale = scales[half * 8 + j * 2 + i / 4];
-                    to.put_codes(half * 32 + j * 8 + i, _mm512_mullo_epi16(codes, scale));
+                    to.set_codes(half * 32 + j * 8 + i, _mm512_mullo_epi16(codes, scale));
                 }
             }
-            let factors = rows.few_columns(68)[3];
+            let factors = rows.quads_of_16(68)[3];
             let d = f16_low(rows.present, factors);
             let m = _mm512_sub_ps(_mm512_setzero_ps(), f16_high(rows.present, factors));
-            for (i, fours) in header.into_iter().enumerate() {
-                let minima = _mm512_and_si512(_mm512_srli_epi16::<4>(fours), nibble);
+            for (i, quads) in header.into_iter().enumerate() {
+                let minima = _mm512_and_si512(_mm512_srli_epi16::<4>(quads), nibble);
                 for j in 0..4 {
-                    to.put_factors(i * 4 + j, d);
+                    to.set_factors(i * 4 + j, d);
                     let min = _mm512_cvtepi32_ps(byte_of(minima, j));
-                    to.put_factors(16 + i * 4 + j, _mm512_mul_ps(min, m));
+                    to.set_factors(16 + i * 4 + j, _mm512_mul_ps(min, m));
                 }
             }
         }

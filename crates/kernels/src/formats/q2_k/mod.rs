@@ -8,7 +8,7 @@
 //! nibble and its 4-bit minimum `n` in its high nibble: `weight = d·s·code - m·n`, code 0..3.
 //! Byte `i` of run `r` holds the weights `128r + i`, `+32`, `+64`, `+96` in bits 0-1, 2-3, 4-5, 6-7.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,14 +21,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 84;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q2_K,
-    name: "Q2_K",
-    id: 10,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q2K>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q2K>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q2_K,
+        name: "Q2_K",
+        id: 10,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -1,4 +1,4 @@
-//! The scalar twin of Q2_K.
+//! The reference kernel of Q2_K.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

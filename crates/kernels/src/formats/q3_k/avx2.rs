@@ -6,7 +6,9 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{by_16, f16, fields, join, merge, pair_codes, pairs, signed, times};
+use crate::isa::avx2::shuffle256::{
+    by_16, f16, fields, join, merge, pair_codes, pairs, signed, times,
+};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q3_K's codes.
@@ -16,6 +18,7 @@ pub(super) struct Q3K;
 unsafe impl Codes256 for Q3K {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 7;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -11,9 +11,9 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::panel::{Abreast, Panel};
+use crate::isa::avx512::panel::{Panel16, Rows16};
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::{byte_of, f16_high, f16_one};
+use crate::isa::shuffle512::{byte_of, f16_high, f16_one};
 
 /// Q3_K's codes.
 pub(super) struct Q3K;
@@ -144,16 +144,16 @@ unsafe impl Codes512 for Q3K {
         Unpacked512 { codes, scale: one_stream(scale), min }
     }
 
-    const IS_ABREAST: bool = true;
+    const HAS_X16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
         let (pair, four) = (_mm512_set1_epi8(3), _mm512_set1_epi8(4));
-        // SAFETY: inside the blocks' 110 bytes; a block has 64 fours of codes and 16 scales.
+        // SAFETY: inside the blocks' 110 bytes; a block has 64 quads of codes and 16 scales.
         unsafe {
-            let high = [rows.few_columns(0), rows.few_columns(16)];
-            for (i, bytes) in rows.columns(32).into_iter().enumerate() {
+            let high = [rows.quads_of_16(0), rows.quads_of_16(16)];
+            for (i, bytes) in rows.quads_of_64(32).into_iter().enumerate() {
                 let (half, i) = (i / 8, i % 8);
                 for j in 0..4 {
                     let turn = _mm512_set1_epi32((half as i32 * 4 + j as i32 + 30) % 32);
@@ -161,11 +161,11 @@ unsafe impl Codes512 for Q3K {
                     let low = _mm512_srlv_epi16(bytes, _mm512_set1_epi16(2 * j as i16));
                     let low = _mm512_and_si512(low, pair);
                     let codes = _mm512_ternarylogic_epi64::<0xF8>(low, high, four);
-                    to.put_codes(half * 32 + j * 8 + i, codes);
+                    to.set_codes(half * 32 + j * 8 + i, codes);
                 }
             }
-            let d = f16_high(rows.present, rows.few_columns(94)[3]);
-            let [_, a, b, c] = rows.few_columns(92);
+            let d = f16_high(rows.present, rows.quads_of_16(94)[3]);
+            let [_, a, b, c] = rows.quads_of_16(92);
             let (nibble, two) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
             // (low & 15) | ((pairs & 3) << 4), where they already are 4 bits further up.
             let word = |low: __m512i, pairs: __m512i| {
@@ -177,10 +177,10 @@ unsafe impl Codes512 for Q3K {
                 word(_mm512_srli_epi16::<4>(a), c),
                 word(_mm512_srli_epi16::<4>(b), _mm512_srli_epi16::<2>(c)),
             ];
-            for (i, fours) in words.into_iter().enumerate() {
+            for (i, quads) in words.into_iter().enumerate() {
                 for j in 0..4 {
-                    let scale = _mm512_sub_epi32(byte_of(fours, j), _mm512_set1_epi32(32));
-                    to.put_factors(i * 4 + j, _mm512_mul_ps(_mm512_cvtepi32_ps(scale), d));
+                    let scale = _mm512_sub_epi32(byte_of(quads, j), _mm512_set1_epi32(32));
+                    to.set_factors(i * 4 + j, _mm512_mul_ps(_mm512_cvtepi32_ps(scale), d));
                 }
             }
         }

@@ -15,7 +15,7 @@
 //! byte 8 + j  (0..4)   high 2 bits of s[j], s[j+4], s[j+8], s[j+12] in bits 0-1, 2-3, 4-5, 6-7
 //! ```
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,14 +28,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 110;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q3_K,
-    name: "Q3_K",
-    id: 11,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q3K>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q3K>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q3_K,
+        name: "Q3_K",
+        id: 11,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -4,8 +4,8 @@ use std::arch::x86_64::{_mm512_mul_ps, _mm512_set1_ps};
 
 use super::BYTES;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_strided, nibbles, twice};
 use crate::isa::{NATURAL, Order};
 
 /// Q4_0's codes.
@@ -26,7 +26,7 @@ unsafe impl Codes512 for Q40 {
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 2) };
         // SAFETY: as above.
-        let codes = each!([0, 2, 4, 6], |b| unsafe { nibbles(block(b), block(b + 1)) });
+        let codes = map_lanes!([0, 2, 4, 6], |b| unsafe { nibbles(block(b), block(b + 1)) });
         Unpacked512 { codes, scale: by_lane(d), min: _mm512_mul_ps(d, _mm512_set1_ps(-8.0)) }
     }
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::_mm256_setzero_si256;
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{by_32, eight_f16, nibbles, twice};
+use crate::isa::avx2::shuffle256::{by_32, eight_f16, nibbles, twice};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q4_1's codes.
@@ -13,6 +13,7 @@ pub(super) struct Q41;
 unsafe impl Codes256 for Q41 {
     const BYTES: usize = 8 * BYTES;
     const LARGEST: u8 = 15;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

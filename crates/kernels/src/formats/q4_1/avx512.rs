@@ -2,8 +2,8 @@
 
 use super::BYTES;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_strided, nibbles, twice};
 use crate::isa::{NATURAL, Order};
 
 /// Q4_1's codes.
@@ -24,7 +24,7 @@ unsafe impl Codes512 for Q41 {
         // SAFETY: as above.
         let block = |b: usize| unsafe { at.add(b * BYTES + 4) };
         // SAFETY: as above.
-        let codes = each!([0, 2, 4, 6], |b| unsafe { nibbles(block(b), block(b + 1)) });
+        let codes = map_lanes!([0, 2, 4, 6], |b| unsafe { nibbles(block(b), block(b + 1)) });
         Unpacked512 { codes, scale: by_lane(twice(d)), min: twice(m) }
     }
 }

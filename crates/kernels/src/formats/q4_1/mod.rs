@@ -7,7 +7,7 @@
 //! `weight = d·code + m`, code 0..15.
 //! Byte `i` of the codes holds weight `i` in its low nibble and weight `i + 16` in its high nibble.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -20,14 +20,15 @@ const LEN: usize = 32;
 pub(crate) const BYTES: usize = 20;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q4_1,
-    name: "Q4_1",
-    id: 3,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q41>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q41>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q4_1,
+        name: "Q4_1",
+        id: 3,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

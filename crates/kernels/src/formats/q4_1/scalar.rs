@@ -1,4 +1,4 @@
-//! The scalar twin of Q4_1.
+//! The reference kernel of Q4_1.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{by_32, f16, fields, join, pairs, twice};
+use crate::isa::avx2::shuffle256::{by_32, f16, fields, join, pairs, twice};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q4_K's codes.
@@ -19,6 +19,7 @@ pub(super) struct Q4K;
 unsafe impl Codes256 for Q4K {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 15;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -18,10 +18,10 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::Order;
-use crate::isa::avx512::panel::{Abreast, Panel};
+use crate::isa::avx512::panel::{Panel16, Rows16};
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{byte_of, f16_high, f16_low, f16_pair};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{byte_of, f16_high, f16_low, f16_pair};
 
 /// Q4_K's codes.
 pub(super) struct Q4K;
@@ -59,45 +59,47 @@ unsafe impl Codes512 for Q4K {
             _mm512_shuffle_i64x2::<0b11_01_11_01>(first, second),
         ];
         let nibble = _mm512_set1_epi8(15);
-        let low = each!([halves[0], halves[1]], |h| _mm512_and_si512(h, nibble));
-        let high =
-            each!([halves[0], halves[1]], |h| _mm512_and_si512(_mm512_srli_epi16::<4>(h), nibble));
+        let low = map_lanes!([halves[0], halves[1]], |h| _mm512_and_si512(h, nibble));
+        let high = map_lanes!([halves[0], halves[1]], |h| _mm512_and_si512(
+            _mm512_srli_epi16::<4>(h),
+            nibble
+        ));
         // SAFETY: as this function's.
         let (scale, min) = unsafe { scales(at) };
         Unpacked512 { codes: [low[0], low[1], high[0], high[1]], scale, min }
     }
 
-    const IS_ABREAST: bool = true;
+    const HAS_X16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
         let nibble = _mm512_set1_epi8(15);
         for half in 0..2 {
-            // SAFETY: inside the blocks' 144 bytes; a block of codes has 64 fours.
+            // SAFETY: inside the blocks' 144 bytes; a block of codes has 64 quads.
             unsafe {
-                for (i, bytes) in rows.columns(16 + half * 64).into_iter().enumerate() {
-                    let four = half * 32 + i / 8 * 16 + i % 8;
-                    to.put_codes(four, _mm512_and_si512(bytes, nibble));
+                for (i, bytes) in rows.quads_of_64(16 + half * 64).into_iter().enumerate() {
+                    let quad = half * 32 + i / 8 * 16 + i % 8;
+                    to.set_codes(quad, _mm512_and_si512(bytes, nibble));
                     let high = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
-                    to.put_codes(four + 8, high);
+                    to.set_codes(quad + 8, high);
                 }
             }
         }
         // SAFETY: as this function's.
-        unsafe { scales_abreast(rows, to) };
+        unsafe { scales_x16(rows, to) };
     }
 }
 
 /// Scales and minima of sixteen rows; shared with Q5_K.
 ///
 /// # Safety
-/// As for [`Codes512::unpack_abreast`].
+/// As for [`Codes512::unpack_x16`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn scales_abreast(rows: &Abreast, to: Panel) {
+pub(crate) unsafe fn scales_x16(rows: &Rows16, to: Panel16) {
     // SAFETY: the header is 16 bytes.
-    let [factors, a, b, c] = unsafe { rows.few_columns(0) };
+    let [factors, a, b, c] = unsafe { rows.quads_of_16(0) };
     let d = f16_low(rows.present, factors);
     let m = _mm512_sub_ps(_mm512_setzero_ps(), f16_high(rows.present, factors));
     let (six, four, two) = (_mm512_set1_epi8(0x3f), _mm512_set1_epi8(0x0f), _mm512_set1_epi8(0x30));
@@ -109,11 +111,11 @@ pub(crate) unsafe fn scales_abreast(rows: &Abreast, to: Panel) {
     let scales = [_mm512_and_si512(a, six), join(c, a)];
     let minima = [_mm512_and_si512(b, six), join(_mm512_srli_epi32::<4>(c), b)];
     for (kind, (numbers, factor)) in [(scales, d), (minima, m)].into_iter().enumerate() {
-        for (half, fours) in numbers.into_iter().enumerate() {
+        for (half, quads) in numbers.into_iter().enumerate() {
             for i in 0..4 {
-                let number = _mm512_mul_ps(_mm512_cvtepi32_ps(byte_of(fours, i)), factor);
+                let number = _mm512_mul_ps(_mm512_cvtepi32_ps(byte_of(quads, i)), factor);
                 // SAFETY: eight scales and as many minima.
-                unsafe { to.put_factors(kind * 8 + half * 4 + i, number) };
+                unsafe { to.set_factors(kind * 8 + half * 4 + i, number) };
             }
         }
     }

@@ -15,7 +15,7 @@
 //! byte 8 + j  (0..4)   low 4 bits of s[j+4] in bits 0-3, low 4 bits of n[j+4] in bits 4-7
 //! ```
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -28,14 +28,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 144;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q4_K,
-    name: "Q4_K",
-    id: 12,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q4K>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q4K>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q4_K,
+        name: "Q4_K",
+        id: 12,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -8,7 +8,7 @@
 //! Byte `i` of the low codes holds bits 0-3 of weight `i` in its low nibble and those of weight
 //! `i + 16` in its high nibble; bit `i` of `high` is bit 4 of weight `i`.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,14 +21,15 @@ const LEN: usize = 32;
 pub(crate) const BYTES: usize = 22;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q5_0,
-    name: "Q5_0",
-    id: 6,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q50>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q50>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q5_0,
+        name: "Q5_0",
+        id: 6,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

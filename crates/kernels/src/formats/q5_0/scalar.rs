@@ -1,4 +1,4 @@
-//! The scalar twin of Q5_0.
+//! The reference kernel of Q5_0.
 
 use super::{BYTES, LEN};
 use crate::formats::{f16_at, u32_at};

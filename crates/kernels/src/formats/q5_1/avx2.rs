@@ -5,7 +5,7 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{bits, by_32, eight_f16, eight_words, nibbles, twice};
+use crate::isa::avx2::shuffle256::{bits, by_32, eight_f16, eight_words, nibbles, twice};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q5_1's codes.
@@ -15,6 +15,7 @@ pub(super) struct Q51;
 unsafe impl Codes256 for Q51 {
     const BYTES: usize = 8 * BYTES;
     const LARGEST: u8 = 31;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

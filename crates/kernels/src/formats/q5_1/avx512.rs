@@ -4,8 +4,8 @@ use std::arch::x86_64::{_mm512_mask_add_epi8, _mm512_set1_epi8};
 
 use super::BYTES;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_strided, nibbles, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_strided, nibbles, twice};
 use crate::isa::{NATURAL, Order};
 
 /// Q5_1's codes.
@@ -23,7 +23,7 @@ unsafe impl Codes512 for Q51 {
     unsafe fn unpack(at: *const u8, _: &Indices) -> Unpacked512 {
         // SAFETY: inside the eight blocks.
         let (d, m) = unsafe { (f16_strided::<BYTES>(at), f16_strided::<BYTES>(at.add(2))) };
-        let codes = each!([0, 2, 4, 6], |b| {
+        let codes = map_lanes!([0, 2, 4, 6], |b| {
             // SAFETY: as above.
             unsafe {
                 let (first, second) = (at.add(b * BYTES + 4), at.add((b + 1) * BYTES + 4));

@@ -1,4 +1,4 @@
-//! The scalar twin of Q5_1.
+//! The reference kernel of Q5_1.
 
 use super::{BYTES, LEN};
 use crate::formats::{f16_at, u32_at};

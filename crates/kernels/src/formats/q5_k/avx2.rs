@@ -4,7 +4,7 @@ use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_setzero_si256};
 
 use super::BYTES;
 use crate::formats::q4_k::avx2::{nibbles, scales};
-use crate::isa::avx2::lanes::{fields, join, merge, pairs};
+use crate::isa::avx2::shuffle256::{fields, join, merge, pairs};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q5_K's codes.
@@ -14,6 +14,7 @@ pub(super) struct Q5K;
 unsafe impl Codes256 for Q5K {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 31;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -10,11 +10,11 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::formats::q4_k::avx512::{ORDER, scales, scales_abreast};
+use crate::formats::q4_k::avx512::{ORDER, scales, scales_x16};
 use crate::isa::Order;
-use crate::isa::avx512::panel::{Abreast, Panel};
+use crate::isa::avx512::panel::{Panel16, Rows16};
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
+use crate::isa::map_lanes;
 
 /// Q5_K's codes.
 pub(super) struct Q5K;
@@ -37,7 +37,7 @@ unsafe impl Codes512 for Q5K {
             (
                 _mm512_loadu_si512(at.add(48).cast()),
                 _mm512_loadu_si512(at.add(112).cast()),
-                each!([16, 32], |o| _mm512_broadcast_i32x4(_mm_loadu_si128(at.add(o).cast()))),
+                map_lanes!([16, 32], |o| _mm512_broadcast_i32x4(_mm_loadu_si128(at.add(o).cast()))),
             )
         };
         let halves = [
@@ -63,15 +63,15 @@ unsafe impl Codes512 for Q5K {
         Unpacked512 { codes, scale, min }
     }
 
-    const IS_ABREAST: bool = true;
+    const HAS_X16: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_abreast(rows: &Abreast, to: Panel) {
+    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
         let (nibble, sixteen) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));
-        // SAFETY: inside the blocks' 176 bytes; a block of codes has 64 fours.
+        // SAFETY: inside the blocks' 176 bytes; a block of codes has 64 quads.
         unsafe {
-            let fifth = [rows.few_columns(16), rows.few_columns(32)];
+            let fifth = [rows.quads_of_16(16), rows.quads_of_16(32)];
             // (nibbles & 15) | (bit `group` of the fifth bits << 4)
             let code = |nibbles: __m512i, group: usize, i: usize| {
                 let turn = _mm512_set1_epi32((group as i32 + 28) % 32);
@@ -80,14 +80,14 @@ unsafe impl Codes512 for Q5K {
                 _mm512_ternarylogic_epi64::<0xF8>(low, high, sixteen)
             };
             for half in 0..2 {
-                for (i, bytes) in rows.columns(48 + half * 64).into_iter().enumerate() {
+                for (i, bytes) in rows.quads_of_64(48 + half * 64).into_iter().enumerate() {
                     let (group, i) = (half * 4 + i / 8 * 2, i % 8);
-                    to.put_codes(group * 8 + i, code(bytes, group, i));
+                    to.set_codes(group * 8 + i, code(bytes, group, i));
                     let high = _mm512_srli_epi16::<4>(bytes);
-                    to.put_codes((group + 1) * 8 + i, code(high, group + 1, i));
+                    to.set_codes((group + 1) * 8 + i, code(high, group + 1, i));
                 }
             }
-            scales_abreast(rows, to);
+            scales_x16(rows, to);
         }
     }
 }

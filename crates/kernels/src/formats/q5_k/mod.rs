@@ -9,7 +9,7 @@
 //! Run `r` holds bits 0-3 of group `2r` in its low nibbles and of group `2r + 1` in its high nibbles.
 //! Bit `g` of byte `i` of `high` is bit 4 of weight `i` of group `g`.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -22,14 +22,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 176;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q5_K,
-    name: "Q5_K",
-    id: 13,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q5K>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q5K>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q5_K,
+        name: "Q5_K",
+        id: 13,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

@@ -1,4 +1,4 @@
-//! The scalar twin of Q5_K.
+//! The reference kernel of Q5_K.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

@@ -6,7 +6,7 @@
 use std::arch::x86_64::{__m256i, _mm_loadu_si128, _mm256_loadu_si256, _mm256_setzero_si256};
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{by_16, f16, fields, join, merge, pairs, signed, times, turns};
+use crate::isa::avx2::shuffle256::{by_16, f16, fields, join, merge, pairs, signed, times, turns};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q6_K's codes.
@@ -16,6 +16,7 @@ pub(super) struct Q6K;
 unsafe impl Codes256 for Q6K {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 63;
+    const GROUP: usize = 16;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -9,8 +9,8 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_one};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_one};
 use crate::isa::{NATURAL, Order};
 
 /// Q6_K's codes.
@@ -29,8 +29,10 @@ unsafe impl Codes512 for Q6K {
         // SAFETY: inside the block's 210 bytes.
         let (low, high, scales, d) = unsafe {
             (
-                each!([0, 64], |o| _mm512_loadu_si512(at.add(o).cast())),
-                each!([128, 160], |o| _mm512_broadcast_i64x4(_mm256_loadu_si256(at.add(o).cast()))),
+                map_lanes!([0, 64], |o| _mm512_loadu_si512(at.add(o).cast())),
+                map_lanes!([128, 160], |o| _mm512_broadcast_i64x4(_mm256_loadu_si256(
+                    at.add(o).cast()
+                ))),
                 _mm_loadu_si128(at.add(192).cast()),
                 f16_one(at.add(208)),
             )

@@ -10,7 +10,7 @@
 //! nibbles for k < 2 and high nibbles else, and bits 4-5 in bits `2k`, `2k + 1` of byte `32h + i` of
 //! the high codes.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,14 +23,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 210;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q6_K,
-    name: "Q6_K",
-    id: 14,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q6K>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q6K>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q6_K,
+        name: "Q6_K",
+        id: 14,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

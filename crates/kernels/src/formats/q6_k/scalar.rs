@@ -1,4 +1,4 @@
-//! The scalar twin of Q6_K.
+//! The reference kernel of Q6_K.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

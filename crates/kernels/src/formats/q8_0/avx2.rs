@@ -3,7 +3,7 @@
 use std::arch::x86_64::{__m256i, _mm256_abs_epi8, _mm256_loadu_si256, _mm256_setzero_ps};
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{by_32, eight_f16, join, transpose};
+use crate::isa::avx2::shuffle256::{by_32, eight_f16, join, transpose};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// Q8_0's codes.
@@ -13,6 +13,7 @@ pub(super) struct Q80;
 unsafe impl Codes256 for Q80 {
     const BYTES: usize = 8 * BYTES;
     const LARGEST: u8 = 128;
+    const GROUP: usize = 32;
     const SIGNED: bool = true;
 
     #[inline]

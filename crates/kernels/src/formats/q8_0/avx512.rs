@@ -6,8 +6,8 @@ use std::arch::x86_64::{
 
 use super::BYTES;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::{by_lane, f16_strided, join, twice};
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::{by_lane, f16_strided, join, twice};
 use crate::isa::{NATURAL, Order};
 
 /// Q8_0's codes.
@@ -31,7 +31,7 @@ unsafe impl Codes512 for Q80 {
         let offset = _mm512_set1_epi8(-128);
         // SAFETY: as above.
         let codes =
-            each!([0, 2, 4, 6], |b| _mm512_xor_si512(join(halves(b), halves(b + 1)), offset));
+            map_lanes!([0, 2, 4, 6], |b| _mm512_xor_si512(join(halves(b), halves(b + 1)), offset));
         let min = _mm512_mul_ps(d, _mm512_set1_ps(-128.0));
         Unpacked512 { codes, scale: by_lane(d), min }
     }

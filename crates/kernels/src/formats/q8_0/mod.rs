@@ -6,7 +6,7 @@
 //! ```
 //! `weight = d·code`.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,14 +19,15 @@ const LEN: usize = 32;
 pub(crate) const BYTES: usize = 34;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::Q8_0,
-    name: "Q8_0",
-    id: 8,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Q80>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Q80>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::Q8_0,
+        name: "Q8_0",
+        id: 8,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

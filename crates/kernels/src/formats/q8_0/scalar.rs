@@ -1,4 +1,4 @@
-//! The scalar twin of Q8_0.
+//! The reference kernel of Q8_0.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

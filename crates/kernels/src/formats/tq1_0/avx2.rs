@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 };
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{f16, join, transpose};
+use crate::isa::avx2::shuffle256::{f16, join, transpose};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// TQ1_0's codes.
@@ -20,6 +20,7 @@ pub(super) struct Tq10;
 unsafe impl Codes256 for Tq10 {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 2;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

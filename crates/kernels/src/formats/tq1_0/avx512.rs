@@ -4,8 +4,8 @@ use std::arch::x86_64::{_mm512_loadu_si512, _mm512_set1_ps};
 
 use super::BYTES;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::each;
-use crate::isa::moves512::f16_one;
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::f16_one;
 use crate::isa::{NATURAL, Order};
 
 /// TQ1_0's codes.
@@ -37,7 +37,7 @@ unsafe impl Codes512 for Tq10 {
         part::<32, 5>(&bytes[..32], &mut trits[..160]);
         part::<16, 5>(&bytes[32..48], &mut trits[160..240]);
         part::<4, 4>(&bytes[48..], &mut trits[240..]);
-        let codes = each!([0, 64, 128, 192], |i| {
+        let codes = map_lanes!([0, 64, 128, 192], |i| {
             // SAFETY: 64 bytes of the slice's, whose index is checked.
             unsafe { _mm512_loadu_si512(trits[i..].as_ptr().cast()) }
         });

@@ -9,7 +9,7 @@
 //! A byte is the fraction `0.t0 t1 t2 t3 t4` in base 3, scaled to 256 and rounded up: multiply by 3,
 //! and the first trit is carried out of the byte.
 
-use crate::format::{Format, Spec};
+use crate::formats::spec::{Format, Layout, Spec};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -22,14 +22,15 @@ const LEN: usize = 256;
 pub(crate) const BYTES: usize = 54;
 
 pub(crate) static SPEC: Spec = Spec {
-    format: Format::TQ1_0,
-    name: "TQ1_0",
-    id: 34,
-    block_len: LEN,
-    block_bytes: BYTES,
-    decode: scalar::decode,
     encode: Some(quantize::encode),
     avx2: Some(crate::isa::avx2::kernels::<avx2::Tq10>()),
     avx512: Some(crate::isa::avx512::kernels::<avx512::Tq10>()),
-    ..Spec::BASE
+    ..Spec::new(Layout {
+        format: Format::TQ1_0,
+        name: "TQ1_0",
+        id: 34,
+        block_len: LEN,
+        block_bytes: BYTES,
+        decode: scalar::decode,
+    })
 };

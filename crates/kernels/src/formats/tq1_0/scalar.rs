@@ -1,4 +1,4 @@
-//! The scalar twin of TQ1_0.
+//! The reference kernel of TQ1_0.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

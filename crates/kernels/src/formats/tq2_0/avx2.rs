@@ -3,7 +3,7 @@
 use std::arch::x86_64::{_mm256_set1_ps, _mm256_setzero_si256};
 
 use super::BYTES;
-use crate::isa::avx2::lanes::{f16, join, pair_codes};
+use crate::isa::avx2::shuffle256::{f16, join, pair_codes};
 use crate::isa::avx2::{Codes256, Unpacked256};
 
 /// TQ2_0's codes.
@@ -13,6 +13,7 @@ pub(super) struct Tq20;
 unsafe impl Codes256 for Tq20 {
     const BYTES: usize = BYTES;
     const LARGEST: u8 = 3;
+    const GROUP: usize = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

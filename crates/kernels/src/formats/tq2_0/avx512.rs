@@ -8,7 +8,7 @@ use super::BYTES;
 use crate::formats::q2_k::avx512::ORDER;
 use crate::isa::Order;
 use crate::isa::avx512::{Codes512, Indices, Unpacked512};
-use crate::isa::moves512::f16_one;
+use crate::isa::shuffle512::f16_one;
 
 /// TQ2_0's codes.
 pub(super) struct Tq20;

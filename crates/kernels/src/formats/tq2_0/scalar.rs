@@ -1,4 +1,4 @@
-//! The scalar twin of TQ2_0.
+//! The reference kernel of TQ2_0.
 
 use super::{BYTES, LEN};
 use crate::formats::f16_at;

@@ -1,13 +1,13 @@
-//! Blocks of rows, unpacked and turned so that sixteen rows lie side by side.
+//! Blocks of rows, unpacked and transposed so that sixteen rows lie side by side.
 //!
 //! ```text
-//! codes    [groups of 16 rows][2 blocks][64 fours of weights][16 rows][4]    u8, as the format has them
+//! codes    [groups of 16 rows][2 blocks][64 quads of weights][16 rows][4]    u8, as the format has them
 //! factors  [groups of 16 rows][2 blocks][scales, then minima][groups of weights][16 rows]   f32
 //! ```
 //! Of formats whose minima are a multiple of their scales, minima are not written.
 //!
 //! Sums of products then need no adding up across lanes, and one instruction applies the scales of
-//! sixteen rows ([`super::bytes`]).
+//! sixteen rows ([`super::int`]).
 
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _mm_loadu_si128, _mm512_castps_si512, _mm512_castsi128_si512,
@@ -17,9 +17,8 @@ use std::arch::x86_64::{
 };
 
 use super::{Codes512, Indices, Unpacked512, find_indices};
-use crate::inputs::BLOCK;
-use crate::isa::moves512::{transpose, turn_fours};
-use crate::isa::{BlockRange, Blocks, Order, Padded, Rows, prefetch};
+use crate::isa::shuffle512::{transpose, transpose_4x4};
+use crate::isa::{BLOCK, BlockRange, Blocks, Order, Rows, TailBlock, prefetch};
 
 /// Rows side by side.
 pub(crate) const LANES: usize = 16;
@@ -33,30 +32,30 @@ pub(crate) const ROWS: usize = GROUPS * LANES;
 
 /// Where unpacked rows lie, drawn above; both aligned to 64 bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Panel {
+pub(crate) struct Panel16 {
     pub(crate) codes: *mut u8,
     pub(crate) factors: *mut f32,
 }
 
-impl Panel {
-    /// Writes the codes of sixteen rows' weights `4 · four..4 · four + 4`.
+impl Panel16 {
+    /// Writes the codes of sixteen rows' weights `4 · quad..4 · quad + 4`.
     ///
     /// # Safety
     /// A block begins here; the CPU has the tier's instructions.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn put_codes(&self, four: usize, codes: __m512i) {
-        // SAFETY: a block has 64 fours of 64 bytes.
-        unsafe { _mm512_store_si512(self.codes.add(four * 64).cast(), codes) };
+    pub(crate) unsafe fn set_codes(&self, quad: usize, codes: __m512i) {
+        // SAFETY: a block has 64 quads of 64 bytes.
+        unsafe { _mm512_store_si512(self.codes.add(quad * 64).cast(), codes) };
     }
 
     /// Writes factor `index` of sixteen rows.
     ///
     /// # Safety
-    /// As for `put_codes`, and the format has as many factors.
+    /// As for `set_codes`, and the format has as many factors.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn put_factors(&self, index: usize, factors: __m512) {
+    pub(crate) unsafe fn set_factors(&self, index: usize, factors: __m512) {
         // SAFETY: by contract.
         unsafe { _mm512_store_ps(self.factors.add(index * LANES), factors) };
     }
@@ -68,14 +67,14 @@ pub(crate) const fn factors(group: usize) -> usize {
 }
 
 /// A block of sixteen rows.
-pub(crate) struct Abreast {
+pub(crate) struct Rows16 {
     /// Where each begins; of rows that are missing, where some other does.
     rows: [*const u8; LANES],
     /// Rows that are not missing: the others' factors are to be zero.
     pub(crate) present: __mmask16,
 }
 
-impl Abreast {
+impl Rows16 {
     /// The bytes from `offset` on of the first `present` of `rows`; there is at least one.
     fn new(rows: Rows, present: usize, offset: usize) -> Self {
         let at = |r: usize| rows.start.wrapping_add(r.min(rows.count - 1) * rows.stride + offset);
@@ -88,7 +87,7 @@ impl Abreast {
     /// They are readable; the CPU has the tier's instructions.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn columns(&self, offset: usize) -> [__m512i; 16] {
+    pub(crate) unsafe fn quads_of_64(&self, offset: usize) -> [__m512i; 16] {
         let mut rows = [_mm512_setzero_si512(); 16];
         for (row, at) in rows.iter_mut().zip(self.rows) {
             // SAFETY: by contract.
@@ -97,13 +96,13 @@ impl Abreast {
         transpose(rows)
     }
 
-    /// As [`Abreast::columns`], of 16 bytes.
+    /// As [`Rows16::quads_of_64`], of 16 bytes.
     ///
     /// # Safety
-    /// As for `columns`.
+    /// As for `quads_of_64`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
-    pub(crate) unsafe fn few_columns(&self, offset: usize) -> [__m512i; 4] {
+    pub(crate) unsafe fn quads_of_16(&self, offset: usize) -> [__m512i; 4] {
         // Rows `r`, `r + 4`, `r + 8` and `r + 12`.
         let rows = |r: usize| {
             // SAFETY: by contract.
@@ -112,7 +111,7 @@ impl Abreast {
             let second = _mm512_inserti32x4::<1>(first, row(r + 4));
             _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(second, row(r + 8)), row(r + 12))
         };
-        turn_fours(each!([0, 1, 2, 3], |r| rows(r)))
+        transpose_4x4(map_lanes!([0, 1, 2, 3], |r| rows(r)))
     }
 }
 
@@ -131,11 +130,11 @@ pub(crate) unsafe fn unpack<F: Codes512>(
     rows: Rows,
     blocks: Blocks,
     range: BlockRange,
-    panel: Panel,
+    panel: Panel16,
 ) {
     let zero = (_mm512_setzero_si512(), _mm512_setzero_ps());
     let mut rowwise = Rowwise { codes: [[zero.0; LANES]; 4], factors: [[zero.1; LANES]; 2] };
-    let mut padded = Padded::new();
+    let mut padded = TailBlock::new();
     let mut indices = [Indices::NONE; LANES];
     for group in 0..GROUPS {
         let present = rows.count.saturating_sub(group * LANES).min(LANES);
@@ -149,20 +148,20 @@ pub(crate) unsafe fn unpack<F: Codes512>(
             let to = group * BLOCKS + i;
             // SAFETY: rows and block are in bounds by contract, and the panel has room.
             unsafe {
-                let to = Panel {
+                let to = Panel16 {
                     codes: panel.codes.add(to * BLOCK * LANES),
                     factors: panel.factors.add(to * factors(F::GROUP)),
                 };
                 // The blocks of these rows that are unpacked next, for the second-level cache: the first is full of
                 // this panel.
                 let ahead = range.len() * F::BYTES;
-                if F::IS_ABREAST {
+                if F::HAS_X16 {
                     debug_assert_eq!(blocks.tail, 0);
-                    let rows = Abreast::new(some, present, block * F::BYTES);
+                    let rows = Rows16::new(some, present, block * F::BYTES);
                     for row in rows.rows {
                         prefetch(row.wrapping_add(ahead), F::BYTES);
                     }
-                    F::unpack_abreast(&rows, to);
+                    F::unpack_x16(&rows, to);
                     continue;
                 }
                 find_indices::<F>(
@@ -175,10 +174,10 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                 for (r, indices) in indices.iter().enumerate().take(present) {
                     let at = some.start.add(r * rows.stride + block * F::BYTES);
                     prefetch(at.wrapping_add(ahead), F::BYTES);
-                    let at = padded.complete(at, block, blocks);
-                    rowwise.put::<F>(r, &F::with_offset(at, F::unpack(at, indices)));
+                    let at = padded.pad(at, block, blocks);
+                    rowwise.set_row::<F>(r, &F::with_offset(at, F::unpack(at, indices)));
                 }
-                rowwise.turn::<F>(to);
+                rowwise.transpose::<F>(to);
             }
         }
     }
@@ -188,7 +187,7 @@ impl Rowwise {
     /// Makes `weights` row `r`.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn put<F: Codes512>(&mut self, r: usize, weights: &Unpacked512) {
+    fn set_row<F: Codes512>(&mut self, r: usize, weights: &Unpacked512) {
         for (codes, of_row) in self.codes.iter_mut().zip(weights.codes) {
             codes[r] = of_row;
         }
@@ -221,20 +220,20 @@ impl Rowwise {
     /// There is room for a block of codes, and for its factors, both aligned to 64 bytes.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn turn<F: Codes512>(&self, to: Panel) {
+    unsafe fn transpose<F: Codes512>(&self, to: Panel16) {
         for (register, rows) in self.codes.iter().enumerate() {
-            for (lane, turned) in transpose(*rows).into_iter().enumerate() {
-                let four = usize::from(F::ORDER.quads[register * 16 + lane]);
+            for (lane, transposed) in transpose(*rows).into_iter().enumerate() {
+                let quad = usize::from(F::ORDER.quads[register * 16 + lane]);
                 // SAFETY: by contract.
-                unsafe { to.put_codes(four, turned) };
+                unsafe { to.set_codes(quad, transposed) };
             }
         }
         let parts = if F::GROUP == 16 && F::OFFSET.is_none() { 2 } else { 1 };
         for (part, rows) in self.factors.iter().enumerate().take(parts) {
             let rows = rows.map(|row| _mm512_castps_si512(row));
-            for (lane, turned) in transpose(rows).into_iter().enumerate() {
+            for (lane, transposed) in transpose(rows).into_iter().enumerate() {
                 // SAFETY: sixteen vectors are the factors of groups of 32, and half those of groups of 16.
-                unsafe { to.put_factors(part * 16 + lane, _mm512_castsi512_ps(turned)) };
+                unsafe { to.set_factors(part * 16 + lane, _mm512_castsi512_ps(transposed)) };
             }
         }
     }

@@ -6,7 +6,7 @@
 //! third of the arithmetic per pair of tokens. Both read the cache as it is stored.
 
 use cachalot_kernels::attention::{Attention, ExpandedShape, Queries};
-use cachalot_kernels::{Columns, Cpu, Inputs, Product, Weighted, ops};
+use cachalot_kernels::{ActBits, Activations, Cpu, Product, Tokens, Weighted, ops};
 
 use super::config::Config;
 use super::weights::KeysValues;
@@ -47,21 +47,21 @@ enum Query {
 pub(crate) struct MlaScratch {
     past: usize,
     tokens: usize,
-    angles: Vec<f32>,  // [tokens, rope]: cosines and sines in turn
-    rows: Vec<u32>,    // [heads, tokens]: t · heads + h, the rows of one head after the other
-    x: Inputs,         // [tokens, hidden]
-    low: Vec<f32>,     // [tokens, q_rank], then [tokens, latent + rope]
-    q_low: Inputs,     // [tokens, q_rank]
-    q: Vec<f32>,       // [tokens, heads, nope + rope]
-    q_nope: Inputs,    // [tokens · heads, nope]
-    by_head: Vec<f32>, // [heads, tokens, latent], then [heads, tokens, value]
-    queries: Vec<f32>, // [tokens, heads, latent + rope]
-    latents: Inputs,   // [tokens · heads, latent], or [cache rows, latent]
-    row: Vec<f32>,     // [latent + rope]
-    derived: Vec<u8>,  // a layer's `attn_kv_b`, where the file has none
-    kv: Vec<f32>,      // [cache rows, heads, nope + value]
-    k_rope: Vec<f32>,  // [cache rows, rope]
-    values: Inputs,    // [tokens, heads · value]
+    angles: Vec<f32>,     // [tokens, rope]: cosines and sines in turn
+    rows: Vec<u32>,       // [heads, tokens]: t · heads + h, the rows of one head after the other
+    x: Activations,       // [tokens, hidden]
+    low: Vec<f32>,        // [tokens, q_rank], then [tokens, latent + rope]
+    q_low: Activations,   // [tokens, q_rank]
+    q: Vec<f32>,          // [tokens, heads, nope + rope]
+    q_nope: Activations,  // [tokens · heads, nope]
+    by_head: Vec<f32>,    // [heads, tokens, latent], then [heads, tokens, value]
+    queries: Vec<f32>,    // [tokens, heads, latent + rope]
+    latents: Activations, // [tokens · heads, latent], or [cache rows, latent]
+    row: Vec<f32>,        // [latent + rope]
+    derived: Vec<u8>,     // a layer's `attn_kv_b`, where the file has none
+    kv: Vec<f32>,         // [cache rows, heads, nope + value]
+    k_rope: Vec<f32>,     // [cache rows, rope]
+    values: Activations,  // [tokens, heads · value]
     attention: Attention,
     products: Vec<Product<'static>>,
     all_rows: AllRows,
@@ -126,10 +126,14 @@ impl Mla {
         } else {
             self.absorbed(cpu, config, (cache, layer), s);
         }
-        let columns = Columns::Range { start: 0, len: s.tokens };
+        let columns = Tokens::Range { start: 0, len: s.tokens };
         let (targets, weights) = s.all_rows.of(s.tokens);
-        let output =
-            Weighted { matrix: self.output.matrix().coarse(s.tokens), columns, targets, weights };
+        let output = Weighted {
+            matrix: self.output.matrix().with_activations(ActBits::for_batch(s.tokens)),
+            tokens: columns,
+            targets,
+            weights,
+        };
         cpu.add_weighted(&mut s.values, &[output], hidden);
     }
 
@@ -144,13 +148,14 @@ impl Mla {
     ) {
         let &Config { heads, nope, rope, latent, epsilon, .. } = config;
         let (tokens, key, width) = (s.tokens, nope + rope, latent + rope);
-        let columns = Columns::Range { start: 0, len: tokens };
+        let columns = Tokens::Range { start: 0, len: tokens };
         norm_rows(hidden, &self.norm, epsilon, &mut s.x);
         let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
         let (first, kv_a) = (first.matrix(), self.kv_a.matrix());
         let q_len = tokens * first.rows();
         let low = ensure_len(&mut s.low, q_len + tokens * width);
-        let products = [Product { matrix: first, columns }, Product { matrix: kv_a, columns }];
+        let products =
+            [Product { matrix: first, tokens: columns }, Product { matrix: kv_a, tokens: columns }];
         cpu.multiply(&mut s.x, &products, low);
         let (q_low, kv) = low.split_at(q_len);
         let q = ensure_len(&mut s.q, tokens * heads * key);
@@ -158,7 +163,7 @@ impl Mla {
             Query::Full(_) => q.copy_from_slice(q_low),
             Query::LowRank { norm, b, .. } => {
                 norm_rows(q_low, norm, epsilon, &mut s.q_low);
-                cpu.multiply(&mut s.q_low, &[Product { matrix: b.matrix(), columns }], q);
+                cpu.multiply(&mut s.q_low, &[Product { matrix: b.matrix(), tokens: columns }], q);
             }
         }
         let angles = s.angles.chunks_exact(rope);
@@ -194,7 +199,7 @@ impl Mla {
         let mut products: Vec<Product<'_>> = std::mem::take(&mut s.products);
         products.extend((0..heads).map(|h| Product {
             matrix: self.keys_values.keys(h),
-            columns: Columns::List(&s.rows[head_rows(h)]),
+            tokens: Tokens::List(&s.rows[head_rows(h)]),
         }));
         let by_head = ensure_len(&mut s.by_head, rows * latent);
         cpu.multiply(&mut s.q_nope, &products, by_head);
@@ -214,7 +219,7 @@ impl Mla {
         products = recycle(products);
         products.extend((0..heads).map(|h| Product {
             matrix: self.keys_values.values(h),
-            columns: Columns::List(&s.rows[head_rows(h)]),
+            tokens: Tokens::List(&s.rows[head_rows(h)]),
         }));
         let by_head = ensure_len(&mut s.by_head, rows * value);
         cpu.multiply(&mut s.latents, &products, by_head);
@@ -251,11 +256,11 @@ impl Mla {
                 k_rope.copy_from_slice(&row[latent..]);
             }
             let kv = ensure_len(&mut s.kv, n * heads * (nope + value));
-            let columns = Columns::Range { start: 0, len: n };
-            cpu.multiply(&mut s.latents, &[Product { matrix, columns }], kv);
+            let columns = Tokens::Range { start: 0, len: n };
+            cpu.multiply(&mut s.latents, &[Product { matrix, tokens: columns }], kv);
             let queries = Queries { heads, past: s.past, scale: config.attention_scale };
-            s.attention.chunk(cpu, q, (kv, k_rope), shape, first, queries);
+            s.attention.accumulate(cpu, q, (kv, k_rope), shape, first, queries);
         }
-        s.attention.finish(cpu, s.values.reset(tokens, heads * value));
+        s.attention.normalize(cpu, s.values.reset(tokens, heads * value));
     }
 }

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Cpu, Inputs};
+use cachalot_kernels::{Activations, Cpu};
 use cachalot_store::Weights;
 
 use self::config::Config;
@@ -73,7 +73,7 @@ struct CpuStage {
     rope: Rope,
     expanded_from: usize,
     mla: MlaScratch,
-    x: Inputs, // [tokens, hidden]
+    x: Activations, // [tokens, hidden]
     mlp: MlpScratch,
     moe: MoeScratch,
 }
@@ -132,7 +132,7 @@ impl CpuStage {
             experts,
             expanded_from,
             mla: MlaScratch::default(),
-            x: Inputs::new(),
+            x: Activations::new(),
             mlp: MlpScratch::default(),
             moe: MoeScratch::default(),
         })

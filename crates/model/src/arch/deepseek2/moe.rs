@@ -1,6 +1,6 @@
 //! A layer's mixture of experts: router, routed experts, shared expert.
 
-use cachalot_kernels::{Cpu, Inputs};
+use cachalot_kernels::{Activations, Cpu};
 
 use super::config::Config;
 use super::router::{Router, RouterScratch};
@@ -33,7 +33,7 @@ pub(crate) struct NextRouter<'a> {
 pub(crate) struct MoeScratch {
     router: RouterScratch,
     routing: Routing,
-    prefetch_x: Inputs, // [tokens, hidden]
+    prefetch_x: Activations, // [tokens, hidden]
     prefetches: Routing,
 }
 
@@ -55,7 +55,7 @@ impl Moe {
         &self,
         cpu: &Cpu,
         (layer, next): (usize, Option<NextRouter<'_>>),
-        x: &mut Inputs,
+        x: &mut Activations,
         experts: &mut dyn Experts,
         scratch: &mut MoeScratch,
         hidden: &mut [f32],

@@ -2,7 +2,7 @@
 //!
 //! Everything is f32, and one token's choice never depends on another's.
 
-use cachalot_kernels::{Columns, Cpu, Inputs, Product, ops};
+use cachalot_kernels::{Activations, Cpu, Product, Tokens, ops};
 
 use super::config::{ExpertConfig, Gate, bias_name};
 use crate::bind::{Binder, Weight};
@@ -59,7 +59,7 @@ impl Router {
     pub(crate) fn choose(
         &self,
         cpu: &Cpu,
-        x: &mut Inputs,
+        x: &mut Activations,
         preferred: Option<&dyn Fn(usize) -> bool>,
         scratch: &mut RouterScratch,
         routing: &mut Routing,
@@ -67,8 +67,8 @@ impl Router {
         let (tokens, experts) = (x.rows(), self.config.count);
         let mut all = std::mem::take(&mut scratch.scores);
         let scores = ensure_len(&mut all, tokens * experts);
-        let columns = Columns::Range { start: 0, len: tokens };
-        cpu.multiply(x, &[Product { matrix: self.gate.matrix(), columns }], scores);
+        let columns = Tokens::Range { start: 0, len: tokens };
+        cpu.multiply(x, &[Product { matrix: self.gate.matrix(), tokens: columns }], scores);
         routing.clear(self.config.used);
         for scores in scores.chunks_exact_mut(experts) {
             self.choose_one(scores, preferred, scratch, routing);
@@ -215,7 +215,7 @@ mod tests {
 
     fn choose(router: &Router) -> (Vec<u32>, Vec<f32>) {
         let (cpu, mut x, mut routing) =
-            (Cpu::new(1, Tier::SCALAR), Inputs::new(), Routing::default());
+            (Cpu::new(1, Tier::SCALAR), Activations::new(), Routing::default());
         x.reset(1, 1).fill(1.0);
         router.choose(&cpu, &mut x, None, &mut RouterScratch::default(), &mut routing);
         let (experts, weights) = routing.of(0);
@@ -263,7 +263,7 @@ mod tests {
     fn what_is_at_hand_replaces_the_worst_picks_but_never_the_best() {
         let router = router(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -1.0], None, &config(8, 4));
         let (cpu, mut x, mut routing) =
-            (Cpu::new(1, Tier::SCALAR), Inputs::new(), Routing::default());
+            (Cpu::new(1, Tier::SCALAR), Activations::new(), Routing::default());
         let mut choose = |is_resident: &[usize], replaceable: f64| {
             x.reset(1, 1).fill(1.0);
             let preferred = |expert: usize| is_resident.contains(&expert);

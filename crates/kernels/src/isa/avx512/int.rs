@@ -1,7 +1,7 @@
 //! Products of many columns on AVX-512: weights and inputs as bytes, rows side by side ([`super::panel`]).
 //!
-//! `vpdpbusd` multiplies 64 bytes and adds them by fours to 32 bits. Here each of its lanes is a row, and
-//! the four inputs are the same for all rows. Weights keep all their bits. Inputs have 8 bits and a scale
+//! `vpdpbusd` multiplies 64 bytes and adds them by quads to 32 bits. Here each of its lanes is a row, and
+//! the four inputs are the same for all rows. PanelWeights keep all their bits. Activations have 8 bits and a scale
 //! for 32 of them where that will do ([`crate::Matrix::coarse`]), and otherwise 16, as two bytes.
 
 use std::arch::x86_64::{
@@ -12,15 +12,14 @@ use std::arch::x86_64::{
 };
 use std::array;
 
-use super::panel::{self, GROUPS, LANES, Panel, factors};
-use crate::inputs::BLOCK;
-use crate::isa::coarse::{Coarse, FACTORS, SCALED, sum_at};
-use crate::isa::{Column, Kernels512};
+use super::panel::{self, GROUPS, LANES, Panel16, factors};
+use crate::isa::i8::{FACTORS, I8Row, SCALED, sum_at};
+use crate::isa::{BLOCK, Kernels512, SplitI16Row, Sums};
 
 /// How codes become weights.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    /// Weights that share scale and minimum: 16 or 32.
+    /// PanelWeights that share scale and minimum: 16 or 32.
     group: usize,
     /// Where minima are as many times the negative scale: the power of two.
     offset: Option<u32>,
@@ -30,21 +29,14 @@ pub(crate) struct Kind {
 
 /// The rows that a product is made with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weights {
-    pub(crate) panel: Panel,
+pub(crate) struct PanelWeights {
+    pub(crate) panel: Panel16,
     pub(crate) kind: Kind,
     /// Blocks in the panel, and the first one's number in the rows.
     pub(crate) blocks: usize,
     pub(crate) from: usize,
     /// Rows that exist.
     pub(crate) rows: usize,
-}
-
-/// Where sums of one column after the other lie, and how far apart: `[columns][stride]`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sums {
-    pub(crate) first: *mut f32,
-    pub(crate) stride: usize,
 }
 
 impl Kind {
@@ -55,7 +47,7 @@ impl Kind {
     }
 }
 
-impl Weights {
+impl PanelWeights {
     /// Lanes whose rows exist, in each group.
     fn masks(&self) -> [u16; GROUPS] {
         array::from_fn(|group| {
@@ -74,7 +66,7 @@ macro_rules! each_tile {
         while done < $columns.len() {
             let left = $columns.len() - done;
             let n = left.div_ceil(left.div_ceil(MOST));
-            let $sums = Sums { first: $out.first.wrapping_add(done * $out.stride), ..$out };
+            let $sums = $out.from(done);
             let columns = &$columns[done..done + n];
             match n {
                 $($n => {
@@ -95,15 +87,15 @@ macro_rules! each_tile {
 /// The CPU has the tier. The panel holds what `weights` says, columns have as many blocks from its first one on,
 /// and `out` has as many numbers in each column as there are rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn coarse(weights: Weights, columns: &[Coarse], out: Sums) {
+pub(crate) unsafe fn gemm_i8(weights: PanelWeights, columns: &[I8Row], out: Sums) {
     let Kind { group, offset, is_uniform } = weights.kind;
     each_tile!(columns, out, [1, 2, 3, 4, 5, 6], |tile, sums| {
         match (group, offset.is_none(), is_uniform) {
-            (32, false, _) => coarse_tile::<_, 32, 0>(weights, tile, sums),
-            (32, true, _) => coarse_tile::<_, 32, 32>(weights, tile, sums),
-            (_, false, _) => coarse_tile::<_, 16, 0>(weights, tile, sums),
-            (_, true, false) => coarse_tile::<_, 16, 16>(weights, tile, sums),
-            (_, true, true) => coarse_tile::<_, SCALED, 16>(weights, tile, sums),
+            (32, false, _) => i8_tile::<_, 32, 0>(weights, tile, sums),
+            (32, true, _) => i8_tile::<_, 32, 32>(weights, tile, sums),
+            (_, false, _) => i8_tile::<_, 16, 0>(weights, tile, sums),
+            (_, true, false) => i8_tile::<_, 16, 16>(weights, tile, sums),
+            (_, true, true) => i8_tile::<_, SCALED, 16>(weights, tile, sums),
         }
     });
 }
@@ -111,34 +103,31 @@ pub(crate) unsafe fn coarse(weights: Weights, columns: &[Coarse], out: Sums) {
 /// `out[c][r] += weights[r] · columns[c]` for columns of 16 bits, in natural order.
 ///
 /// # Safety
-/// As for [`coarse`].
+/// As for [`gemm_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn fine(weights: Weights, columns: &[Column], out: Sums) {
+pub(crate) unsafe fn gemm_split_i16(weights: PanelWeights, columns: &[SplitI16Row], out: Sums) {
     each_tile!(columns, out, [1, 2, 3, 4], |tile, sums| {
         match weights.kind.group {
-            32 => fine_tile::<_, 32>(weights, tile, sums),
-            _ => fine_tile::<_, 16>(weights, tile, sums),
+            32 => split_i16_tile::<_, 32>(weights, tile, sums),
+            _ => split_i16_tile::<_, 16>(weights, tile, sums),
         }
     });
 }
 
-/// [`coarse`] for `C` columns, with scales of `SCALE` weights and minima of `MIN`; if none, all codes are too
+/// [`gemm_i8`] for `C` columns, with scales of `SCALE` weights and minima of `MIN`; if none, all codes are too
 /// large by the offset, and their products begin with what this comes to.
 ///
 /// # Safety
-/// As for [`coarse`].
+/// As for [`gemm_i8`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
-    weights: Weights,
-    columns: &[Coarse; C],
+unsafe fn i8_tile<const C: usize, const SCALE: usize, const MIN: usize>(
+    weights: PanelWeights,
+    columns: &[I8Row; C],
     out: Sums,
 ) {
     let mut columns = *columns;
-    for column in &mut columns {
-        column.numbers = column.numbers.wrapping_add(weights.from * BLOCK);
-        column.factors = column.factors.wrapping_add(weights.from * FACTORS);
-    }
+    columns.iter_mut().for_each(|column| *column = column.from(weights.from));
     let mut numbers = [std::ptr::null(); C];
     numbers.iter_mut().zip(&columns).for_each(|(numbers, column)| *numbers = column.numbers);
     let group = if MIN > 0 { MIN } else { SCALE };
@@ -172,7 +161,7 @@ unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
                     }
                 }
                 let at = i * SCALED + k * SCALE;
-                fours::<C, SCALE>(weights, at, numbers, &mut products);
+                quads::<C, SCALE>(weights, at, numbers, &mut products);
                 let scale = weights.factors(group, 0, at);
                 for (scaled, products) in scaled.iter_mut().zip(products) {
                     for ((scaled, products), scale) in scaled.iter_mut().zip(products).zip(scale) {
@@ -191,15 +180,15 @@ unsafe fn coarse_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     }
 }
 
-/// [`fine`] for `C` columns.
+/// [`gemm_split_i16`] for `C` columns.
 ///
 /// # Safety
-/// As for [`coarse`].
+/// As for [`gemm_i8`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-unsafe fn fine_tile<const C: usize, const GROUP: usize>(
-    weights: Weights,
-    columns: &[Column; C],
+unsafe fn split_i16_tile<const C: usize, const GROUP: usize>(
+    weights: PanelWeights,
+    columns: &[SplitI16Row; C],
     out: Sums,
 ) {
     let columns = columns.map(|c| c.from(weights.from));
@@ -210,11 +199,13 @@ unsafe fn fine_tile<const C: usize, const GROUP: usize>(
         for i in 0..weights.blocks * BLOCK / GROUP {
             let mut high = [[_mm512_setzero_si512(); GROUPS]; C];
             let mut low = high;
-            fours::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.high), &mut high);
-            fours::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.low), &mut low);
+            quads::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.high), &mut high);
+            quads::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.low), &mut low);
             let scale = weights.factors(GROUP, 0, i * GROUP);
             let min = match offset {
-                Some(offset) => each!([scale[0], scale[1]], |scale| _mm512_mul_ps(scale, offset)),
+                Some(offset) => {
+                    map_lanes!([scale[0], scale[1]], |scale| _mm512_mul_ps(scale, offset))
+                }
                 None => weights.factors(GROUP, 1, i * GROUP),
             };
             let block = i * GROUP / BLOCK;
@@ -269,7 +260,7 @@ unsafe fn store<const C: usize>(sums: [[__m512; GROUPS]; C], out: Sums, masks: [
     }
 }
 
-impl Weights {
+impl PanelWeights {
     /// Scales (`kind` 0) or minima (1) of the weights from `at` on, which are for `group` of them in the panel.
     ///
     /// # Safety
@@ -289,11 +280,11 @@ impl Weights {
 /// Adds the products of `N` codes, from `at` on, with these bytes.
 ///
 /// # Safety
-/// Panel and columns have them; the CPU has the tier's instructions.
+/// Panel16 and columns have them; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn fours<const C: usize, const N: usize>(
-    weights: Weights,
+unsafe fn quads<const C: usize, const N: usize>(
+    weights: PanelWeights,
     at: usize,
     columns: [*const i8; C],
     products: &mut [[__m512i; GROUPS]; C],
@@ -301,12 +292,12 @@ unsafe fn fours<const C: usize, const N: usize>(
     // SAFETY: by contract.
     unsafe {
         let codes = weights.panel.codes.add(at * LANES);
-        for four in 0..N / 4 {
-            let first = codes.add(four * 4 * LANES);
+        for quad in 0..N / 4 {
+            let first = codes.add(quad * 4 * LANES);
             let second = first.add(panel::BLOCKS * BLOCK * LANES);
             let codes = [_mm512_load_si512(first.cast()), _mm512_load_si512(second.cast())];
             for (products, column) in products.iter_mut().zip(columns) {
-                let inputs = column.add(at + four * 4).cast::<i32>().read_unaligned();
+                let inputs = column.add(at + quad * 4).cast::<i32>().read_unaligned();
                 let inputs = _mm512_set1_epi32(inputs);
                 for (products, codes) in products.iter_mut().zip(codes) {
                     *products = _mm512_dpbusd_epi32(*products, codes, inputs);

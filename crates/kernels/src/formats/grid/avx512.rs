@@ -1,171 +1,21 @@
-//! Moves that several formats share on AVX-512.
+//! What the formats with codebooks share on AVX-512: grids looked up, signs applied.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, __mmask16, _mm_and_si128, _mm_castpd_si128, _mm_castsi128_pd,
-    _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32, _mm_loadh_pd, _mm_loadl_epi64, _mm_loadu_si128,
-    _mm_movehdup_ps, _mm_set_epi64x, _mm_set1_epi8, _mm_setr_epi16, _mm_srli_epi16,
-    _mm_unpacklo_epi8, _mm256_broadcastsi128_si256, _mm256_cvtph_ps, _mm256_set_m128i,
-    _mm512_add_epi32, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_castps256_ps512,
-    _mm512_castsi256_si512, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16,
-    _mm512_cvtepu8_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_add_epi8,
-    _mm512_mask_blend_epi16, _mm512_maskz_cvtph_ps, _mm512_movehdup_ps, _mm512_moveldup_ps,
-    _mm512_multishift_epi64_epi8, _mm512_or_si512, _mm512_permutex2var_epi8,
-    _mm512_permutex2var_epi16, _mm512_permutex2var_epi64, _mm512_permutexvar_epi8,
-    _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32,
-    _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_shuffle_epi8,
-    _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32, _mm512_storeu_si512,
-    _mm512_test_epi16_mask, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m256i, __m512, __m512i, _mm_and_si128, _mm_castpd_si128, _mm_castsi128_pd, _mm_loadh_pd,
+    _mm_loadl_epi64, _mm_set_epi64x, _mm_set1_epi8, _mm_srli_epi16, _mm_unpacklo_epi8,
+    _mm256_set_m128i, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps,
+    _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_loadu_si512, _mm512_mask_add_epi8,
+    _mm512_mask_blend_epi16, _mm512_movehdup_ps, _mm512_moveldup_ps, _mm512_multishift_epi64_epi8,
+    _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_permutex2var_epi16, _mm512_permutexvar_epi8,
+    _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi64, _mm512_shuffle_epi8,
+    _mm512_storeu_si512, _mm512_test_epi16_mask,
 };
 
-use crate::formats::grid::{IQ2_LEVELS, even_signs};
-
-use super::Order;
-use super::avx512::Indices;
-
-/// The two f16 at `at`, as f32.
-///
-/// # Safety
-/// 4 bytes at `at` are readable; the CPU has the tier's instructions.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,f16c")]
-pub(crate) unsafe fn f16_pair(at: *const u8) -> [f32; 2] {
-    // SAFETY: 4 bytes by contract.
-    let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(unsafe { at.cast::<i32>().read_unaligned() }));
-    [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
-}
-
-/// The f16 at `at`, as f32.
-///
-/// # Safety
-/// 2 bytes at `at` are readable; the CPU has the tier's instructions.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,f16c")]
-pub(crate) unsafe fn f16_one(at: *const u8) -> f32 {
-    // SAFETY: 2 bytes by contract.
-    let bits = unsafe { at.cast::<u16>().read_unaligned() };
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
-}
-
-/// Eight f16, `STRIDE` bytes apart, as f32.
-///
-/// # Safety
-/// 2 bytes at each are readable; the CPU has the tier's instructions.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,f16c")]
-pub(crate) unsafe fn f16_strided<const STRIDE: usize>(at: *const u8) -> __m256 {
-    // SAFETY: 2 bytes by contract. As in `load_up`, gathering takes longer.
-    let bits = |i: usize| unsafe { at.add(i * STRIDE).cast::<i16>().read_unaligned() };
-    let [a, b, c, d] = [bits(0), bits(1), bits(2), bits(3)];
-    _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, bits(4), bits(5), bits(6), bits(7)))
-}
-
-/// Eight numbers, one for 32 weights each, as sixteen, one for 16 weights each.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn twice(x: __m256) -> __m512 {
-    let index = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    _mm512_permutexvar_ps(index, _mm512_castps256_ps512(x))
-}
-
-/// Sixteen scales, one for 16 weights each, by lane of the four streams of [`NATURAL`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn by_lane(scale: __m512) -> [__m512; 4] {
-    let first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    each!([0, 4, 8, 12], |from| _mm512_permutexvar_ps(
-        _mm512_add_epi32(first, _mm512_set1_epi32(from)),
-        scale
-    ))
-}
-
-/// Turns 4 rows of 4 numbers of 32 bits into 4 columns in each 128-bit lane.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn turn_fours([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
-    let (first, second) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
-    let (third, fourth) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
-    [
-        _mm512_unpacklo_epi64(first, second),
-        _mm512_unpackhi_epi64(first, second),
-        _mm512_unpacklo_epi64(third, fourth),
-        _mm512_unpackhi_epi64(third, fourth),
-    ]
-}
-
-/// Byte `index` of every 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn byte_of(fours: __m512i, index: usize) -> __m512i {
-    let shift = _mm512_set1_epi32(8 * index as i32);
-    _mm512_and_si512(_mm512_srlv_epi32(fours, shift), _mm512_set1_epi32(0xff))
-}
-
-/// The f16 in the lower halves of every 32 bits, as f32; zero where `mask` is not set.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn f16_low(mask: __mmask16, halves: __m512i) -> __m512 {
-    _mm512_maskz_cvtph_ps(mask, _mm512_cvtepi32_epi16(halves))
-}
-
-/// The f16 in the upper halves of every 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn f16_high(mask: __mmask16, halves: __m512i) -> __m512 {
-    f16_low(mask, _mm512_srli_epi32::<16>(halves))
-}
-
-/// Turns 16 rows of 16 numbers of 32 bits into 16 columns.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn transpose(mut a: [__m512i; 16]) -> [__m512i; 16] {
-    let mut b = a;
-    for rows in a.as_chunks_mut::<4>().0 {
-        *rows = turn_fours(*rows);
-    }
-    // Now a[4·g + c] holds, in its 128-bit lane l, column 4·l + c of rows 4·g to 4·g + 3.
-    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-    let low = _mm512_setr_epi64(0, 1, 2, 3, 8, 9, 10, 11);
-    let high = _mm512_setr_epi64(4, 5, 6, 7, 12, 13, 14, 15);
-    for c in 0..4 {
-        let [g0, g1, g2, g3] = [a[c], a[4 + c], a[8 + c], a[12 + c]];
-        let first = _mm512_permutex2var_epi64(g0, even, g1);
-        let second = _mm512_permutex2var_epi64(g2, even, g3);
-        let third = _mm512_permutex2var_epi64(g0, odd, g1);
-        let fourth = _mm512_permutex2var_epi64(g2, odd, g3);
-        b[c] = _mm512_permutex2var_epi64(first, low, second);
-        b[4 + c] = _mm512_permutex2var_epi64(third, low, fourth);
-        b[8 + c] = _mm512_permutex2var_epi64(first, high, second);
-        b[12 + c] = _mm512_permutex2var_epi64(third, high, fourth);
-    }
-    b
-}
-
-/// Two halves as one register.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) fn join(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
-
-/// Sixteen bytes at `first` and at `second`, each as 16 low nibbles and then 16 high nibbles.
-///
-/// # Safety
-/// They are readable; the CPU has the tier's instructions.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-pub(crate) unsafe fn nibbles(first: *const u8, second: *const u8) -> __m512i {
-    // SAFETY: 16 bytes each by contract.
-    let (first, second) =
-        unsafe { (_mm_loadu_si128(first.cast()), _mm_loadu_si128(second.cast())) };
-    let bytes = join(_mm256_broadcastsi128_si256(first), _mm256_broadcastsi128_si256(second));
-    let shift = _mm512_setr_epi64(0, 0, NIBBLE, NIBBLE, 0, 0, NIBBLE, NIBBLE);
-    _mm512_and_si512(_mm512_srlv_epi16(bytes, shift), _mm512_set1_epi8(15))
-}
-
-/// A shift by 4 in each 16-bit lane.
-const NIBBLE: i64 = 0x0004_0004_0004_0004;
+use super::{IQ2_LEVELS, even_signs};
+use crate::isa::Order;
+use crate::isa::avx512::Indices;
+use crate::isa::map_lanes;
+use crate::isa::shuffle512::join;
 
 /// The order of formats that look up vectors of 8 weights, `CHAIN` registers to a scale: register
 /// `w` holds vector `w` of each of the eight groups of 32 weights, so that eight indices lie side by
@@ -206,7 +56,7 @@ unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i 
     let mut parts = [index; 2];
     for (part, table) in parts.iter_mut().zip(table.chunks_exact(256)) {
         // SAFETY: 64 words from each of four places on are in the table.
-        let words = each!([0, 64, 128, 192], |from| unsafe {
+        let words = map_lanes!([0, 64, 128, 192], |from| unsafe {
             let at = table.as_ptr().add(from);
             let (low, high) =
                 (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(32).cast()));
@@ -227,7 +77,7 @@ unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) unsafe fn load_up<const N: usize>(codes: &[u64; N], indices: &Indices) -> [__m512i; 4] {
-    each!([0, 1, 2, 3], |w| {
+    map_lanes!([0, 1, 2, 3], |w| {
         // SAFETY: indices are below `N` by contract.
         let at = |g: usize| unsafe {
             codes.as_ptr().add(usize::from((indices.0[g] >> (16 * w)) as u16))
@@ -262,7 +112,7 @@ pub(crate) fn indices_of(low: __m256i, high: __m512i, step: i64, mask: i16) -> I
 #[target_feature(enable = "avx512f,avx512vbmi")]
 fn spread(words: __m512i) -> [__m512i; 4] {
     let (two, fields) = (_mm512_set1_epi8(3), 0x0E0C_0A08_0604_0200);
-    each!([0, 1, 2, 3], |word| {
+    map_lanes!([0, 1, 2, 3], |word| {
         let fields = _mm512_set1_epi64(fields + word * 0x1010_1010_1010_1010);
         _mm512_and_si512(_mm512_multishift_epi64_epi8(fields, words), two)
     })
@@ -383,8 +233,8 @@ pub(crate) fn look_up_iq3<const N: usize>(
     let table = _mm512_broadcast_i32x4(_mm_set_epi64x(minus, plus));
     let (seven, eight) = (_mm512_set1_epi8(7), _mm512_set1_epi8(8));
     // SAFETY: the tier has the instructions, as this function's.
-    let words = each!([indices[0], indices[1]], |index| unsafe { permuted(codes, index) });
-    each!([0, 1, 2, 3], |register| {
+    let words = map_lanes!([indices[0], indices[1]], |index| unsafe { permuted(codes, index) });
+    map_lanes!([0, 1, 2, 3], |register| {
         // The 3-bit fields of two words.
         let fields = 0x1916_1310_0906_0300 + register as i64 % 2 * 0x2020_2020_2020_2020;
         let spread = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(fields), words[register / 2]);

@@ -1,11 +1,11 @@
 //! Products of many columns on AVX2: weights and inputs as bytes, rows side by side.
 //!
 //! ```text
-//! codes    [groups of 8 rows][2 blocks][64 fours of weights][8 rows][4]    u8, raised to be unsigned
+//! codes    [groups of 8 rows][2 blocks][64 quads of weights][8 rows][4]    u8, biased to be unsigned
 //! factors  [groups of 8 rows][2 blocks][scales, then minima][16 groups of weights][8 rows]   f32
 //! ```
 //! `vpmaddubsw` multiplies 32 bytes and adds them by twos to 16 bits. Each 32 bits are a row, and the four inputs
-//! are the same for all rows. Half as many instructions as words take ([`super::words`]); inputs have 8 bits and a
+//! are the same for all rows. Half as many instructions as words take ([`super::i14`]); inputs have 8 bits and a
 //! scale for 32 of them ([`crate::Matrix::coarse`]). How many products 16 bits can hold depends on the largest
 //! code, and formats whose codes fill a byte have none of this.
 
@@ -20,9 +20,8 @@ use std::arch::x86_64::{
 };
 
 use super::{Codes256, ORDER, Unpacked256};
-use crate::inputs::BLOCK;
-use crate::isa::coarse::{Coarse, FACTORS, SCALED, sum_at};
-use crate::isa::{BlockRange, Blocks, Padded, Rows};
+use crate::isa::i8::{FACTORS, I8Row, SCALED, sum_at};
+use crate::isa::{BLOCK, BlockRange, Blocks, Rows, Sums, TailBlock};
 
 /// Rows side by side.
 const LANES: usize = 8;
@@ -40,16 +39,16 @@ pub(crate) const OF_BLOCK: usize = 2 * PER_BLOCK * LANES;
 
 /// Where unpacked rows lie, drawn above; both aligned to 32 bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Panel {
+pub(crate) struct I8Panel {
     pub(crate) codes: *mut u8,
     pub(crate) factors: *mut f32,
 }
 
 /// The rows that a product is made with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weights {
-    pub(crate) panel: Panel,
-    /// Weights that share factors: 16 or 32.
+pub(crate) struct I8Weights {
+    pub(crate) panel: I8Panel,
+    /// I8Weights that share factors: 16 or 32.
     pub(crate) group: usize,
     /// The largest code.
     pub(crate) largest: u8,
@@ -86,10 +85,10 @@ pub(crate) unsafe fn unpack<F: Codes256>(
     rows: Rows,
     blocks: Blocks,
     range: BlockRange,
-    panel: Panel,
+    panel: I8Panel,
 ) {
     let zero = _mm256_setzero_si256();
-    let mut padded = Padded::new();
+    let mut padded = TailBlock::new();
     let mut rowwise = Rowwise { codes: [[zero; LANES]; 8], factors: [[[zero; LANES]; 2]; 2] };
     for group in 0..GROUPS {
         let present = rows.count.saturating_sub(group * LANES).min(LANES);
@@ -101,16 +100,16 @@ pub(crate) unsafe fn unpack<F: Codes256>(
                 // SAFETY: row and block are in bounds by contract.
                 let unpacked = unsafe {
                     let row = rows.start.add((group * LANES + r) * rows.stride);
-                    let at = padded.complete(row.add(block * F::BYTES), block, blocks);
+                    let at = padded.pad(row.add(block * F::BYTES), block, blocks);
                     F::unpack(at) // Once, or it would not be inlined.
                 };
-                rowwise.put::<F>(r, &unpacked);
+                rowwise.set_row::<F>(r, &unpacked);
             }
             let to = group * BLOCKS + i;
             // SAFETY: the panel has room by contract.
             unsafe {
                 let codes = panel.codes.add(to * BLOCK * LANES);
-                rowwise.turn::<F>(codes, panel.factors.add(to * OF_BLOCK));
+                rowwise.transpose::<F>(codes, panel.factors.add(to * OF_BLOCK));
             }
         }
     }
@@ -127,12 +126,12 @@ impl Rowwise {
     /// Makes `weights` row `r`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn put<F: Codes256>(&mut self, r: usize, weights: &Unpacked256) {
+    fn set_row<F: Codes256>(&mut self, r: usize, weights: &Unpacked256) {
         for (i, codes) in self.codes.iter_mut().enumerate() {
             codes[r] = weights.codes[i];
             if F::SIGNED {
-                let raised = _mm256_set1_epi8(F::LARGEST.cast_signed());
-                codes[r] = _mm256_add_epi8(_mm256_sign_epi8(codes[r], weights.signs[i]), raised);
+                let biased = _mm256_set1_epi8(F::LARGEST.cast_signed());
+                codes[r] = _mm256_add_epi8(_mm256_sign_epi8(codes[r], weights.signs[i]), biased);
             }
         }
         let [scales, minima] = &mut self.factors;
@@ -148,26 +147,26 @@ impl Rowwise {
     /// There is room for a block of codes, and for its factors, both aligned to 32 bytes.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn turn<F: Codes256>(&self, codes: *mut u8, factors: *mut f32) {
+    unsafe fn transpose<F: Codes256>(&self, codes: *mut u8, factors: *mut f32) {
         for (register, rows) in self.codes.iter().enumerate() {
-            for (lane, turned) in transpose(*rows).into_iter().enumerate() {
-                let four = usize::from(ORDER.quads[register * 8 + lane]);
-                // SAFETY: a block has 64 fours of 32 bytes.
-                unsafe { _mm256_store_si256(codes.add(four * 4 * LANES).cast(), turned) };
+            for (lane, transposed) in transpose(*rows).into_iter().enumerate() {
+                let quad = usize::from(ORDER.quads[register * 8 + lane]);
+                // SAFETY: a block has 64 quads of 32 bytes.
+                unsafe { _mm256_store_si256(codes.add(quad * 4 * LANES).cast(), transposed) };
             }
         }
         let [scales, minima] = &self.factors;
         for half in 0..2 {
-            for (lane, turned) in transpose(scales[half]).into_iter().enumerate() {
+            for (lane, transposed) in transpose(scales[half]).into_iter().enumerate() {
                 // Lanes of scales are in the order of codes.
                 let group = usize::from(ORDER.quads[half * 32 + lane]) / 4;
-                let turned = _mm256_castsi256_ps(turned);
+                let transposed = _mm256_castsi256_ps(transposed);
                 // SAFETY: scales and minima of 16 groups have room.
                 unsafe {
-                    _mm256_store_ps(factors.add(group * LANES), turned);
+                    _mm256_store_ps(factors.add(group * LANES), transposed);
                     if F::SIGNED {
-                        let raised = _mm256_set1_ps(-f32::from(F::LARGEST));
-                        let min = _mm256_mul_ps(turned, raised);
+                        let biased = _mm256_set1_ps(-f32::from(F::LARGEST));
+                        let min = _mm256_mul_ps(transposed, biased);
                         _mm256_store_ps(factors.add((PER_BLOCK + group) * LANES), min);
                     }
                 }
@@ -175,10 +174,10 @@ impl Rowwise {
             if F::SIGNED {
                 continue;
             }
-            for (lane, turned) in transpose(minima[half]).into_iter().enumerate() {
+            for (lane, transposed) in transpose(minima[half]).into_iter().enumerate() {
                 let at = (PER_BLOCK + half * 8 + lane) * LANES;
                 // SAFETY: as above.
-                unsafe { _mm256_store_ps(factors.add(at), _mm256_castsi256_ps(turned)) };
+                unsafe { _mm256_store_ps(factors.add(at), _mm256_castsi256_ps(transposed)) };
             }
         }
     }
@@ -206,26 +205,26 @@ fn transpose(a: [__m256i; LANES]) -> [__m256i; LANES] {
     b
 }
 
-/// `out[c][r] += weights[r] · columns[c]`, columns of `out` `stride` numbers apart.
+/// `out[c][r] += weights[r] · columns[c]`, columns of `out` one after the other.
 ///
 /// # Safety
 /// The CPU has the tier. The panel holds what `weights` says, columns have as many blocks from its first one on,
 /// and `out` has as many numbers in each column as there are rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn product(weights: Weights, columns: &[Coarse], out: *mut f32, stride: usize) {
+pub(crate) unsafe fn gemm(weights: I8Weights, columns: &[I8Row], out: Sums) {
     let mut done = 0;
     while done < columns.len() {
         let left = columns.len() - done;
         let n = left.div_ceil(left.div_ceil(3));
         let tile = &columns[done..done + n];
-        let out = out.wrapping_add(done * stride);
+        let out = out.from(done);
         // SAFETY: by contract.
         unsafe {
             match *tile {
-                [a] => one_tile([a], weights, out, stride),
-                [a, b] => one_tile([a, b], weights, out, stride),
-                [a, b, c] => one_tile([a, b, c], weights, out, stride),
-                [a, b, c, d] => one_tile([a, b, c, d], weights, out, stride),
+                [a] => one_tile([a], weights, out),
+                [a, b] => one_tile([a, b], weights, out),
+                [a, b, c] => one_tile([a, b, c], weights, out),
+                [a, b, c, d] => one_tile([a, b, c, d], weights, out),
                 _ => unreachable!("1 to 4 columns"),
             }
         }
@@ -233,43 +232,37 @@ pub(crate) unsafe fn product(weights: Weights, columns: &[Coarse], out: *mut f32
     }
 }
 
-/// [`product`] with `C` columns.
+/// [`gemm`] with `C` columns.
 ///
 /// # Safety
-/// As for [`product`].
+/// As for [`gemm`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn one_tile<const C: usize>(
-    columns: [Coarse; C],
-    weights: Weights,
-    out: *mut f32,
-    stride: usize,
-) {
+unsafe fn one_tile<const C: usize>(columns: [I8Row; C], weights: I8Weights, out: Sums) {
     // SAFETY: by contract.
     unsafe {
         match (weights.group, run(weights.largest.into())) {
-            (32, 8) => tile::<C, 32, 8>(columns, weights, out, stride),
-            (32, 4) => tile::<C, 32, 4>(columns, weights, out, stride),
-            (32, 2) => tile::<C, 32, 2>(columns, weights, out, stride),
-            (32, _) => tile::<C, 32, 1>(columns, weights, out, stride),
-            (_, 4..) => tile::<C, 16, 4>(columns, weights, out, stride),
-            (_, 2) => tile::<C, 16, 2>(columns, weights, out, stride),
-            (_, _) => tile::<C, 16, 1>(columns, weights, out, stride),
+            (32, 8) => tile::<C, 32, 8>(columns, weights, out),
+            (32, 4) => tile::<C, 32, 4>(columns, weights, out),
+            (32, 2) => tile::<C, 32, 2>(columns, weights, out),
+            (32, _) => tile::<C, 32, 1>(columns, weights, out),
+            (_, 4..) => tile::<C, 16, 4>(columns, weights, out),
+            (_, 2) => tile::<C, 16, 2>(columns, weights, out),
+            (_, _) => tile::<C, 16, 1>(columns, weights, out),
         }
     }
 }
 
-/// [`product`] with `C` columns, factors for `GROUP` weights, and `RUN` products of fours in 16 bits.
+/// [`gemm`] with `C` columns, factors for `GROUP` weights, and `RUN` products of quads in 16 bits.
 ///
 /// # Safety
-/// As for [`product`].
+/// As for [`gemm`].
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile<const C: usize, const GROUP: usize, const RUN: usize>(
-    columns: [Coarse; C],
-    weights: Weights,
-    out: *mut f32,
-    stride: usize,
+    columns: [I8Row; C],
+    weights: I8Weights,
+    out: Sums,
 ) {
     let mut sums = [[_mm256_setzero_ps(); GROUPS]; C];
     for i in 0..weights.blocks * BLOCK / SCALED {
@@ -314,7 +307,7 @@ unsafe fn tile<const C: usize, const GROUP: usize, const RUN: usize>(
     }
     for (c, sums) in sums.into_iter().enumerate() {
         // SAFETY: `out` has the rows, by contract.
-        unsafe { add(sums, out.add(c * stride), weights.rows) };
+        unsafe { add(sums, out.from(c).first, weights.rows) };
     }
 }
 
@@ -331,16 +324,16 @@ unsafe fn products<const C: usize, const GROUP: usize, const RUN: usize>(
     let mut totals = [[_mm256_setzero_si256(); GROUPS]; C];
     for first in (0..GROUP / 4).step_by(RUN) {
         let mut words = [[_mm256_setzero_si256(); GROUPS]; C];
-        for four in first..first + RUN {
+        for quad in first..first + RUN {
             // SAFETY: by contract.
             unsafe {
-                let codes = codes.add(four * 4 * LANES);
+                let codes = codes.add(quad * 4 * LANES);
                 let codes = [
                     _mm256_load_si256(codes.cast()),
                     _mm256_load_si256(codes.add(BLOCKS * BLOCK * LANES).cast()),
                 ];
                 for (words, column) in words.iter_mut().zip(columns) {
-                    let inputs = column.add(four * 4).cast::<i32>().read_unaligned();
+                    let inputs = column.add(quad * 4).cast::<i32>().read_unaligned();
                     let inputs = _mm256_set1_epi32(inputs);
                     for (words, codes) in words.iter_mut().zip(codes) {
                         let products = _mm256_maddubs_epi16(codes, inputs);

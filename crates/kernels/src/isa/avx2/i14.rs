@@ -1,7 +1,7 @@
 //! Products of many columns on AVX2: weights and inputs as 16-bit integers.
 //!
 //! `vpmaddwd` multiplies 16 pairs of such words and adds neighbours to 32 bits. Per instruction that is half
-//! as many products as `vpmaddubsw` makes of bytes ([`super::bytes`]), whose inputs are 64 times coarser: words are for
+//! as many products as `vpmaddubsw` makes of bytes ([`super::i8`]), whose inputs are 64 times coarser: words are for
 //! matrices that need more, and for formats whose codes fill a byte. A run of 256 weights is unpacked once to words with a
 //! single scale, whatever scales and minima its format has, and one kernel multiplies all:
 //! four rows times two columns, in eight registers of sums.
@@ -19,19 +19,21 @@ use std::arch::x86_64::{
     _mm256_storeu_si256, _mm256_unpackhi_epi8, _mm256_unpacklo_epi8,
 };
 
-use super::lanes::by_16;
+use super::shuffle256::by_16;
 use super::{Codes256, ORDER, Unpacked256};
-use crate::isa::{BlockRange, Blocks, Order, Padded, Rows};
+use crate::isa::{BlockRange, Blocks, Order, Rows, Sums, TailBlock};
 
 /// Largest magnitude of a word: `2 · 32 · LARGEST² < 2³²`.
 pub(crate) const LARGEST: f32 = 8191.0;
 /// Words of a run, which has one scale.
 pub(crate) const RUN: usize = 256;
 /// Words that an instruction takes.
-pub(crate) const STEP: usize = 16;
-/// Rows, and columns, whose sums are in registers at a time.
+const STEP: usize = 16;
+/// Steps of a run.
+const STEPS: usize = RUN / STEP;
+/// Rows, and tokens, whose sums are in registers at a time.
 const ROWS: usize = 4;
-const COLUMNS: usize = 2;
+const TOKENS: usize = 2;
 
 /// The order of words in a run: [`ORDER`], after bytes became words by unpacking.
 pub(crate) static WORDS: Order = Order { quads: quads(), chain: 2 };
@@ -50,41 +52,43 @@ const fn quads() -> [u8; 64] {
 
 /// A vector of words: `number = scale · word`, with a scale for each run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Vector {
+pub(crate) struct I14Row {
     pub(crate) words: *const i16,
     pub(crate) scales: *const f32,
 }
 
-/// Vectors that lie one after the other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Vectors {
-    pub(crate) first: Vector,
-    /// Words from vector to vector.
-    pub(crate) stride: usize,
-    /// Scales from vector to vector.
-    pub(crate) runs: usize,
-}
+// SAFETY: two addresses; whoever reads through them has the row's lifetime to answer for.
+unsafe impl Send for I14Row {}
 
-impl Vectors {
-    /// Vector `i`.
-    ///
-    /// # Safety
-    /// There are as many.
-    #[inline]
-    pub(crate) unsafe fn get(&self, i: usize) -> Vector {
-        // SAFETY: by contract.
-        unsafe {
-            Vector {
-                words: self.first.words.add(i * self.stride),
-                scales: self.first.scales.add(i * self.runs),
-            }
+impl I14Row {
+    /// The row from a block on.
+    #[inline(always)]
+    pub(crate) fn from(self, block: usize) -> Self {
+        Self {
+            words: self.words.wrapping_add(block * RUN),
+            scales: self.scales.wrapping_add(block),
         }
     }
 }
 
+/// `count` rows of `runs` runs, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct I14Rows {
+    pub(crate) first: I14Row,
+    pub(crate) runs: usize,
+    pub(crate) count: usize,
+}
+
+/// `count` tokens, of as many runs, in any place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct I14Tokens<F> {
+    pub(crate) row: F,
+    pub(crate) count: usize,
+}
+
 /// Where unpacked rows lie: `words[row][block][256]`, `scales[row][block]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Panel {
+pub(crate) struct I14Panel {
     pub(crate) words: *mut i16,
     pub(crate) scales: *mut f32,
 }
@@ -98,24 +102,24 @@ pub(crate) unsafe fn unpack<F: Codes256>(
     rows: Rows,
     blocks: Blocks,
     range: BlockRange,
-    panel: Panel,
+    panel: I14Panel,
 ) {
-    let mut padded = Padded::new();
+    let mut padded = TailBlock::new();
     for r in 0..rows.count {
         for (i, b) in range.clone().enumerate() {
             // SAFETY: block `b` of the row is in bounds and the panel has room for every one.
             unsafe {
                 let at = rows.start.add(r * rows.stride + b * F::BYTES);
-                let unpacked = F::unpack(padded.complete(at, b, blocks));
+                let unpacked = F::unpack(padded.pad(at, b, blocks));
                 let to = r * range.len() + i;
-                *panel.scales.add(to) = words::<F>(&unpacked, panel.words.add(to * RUN));
+                *panel.scales.add(to) = to_words::<F>(&unpacked, panel.words.add(to * RUN));
             }
         }
     }
 }
 
-/// Bits by which codes are raised, as bytes, for products to keep all of theirs.
-const fn raise<F: Codes256>() -> i32 {
+/// Bits by which codes are biased, as bytes, for products to keep all of theirs.
+const fn bias<F: Codes256>() -> i32 {
     if F::LARGEST > 127 { 0 } else { (127 / F::LARGEST).ilog2() as i32 }
 }
 
@@ -125,17 +129,17 @@ const fn raise<F: Codes256>() -> i32 {
 /// There is room for [`RUN`] words; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn words<F: Codes256>(weights: &Unpacked256, out: *mut i16) -> f32 {
+unsafe fn to_words<F: Codes256>(weights: &Unpacked256, out: *mut i16) -> f32 {
     let min = if F::SIGNED { [_mm256_setzero_ps(); 2] } else { by_16(weights.min) };
     let largest = largest(weights.scale, min, f32::from(F::LARGEST));
-    // A code becomes `code << 8 + raise`; the rounded high half of its product with a factor is the word.
-    let unit = LARGEST * (1 << (7 - raise::<F>())) as f32;
+    // A code becomes `code << 8 + bias`; the rounded high half of its product with a factor is the word.
+    let unit = LARGEST * (1 << (7 - bias::<F>())) as f32;
     let zero = _mm256_setzero_si256();
     for (half, (scale, min)) in weights.scale.into_iter().zip(min).enumerate() {
         let factors = by_word(scale, largest, unit);
         let minima = by_word(min, largest, LARGEST);
         for i in half * 4..half * 4 + 4 {
-            let mut codes = match raise::<F>() {
+            let mut codes = match bias::<F>() {
                 0 => weights.codes[i],
                 1 => _mm256_slli_epi16::<1>(weights.codes[i]),
                 2 => _mm256_slli_epi16::<2>(weights.codes[i]),
@@ -193,37 +197,30 @@ fn by_word(numbers: __m256, largest: f32, unit: f32) -> [__m256i; 2] {
     [_mm256_shuffle_epi8(integers, first), _mm256_shuffle_epi8(integers, next)]
 }
 
-/// `out[c * stride + r] += rows[r] · column(c)`, over `runs` runs of `steps` steps.
+/// `out[t][r] += rows[r] · tokens[t]`.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA. Vectors have `runs * steps * STEP` words, of magnitudes up to [`LARGEST`] if a
-/// run has [`RUN`] words, and `runs` scales; `out` has `counts.1` columns of `stride` numbers, of which
-/// the first `counts.0` are written.
+/// The CPU has AVX2 and FMA. Rows and tokens have `rows.runs` runs, of words of magnitudes up to
+/// [`LARGEST`]; `out` has a number for each row and token.
 #[target_feature(enable = "avx2,fma")]
-pub(crate) unsafe fn product(
-    rows: Vectors,
-    column: impl Fn(usize) -> Vector,
-    counts: (usize, usize),
-    (runs, steps): (usize, usize),
-    out: *mut f32,
-    stride: usize,
-) {
-    for c in (0..counts.1).step_by(COLUMNS) {
-        for r in (0..counts.0).step_by(ROWS) {
-            // SAFETY: all indices are below their counts: of rows that do not exist, the last is taken
-            // instead, and not written.
+pub(crate) unsafe fn gemm(rows: I14Rows, tokens: I14Tokens<impl Fn(usize) -> I14Row>, out: Sums) {
+    let token = tokens.row;
+    for t in (0..tokens.count).step_by(TOKENS) {
+        for r in (0..rows.count).step_by(ROWS) {
+            // Of rows that do not exist, the last is taken instead, and not written.
+            let row = |i: usize| rows.first.from(i.min(rows.count - 1) * rows.runs);
+            // SAFETY: all indices are below their counts.
             unsafe {
-                let rows = each!([r, r + 1, r + 2, r + 3], |i| rows.get(i.min(counts.0 - 1)));
-                let out = out.add(c * stride + r);
-                let count = ROWS.min(counts.0 - r);
-                if c + 1 < counts.1 {
-                    let columns = [column(c), column(c + 1)];
-                    let [a, b] = tile::<COLUMNS>(rows, columns, runs, steps);
-                    add(a, out, count);
-                    add(b, out.add(stride), count);
+                let of_rows = map_lanes!([r, r + 1, r + 2, r + 3], |i| row(i));
+                let out = out.from(t);
+                let count = ROWS.min(rows.count - r);
+                if t + 1 < tokens.count {
+                    let [a, b] = tile::<TOKENS>(of_rows, [token(t), token(t + 1)], rows.runs);
+                    add(a, out.first.add(r), count);
+                    add(b, out.from(1).first.add(r), count);
                 } else {
-                    let [a] = tile::<1>(rows, [column(c)], runs, steps);
-                    add(a, out, count);
+                    let [a] = tile::<1>(of_rows, [token(t)], rows.runs);
+                    add(a, out.first.add(r), count);
                 }
             }
         }
@@ -233,19 +230,18 @@ pub(crate) unsafe fn product(
 /// Products of four rows with `C` columns, by lane.
 ///
 /// # Safety
-/// As for [`product`].
+/// As for [`gemm`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const C: usize>(
-    rows: [Vector; ROWS],
-    columns: [Vector; C],
+    rows: [I14Row; ROWS],
+    columns: [I14Row; C],
     runs: usize,
-    steps: usize,
 ) -> [[__m256; ROWS]; C] {
     let mut sums = [[_mm256_setzero_ps(); ROWS]; C];
     for run in 0..runs {
         let mut integers = [[_mm256_setzero_si256(); ROWS]; C];
-        for step in run * steps..(run + 1) * steps {
+        for step in run * STEPS..(run + 1) * STEPS {
             // SAFETY: every vector has this step.
             unsafe {
                 let mut inputs = [_mm256_setzero_si256(); C];

@@ -391,7 +391,7 @@ pub(crate) fn half_steps(bytes: __m128i, factor: f32) -> [__m256; 2] {
 /// All bytes and one.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(crate) fn raise(mut codes: [__m256i; 8]) -> [__m256i; 8] {
+pub(crate) fn bias(mut codes: [__m256i; 8]) -> [__m256i; 8] {
     for code in &mut codes {
         *code = _mm256_add_epi8(*code, _mm256_set1_epi8(1));
     }

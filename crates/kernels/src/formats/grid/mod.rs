@@ -3,6 +3,9 @@
 //! IQ1, IQ2 and IQ3 write not weights but indices of short vectors. The vectors (each format's
 //! `tables.rs`) hold magnitudes, at least 1, and signs stand apart; IQ1 alone has signed vectors.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
 /// Vectors of eight bytes from 2-bit codes, the first weight in the lowest bits of both.
 pub(crate) const fn expand8<const N: usize>(packed: &[u16; N], levels: [u8; 4]) -> [u64; N] {
     let mut grid = [0; N];

@@ -1,10 +1,10 @@
-//! One battery for every format, tier, shape and number of columns: fast paths against the scalar
+//! One kernel_tests for every format, tier, shape and number of columns: fast paths against the scalar
 //! twin's weights, multiplied in f64.
 //!
 //! Weights are random bytes, so scales are extreme as often as not; blocks that decode to infinities
 //! or NaN are drawn again, because no encoder writes them.
 
-use crate::{Columns, Cpu, Format, Inputs, Matrix, Product, Tier};
+use crate::{ActBits, Activations, Cpu, Format, Matrix, Product, Tier, Tokens};
 
 /// Xorshift: the tests must not depend on anything that changes.
 pub(crate) struct Random(u64);
@@ -58,22 +58,22 @@ fn expected(row: &[f32], x: &[f32]) -> (f64, f64) {
 fn check(format: Format, tier: Tier, (rows, cols, n): (usize, usize, usize), bytes: &[u8]) {
     let mut random = Random::new((rows * 31 + cols * 7 + n) as u64);
     let cpu = Cpu::new(2, tier);
-    let mut inputs = Inputs::new();
+    let mut inputs = Activations::new();
     let scale = [1.0, 1e-12, 1e10][random.next() as usize % 3];
     let x: Vec<f32> = (0..n * cols).map(|_| random.float() * scale).collect();
     inputs.reset(n, cols).copy_from_slice(&x);
     let plain = Matrix::new(format, rows, cols, bytes).unwrap();
-    for matrix in [plain, plain.coarse(n.max(32))] {
+    for matrix in [plain, plain.with_activations(ActBits::Eight)] {
         let mut out = vec![f32::NAN; rows * n];
-        let columns = Columns::Range { start: 0, len: n };
-        cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
+        let columns = Tokens::Range { start: 0, len: n };
+        cpu.multiply(&mut inputs, &[Product { matrix, tokens: columns }], &mut out);
         // Few columns meet inputs of 16 bits; many, bf16 on tiles, 8 bits where that will do, 16 with AVX-512,
         // or words of 14.
-        let few = if tier.has_avx512() && matrix.is_coarse() { 3 } else { 4 };
+        let few = if tier.has_avx512() && (matrix.act_bits() == ActBits::Eight) { 3 } else { 4 };
         let bound = match n {
             _ if n <= few => 3e-5,
             _ if tier.has_amx() && n > 32 => 1.0 / 256.0,
-            _ if tier.has_avx2() && matrix.is_coarse() => 1.0 / 256.0,
+            _ if tier.has_avx2() && (matrix.act_bits() == ActBits::Eight) => 1.0 / 256.0,
             _ if tier.has_avx512() => 3e-5,
             _ => 1.0 / 8192.0,
         };
@@ -138,12 +138,12 @@ fn a_row_of_nan_spoils_no_other() {
             let mut row = vec![0.0; cols];
             for tier in Tier::available() {
                 let cpu = Cpu::new(1, tier);
-                let mut inputs = Inputs::new();
+                let mut inputs = Activations::new();
                 inputs.reset(1, cols).fill(1.0);
                 let matrix = Matrix::new(format, 5, cols, &bytes).unwrap();
                 let mut out = [0.0; 5];
-                let columns = Columns::one(0);
-                cpu.multiply(&mut inputs, &[Product { matrix, columns }], &mut out);
+                let columns = Tokens::one(0);
+                cpu.multiply(&mut inputs, &[Product { matrix, tokens: columns }], &mut out);
                 for r in [0, 2, 4] {
                     matrix.row(r, &mut row);
                     let (sum, magnitude) = expected(&row, &vec![1.0; cols]);
@@ -171,16 +171,16 @@ fn lists_gather_scatter_and_fuse_as_said() {
     for tier in Tier::available() {
         let cpu = Cpu::new(3, tier);
         let run = |cpu: &Cpu| {
-            let mut inputs = Inputs::new();
+            let mut inputs = Activations::new();
             inputs.reset(n, cols).copy_from_slice(&x);
-            let columns = Columns::List(&picks);
+            let columns = Tokens::List(&picks);
             let mut hidden = vec![0.0; (picks.len() + 2) * rows];
             let list = [
-                crate::GateUp { gate: matrix(0), up: matrix(1), columns },
+                crate::GateUp { gate: matrix(0), up: matrix(1), tokens: columns },
                 crate::GateUp {
                     gate: matrix(2),
                     up: matrix(3),
-                    columns: Columns::Range { start: 5, len: 2 },
+                    tokens: Tokens::Range { start: 5, len: 2 },
                 },
             ];
             cpu.gate_up(&mut inputs, &list, &mut hidden);
@@ -189,13 +189,13 @@ fn lists_gather_scatter_and_fuse_as_said() {
             let list = [
                 crate::Weighted {
                     matrix: matrix(1),
-                    columns,
+                    tokens: columns,
                     targets: &targets,
                     weights: &weights,
                 },
                 crate::Weighted {
                     matrix: matrix(2),
-                    columns: Columns::one(9),
+                    tokens: Tokens::one(9),
                     targets: &[1],
                     weights: &[1.0],
                 },

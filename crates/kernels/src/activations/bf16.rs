@@ -1,0 +1,69 @@
+//! Activations as bf16, for AMX tiles.
+
+use super::{RowsMut, Source};
+use crate::buffer::Aligned;
+use crate::isa::{BLOCK, Order};
+use crate::ops::{to_bf16, with_simd};
+
+/// Rows that a tile takes at a time.
+const TILE: usize = 16;
+
+/// bf16 activations in one order.
+#[derive(Debug, Default)]
+pub(super) struct Bf16 {
+    numbers: Aligned<u16>, // [rows to a multiple of 16, blocks, 256]
+}
+
+impl Bf16 {
+    pub(super) fn derive(&mut self, source: Source<'_>, order: &Order) {
+        let width = source.blocks() * BLOCK;
+        let rows = source.rows.next_multiple_of(TILE);
+        let numbers = RowsMut::new(&mut self.numbers, rows, width);
+        source.for_each_row(&|row, floats| {
+            // SAFETY: each row is written by one task.
+            let numbers = unsafe { numbers.row(row) };
+            with_simd(source.tier, || {
+                for (floats, numbers) in floats.zip(numbers.chunks_exact_mut(BLOCK)) {
+                    convert(floats, order, numbers);
+                }
+            });
+        });
+    }
+
+    /// All rows, one after the other.
+    pub(super) fn numbers(&self) -> &[u16] {
+        &self.numbers
+    }
+}
+
+/// Converts up to 256 numbers.
+#[inline(always)]
+fn convert(floats: &[f32], order: &Order, out: &mut [u16]) {
+    let mut numbers = [0u16; BLOCK];
+    for (n, &x) in numbers.iter_mut().zip(floats) {
+        *n = to_bf16(x);
+    }
+    for (position, &quad) in order.quads.iter().enumerate() {
+        let (to, from) = (position * 4, usize::from(quad) * 4);
+        out[to..to + 4].copy_from_slice(&numbers[from..from + 4]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::activations::Activations;
+    use crate::cpu::Tier;
+    use crate::isa::NATURAL;
+    use crate::pool::Pool;
+
+    #[test]
+    fn changed_rows_are_converted_anew_and_nan_stays() {
+        let (mut activations, pool) = (Activations::new(), Pool::new(1));
+        for value in [1.0, -2.0, f32::INFINITY, f32::NAN] {
+            activations.reset(1, 32).fill(value);
+            activations.convert_bf16(&pool, Tier::detect(), &NATURAL);
+            let found = f32::from_bits(u32::from(activations.bf16(&NATURAL)[31]) << 16);
+            assert!(found == value || found.is_nan() && value.is_nan(), "{found} for {value}");
+        }
+    }
+}

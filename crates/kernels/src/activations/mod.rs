@@ -1,0 +1,297 @@
+//! Vectors to multiply, in the encodings that the kernels take.
+//!
+//! The caller fills f32 rows; each encoding is derived once, when the first product asks for it, and
+//! shared by all products with the same rows (the query and the latent projection; gate and up of
+//! all experts):
+//!
+//! - [`SplitI16`]: 16-bit integers with one scale for 256 activations, as two bytes, for gemv, and
+//!   for gemm on AVX-512;
+//! - [`I8`]: 8-bit integers with a scale for 32, for gemm with [`crate::ActBits::Eight`];
+//! - [`I14`]: integers of 14 bits, for other gemm on AVX2;
+//! - [`Bf16`]: for AMX tiles.
+//!
+//! Scales and sums are f32: in f16 they overflow on R1. A block that contains a NaN or an infinity
+//! has a NaN for a scale, so that every product with it is NaN: integers alone would hide it.
+
+mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod i14;
+#[cfg(target_arch = "x86_64")]
+mod i8;
+mod split_i16;
+
+use crate::buffer::{Aligned, Plain, Shared};
+use crate::cpu::Tier;
+use crate::isa::{BLOCK, Order, SplitI16Row};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{avx2::i14::I14Row, i8::I8Row};
+use crate::pool::Pool;
+use bf16::Bf16;
+use split_i16::SplitI16;
+#[cfg(target_arch = "x86_64")]
+use {i8::I8, i14::I14};
+
+/// Numbers below which encoding takes less time than a parallel region costs.
+const PARALLEL_MIN: usize = 32 * 1024;
+/// Rows of a task.
+const TASK_ROWS: usize = 4;
+
+/// Rows of f32 activations `[rows, cols]` and what was derived from them.
+#[derive(Debug, Default)]
+pub struct Activations {
+    rows: usize,
+    cols: usize,
+    floats: Aligned<f32>, // [rows, cols]
+    split_i16: Vec<Ordered<SplitI16>>,
+    bf16: Vec<Ordered<Bf16>>,
+    #[cfg(target_arch = "x86_64")]
+    i8: Derived<I8>,
+    #[cfg(target_arch = "x86_64")]
+    i14: Derived<I14>,
+}
+
+/// An encoding, and whether it is that of the present rows.
+#[derive(Debug, Default)]
+struct Derived<E> {
+    fresh: bool,
+    encoding: E,
+}
+
+/// An encoding in one order.
+#[derive(Debug)]
+struct Ordered<E> {
+    order: &'static Order,
+    derived: Derived<E>,
+}
+
+/// The f32 rows that an encoding is derived from, and what to derive it with.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    floats: &'a [f32], // [rows, cols]
+    rows: usize,
+    cols: usize,
+    pool: &'a Pool,
+    tier: Tier,
+}
+
+impl Source<'_> {
+    /// Blocks of 256 numbers in a row, the last one perhaps incomplete.
+    fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// Calls `task` with the number of each row and its blocks; in parallel if that is worth it.
+    fn for_each_row(&self, task: &(dyn Fn(usize, std::slice::Chunks<'_, f32>) + Sync)) {
+        let (rows, cols) = (self.rows, self.cols);
+        let one = |row: usize| task(row, self.floats[row * cols..][..cols].chunks(BLOCK));
+        if rows * cols < PARALLEL_MIN {
+            return (0..rows).for_each(one);
+        }
+        self.pool.run(rows.div_ceil(TASK_ROWS), &|_, i| {
+            (i * TASK_ROWS..rows.min((i + 1) * TASK_ROWS)).for_each(one);
+        });
+    }
+}
+
+/// Rows of `width` elements that are written by several workers.
+struct RowsMut<'a, T> {
+    elements: Shared<'a, T>,
+    width: usize,
+}
+
+impl<'a, T: Plain> RowsMut<'a, T> {
+    fn new(buffer: &'a mut Aligned<T>, rows: usize, width: usize) -> Self {
+        Self { elements: Shared::new(buffer.resize(rows * width)), width }
+    }
+
+    /// # Safety
+    /// No row is taken by two workers at a time.
+    unsafe fn row(&self, row: usize) -> &'a mut [T] {
+        // SAFETY: rows are disjoint, and by contract one worker has this one.
+        unsafe { self.elements.slice(row * self.width, self.width) }
+    }
+}
+
+impl Activations {
+    /// No rows yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Room for `rows` x `cols` numbers, to be filled by the caller; what was there is forgotten.
+    pub fn reset(&mut self, rows: usize, cols: usize) -> &mut [f32] {
+        (self.rows, self.cols) = (rows, cols);
+        self.split_i16.iter_mut().for_each(|ordered| ordered.derived.fresh = false);
+        self.bf16.iter_mut().for_each(|ordered| ordered.derived.fresh = false);
+        #[cfg(target_arch = "x86_64")]
+        {
+            self.i8.fresh = false;
+            self.i14.fresh = false;
+        }
+        self.floats.resize(rows * cols)
+    }
+
+    /// Vectors.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in each.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The vector `row`, `[cols]`.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.floats[row * self.cols..][..self.cols]
+    }
+
+    /// The vectors from `row` on, `[.., cols]`.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn rows_from(&self, row: usize) -> &[f32] {
+        &self.floats[row * self.cols..]
+    }
+
+    fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// Derives the 16-bit form in this order, unless it is there.
+    pub(crate) fn quantize_split_i16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
+        let Self { rows, cols, .. } = *self;
+        let source = Source { floats: &self.floats, rows, cols, pool, tier };
+        let derived = in_order(&mut self.split_i16, order);
+        if !std::mem::replace(&mut derived.fresh, true) {
+            derived.encoding.derive(source, order);
+        }
+    }
+
+    /// Derives the 8-bit form, unless it is there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn quantize_i8(&mut self, pool: &Pool, tier: Tier) {
+        let Self { rows, cols, .. } = *self;
+        if !std::mem::replace(&mut self.i8.fresh, true) {
+            let source = Source { floats: &self.floats, rows, cols, pool, tier };
+            self.i8.encoding.derive(source);
+        }
+    }
+
+    /// Derives the 14-bit form, unless it is there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn quantize_i14(&mut self, pool: &Pool, tier: Tier) {
+        let Self { rows, cols, .. } = *self;
+        if !std::mem::replace(&mut self.i14.fresh, true) {
+            let source = Source { floats: &self.floats, rows, cols, pool, tier };
+            self.i14.encoding.derive(source);
+        }
+    }
+
+    /// Derives the bf16 form in this order, unless it is there.
+    pub(crate) fn convert_bf16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
+        let Self { rows, cols, .. } = *self;
+        let source = Source { floats: &self.floats, rows, cols, pool, tier };
+        let derived = in_order(&mut self.bf16, order);
+        if !std::mem::replace(&mut derived.fresh, true) {
+            derived.encoding.derive(source, order);
+        }
+    }
+
+    /// Rows of 16 bits in this order; panics for a row that does not exist.
+    pub(crate) fn split_i16(&self, order: &Order) -> impl Fn(usize) -> SplitI16Row {
+        let first = fresh(&self.split_i16, order).first();
+        let (rows, blocks) = (self.rows, self.blocks());
+        move |row| {
+            assert!(row < rows, "row {row} of {rows}");
+            first.from(row * blocks)
+        }
+    }
+
+    /// Rows of 8 bits; panics for a row that does not exist.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn i8(&self) -> impl Fn(usize) -> I8Row {
+        assert!(self.i8.fresh, "quantized to 8 bits before it is multiplied");
+        let (rows, blocks, first) = (self.rows, self.blocks(), self.i8.encoding.first());
+        move |row| {
+            assert!(row < rows, "row {row} of {rows}");
+            first.from(row * blocks)
+        }
+    }
+
+    /// Rows of 14 bits, each from block `block` on; panics for a row that does not exist.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn i14(&self, block: usize) -> impl Fn(usize) -> I14Row {
+        assert!(self.i14.fresh, "quantized to 14 bits before it is multiplied");
+        let (rows, blocks, first) = (self.rows, self.blocks(), self.i14.encoding.first());
+        move |row| {
+            assert!(row < rows && block < blocks, "row {row} of {rows}");
+            first.from(row * blocks + block)
+        }
+    }
+
+    /// All rows as bf16 in this order, `[rows to a multiple of 16, blocks * 256]`.
+    pub(crate) fn bf16(&self, order: &Order) -> &[u16] {
+        fresh(&self.bf16, order).numbers()
+    }
+}
+
+/// The encoding in `order`, made if there is none.
+fn in_order<'a, E: Default>(
+    all: &'a mut Vec<Ordered<E>>,
+    order: &'static Order,
+) -> &'a mut Derived<E> {
+    let index = all.iter().position(|ordered| ordered.order.is_same(order));
+    let index = index.unwrap_or_else(|| {
+        all.push(Ordered { order, derived: Derived::default() });
+        all.len() - 1
+    });
+    &mut all[index].derived
+}
+
+/// The encoding in `order` of the present rows.
+fn fresh<'a, E>(all: &'a [Ordered<E>], order: &Order) -> &'a E {
+    let found = all.iter().find(|ordered| ordered.order.is_same(order) && ordered.derived.fresh);
+    let Some(found) = found else { unreachable!("encoded before it is multiplied") };
+    &found.derived.encoding
+}
+
+/// Up to `N` numbers as integers of magnitudes up to `limit`, and their scale; missing ones count as
+/// zero. With a NaN or an infinity among them, the scale is NaN and the integers are zero.
+#[inline(always)]
+fn round_to_ints<const N: usize>(floats: &[f32], limit: f32) -> ([i32; N], f32) {
+    let mut padded = [0.0f32; N];
+    padded[..floats.len()].copy_from_slice(floats);
+    let mut integers = [0i32; N];
+    // Comparing magnitudes as integers carries NaN along: its bits are above those of infinity.
+    let largest = padded.iter().fold(0u32, |a, &x| a.max(x.to_bits() & 0x7FFF_FFFF));
+    if largest >= f32::INFINITY.to_bits() {
+        return (integers, f32::NAN);
+    }
+    let mut scale = f32::from_bits(largest) / limit;
+    // Numbers too small for a normal scale are zero next to anything that matters.
+    if scale < f32::MIN_POSITIVE {
+        scale = 0.0;
+    } else {
+        let inverse = 1.0 / scale;
+        for (i, &x) in integers.iter_mut().zip(&padded) {
+            // Adding 1.5·2^23 rounds to the nearest integer and leaves it in the low bits.
+            *i = (x * inverse + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).cast_signed();
+        }
+    }
+    (integers, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_not_finite_leave_no_finite_scale() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (integers, scale) = round_to_ints::<4>(&[1.0, bad, 2.0], 127.0);
+            assert!(scale.is_nan() && integers == [0; 4], "{bad}");
+        }
+        assert_eq!(round_to_ints::<4>(&[1.0, -2.0, 0.5], 4.0), ([2, -4, 1, 0], 0.5));
+        assert_eq!(round_to_ints::<2>(&[1e-44, 0.0], 127.0), ([0, 0], 0.0));
+        assert_eq!(round_to_ints::<2>(&[f32::MAX, f32::MIN], 127.0).0, [127, -127]);
+    }
+}

@@ -1,0 +1,138 @@
+//! Activations of 16 bits as a high and a low byte, one scale for 256: for products of bytes.
+
+use super::{RowsMut, Source, round_to_ints};
+use crate::buffer::Aligned;
+use crate::isa::{BLOCK, Order, SplitI16Row};
+use crate::ops::with_simd;
+
+/// Largest magnitude: the high byte stays within ±127. One scale for a block of 256 is still 128
+/// times finer than 8 bits would be, and a product's sum needs it only once.
+const LARGEST: f32 = 127.0 * 256.0;
+/// Sums of neighbouring activations in a block.
+const SUMS: usize = 16;
+
+/// 16-bit activations in one order; see [`SplitI16Row`] for the fields.
+#[derive(Debug, Default)]
+pub(super) struct SplitI16 {
+    high: Aligned<i8>,   // [rows, blocks, 256]
+    low: Aligned<i8>,    // [rows, blocks, 256]
+    scale: Aligned<f32>, // [rows, blocks]
+    sums: Aligned<f32>,  // [rows, blocks, 16]
+}
+
+/// Where one block of 256 goes.
+struct Block<'a> {
+    high: &'a mut [i8],
+    low: &'a mut [i8],
+    scale: &'a mut f32,
+    sums: &'a mut [f32],
+}
+
+impl SplitI16 {
+    pub(super) fn derive(&mut self, source: Source<'_>, order: &Order) {
+        let (rows, blocks) = (source.rows, source.blocks());
+        let high = RowsMut::new(&mut self.high, rows, blocks * BLOCK);
+        let low = RowsMut::new(&mut self.low, rows, blocks * BLOCK);
+        let scale = RowsMut::new(&mut self.scale, rows, blocks);
+        let sums = RowsMut::new(&mut self.sums, rows, blocks * SUMS);
+        source.for_each_row(&|row, floats| {
+            // SAFETY: each row is written by one task.
+            let (high, low, scale, sums) =
+                unsafe { (high.row(row), low.row(row), scale.row(row), sums.row(row)) };
+            with_simd(source.tier, || {
+                for (b, floats) in floats.enumerate() {
+                    let mut out = Block {
+                        high: &mut high[b * BLOCK..][..BLOCK],
+                        low: &mut low[b * BLOCK..][..BLOCK],
+                        scale: &mut scale[b],
+                        sums: &mut sums[b * SUMS..][..SUMS],
+                    };
+                    quantize(floats, order, &mut out);
+                }
+            });
+        });
+    }
+
+    /// The first row.
+    pub(super) fn first(&self) -> SplitI16Row {
+        SplitI16Row {
+            high: self.high.as_ptr(),
+            low: self.low.as_ptr(),
+            scale: self.scale.as_ptr(),
+            sums: self.sums.as_ptr(),
+        }
+    }
+}
+
+/// Quantizes up to 256 numbers.
+#[inline(always)]
+fn quantize(floats: &[f32], order: &Order, out: &mut Block<'_>) {
+    let (integers, scale) = round_to_ints::<BLOCK>(floats, LARGEST);
+    *out.scale = scale;
+    for (sum, group) in out.sums.iter_mut().zip(integers.chunks_exact(BLOCK / SUMS)) {
+        *sum = scale * group.iter().sum::<i32>() as f32;
+    }
+    let mut high = [0i8; BLOCK];
+    let mut low = [0i8; BLOCK];
+    for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
+        *high = ((i + 128) >> 8) as i8;
+        *low = i as i8;
+    }
+    for (position, &quad) in order.quads.iter().enumerate() {
+        let (to, from) = (position * 4, usize::from(quad) * 4);
+        out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
+        out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Tier;
+    use crate::isa::NATURAL;
+    use crate::pool::Pool;
+    use proptest::prelude::*;
+
+    fn derived(row: &[f32]) -> SplitI16 {
+        let (pool, tier) = (Pool::new(1), Tier::detect());
+        let mut encoding = SplitI16::default();
+        let source = Source { floats: row, rows: 1, cols: row.len(), pool: &pool, tier };
+        encoding.derive(source, &NATURAL);
+        encoding
+    }
+
+    proptest! {
+        #[test]
+        fn a_quantized_row_is_the_row_to_15_bits(
+            row in prop::collection::vec(-1e3f32..1e3, 1..600),
+            exponent in -30i32..30,
+        ) {
+            let row: Vec<f32> = row.iter().map(|x| x * 2f32.powi(exponent)).collect();
+            let split = derived(&row);
+            for (i, group) in row.chunks(BLOCK).enumerate() {
+                let largest = group.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                let mut sums = [0.0; SUMS];
+                for (j, &x) in group.iter().enumerate() {
+                    let at = i * BLOCK + j;
+                    let q = i32::from(split.high[at]) * 256 + i32::from(split.low[at]);
+                    let y = split.scale[i] * q as f32;
+                    sums[j / 16] += y;
+                    prop_assert!((x - y).abs() <= largest / 60_000.0, "{x} became {y}");
+                }
+                for (sum, ready) in sums.iter().zip(&split.sums[i * SUMS..]) {
+                    prop_assert!((sum - ready).abs() <= largest * 1e-4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_reaches_scale_and_sums_of_its_block_alone() {
+        let mut row = [1.0; 512];
+        row[300] = f32::NAN;
+        let split = derived(&row);
+        assert!(split.scale[0].is_finite() && split.scale[1].is_nan());
+        assert!(split.sums[..SUMS].iter().all(|sum| *sum == 16.0));
+        assert!(split.sums[SUMS..].iter().all(|sum| sum.is_nan()));
+    }
+}
