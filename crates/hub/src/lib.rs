@@ -1,2 +1,38 @@
 //! Names of models to verified files: Ollama's registry, Hugging Face and the local library.
+//!
+//! A [`Name`] says where a model is published; [`Hub::resolve`] asks there what it consists of
+//! ([`FileSet`]); [`Hub::pull`] fetches the files, checks them, and enters them in the [`Library`],
+//! which also sees what other programs have downloaded already.
+//!
+//! The public interface is blocking, with progress in a callback: `async` stays inside this crate.
+//! Nothing here reads the environment; [`Settings`] says what it means.
 #![forbid(unsafe_code)]
+
+mod digest;
+mod error;
+mod fileset;
+mod http;
+mod hub;
+mod hugging_face;
+mod library;
+mod manifest;
+mod name;
+mod pulling;
+mod quant;
+mod registry;
+mod room;
+mod settings;
+mod transfer;
+
+pub use digest::{Hasher, Sha256};
+pub use error::Error;
+pub use fileset::{FileSet, RemoteFile};
+pub use hub::{Header, Hub, Offer};
+pub use library::{
+    Library, Listing, Model, ModelFile, Partial, Place, Pruned, Role, Verdict, VerifyProgress,
+};
+pub use name::{HuggingFaceName, Name, RegistryName};
+pub use quant::{Choice, Listed};
+pub use room::Room;
+pub use settings::{Proxies, Settings};
+pub use transfer::{FileProgress, Progress};

@@ -1,0 +1,594 @@
+//! From a name to a model in the library.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use cachalot_gguf::{Error as GgufError, Gguf};
+
+use crate::error::at;
+use crate::fileset::{FileSet, RemoteFile, in_split_order};
+use crate::http::{self, Failure, Patience, Web};
+use crate::library::{
+    Model, ModelFile, Place, Record, Role, digest_of, modified_ns, part_name, stem, try_lock,
+};
+use crate::pulling::{self, PULL_FOLDER, Plan};
+use crate::quant::Choice;
+use crate::transfer::source::{Reader, Source, Trouble};
+use crate::transfer::{self, FileProgress, Meter, Progress, journal};
+use crate::{Error, Library, Name, Room, Settings, Sha256, hugging_face, registry};
+
+/// The first request for a header: enough for one without a vocabulary.
+const HEADER_FIRST: u64 = 512 << 10;
+/// The largest headers known, with a vocabulary of 2.6 * 10^5 tokens, have 20 MB.
+const HEADER_MAX: u64 = 256 << 20;
+/// Headers that are fetched at a time.
+const HEADERS_AT_A_TIME: usize = 8;
+
+/// A model as a service offers it, before anything is kept.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Its files.
+    pub set: FileSet,
+    /// The headers of its parts, in order, with the bytes that they are.
+    pub headers: Vec<Header>,
+}
+
+/// The header of a part.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// The beginning of the file.
+    pub bytes: Vec<u8>,
+    /// What it says.
+    pub gguf: Gguf,
+}
+
+/// Both services and the library.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    settings: Settings,
+    library: Library,
+}
+
+impl Hub {
+    /// Nothing is asked or written before it is needed.
+    pub fn new(settings: Settings) -> Self {
+        let library = Library::new(&settings);
+        Self { settings, library }
+    }
+
+    /// The models of this machine.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The quantizations of a repository at Hugging Face, the smallest first; none for other names.
+    ///
+    /// # Errors
+    /// Those of asking for it.
+    pub fn choices(&self, name: &Name) -> Result<Vec<Choice>, Error> {
+        let Name::HuggingFace(name) = name else { return Ok(Vec::new()) };
+        let repository = self.ask(name.repository.as_str(), |web| async move {
+            hugging_face::repository(&web, name).await
+        })?;
+        Ok(repository.choices)
+    }
+
+    /// Asks what a name stands for: exact files, sizes and hashes, and the headers of its parts.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Choose`], [`Error::NoQuant`], [`Error::Answer`] for what makes no
+    /// sense, [`Error::Offline`], or why the service could not be asked.
+    pub fn resolve(&self, name: &Name) -> Result<Offer, Error> {
+        self.ask(&name.to_string(), |web| async move { resolve(&web, name).await })
+    }
+
+    /// Runs requests to their end.
+    fn ask<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        what: &str,
+        asked: impl FnOnce(Web) -> F,
+    ) -> Result<T, Error> {
+        if self.settings.offline {
+            return Err(Error::Offline { what: what.to_owned() });
+        }
+        let web = Web::new(&self.settings)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(at(Path::new(what)))?.block_on(asked(web))
+    }
+
+    /// Where the files of an offer would go, and what room there is.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for folders that cannot be looked at.
+    pub fn room(&self, offer: &Offer, targets: &[PathBuf]) -> Result<Vec<Room>, Error> {
+        let folder = self.library.folder(&offer.set.name, &offer.set.revision);
+        crate::room::of(&self.plan(offer, targets, &folder)?).map_err(at(&folder))
+    }
+
+    /// The plan of the pull that is under way, or a new one.
+    fn plan(&self, offer: &Offer, targets: &[PathBuf], folder: &Path) -> Result<Plan, Error> {
+        if let Ok(plan) = Plan::read(folder)
+            && plan.set.files.len() == offer.set.files.len()
+            && plan.set.files.iter().zip(&offer.set.files).all(|(a, b)| same_content(a, b))
+            && (targets.is_empty()
+                || plan.folders.iter().all(|f| targets.contains(f) || f == folder))
+        {
+            return Ok(Plan { set: offer.set.clone(), folders: plan.folders });
+        }
+        let mut folders = vec![folder.to_owned(); offer.set.files.len()];
+        if !targets.is_empty() {
+            let targets: Vec<PathBuf> = targets
+                .iter()
+                .map(|target| std::path::absolute(target).map_err(at(target)))
+                .collect::<Result<_, _>>()?;
+            let parts: Vec<usize> = (0..folders.len())
+                .filter(|index| offer.set.files[*index].role == Role::Model)
+                .collect();
+            let sizes: Vec<u64> = parts.iter().map(|index| offer.set.files[*index].size).collect();
+            for (index, target) in parts.into_iter().zip(crate::room::distribute(&sizes, &targets))
+            {
+                folders[index] = target;
+            }
+        }
+        Ok(Plan { set: offer.set.clone(), folders })
+    }
+
+    /// Fetches an offer into the library, and returns once every file is verified and the model is
+    /// listed. If another process pulls the same model, its progress is reported, and the end is the
+    /// same. `report` is called about ten times a second and returns whether to go on; what has arrived
+    /// is kept in any case.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::WrongHash`], [`Error::Changed`], [`Error::GaveUp`], [`Error::Io`],
+    /// [`Error::Cancelled`].
+    pub fn pull(
+        &self,
+        offer: &Offer,
+        targets: &[PathBuf],
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Model, Error> {
+        let name = &offer.set.name;
+        let folder = self.library.folder(name, &offer.set.revision);
+        let lock_path = folder.join(PULL_FOLDER).join("lock");
+        let lock = match try_lock(&lock_path)? {
+            Some(lock) => lock,
+            None => match self.follow(&folder, offer, report)? {
+                None => return self.here(name),
+                Some(lock) => lock,
+            },
+        };
+        if let Ok(model) = self.here(name)
+            && self.is_this(&model, &offer.set)
+        {
+            let _ = fs::remove_dir_all(folder.join(PULL_FOLDER));
+            return Ok(model);
+        }
+        pulling::keep_error(&folder, None);
+        let result = self.pull_locked(offer, targets, &folder, report);
+        match &result {
+            Err(error) => pulling::keep_error(&folder, Some(error)),
+            // The lock's file goes last, while it is still locked.
+            Ok(_) => drop(fs::remove_dir_all(folder.join(PULL_FOLDER))),
+        }
+        drop(lock);
+        if result.is_ok() {
+            self.forget_older(name, &folder);
+        }
+        result
+    }
+
+    fn pull_locked(
+        &self,
+        offer: &Offer,
+        targets: &[PathBuf],
+        folder: &Path,
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Model, Error> {
+        let plan = self.plan(offer, targets, folder)?;
+        let parts = plan.set.parts().zip(&offer.headers);
+        for (part, header) in parts {
+            pulling::keep_header(folder, part, &header.bytes)?;
+        }
+        self.reuse(&plan)?;
+        crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
+        plan.write(folder)?;
+        let sums = self.ask(&plan.set.name.to_string(), |web| {
+            let plan = &plan;
+            async move {
+                let mut sums = Vec::new();
+                for (index, file) in plan.set.files.iter().enumerate() {
+                    let wanted = !plan.is_whole(index);
+                    sums.push(if wanted {
+                        registry::chunksums(&web, file).await
+                    } else {
+                        Vec::new()
+                    });
+                }
+                Ok(sums)
+            }
+        })?;
+        transfer::fetch(&Web::new(&self.settings)?, &plan, folder, sums, report)?;
+        self.enter(&plan, folder)
+    }
+
+    /// Files of the library with the same hash are linked rather than fetched.
+    fn reuse(&self, plan: &Plan) -> Result<(), Error> {
+        let missing = |index: &usize| !plan.is_whole(*index);
+        let missing: Vec<usize> = (0..plan.set.files.len()).filter(missing).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let own = self.library.list().models;
+        let own = own.iter().filter(|model| model.place == Place::Library);
+        let files: Vec<&ModelFile> = own.flat_map(|model| &model.files).collect();
+        for index in missing {
+            let wanted = &plan.set.files[index];
+            let same = files.iter().find(|file| {
+                wanted.sha256.is_some()
+                    && file.sha256 == wanted.sha256
+                    && file.size == wanted.size
+                    && fs::metadata(&file.path).is_ok_and(|found| {
+                        found.len() == file.size && modified_ns(&found) == file.modified_ns
+                    })
+            });
+            if let Some(same) = same {
+                let folder = &plan.folders[index];
+                fs::create_dir_all(folder).map_err(at(folder))?;
+                // Another file system: then it is fetched.
+                let _ = fs::hard_link(&same.path, plan.path(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the process that pulls the same files. `None` if it has finished; its lock, if it has
+    /// gone without finishing.
+    fn follow(
+        &self,
+        folder: &Path,
+        offer: &Offer,
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Option<crate::library::Lock>, Error> {
+        let mut meter = Meter::new();
+        let mut most = vec![0; offer.set.files.len()];
+        loop {
+            if let Ok(plan) = Plan::read(folder) {
+                let progress = followed(folder, &plan, &mut most, &mut meter);
+                if !report(&progress) {
+                    return Err(Error::Cancelled);
+                }
+            }
+            thread::sleep(Duration::from_millis(250));
+            if let Some(lock) = try_lock(&folder.join(PULL_FOLDER).join("lock"))? {
+                if let Ok(model) = self.here(&offer.set.name)
+                    && self.is_this(&model, &offer.set)
+                {
+                    let _ = fs::remove_dir_all(folder.join(PULL_FOLDER));
+                    return Ok(None);
+                }
+                return match pulling::last_error(folder) {
+                    // It failed, and so would this one: both end with the same words.
+                    Some(reason) => Err(Error::Answer { url: offer.set.name.to_string(), reason }),
+                    None => Ok(Some(lock)),
+                };
+            }
+        }
+    }
+
+    fn here(&self, name: &Name) -> Result<Model, Error> {
+        let model = self.library.find(name)?;
+        model.ok_or_else(|| Error::NotHere { name: name.to_string() })
+    }
+
+    /// Whether a model has the files of this set, as far as hashes and sizes tell, and all are there.
+    fn is_this(&self, model: &Model, set: &FileSet) -> bool {
+        let same = model.files.len() == set.files.len()
+            && model.files.iter().zip(&set.files).all(|(here, there)| {
+                here.size == there.size && there.sha256.is_none_or(|hash| here.sha256 == Some(hash))
+            });
+        same && self.library.runnable(model).is_ok()
+    }
+
+    /// The model that this offer is, if it is here already, whole.
+    pub fn installed(&self, offer: &Offer) -> Option<Model> {
+        self.here(&offer.set.name).ok().filter(|model| self.is_this(model, &offer.set))
+    }
+
+    /// Links files that went to other folders, and writes the manifest: from here on it is listed.
+    fn enter(&self, plan: &Plan, folder: &Path) -> Result<Model, Error> {
+        let mut files = Vec::new();
+        for (index, file) in plan.set.files.iter().enumerate() {
+            let path = folder.join(&file.name);
+            if plan.folders[index] != *folder {
+                let target = plan.path(index);
+                if fs::read_link(&path).ok().as_deref() != Some(target.as_path()) {
+                    let _ = fs::remove_file(&path);
+                    symlink(&target, &path).map_err(at(&path))?;
+                }
+            }
+            let metadata = fs::metadata(&path).map_err(at(&path))?;
+            files.push(ModelFile {
+                path,
+                name: file.name.clone(),
+                size: file.size,
+                sha256: file.sha256,
+                role: file.role,
+                modified_ns: modified_ns(&metadata),
+            });
+        }
+        let modified = SystemTime::now();
+        let digest = digest_of(&files);
+        let (name, place) = (plan.set.name.clone(), Place::Library);
+        let model = Model { name, place, files, modified, digest };
+        let _lock = self.library.lock()?;
+        let manifest = self.library.manifest(&model.name);
+        Record::of(&model.name, &model, self.library.root()).write(&manifest)?;
+        Ok(model)
+    }
+
+    /// Removes what earlier pulls of another revision of this name left.
+    fn forget_older(&self, name: &Name, folder: &Path) {
+        let prefix = format!("{}@", name.key()[3]);
+        let entries = folder.parent().and_then(|parent| fs::read_dir(parent).ok());
+        for entry in entries.into_iter().flatten().flatten() {
+            let other = entry.path();
+            let is_older = entry.file_name().to_string_lossy().starts_with(&prefix)
+                && other != folder
+                && other.join(PULL_FOLDER).is_dir();
+            if is_older
+                && let Ok(Some(_lock)) = try_lock(&other.join(PULL_FOLDER).join("lock"))
+                && Plan::read(&other).is_ok_and(|plan| plan.set.name == *name)
+            {
+                let _ = fs::remove_dir_all(&other);
+            }
+        }
+    }
+}
+
+fn same_content(a: &RemoteFile, b: &RemoteFile) -> bool {
+    (&a.name, a.size, a.sha256, a.role) == (&b.name, b.size, b.sha256, b.role)
+}
+
+/// The progress of another process, from what it has made safe.
+fn followed(folder: &Path, plan: &Plan, most: &mut [u64], meter: &mut Meter) -> Progress {
+    let mut progress = Progress { following: true, ..Progress::default() };
+    for (index, file) in plan.set.files.iter().enumerate() {
+        let verified = plan.is_whole(index);
+        let done = match verified {
+            true => file.size,
+            false => journal::done(&pulling::journal_path(folder, file), file),
+        };
+        let most = most.get_mut(index).map_or(done, |most| {
+            *most = done.max(*most);
+            *most
+        });
+        progress.done += most;
+        progress.total += file.size;
+        progress.verified += if verified { file.size } else { 0 };
+        progress.files.push(FileProgress {
+            name: file.name.clone(),
+            sha256: file.sha256,
+            size: file.size,
+            done: most,
+            total: file.size,
+            verified,
+            again: false,
+        });
+    }
+    progress.rate = meter.rate(progress.done);
+    progress
+}
+
+async fn resolve(web: &Web, name: &Name) -> Result<Offer, Error> {
+    match name {
+        Name::Registry(registry_name) => {
+            let described = registry::describe(web, registry_name).await?;
+            let headers = headers(web, &described.models).await?;
+            let count = headers.len();
+            let parts: Vec<(u64, (RemoteFile, Header))> = described
+                .models
+                .into_iter()
+                .zip(headers)
+                .map(|(file, header)| {
+                    let number = header.gguf.metadata.u64("split.no");
+                    let number = number.unwrap_or(if count == 1 { 0 } else { u64::MAX });
+                    // One file of a set is no model, but the first part says so better.
+                    (if count == 1 { 0 } else { number }, (file, header))
+                })
+                .collect();
+            let parts = in_split_order(parts)
+                .map_err(|reason| Error::Answer { url: name.to_string(), reason })?;
+            let stem = stem(name);
+            let mut set = FileSet {
+                name: name.clone(),
+                revision: described.revision.to_string(),
+                files: Vec::new(),
+            };
+            let mut headers = Vec::new();
+            for (index, (file, header)) in parts.into_iter().enumerate() {
+                set.files.push(RemoteFile { name: part_name(&stem, index, count), ..file });
+                headers.push(header);
+            }
+            set.files.extend(described.companions);
+            checked(Offer { set, headers })
+        }
+        Name::HuggingFace(repository_name) => {
+            let repository = hugging_face::repository(web, repository_name).await?;
+            let quant = repository_name.quant.as_deref();
+            let choice = hugging_face::choose(name, quant, &repository)?;
+            let files =
+                hugging_face::files(web, repository_name, &repository.commit, choice).await?;
+            let revision = hugging_face::revision(&repository.commit, &files);
+            let headers = headers(web, &files).await?;
+            let name = name.clone().with_quant(&choice.label);
+            checked(Offer { set: FileSet { name, revision, files }, headers })
+        }
+        Name::Url(url) => {
+            let files = from_url(web, url).await?;
+            let described: String =
+                files.iter().map(|file| format!("{} {}\n", file.url, file.size)).collect();
+            let revision = Sha256::of(described.as_bytes()).to_string();
+            let headers = headers(web, &files).await?;
+            checked(Offer { set: FileSet { name: name.clone(), revision, files }, headers })
+        }
+    }
+}
+
+/// Sizes whose sum is one, and parts that are those of one model.
+fn checked(offer: Offer) -> Result<Offer, Error> {
+    let url = offer.set.name.to_string();
+    let sum = offer.set.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size));
+    if sum.is_none_or(|sum| sum > journal::SIZE_MAX) {
+        return Err(Error::Answer { url, reason: "the sizes of its files overflow".to_owned() });
+    }
+    let parts = offer.set.parts().zip(&offer.headers);
+    let parts = parts.map(|(file, header)| (PathBuf::from(&file.name), header.gguf.clone()));
+    cachalot_gguf::split::Set::merge(parts.collect())
+        .map_err(|source| Error::Gguf { file: url, source })?;
+    Ok(offer)
+}
+
+/// A file at any address, or all parts of the set that it is one of.
+async fn from_url(web: &Web, url: &str) -> Result<Vec<RemoteFile>, Error> {
+    let first = http::parse(url)?;
+    let path = PathBuf::from(first.path());
+    let paths = cachalot_gguf::split::part_paths(&path);
+    if paths.len() > 1000 {
+        let reason = "its name says that the model has more than 1000 parts".to_owned();
+        return Err(Error::Refused { url: url.to_owned(), reason });
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        let mut url = first.clone();
+        url.set_path(&path.to_string_lossy());
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.replace('%', "-");
+        if !crate::library::is_file_name(&name) {
+            let reason = "its last part is no name for a file".to_owned();
+            return Err(Error::Refused { url: url.to_string(), reason });
+        }
+        let size = size_of(web, &url).await?;
+        let (url, role) = (url.to_string(), Role::Model);
+        files.push(RemoteFile { name, size, sha256: None, role, url, chunksums: None });
+    }
+    Ok(files)
+}
+
+async fn size_of(web: &Web, url: &reqwest::Url) -> Result<u64, Error> {
+    let ask = http::Ask { method: reqwest::Method::HEAD, ..http::Ask::get(url.clone()) };
+    let mut patience = Patience::new(&web.settings);
+    loop {
+        let (reason, pause) = match web.send(&ask).await {
+            Ok(response) if response.status().is_success() => {
+                let length = response.headers().get(reqwest::header::CONTENT_LENGTH);
+                let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+                return length.filter(|length| *length <= journal::SIZE_MAX).ok_or_else(|| {
+                    let reason = "its answer does not say how long the file is".to_owned();
+                    Error::Answer { url: url.to_string(), reason }
+                });
+            }
+            Ok(response) => match web.refusal(&ask, response.status(), response.headers(), "") {
+                Failure::Final(error) => return Err(error),
+                Failure::Again { reason, pause } => (reason, pause),
+                Failure::Expired => ("it has expired".to_owned(), None),
+            },
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Again { reason, pause }) => (reason, pause),
+            Err(Failure::Expired) => ("it has expired".to_owned(), None),
+        };
+        patience.wait(url.as_str(), reason, pause).await?;
+    }
+}
+
+/// The headers of these files, some at a time.
+async fn headers(web: &Web, files: &[RemoteFile]) -> Result<Vec<Header>, Error> {
+    let mut headers = Vec::with_capacity(files.len());
+    for group in files.chunks(HEADERS_AT_A_TIME) {
+        let tasks: Vec<_> = group
+            .iter()
+            .map(|file| {
+                let (web, file) = (web.clone(), file.clone());
+                tokio::spawn(async move { header(&web, &file).await })
+            })
+            .collect();
+        for task in tasks {
+            let header = task.await.map_err(|error| Error::Io {
+                path: PathBuf::from("headers"),
+                source: io::Error::other(error),
+            })?;
+            headers.push(header?);
+        }
+    }
+    Ok(headers)
+}
+
+/// Reads the beginning of a file, in steps that double, until its header is whole.
+async fn header(web: &Web, file: &RemoteFile) -> Result<Header, Error> {
+    let source = Source::new(file)?;
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut wanted = HEADER_FIRST;
+    let mut patience = Patience::new(&web.settings);
+    loop {
+        let end = wanted.min(file.size);
+        while (bytes.len() as u64) < end {
+            let before = bytes.len();
+            let range = before as u64..end;
+            let failure = match more(web, &source, &range, &mut bytes).await {
+                Ok(()) => continue,
+                Err(Trouble::Changed) => Failure::again("the file changed meanwhile"),
+                Err(Trouble::Failure(failure)) => failure,
+            };
+            if bytes.len() > before {
+                patience.succeeded();
+            }
+            match failure {
+                Failure::Final(error) => return Err(error),
+                Failure::Again { reason, pause } => {
+                    patience.wait(&file.url, reason, pause).await?;
+                }
+                Failure::Expired => {
+                    let reason = "its signed address is not accepted".to_owned();
+                    patience.wait(&file.url, reason, Some(Duration::ZERO)).await?;
+                }
+            }
+        }
+        match Gguf::parse(&bytes, file.size) {
+            Ok(gguf) => return Ok(Header { bytes, gguf }),
+            Err(GgufError::NeedMore { at_least }) if at_least <= HEADER_MAX && end < file.size => {
+                wanted = at_least.max(2 * wanted);
+            }
+            Err(source) => return Err(Error::Gguf { file: file.url.clone(), source }),
+        }
+    }
+}
+
+async fn more(
+    web: &Web,
+    source: &Source,
+    range: &std::ops::Range<u64>,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Trouble> {
+    let response = source.open(web, range).await?;
+    let mut reader = Reader::new(response, web.settings.stall);
+    while let Some(new) = reader.next().await? {
+        let new: &[u8] = new.as_ref();
+        if (bytes.len() + new.len()) as u64 > range.end {
+            return Err(Failure::again("it sends more bytes than its answer said").into());
+        }
+        bytes.extend_from_slice(new);
+    }
+    if (bytes.len() as u64) < range.end {
+        return Err(Failure::again("its connection ended early").into());
+    }
+    Ok(())
+}

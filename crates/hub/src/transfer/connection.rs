@@ -1,0 +1,127 @@
+//! One connection: it takes ranges and fetches them, however often that fails.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use tokio::sync::Semaphore;
+
+use super::disk::Arrival;
+use super::journal::{self, CHUNK, PENDING_CHUNKS};
+use super::limit::Limit;
+use super::schedule::Job;
+use super::source::{Reader, Source, Trouble};
+use super::{Event, Shared};
+use crate::Error;
+use crate::http::{Failure, Patience, Web};
+
+/// What all connections of a pull use.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) web: Web,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) arrivals: Vec<Sender<Arrival>>,
+    pub(crate) limit: Limit,
+}
+
+/// Where a connection is within its range.
+struct Place {
+    /// The next byte to ask for.
+    at: u64,
+    end: u64,
+    /// Bytes of the chunk that is arriving.
+    chunk: Vec<u8>,
+}
+
+/// Fetches until there is nothing left.
+pub(crate) async fn run(line: Arc<Line>) {
+    let pending = Arc::new(Semaphore::new(PENDING_CHUNKS));
+    while let Some(job) = line.shared.next_job().await {
+        if let Err(error) = fetch(&line, &job, &pending).await {
+            line.shared.tell(Event::Fatal(error));
+            return;
+        }
+    }
+}
+
+async fn fetch(line: &Line, job: &Job, pending: &Arc<Semaphore>) -> Result<(), Error> {
+    let source = &line.sources[job.file];
+    let Range { start: at, end } = journal::bytes(job.chunks.clone(), line.shared.size(job.file));
+    let mut place = Place { at, end, chunk: Vec::new() };
+    let mut patience = Patience::new(&line.web.settings);
+    while place.at < place.end {
+        if line.shared.is_stopped() || line.shared.schedule().epoch(job.file) != job.epoch {
+            return Ok(());
+        }
+        let before = place.at;
+        let result = attempt(line, job, &mut place, pending).await;
+        if place.at > before {
+            patience.succeeded();
+        }
+        let (reason, pause) = match result {
+            Ok(()) => continue,
+            Err(Trouble::Changed) => {
+                line.shared.tell(Event::Changed { file: job.file, epoch: job.epoch });
+                return Ok(());
+            }
+            Err(Trouble::Failure(Failure::Final(error))) => return Err(error),
+            Err(Trouble::Failure(Failure::Again { reason, pause })) => (reason, pause),
+            Err(Trouble::Failure(Failure::Expired)) => {
+                let reason = "its signed address is not accepted".to_owned();
+                (reason, Some(std::time::Duration::ZERO))
+            }
+        };
+        patience.wait(source.url(), reason, pause).await?;
+    }
+    Ok(())
+}
+
+/// One request, from where the last one ended.
+async fn attempt(
+    line: &Line,
+    job: &Job,
+    place: &mut Place,
+    pending: &Arc<Semaphore>,
+) -> Result<(), Trouble> {
+    let source = &line.sources[job.file];
+    let response = source.open(&line.web, &(place.at..place.end)).await?;
+    let mut reader = Reader::new(response, line.web.settings.stall);
+    while let Some(bytes) = reader.next().await? {
+        let mut bytes: &[u8] = bytes.as_ref();
+        if bytes.len() as u64 > place.end - place.at {
+            return Err(Failure::again("it sends more bytes than its answer said").into());
+        }
+        line.limit.pass(bytes.len()).await;
+        while !bytes.is_empty() {
+            let room = CHUNK as usize - place.chunk.len();
+            if place.chunk.capacity() == 0 {
+                place.chunk.reserve_exact(room.min((place.end - place.at) as usize));
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            place.chunk.extend_from_slice(now);
+            place.at += now.len() as u64;
+            bytes = rest;
+            let state = &line.shared.files[job.file];
+            state.received.fetch_add(now.len() as u64, Ordering::Relaxed);
+            if place.chunk.len() == CHUNK as usize || place.at == place.end {
+                hand_over(line, job, place, pending).await;
+            }
+        }
+    }
+    if place.at < place.end {
+        return Err(Failure::again("its connection ended early").into());
+    }
+    Ok(())
+}
+
+/// Gives a whole chunk to the drive, once few enough others are on their way.
+async fn hand_over(line: &Line, job: &Job, place: &mut Place, pending: &Arc<Semaphore>) {
+    let Ok(permit) = pending.clone().acquire_owned().await else { return };
+    let chunk = (place.at - 1) / CHUNK;
+    let bytes = std::mem::take(&mut place.chunk);
+    let (file, epoch) = (job.file, job.epoch);
+    let disk = line.shared.files[file].disk;
+    let _ = line.arrivals[disk].send(Arrival { file, epoch, chunk, bytes, permit });
+}

@@ -1,0 +1,128 @@
+//! SHA-256 of files while they arrive: it follows the chunks that are there from the beginning on.
+//!
+//! Bytes are read back from the file, so that what is hashed is what was written; that close behind
+//! the connections they come from the page cache. The state of the hash goes into the journal, so
+//! that a pull that is taken up again does not read what it has read before.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::Sender;
+
+use super::disk::Note;
+use super::journal::{self, CHUNK, Entry};
+use super::{Event, Shared};
+use crate::Sha256;
+use crate::digest::Hasher;
+
+/// Chunks between two states in the journal: 64 MiB.
+const STATE_CHUNKS: u64 = 32;
+
+/// Hashes files, one after the other, until there is nothing left to hash.
+pub(crate) fn hash_files(shared: &Shared, notes: &[Sender<Note>]) {
+    while let Some(file) = shared.next_to_hash() {
+        let notes = &notes[shared.files[file].disk];
+        match hash_file(shared, file, notes) {
+            Ok(Some((epoch, hash))) => shared.tell(Event::Hashed { file, epoch, hash }),
+            Ok(None) => {}
+            Err(error) => shared.tell(Event::Disk { file, error }),
+        }
+    }
+}
+
+/// The hash of a range, which the registry states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chunksum {
+    /// In bytes.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) hash: Sha256,
+}
+
+/// A file while it is hashed.
+struct Hashing<'a> {
+    shared: &'a Shared,
+    file: usize,
+    epoch: u32,
+    notes: &'a Sender<Note>,
+    hasher: Hasher,
+    /// Bytes hashed.
+    at: u64,
+    /// The range that is being compared, with the hash of its bytes so far, and the state before it.
+    range: Option<(Chunksum, Hasher, Hasher)>,
+}
+
+/// `None` if the pull stops, or the file begins again.
+fn hash_file(
+    shared: &Shared,
+    file: usize,
+    notes: &Sender<Note>,
+) -> io::Result<Option<(u32, Sha256)>> {
+    let state = &shared.files[file];
+    let epoch = shared.schedule().epoch(file);
+    let kept =
+        state.take_hashed().and_then(|(chunks, hash)| Some((chunks, Hasher::from_state(&hash)?)));
+    let (chunks, hasher) = kept.unwrap_or_default();
+    let at = journal::bytes(0..chunks, state.file.size).end;
+    let mut hashing = Hashing { shared, file, epoch, notes, hasher, at, range: None };
+    let mut buffer = vec![0; CHUNK as usize / 2];
+    while hashing.at < state.file.size {
+        let Some(until) = shared.wait_for(file, epoch, hashing.at) else { return Ok(None) };
+        while hashing.at < until {
+            if shared.is_stopped() {
+                return Ok(None);
+            }
+            hashing.advance(until, &mut buffer)?;
+        }
+    }
+    Ok(Some((epoch, hashing.hasher.finish())))
+}
+
+impl Hashing<'_> {
+    /// Hashes the next bytes, not beyond `until`, and compares the range that they end.
+    fn advance(&mut self, until: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let state = &self.shared.files[self.file];
+        if self.range.is_none()
+            && let Some(sum) = state.chunksum_at(self.at)
+        {
+            self.range = Some((sum, Hasher::default(), self.hasher.clone()));
+        }
+        let end = self.range.as_ref().map_or(until, |(sum, ..)| sum.end.min(until));
+        let len = (end - self.at).min(buffer.len() as u64) as usize;
+        let bytes = &mut buffer[..len];
+        state.partial.read_exact_at(bytes, self.at)?;
+        self.hasher.update(bytes);
+        if let Some((_, hasher, _)) = &mut self.range {
+            hasher.update(bytes);
+        }
+        self.at += len as u64;
+        if self.range.as_ref().is_some_and(|(sum, ..)| self.at == sum.end) {
+            self.compare();
+        }
+        let chunks = self.at / CHUNK;
+        if self.at.is_multiple_of(CHUNK * STATE_CHUNKS) && self.range.is_none() {
+            self.note(Entry::Hashed(chunks, self.hasher.state()));
+        }
+        Ok(())
+    }
+
+    /// Compares a range; if it is wrong, its chunks are fetched again.
+    fn compare(&mut self) {
+        let Some((sum, hasher, before)) = self.range.take() else { return };
+        let found = hasher.finish();
+        if found == sum.hash {
+            return;
+        }
+        let chunks = sum.start / CHUNK..sum.end.div_ceil(CHUNK);
+        (self.hasher, self.at) = (before, sum.start);
+        self.note(Entry::Lost(chunks.clone()));
+        let (file, epoch) = (self.file, self.epoch);
+        self.shared.schedule().release(file, epoch, chunks);
+        self.shared.tell(Event::BadRange { file, sum, found });
+        self.shared.announce();
+    }
+
+    fn note(&self, entry: Entry) {
+        let (file, epoch) = (self.file, self.epoch);
+        let _ = self.notes.send(Note { file, epoch, entry, _permit: None });
+    }
+}

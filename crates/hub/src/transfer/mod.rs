@@ -1,0 +1,516 @@
+//! Fetching files: ranges over several connections, written and checked as they arrive.
+//!
+//! ```text
+//! connections (async)  --chunks-->  write  --notes-->  commit: fdatasync, journal, fdatasync
+//!      ^ ranges                       |                   ^ states of hashes
+//!   schedule  <------ written --------+-->  hashing ------+--> events --> the calling thread
+//! ```
+//!
+//! The calling thread names files whose hash is right, begins those again whose is not, and reports.
+
+mod connection;
+mod disk;
+mod hashing;
+mod intervals;
+pub(crate) mod journal;
+mod limit;
+mod progress;
+mod schedule;
+pub(crate) mod source;
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+pub(crate) use hashing::Chunksum;
+pub(crate) use progress::Meter;
+pub use progress::{FileProgress, Progress};
+
+use self::connection::Line;
+use self::disk::Disk;
+use self::journal::{Journal, State};
+use self::limit::Limit;
+use self::schedule::{Job, Schedule, WIDTH};
+use self::source::Source;
+use crate::error::at;
+use crate::fileset::RemoteFile;
+use crate::http::Web;
+use crate::pulling::{self, Plan};
+use crate::{Error, Sha256};
+
+/// Between two reports.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// What happened that the calling thread must know.
+#[derive(Debug)]
+enum Event {
+    Fatal(Error),
+    Disk { file: usize, error: io::Error },
+    Hashed { file: usize, epoch: u32, hash: Sha256 },
+    BadRange { file: usize, sum: Chunksum, found: Sha256 },
+    Changed { file: usize, epoch: u32 },
+}
+
+/// What all threads of a pull share.
+#[derive(Debug)]
+struct Shared {
+    files: Vec<FileState>,
+    schedule: Mutex<Schedule>,
+    /// Told whenever a chunk is written, a file begins again, or the pull stops.
+    changed: Condvar,
+    /// The same for connections.
+    wake: tokio::sync::Notify,
+    /// Files that wait for a thread to hash them.
+    to_hash: Mutex<VecDeque<usize>>,
+    stopped: AtomicBool,
+    /// Chunks that have become safe.
+    committed: AtomicU64,
+    events: Mutex<Sender<Event>>,
+}
+
+#[derive(Debug)]
+struct FileState {
+    file: RemoteFile,
+    partial: File,
+    journal: Mutex<Journal>,
+    /// Which of the folders it goes to.
+    disk: usize,
+    /// Bytes that have arrived, ever.
+    received: AtomicU64,
+    hashed: Mutex<Option<(u64, Vec<u8>)>>,
+    chunksums: Vec<Chunksum>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FileState {
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        locked(&self.journal)
+    }
+
+    fn take_hashed(&self) -> Option<(u64, Vec<u8>)> {
+        locked(&self.hashed).take()
+    }
+
+    /// The range that begins at this byte, if its hash is known.
+    fn chunksum_at(&self, at: u64) -> Option<Chunksum> {
+        let index = self.chunksums.binary_search_by_key(&at, |sum| sum.start).ok()?;
+        Some(self.chunksums[index].clone())
+    }
+}
+
+impl Shared {
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        locked(&self.schedule)
+    }
+
+    fn size(&self, file: usize) -> u64 {
+        self.files[file].file.size
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.announce();
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = locked(&self.events).send(event);
+    }
+
+    /// Wakes everyone who waits for chunks or for work.
+    fn announce(&self) {
+        let _schedule = self.schedule(); // so that nobody is between looking and waiting
+        self.changed.notify_all();
+        self.wake.notify_waiters();
+    }
+
+    /// A range to fetch; `None` when there is nothing left, or the pull stops.
+    async fn next_job(&self) -> Option<Job> {
+        loop {
+            let woken = self.wake.notified();
+            {
+                let mut schedule = self.schedule();
+                if self.is_stopped() {
+                    return None;
+                }
+                if let Some(job) = schedule.next() {
+                    return Some(job);
+                }
+            }
+            woken.await;
+        }
+    }
+
+    /// Waits until bytes after `at` are written; returns where they end. `None` if the file begins
+    /// again or the pull stops.
+    fn wait_for(&self, file: usize, epoch: u32, at: u64) -> Option<u64> {
+        let mut schedule = self.schedule();
+        loop {
+            if self.is_stopped() || schedule.epoch(file) != epoch {
+                return None;
+            }
+            let until = journal::bytes(0..schedule.frontier(file), self.size(file)).end;
+            if until > at {
+                return Some(until);
+            }
+            schedule = self.changed.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The next file to hash; waits for one. `None` once the pull stops.
+    fn next_to_hash(&self) -> Option<usize> {
+        let mut schedule = self.schedule();
+        loop {
+            if self.is_stopped() {
+                return None;
+            }
+            if let Some(file) = locked(&self.to_hash).pop_front() {
+                return Some(file);
+            }
+            schedule = self.changed.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A pull that is under way, as the calling thread sees it.
+struct Pull<'a> {
+    plan: &'a Plan,
+    shared: Arc<Shared>,
+    sources: Arc<Line>,
+    /// By file of the plan: which file of `shared` it is, unless it is whole.
+    index: Vec<Option<usize>>,
+    whole: Vec<bool>,
+    /// By file of `shared`: how often it began again, and bytes thrown away.
+    again: Vec<u32>,
+    discarded: Vec<u64>,
+    /// Ranges that were wrong once: file and first byte.
+    bad: HashSet<(usize, u64)>,
+    resumed: u64,
+    meter: Meter,
+}
+
+/// Fetches the files of a plan that are not here yet, each checked and under its name in the end.
+/// `report` returns whether to go on.
+pub(crate) fn fetch(
+    web: &Web,
+    plan: &Plan,
+    folder: &Path,
+    chunksums: Vec<Vec<Chunksum>>,
+    report: &mut dyn FnMut(&Progress) -> bool,
+) -> Result<(), Error> {
+    let (events, happened) = mpsc::channel();
+    let (shared, index) = prepare(web, plan, folder, chunksums, events)?;
+    let shared = Arc::new(shared);
+    let disks = (0..folders(plan).len()).map(|_| Disk::start(&shared));
+    let disks = disks.collect::<io::Result<Vec<_>>>().map_err(at(folder))?;
+    let sources = shared.files.iter().map(|state| Source::new(&state.file));
+    let line = Arc::new(Line {
+        shared: shared.clone(),
+        web: web.clone(),
+        sources: sources.collect::<Result<_, _>>()?,
+        arrivals: disks.iter().map(|disk| disk.arrivals.clone()).collect(),
+        limit: Limit::new(web.settings.limit),
+    });
+    let hashers = (0..WIDTH).map(|_| {
+        let shared = shared.clone();
+        let notes: Vec<_> = disks.iter().map(|disk| disk.notes.clone()).collect();
+        thread::spawn(move || hashing::hash_files(&shared, &notes))
+    });
+    let hashers: Vec<_> = hashers.collect();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().map_err(at(folder))?;
+    for _ in 0..web.settings.connections.clamp(1, 64) {
+        runtime.spawn(connection::run(line.clone()));
+    }
+    let mut pull = Pull::new(plan, shared.clone(), line, index);
+    let result = pull.watch(&happened, report);
+    shared.stop();
+    runtime.shutdown_timeout(Duration::from_secs(5)); // connections end at their next wait
+    drop(pull);
+    for hasher in hashers {
+        let _ = hasher.join();
+    }
+    disks.into_iter().for_each(Disk::finish);
+    result
+}
+
+/// The folders that files go to, each once.
+fn folders(plan: &Plan) -> Vec<&Path> {
+    let mut folders: Vec<&Path> = Vec::new();
+    for folder in &plan.folders {
+        if !folders.contains(&folder.as_path()) {
+            folders.push(folder);
+        }
+    }
+    folders
+}
+
+/// Opens what has arrived of each file that is not whole.
+fn prepare(
+    web: &Web,
+    plan: &Plan,
+    folder: &Path,
+    chunksums: Vec<Vec<Chunksum>>,
+    events: Sender<Event>,
+) -> Result<(Shared, Vec<Option<usize>>), Error> {
+    let (mut files, mut index, mut work) = (Vec::new(), Vec::new(), Vec::new());
+    let folders = folders(plan);
+    let mut chunksums = chunksums.into_iter();
+    for (number, file) in plan.set.files.iter().enumerate() {
+        let chunksums = chunksums.next().unwrap_or_default();
+        if plan.is_whole(number) {
+            index.push(None);
+            continue;
+        }
+        index.push(Some(files.len()));
+        let path = plan.partial_path(number);
+        let (partial, len) = open_partial(&path, file.size)?;
+        let journal = pulling::journal_path(folder, file);
+        let (journal, State { safe, hashed }) = Journal::open(&journal, file, len)?;
+        let last = file.size.div_ceil(journal::CHUNK);
+        let done: u64 = safe
+            .iter()
+            .map(|range| journal::bytes(range.start..range.end.min(last), file.size))
+            .map(|range| range.end - range.start)
+            .sum();
+        work.push((journal::chunks(file.size), safe));
+        files.push(FileState {
+            file: file.clone(),
+            partial,
+            journal: Mutex::new(journal),
+            disk: folders.iter().position(|folder| *folder == plan.folders[number]).unwrap_or(0),
+            received: AtomicU64::new(done),
+            hashed: Mutex::new(hashed),
+            chunksums,
+        });
+    }
+    let to_hash = (0..files.len()).collect();
+    let shared = Shared {
+        files,
+        schedule: Mutex::new(Schedule::new(work, web.settings.connections)),
+        changed: Condvar::new(),
+        wake: tokio::sync::Notify::new(),
+        to_hash: Mutex::new(to_hash),
+        stopped: AtomicBool::new(false),
+        committed: AtomicU64::new(0),
+        events: Mutex::new(events),
+    };
+    Ok((shared, index))
+}
+
+/// Opens the file that chunks are written to, sparse and of its full length; and says how long it was.
+fn open_partial(path: &Path, size: u64) -> Result<(File, u64), Error> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(at(folder))?;
+    let opened = || {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let len = file.metadata()?.len();
+        file.set_len(size)?;
+        File::open(folder)?.sync_all()?; // or a crash could lose the name of the file
+        Ok((file, len))
+    };
+    opened().map_err(at(path))
+}
+
+impl<'a> Pull<'a> {
+    fn new(
+        plan: &'a Plan,
+        shared: Arc<Shared>,
+        sources: Arc<Line>,
+        index: Vec<Option<usize>>,
+    ) -> Self {
+        let count = shared.files.len();
+        let whole: Vec<bool> = index.iter().map(Option::is_none).collect();
+        let mut pull = Self {
+            plan,
+            shared,
+            sources,
+            index,
+            whole,
+            again: vec![0; count],
+            discarded: vec![0; count],
+            bad: HashSet::new(),
+            resumed: 0,
+            meter: Meter::new(),
+        };
+        pull.resumed = pull.progress().done;
+        pull
+    }
+
+    fn progress(&mut self) -> Progress {
+        let mut progress = Progress { resumed: self.resumed, ..Progress::default() };
+        for (number, file) in self.plan.set.files.iter().enumerate() {
+            let (received, discarded, again) = match self.index[number] {
+                None => (file.size, 0, false),
+                Some(index) => {
+                    let received = self.shared.files[index].received.load(Ordering::Relaxed);
+                    (received, self.discarded[index], self.again[index] > 0)
+                }
+            };
+            let verified = self.whole[number];
+            let total = file.size + discarded;
+            let shown = FileProgress {
+                name: file.name.clone(),
+                sha256: file.sha256,
+                size: file.size,
+                done: received.min(total),
+                total,
+                verified,
+                again: again && !verified,
+            };
+            progress.done += shown.done;
+            progress.total += shown.total;
+            progress.verified += if verified { file.size } else { 0 };
+            progress.files.push(shown);
+        }
+        progress.rate = self.meter.rate(progress.done);
+        progress
+    }
+
+    fn watch(
+        &mut self,
+        happened: &Receiver<Event>,
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<(), Error> {
+        loop {
+            if !report(&self.progress()) {
+                return Err(Error::Cancelled);
+            }
+            if self.whole.iter().all(|whole| *whole) {
+                return Ok(());
+            }
+            match happened.recv_timeout(REPORT) {
+                Ok(event) => self.handle(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Cancelled),
+            }
+        }
+    }
+
+    fn number(&self, file: usize) -> usize {
+        self.index.iter().position(|index| *index == Some(file)).expect("it is one of the plan's")
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Fatal(error) => Err(error),
+            Event::Disk { file, error } => Err(self.disk_error(file, error)),
+            Event::Hashed { file, epoch, hash } => {
+                let is_old = epoch != self.shared.schedule().epoch(file);
+                if is_old || self.whole[self.number(file)] {
+                    return Ok(());
+                }
+                match self.shared.files[file].file.sha256 {
+                    Some(expected) if expected != hash => self.wrong(file, expected, hash),
+                    _ => self.right(file),
+                }
+            }
+            Event::BadRange { file, sum, found } => {
+                self.discarded[file] += sum.end.div_ceil(journal::CHUNK) * journal::CHUNK
+                    - sum.start / journal::CHUNK * journal::CHUNK;
+                if !self.bad.insert((file, sum.start)) {
+                    return self.count_again(file, sum.hash, found);
+                }
+                self.again[file] = 1;
+                Ok(())
+            }
+            Event::Changed { file, epoch } => {
+                if epoch != self.shared.schedule().epoch(file) {
+                    return Ok(()); // another connection has said so
+                }
+                if self.again[file] > 0 {
+                    let name = self.shared.files[file].file.name.clone();
+                    let host = self.sources.sources[file].host();
+                    return Err(Error::Changed { file: name, host });
+                }
+                self.again[file] += 1;
+                self.restart(file)
+            }
+        }
+    }
+
+    /// The file gets its name: from here on it counts as verified, whatever happens.
+    fn right(&mut self, file: usize) -> Result<(), Error> {
+        let number = self.number(file);
+        let (partial, path) = (self.plan.partial_path(number), self.plan.path(number));
+        let named = || {
+            self.shared.files[file].partial.sync_all()?;
+            fs::rename(&partial, &path)?;
+            File::open(&self.plan.folders[number])?.sync_all()
+        };
+        named().map_err(at(&path))?;
+        self.whole[number] = true;
+        Ok(())
+    }
+
+    fn wrong(&mut self, file: usize, expected: Sha256, found: Sha256) -> Result<(), Error> {
+        let result = self.count_again(file, expected, found);
+        self.restart(file)?; // even if it is given up: what is wrong is not kept
+        result
+    }
+
+    /// # Errors
+    /// [`Error::WrongHash`] the second time.
+    fn count_again(&mut self, file: usize, expected: Sha256, found: Sha256) -> Result<(), Error> {
+        self.again[file] += 1;
+        if self.again[file] > 1 {
+            let file = self.shared.files[file].file.name.clone();
+            return Err(Error::WrongHash { file, expected, found });
+        }
+        Ok(())
+    }
+
+    /// Throws away what has arrived of a file, and begins again.
+    fn restart(&mut self, file: usize) -> Result<(), Error> {
+        let state = &self.shared.files[file];
+        let path = self.plan.partial_path(self.number(file));
+        {
+            let mut journal = state.journal();
+            self.shared.schedule().reset(file);
+            let mut emptied = || {
+                journal.reset(&state.file)?;
+                state.partial.set_len(0)?;
+                state.partial.set_len(state.file.size)
+            };
+            emptied().map_err(at(&path))?;
+        }
+        *locked(&state.hashed) = None;
+        self.discarded[file] = state.received.load(Ordering::Relaxed);
+        self.sources.sources[file].forget();
+        {
+            let mut to_hash = locked(&self.shared.to_hash);
+            if !to_hash.contains(&file) {
+                to_hash.push_front(file);
+            }
+        }
+        self.shared.announce();
+        Ok(())
+    }
+
+    fn disk_error(&self, file: usize, error: io::Error) -> Error {
+        let number = self.number(file);
+        let folder = &self.plan.folders[number];
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        if full.contains(&error.kind()) {
+            let needed = self.plan.set.files[number].size;
+            let here = self.shared.files[file].received.load(Ordering::Relaxed);
+            let needed = needed.saturating_sub(here);
+            let free = crate::room::free(folder).unwrap_or(0);
+            return Error::NoSpace { folder: folder.clone(), needed, free };
+        }
+        at(&self.plan.partial_path(number))(error)
+    }
+}
