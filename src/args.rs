@@ -72,6 +72,8 @@ pub(crate) struct RunArgs {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -119,12 +121,21 @@ pub(crate) struct ModelArgs {
     /// Faster, but CHANGES RESULTS; --verbose shows the share of unchanged routing decisions
     #[arg(long)]
     pub(crate) prefer_cached: bool,
-    /// Record which experts are used, for `cargo xtask replay`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
     /// Compute with the scalar f32 reference kernels: slow, and the reference for all others
     #[arg(long)]
     pub(crate) exact: bool,
+}
+
+/// Files to write besides the answer.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Output files")]
+pub(crate) struct OutputArgs {
+    /// Record which experts are used, for `cargo xtask replay`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Replace existing output files, whatever they contain; never links, devices or inputs
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// How tokens are sampled. The engine checks ranges, since it knows all parameters.
@@ -219,6 +230,8 @@ pub(crate) struct LogitsArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

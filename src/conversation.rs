@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use cachalot_engine::{
-    Engine, Event, FinishReason, Finished, Handle, Kind, Limits, Message, ModelInfo, host,
+    Engine, Event, FinishReason, Finished, Handle, Kind, Limits, Message, ModelInfo, Source, host,
 };
+use cachalot_gguf::split::part_paths;
 use cachalot_plan::units;
 
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
+use crate::output::{self, Output};
 use crate::settings::{Answering, Environment, Run};
 use crate::terminal::{self, AnswerWriter, Progress, Style, time};
 
@@ -31,6 +33,7 @@ pub(crate) struct Conversation {
     interrupt: Interrupt,
     forecast: Option<Forecast>,
     environment: Environment,
+    trace: Option<Output>,
 }
 
 impl Conversation {
@@ -39,11 +42,16 @@ impl Conversation {
     /// # Errors
     /// If the model does not fit, or cannot be loaded with these settings.
     pub(crate) fn begin(
-        run: Run,
+        mut run: Run,
         environment: &Environment,
         interrupt: Interrupt,
     ) -> anyhow::Result<Self> {
         let err = Style::of(&io::stderr(), environment.colour);
+        let inputs = match &run.source {
+            Source::File(path) => part_paths(path),
+            Source::Embedded(_) => Vec::new(),
+        };
+        let trace = output::trace(&run.output, &inputs, &mut run.options)?;
         let forecast = Forecast::of(&run.source, &run.options, environment)?;
         if let Some(forecast) = &forecast
             && (run.verbose || forecast.is_worth_a_line())
@@ -87,7 +95,17 @@ impl Conversation {
             interrupt,
             forecast,
             environment: environment.clone(),
+            trace,
         })
+    }
+
+    /// Unloads the model and completes the trace, if there is one.
+    ///
+    /// # Errors
+    /// If the trace cannot be written.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        drop(self.engine);
+        self.trace.map_or(Ok(()), Output::commit)
     }
 
     /// Drops all messages.

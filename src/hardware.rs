@@ -15,6 +15,7 @@ use cachalot_probe::system::Others;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Environment;
+use crate::state;
 use crate::terminal::Progress;
 
 /// Other programs that keep more than this many cores busy disturb a measurement: one busy core
@@ -114,9 +115,12 @@ struct DriveRate {
     read_bytes_per_second: f64,
 }
 
+/// More cannot be a file of ours.
+const RATES_BYTES_MAX: u64 = 1 << 20;
+
 impl Rates {
     fn load(path: Option<&Path>) -> Self {
-        let text = path.and_then(|path| fs::read_to_string(path).ok());
+        let text = path.and_then(|path| state::read(path, RATES_BYTES_MAX));
         // A file that makes no sense is measured anew, and written over.
         text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
@@ -124,9 +128,8 @@ impl Rates {
     /// Keeps them, if there is a place: without one, the next run measures again.
     fn save(&self, path: Option<&Path>) {
         let Some(path) = path else { return };
-        let folder = path.parent().map(fs::create_dir_all);
-        if let (Some(Ok(())), Ok(text)) = (folder, serde_json::to_string_pretty(self)) {
-            let _ = fs::write(path, text);
+        if let Ok(text) = serde_json::to_string_pretty(self) {
+            state::write(path, &text);
         }
     }
 }

@@ -10,8 +10,10 @@ mod failure;
 mod forecast;
 mod hardware;
 mod interrupt;
+mod output;
 mod record;
 mod settings;
+mod state;
 mod terminal;
 
 use std::io::stdout;

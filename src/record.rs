@@ -1,17 +1,20 @@
 //! Measured speeds of past runs next to their predictions; the next prediction is calibrated with them.
 //! One line of JSON per run, in a local file of the user's; `CACHALOT_RECORD=off` turns it off.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::path::Path;
 
 use cachalot_plan::Calibration;
 use serde::{Deserialize, Serialize};
 
+use crate::state;
+
 /// Only this many recent runs are used: machines and programs change.
 const RUNS: usize = 8;
 /// Smaller models say nothing about larger ones: they fit into the processor's caches.
 const LARGE: u64 = 1 << 30;
+/// The file keeps this many runs, and is read up to this size.
+const LINES_MAX: usize = 1000;
+const BYTES_MAX: u64 = 1 << 20;
 /// Shorter answers are too noisy to record.
 pub(crate) const TOKENS_MIN: usize = 32;
 
@@ -46,7 +49,7 @@ impl Run {
 
 /// Median ratio of measured to predicted speed of recent comparable runs, or else of other large models.
 pub(crate) fn calibration(path: Option<&Path>, like: &Run) -> Option<Calibration> {
-    let text = fs::read_to_string(path?).ok()?;
+    let text = state::read(path?, BYTES_MAX)?;
     // Lines that do not parse are of another version, or were cut short.
     let runs = text.lines().filter_map(|line| serde_json::from_str::<Run>(line).ok());
     let runs: Vec<Run> =
@@ -63,20 +66,20 @@ pub(crate) fn calibration(path: Option<&Path>, like: &Run) -> Option<Calibration
     median(true, &|run| run.is_comparable(like)).or_else(|| median(false, &other))
 }
 
-/// Appends a run. Failing to write it is not an error.
+/// Adds a run, dropping the oldest ones beyond the limit.
 pub(crate) fn keep(path: Option<&Path>, run: &Run) {
-    let Some(path) = path else { return };
-    let file = path.parent().map(fs::create_dir_all).and_then(|made| {
-        made.ok()?;
-        OpenOptions::new().create(true).append(true).open(path).ok()
-    });
-    if let (Some(mut file), Ok(line)) = (file, serde_json::to_string(run)) {
-        let _ = writeln!(file, "{line}");
-    }
+    let (Some(path), Ok(line)) = (path, serde_json::to_string(run)) else { return };
+    let text = state::read(path, BYTES_MAX).unwrap_or_default();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.push(&line);
+    let recent = &lines[lines.len().saturating_sub(LINES_MAX)..];
+    state::write(path, &(recent.join("\n") + "\n"));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -116,6 +119,10 @@ mod tests {
         }
         assert_eq!(ratio(&run(0.0, 2)), Some((2.0, true)), "old runs are ignored");
         assert_eq!(calibration(None, &run(0.0, 2)), None);
+        fs::write(kept, "x\n".repeat(2 * LINES_MAX)).unwrap();
+        keep(path, &run(20.0, 2));
+        assert_eq!(fs::read_to_string(kept).unwrap().lines().count(), LINES_MAX, "a limit");
+        assert_eq!(ratio(&run(0.0, 2)), Some((2.0, true)));
         keep(None, &run(1.0, 1));
     }
 }

@@ -18,7 +18,9 @@ use cachalot_engine::{
     Stream, Think, Tier, TierName,
 };
 
-use crate::args::{GroupsArg, ModelArgs, NumaArg, RunArgs, SamplingArgs, StreamArg, ThinkArg};
+use crate::args::{
+    GroupsArg, ModelArgs, NumaArg, OutputArgs, RunArgs, SamplingArgs, StreamArg, ThinkArg,
+};
 use crate::failure::usage;
 
 /// Settings from the environment.
@@ -112,6 +114,7 @@ pub(crate) struct Run {
     pub(crate) answering: Answering,
     pub(crate) hide_thinking: bool,
     pub(crate) verbose: bool,
+    pub(crate) output: OutputArgs,
 }
 
 /// How to answer prompts.
@@ -171,6 +174,7 @@ impl Run {
             },
             hide_thinking: args.hide_thinking,
             verbose: args.verbose,
+            output: args.output,
         })
     }
 }
@@ -203,7 +207,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         interleave: args.numa == NumaArg::Interleave,
         prefetch: args.guess_experts,
         prefer_cached: args.prefer_cached,
-        trace: args.trace.clone(),
+        trace: None,
         expert_stats: None,
     }
 }

@@ -160,6 +160,25 @@ fn quotes_enclose_several_lines() {
     assert!(reply.contains(&expected), "{expected} in {reply}");
 }
 
+/// All lines typed, in whatever pieces they arrive, are taken in order.
+#[test]
+fn no_typed_line_is_lost() {
+    let state = tempfile::tempdir().unwrap();
+    let mut chat = Chat::begin(state.path(), &["--hide-thinking"]);
+    // Several lines in one read, as from a paste without brackets or from a script.
+    chat.types("What is 1 + 1?\n/clear\nWhat is 2 + 2?\n/clear\nWhat is 3");
+    for answer in ["1 + 1 = 2", "Conversation cleared.", "2 + 2 = 4", "Conversation cleared."] {
+        chat.until(answer);
+    }
+    // The rest of a line that was begun, and lines that arrive while it answers.
+    chat.types(" + 3?\n/clear\nWhat is 4 + 4?\n");
+    chat.until("3 + 3 = 6");
+    chat.types("/clear\n/bye\n");
+    chat.until("4 + 4 = 8");
+    chat.until("Conversation cleared.");
+    chat.ends();
+}
+
 #[test]
 fn history_is_kept_across_chats_unless_turned_off() {
     let state = tempfile::tempdir().unwrap();

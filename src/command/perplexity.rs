@@ -11,10 +11,12 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use cachalot_engine::{Engine, Error, Options, Source, Vocab};
+use cachalot_gguf::split::part_paths;
 use serde_json::{Value, json};
 
-use crate::args::{GroupsArg, ModelArgs};
+use crate::args::{GroupsArg, ModelArgs, OutputArgs};
 use crate::failure::usage;
+use crate::output::{self, Output};
 use crate::settings::{Environment, model_options};
 use crate::terminal::Progress;
 
@@ -41,6 +43,8 @@ pub(crate) struct PerplexityArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) computation: ModelArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Scores the text and prints the results.
@@ -54,7 +58,11 @@ pub(crate) fn run(
     }
     let text = std::fs::read_to_string(&args.text)
         .with_context(|| format!("cannot read {} as UTF-8 text", args.text.display()))?;
-    let options = model_options(&args.computation, environment);
+    let mut options = model_options(&args.computation, environment);
+    let mut inputs = part_paths(&args.model);
+    inputs.extend(args.against.iter().flat_map(|path| part_paths(path)));
+    inputs.push(args.text.clone());
+    let trace = output::trace(&args.output, &inputs, &mut options)?;
     let mut model = load(&args.model, &options)?;
     let mut other = match &args.against {
         None => None,
@@ -66,6 +74,8 @@ pub(crate) fn run(
     };
     let chunks = chunks(&text, model.vocab(), args)?;
     let scores = score(&mut model, other.as_mut(), &chunks)?;
+    drop(model); // which writes the rest of the trace
+    trace.map(Output::commit).transpose()?;
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &scores.json(args, chunks.len()))?;
         writeln!(out)?;
@@ -94,7 +104,6 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         numa: args.computation.numa,
         guess_experts: false,
         prefer_cached: false,
-        trace: None,
         exact: false,
     };
     model_options(&with_file_settings, environment)

@@ -25,7 +25,9 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
         }
         return chat::run(run, environment, interrupt);
     };
-    let reason = Conversation::begin(run, environment, interrupt)?.say(&prompt)?;
+    let mut conversation = Conversation::begin(run, environment, interrupt)?;
+    let reason = conversation.say(&prompt)?;
+    conversation.finish()?;
     if reason == FinishReason::Cancelled { Err(Exit::Interrupted.into()) } else { Ok(()) }
 }
 

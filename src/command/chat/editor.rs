@@ -1,16 +1,16 @@
 //! Line editor of the chat: editing, completion of commands, history across chats.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
-use rustyline::history::FileHistory;
+use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Helper};
 
+use super::history;
 use super::line::{COMMANDS, is_open};
 
 const PROMPT: &str = ">>> ";
@@ -28,7 +28,7 @@ pub(super) enum Typed {
 
 /// The line editor.
 pub(super) struct Editor {
-    editor: rustyline::Editor<Commands, FileHistory>,
+    editor: rustyline::Editor<Commands, MemHistory>,
     /// File of the history; without one, the history ends with the chat.
     history: Option<PathBuf>,
     records: bool,
@@ -41,12 +41,12 @@ impl Editor {
     /// If the terminal cannot be used.
     pub(super) fn new(history: Option<PathBuf>) -> anyhow::Result<Self> {
         let config = Config::builder().max_history_size(HISTORY_MAX)?.auto_add_history(false);
-        let mut editor = rustyline::Editor::with_config(config.build())?;
+        let config = config.build();
+        let history_of_session = MemHistory::with_config(&config);
+        let mut editor = rustyline::Editor::with_history(config, history_of_session)?;
         editor.set_helper(Some(Commands));
-        let history = history.filter(|path| prepare(path));
-        if let Some(path) = &history {
-            // An unreadable history does not prevent a chat.
-            let _ = editor.load_history(path);
+        for entry in history.as_deref().map(history::load).unwrap_or_default() {
+            editor.add_history_entry(entry)?;
         }
         Ok(Self { editor, history, records: true })
     }
@@ -86,14 +86,9 @@ impl Editor {
         // A history that cannot be saved still works until the chat ends.
         let added = self.editor.add_history_entry(text);
         if let (Ok(true), Some(path)) = (added, &self.history) {
-            let _ = self.editor.append_history(path);
+            history::append(path, text, HISTORY_MAX);
         }
     }
-}
-
-/// Creates the folder; returns whether it exists.
-fn prepare(path: &Path) -> bool {
-    path.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok())
 }
 
 /// Completes commands.
@@ -134,14 +129,5 @@ mod tests {
         assert_eq!(completions("/set no"), ["/set nohistory", "/set nothink"]);
         assert_eq!(completions("b"), [""; 0]);
         assert_eq!(completions(""), [""; 0]);
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_created_is_not_used() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(prepare(&folder.path().join("a/b/history")));
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        assert!(!prepare(&file.join("history")));
     }
 }

@@ -1,6 +1,7 @@
 //! `cachalot run` without a prompt: a chat on the terminal.
 
 mod editor;
+mod history;
 mod line;
 
 use cachalot_engine::{PARAMETERS, SubmitError, Think};
@@ -37,7 +38,7 @@ pub(super) fn run(run: Run, environment: &Environment, interrupt: Interrupt) -> 
             }
         }
     }
-    Ok(())
+    chat.conversation.finish()
 }
 
 /// No fixed seed, in `/show parameters` and `/set parameter`.

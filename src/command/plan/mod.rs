@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use cachalot_engine::Options;
+use cachalot_gguf::split::part_paths;
 use cachalot_plan::{
     Constraints, Machine, MemoryTier, Mode, ModelFacts, RoutingSkew, RuntimeProfile, Stream,
     describe, plan, presets, units,
@@ -68,6 +69,9 @@ pub(crate) struct PlanArgs {
     /// Draw tokens per second against memory, as a small chart and, with a name, as FILE.svg or FILE.png
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = false)]
     plot: Option<Option<PathBuf>>,
+    /// Replace an existing file with the picture, whatever it contains
+    #[arg(long, requires = "plot")]
+    force: bool,
     /// Compare what keys and values take: of all heads, and the latent
     #[arg(long, conflicts_with_all = ["on", "plot", "explain"])]
     kv: bool,
@@ -186,7 +190,8 @@ fn one(
             page += &plot::chart(&curve);
         }
         if let Some(file) = file {
-            plot::draw(&curve, file)?;
+            let inputs = subject.file.as_deref().map(part_paths).unwrap_or_default();
+            plot::draw(&curve, file, &inputs, args.force)?;
             if !args.json {
                 page += &format!("\nThe chart is in {}.\n", file.display());
             }

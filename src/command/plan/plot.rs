@@ -3,7 +3,7 @@
 //! The picture is drawn by a library with its backends for SVG and for pixels. Text in pixels would
 //! need a font of the system, so letters come as bitmaps of 8 x 8 points.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use cachalot_plan::{Constraints, RateRange, plan, units};
@@ -13,6 +13,7 @@ use plotters::prelude::*;
 
 use super::answer::Question;
 use crate::failure::usage;
+use crate::output::{Kind, Output, Rules};
 
 /// Points of the curve.
 const POINTS: u64 = 60;
@@ -110,24 +111,36 @@ pub(super) fn chart(curve: &Curve) -> String {
     text
 }
 
-/// Draws the curve into a file whose name ends in `.svg` or `.png`.
-pub(super) fn draw(curve: &Curve, file: &Path) -> anyhow::Result<()> {
+/// Draws the curve into a file whose name ends in `.svg` or `.png`; `inputs` are never replaced, other
+/// files that are not pictures only with `force`.
+pub(super) fn draw(
+    curve: &Curve,
+    file: &Path,
+    inputs: &[PathBuf],
+    force: bool,
+) -> anyhow::Result<()> {
+    let kind = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => Kind::Svg,
+        Some("png") => Kind::Png,
+        _ => {
+            let message = "the name must end in .svg or .png";
+            return Err(usage(format!("--plot {}: {message}", file.display())));
+        }
+    };
+    let output = Output::create(file, Rules { kind, inputs, force })?;
     let failed = |why: String| anyhow!("{}: {why}", file.display());
-    match file.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => {
-            let root = SVGBackend::new(file, SIZE).into_drawing_area();
-            picture(&root, curve, &|root, text, (x, y)| {
-                let style = TextStyle::from(("sans-serif", 16).into_font()).color(&BLACK);
-                root.draw_text(text, &style, (x, y)).map_err(|error| error.to_string())
-            })
-            .map_err(failed)
-        }
-        Some("png") => {
-            let root = BitMapBackend::new(file, SIZE).into_drawing_area();
-            picture(&root, curve, &|root, text, place| letters(root, text, place)).map_err(failed)
-        }
-        _ => Err(usage(format!("--plot {}: the name must end in .svg or .png", file.display()))),
+    if kind == Kind::Svg {
+        let root = SVGBackend::new(output.temporary(), SIZE).into_drawing_area();
+        picture(&root, curve, &|root, text, (x, y)| {
+            let style = TextStyle::from(("sans-serif", 16).into_font()).color(&BLACK);
+            root.draw_text(text, &style, (x, y)).map_err(|error| error.to_string())
+        })
+    } else {
+        let root = BitMapBackend::new(output.temporary(), SIZE).into_drawing_area();
+        picture(&root, curve, &|root, text, place| letters(root, text, place))
     }
+    .map_err(failed)?;
+    output.commit()
 }
 
 /// Lines behind the curve.
@@ -259,12 +272,12 @@ mod tests {
         let curve = drawn();
         for (name, begins) in [("a.svg", &b"<svg"[..]), ("a.png", b"\x89PNG")] {
             let path = folder.path().join(name);
-            draw(&curve, &path).unwrap();
+            draw(&curve, &path, &[], false).unwrap();
             assert!(std::fs::read(&path).unwrap().starts_with(begins), "{name}");
         }
         let svg = std::fs::read_to_string(folder.path().join("a.svg")).unwrap();
         assert!(svg.contains("tokens per second over GiB"));
-        assert!(draw(&curve, &folder.path().join("a.gif")).is_err());
-        assert!(draw(&curve, &folder.path().join("no/such/a.png")).is_err());
+        assert!(draw(&curve, &folder.path().join("a.gif"), &[], false).is_err());
+        assert!(draw(&curve, &folder.path().join("no/such/a.png"), &[], false).is_err());
     }
 }
