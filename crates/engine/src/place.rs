@@ -65,6 +65,7 @@ pub fn constraints<'a>(
         cache_type: options.kv_type,
         stream: if in_memory { Stream::Never } else { options.stream },
         memory: options.memory,
+        ..Constraints::default()
     }
 }
 

@@ -162,7 +162,7 @@ pub enum Stream {
 }
 
 /// What the user asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Constraints {
     /// Tokens of context.
     pub context: Option<u64>,
@@ -172,6 +172,14 @@ pub struct Constraints {
     pub stream: Stream,
     /// Limit of main memory, instead of what is free.
     pub memory: Option<u64>,
+    /// Sequences at a time, each with the whole context.
+    pub parallel: u64,
+}
+
+impl Default for Constraints {
+    fn default() -> Self {
+        Self { context: None, cache_type: None, stream: Stream::Auto, memory: None, parallel: 1 }
+    }
 }
 
 /// How routed experts are held.
@@ -217,7 +225,9 @@ pub struct Placement {
     /// Data type of the KV cache.
     #[serde(serialize_with = "as_variant")]
     pub cache_type: KvType,
-    /// KV cache of a full context.
+    /// Sequences at a time.
+    pub parallel: u64,
+    /// KV cache of full contexts of all sequences.
     pub kv: u64,
     /// Tokens of a prompt that are computed at once.
     pub micro_batch: u64,
@@ -364,6 +374,7 @@ pub fn cache_min(model: &ModelFacts) -> u64 {
 #[derive(Clone, Copy)]
 struct Choice {
     context: u64,
+    parallel: u64,
     cache_type: KvType,
     reduced: bool,
 }
@@ -371,12 +382,18 @@ struct Choice {
 /// The requested or default context, with the most precise KV cache first.
 fn wanted(model: &ModelFacts, constraints: Constraints) -> impl Iterator<Item = Choice> {
     let context = constraints.context.unwrap_or(model.context.min(CONTEXT_DEFAULT_MAX));
+    let parallel = constraints.parallel.max(1);
     let types = match constraints.cache_type {
         Some(ty) => [Some(ty), None],
         None => [Some(KvType::F16), Some(KvType::Q8_0)],
     };
     let reduced = constraints.context.is_none() && context < model.context;
-    types.into_iter().flatten().map(move |cache_type| Choice { context, cache_type, reduced })
+    types.into_iter().flatten().map(move |cache_type| Choice {
+        context,
+        parallel,
+        cache_type,
+        reduced,
+    })
 }
 
 /// The longest context of at least `context_min` tokens that fits, where none was requested.
@@ -391,7 +408,8 @@ fn most_tokens(
         return None;
     }
     let cache_type = constraints.cache_type.unwrap_or(KvType::Q8_0);
-    let at = |context| place(Choice { context, cache_type, reduced: true });
+    let parallel = constraints.parallel.max(1);
+    let at = |context| place(Choice { context, parallel, cache_type, reduced: true });
     let mut found = at(context_min)?;
     let (mut fits, mut too_many) = (context_min, most);
     while too_many - fits > CONTEXT_STEP {
@@ -411,7 +429,8 @@ fn place_dense(
     budget: MemoryBudget,
     choice: Choice,
 ) -> Option<(Placement, MemoryBudget)> {
-    let kv = model.cache_bytes_per_token(choice.cache_type).saturating_mul(choice.context);
+    let kv = model.cache_bytes_per_token(choice.cache_type);
+    let kv = kv.saturating_mul(choice.context).saturating_mul(choice.parallel);
     let needed = |micro_batch| model.dense.checked_add(kv)?.checked_add(model.buffers(micro_batch));
     let mut fit = Placement {
         mode: Mode::Resident,
@@ -422,6 +441,7 @@ fn place_dense(
         context: choice.context,
         context_reduced: choice.reduced,
         cache_type: choice.cache_type,
+        parallel: choice.parallel,
         kv,
         micro_batch: MICRO_BATCH_CARD,
         buffers: model.buffers(MICRO_BATCH_CARD),
@@ -505,6 +525,7 @@ fn placement_error(
     let (name, origin) = (model.name.clone(), budget.origin);
     let context = constraints.context.unwrap_or(CONTEXT_MIN.min(model.context));
     let per_token = model.cache_bytes_per_token(constraints.cache_type.unwrap_or(KvType::Q8_0));
+    let per_token = per_token.saturating_mul(constraints.parallel.max(1));
     let kv = per_token.saturating_mul(context);
     let buffers = model.buffers(MICRO_BATCH_MIN);
     let (weights, experts) = match constraints.stream {
@@ -707,7 +728,7 @@ mod tests {
                         // The default context is the longest that fits.
                         let more = Some(fit.context + CONTEXT_STEP + 1);
                         let cache_type = Some(fit.cache_type);
-                        let longer = super::fit(&model, budget, Constraints { context: more, stream, cache_type, memory: None });
+                        let longer = super::fit(&model, budget, Constraints { context: more, stream, cache_type, ..Constraints::default() });
                         prop_assert!(longer.map_or(true, |longer| longer.mode != fit.mode), "{fit:?}");
                     }
                     prop_assert!(fit.ram <= ram && fit.vram <= vram, "{fit:?}");

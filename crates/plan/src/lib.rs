@@ -19,6 +19,7 @@ pub mod explain;
 pub mod fit;
 pub mod gpus;
 pub mod identity;
+pub mod layout;
 pub mod machine;
 pub mod model;
 pub mod predict;
@@ -35,6 +36,7 @@ pub use fit::{
     BudgetOrigin, Constraints, MemoryBudget, MemoryTier, Mode, Placement, PlacementError, Stream,
 };
 pub use identity::{Identity, Kind};
+pub use layout::Layout;
 pub use machine::Machine;
 pub use model::ModelFacts;
 pub use predict::{

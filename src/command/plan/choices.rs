@@ -43,8 +43,8 @@ pub(super) fn page(
     };
     let r1 = CATALOGUE
         .iter()
-        .filter(|published| published.runs && published.model.starts_with("DeepSeek-R1"));
-    let r1: Vec<&Published> = r1.filter(|p| p.repository.contains('/')).filter(wanted).collect();
+        .filter(|published| published.runs && published.base.name.starts_with("DeepSeek-R1"));
+    let r1: Vec<&Published> = r1.filter(|p| !p.is_ollama()).filter(wanted).collect();
     if r1.is_empty() {
         let quant = quant.unwrap_or_default();
         return Err(crate::failure::usage(format!(

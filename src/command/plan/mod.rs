@@ -97,6 +97,9 @@ pub(crate) struct PlanArgs {
     /// KV-cache data type [default: f16, or q8_0 where the model fits only so]
     #[arg(long, value_enum, value_name = "TYPE")]
     kv_type: Option<KvArg>,
+    /// Users at a time: the total rate, and what each of them gets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: Option<u16>,
     /// Threads to measure and predict for [default: the physical cores of the machine]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -240,7 +243,8 @@ fn constraints(args: &PlanArgs) -> anyhow::Result<Constraints> {
         StreamArg::Always => Stream::Always,
         StreamArg::Never => Stream::Never,
     };
-    Ok(Constraints { context: args.ctx, cache_type, stream, memory: args.memory })
+    let parallel = u64::from(args.parallel.unwrap_or(1));
+    Ok(Constraints { context: args.ctx, cache_type, stream, memory: args.memory, parallel })
 }
 
 /// The machine that is asked about: this one, or another, with what flags say instead.

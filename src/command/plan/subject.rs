@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{anyhow, bail};
 use cachalot_gguf::split::Set;
 use cachalot_gguf::{Error as GgufError, Gguf, Metadata, TensorInfo};
-use cachalot_plan::catalogue::{self, Published};
-use cachalot_plan::{Demand, ModelFacts, RoutingSkew, describe, identity};
+use cachalot_plan::catalogue::{self, Published, Resolved};
+use cachalot_plan::{Demand, ModelFacts, RoutingSkew, identity};
 
 /// More than any header has.
 const HEADER_MAX: u64 = 256 << 20;
@@ -48,31 +48,30 @@ impl Subject {
     }
 
     fn published(name: &str, quant: Option<&str>) -> anyhow::Result<Self> {
-        let found = match quant {
-            Some(quant) => {
-                // `deepseek-r1 --quant UD-IQ1_S`: the repository's name, or nothing but the model's.
-                let all = catalogue::find(&format!("{name}:{quant}"));
-                if all.is_empty() { catalogue::find(quant) } else { all }
+        let files = match catalogue::resolve(name, quant) {
+            Resolved::Files(files) => files,
+            Resolved::Distill(distill) => bail!("{}.", distill.verdict()),
+            Resolved::NoSuchQuant { of, quant, known } => {
+                bail!("{of} is not published as {quant}, but as {}", known.join(", "))
             }
-            None => catalogue::find(name),
-        };
-        match found[..] {
-            [one] => Ok(Self::of_published(one)),
-            [] => {
-                let wanted =
-                    quant.map_or_else(|| name.to_owned(), |quant| format!("{name}:{quant}"));
-                let names = catalogue::names();
-                let near = describe::nearest(&wanted, names.iter().map(String::as_str));
-                let near = if near.is_empty() {
-                    " Names look like deepseek-r1:671b or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S; `cachalot plan` \
-                     lists R1's."
+            Resolved::Unknown { nearest } => {
+                let near = if nearest.is_empty() {
+                    "Names look like deepseek-r1:671b, kimi-k2 or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S."
                         .to_owned()
                 } else {
-                    format!(" Did you mean {}?", near.join(", "))
+                    format!("Did you mean {}?", nearest.join(", "))
                 };
                 bail!(
-                    "`{wanted}` is neither a file nor a published model that cachalot knows.{near}"
+                    "`{name}` is neither a file nor a published model that cachalot knows. {near}"
                 )
+            }
+        };
+        match files[..] {
+            [one] => Ok(Self::of_published(one)),
+            // `deepseek-r1` alone is what Ollama calls so, as far as it is R1.
+            ref several if is_r1(name) => {
+                let of_ollama = several.iter().find(|file| file.repository == "deepseek-r1:671b");
+                Ok(Self::of_published(of_ollama.unwrap_or(&several[0])))
             }
             ref several => {
                 let quants: Vec<&str> = several.iter().map(|published| published.quant).collect();
@@ -88,12 +87,18 @@ impl Subject {
         let others = catalogue::CATALOGUE
             .iter()
             .filter(|other| other.repository == published.repository || alike(other, published))
-            .filter(|other| other.quant != published.quant && other.runs)
+            .filter(|other| other.quant != published.quant && other.runs && !other.is_ollama())
             .map(Published::model)
             .collect();
-        let note = (!published.runs).then(|| {
-            format!("cachalot has no kernels for {}: its maker's runtime runs it.", published.quant)
-        });
+        let note = match published.note {
+            Some(note) => Some(format!("{note}.")),
+            None => (!published.runs).then(|| {
+                format!(
+                    "cachalot has no kernels for {}: its maker's runtime runs it.",
+                    published.quant
+                )
+            }),
+        };
         Self { model: published.model(), others, file: None, note, skew: RoutingSkew::Measured }
     }
 
@@ -124,9 +129,14 @@ impl Subject {
     }
 }
 
+/// Whether this is R1's name without a quantization.
+fn is_r1(name: &str) -> bool {
+    matches!(name.trim().to_lowercase().as_str(), "r1" | "deepseek-r1" | "deepseek-ai/deepseek-r1")
+}
+
 /// Of R1's first release Ollama has one quantization, and Unsloth the others.
 fn alike(one: &Published, other: &Published) -> bool {
-    one.model == other.model
+    one.base == other.base
 }
 
 type Header = (Metadata, Vec<TensorInfo>, Option<String>);

@@ -206,6 +206,7 @@ impl Row {
             context: 32_768,
             context_reduced: false,
             cache_type: KvType::F16,
+            parallel: 1,
             kv: 0,
             micro_batch: 512,
             buffers: 0,
