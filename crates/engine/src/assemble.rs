@@ -78,14 +78,13 @@ impl Engine {
         if vocab.len() != model.vocab_size() {
             return Err(Error::Vocabulary { tokens: vocab.len(), logits: model.vocab_size() });
         }
-        let (bos, eos) = (vocab.token_text(vocab.bos()), vocab.token_text(vocab.eos()));
         let context = Context {
             tokens: placed.fit.context as usize,
             model: model.context_length(),
             bytes: placed.fit.kv,
             reduced: placed.fit.context_reduced,
         };
-        let template = ChatTemplate::new(vocab.chat_template(), &bos, &eos)?;
+        let template = ChatTemplate::new(None, &vocab)?;
         let recommended = Sampling::recommended(metadata)?;
         let kv_type = placed.kv_type();
         // Last, so that a file is not read only to find that it is of no use.

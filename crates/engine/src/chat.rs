@@ -2,7 +2,7 @@
 
 use cachalot_text::{Message, RenderOptions, Think, strip_reasoning};
 
-use crate::request::{Request, ThoughtState};
+use crate::request::Request;
 use crate::{Error, ModelInfo};
 
 impl ModelInfo {
@@ -19,11 +19,11 @@ impl ModelInfo {
             message.content =
                 message.content.as_deref().map(|text| strip_reasoning(text).to_owned());
         }
-        let options = RenderOptions { think, add_generation_prompt: true };
-        let prompt = self.template.render(&messages, None, options)?;
+        let options = RenderOptions { think, ..RenderOptions::default() };
+        let prompt = self.template.render(&messages, &options)?;
         Ok(Request {
-            prompt: self.vocab.encode_prompt(&prompt)?,
-            thought: ThoughtState::after(&prompt),
+            prompt: prompt.tokens(&self.vocab)?,
+            thought: prompt.tail().into(),
             sampling: self.recommended.clone(),
             ..Request::default()
         })

@@ -113,16 +113,12 @@ pub enum ThoughtState {
     Ignored,
 }
 
-impl ThoughtState {
-    /// The state after a rendered prompt.
-    pub fn after(prompt: &str) -> Self {
-        let prompt = prompt.trim_end();
-        if prompt.ends_with("<think>") {
-            Self::Open
-        } else if prompt.ends_with("</think>") {
-            Self::Closed
-        } else {
-            Self::Undecided
+impl From<cachalot_text::Tail> for ThoughtState {
+    fn from(tail: cachalot_text::Tail) -> Self {
+        match tail {
+            cachalot_text::Tail::Plain => Self::Undecided,
+            cachalot_text::Tail::OpenThought => Self::Open,
+            cachalot_text::Tail::ClosedThought => Self::Closed,
         }
     }
 }

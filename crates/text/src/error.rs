@@ -21,6 +21,11 @@ pub enum Error {
     #[error("the words could not be encoded: {0}")]
     Encode(String),
 
+    #[error(
+        "the file has no chat template, and its vocabulary has the tags of neither DeepSeek nor \
+         Kimi: give one with --chat-template FILE"
+    )]
+    NoTemplate,
     #[error("the chat template is not used: {0}")]
     TemplateTooLarge(String),
     #[error("the chat template has a syntax error: {0}")]

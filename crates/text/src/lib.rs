@@ -1,7 +1,7 @@
 //! Text to tokens and back.
 //!
 //! ```text
-//! messages --ChatTemplate--> prompt --Vocab::encode_prompt--> tokens --(the model)--> tokens
+//! messages --ChatTemplate--> Prompt --Prompt::tokens--> tokens --(the model)--> tokens
 //!   --Vocab::token_bytes--> bytes --Utf8Stream--> text --ReasoningParser--> reasoning | answer
 //!   answer --StopStrings--> shown
 //! ```
@@ -13,16 +13,21 @@
 
 mod byte_level;
 mod error;
+mod message;
 mod pretokenizer;
+mod prompt;
 mod reasoning;
+mod specials;
 mod stop;
 mod stream;
 mod template;
 mod vocab;
 
 pub use error::{Error, Result};
+pub use message::{Message, Tool, ToolCall};
+pub use prompt::{Prompt, Tail};
 pub use reasoning::{Event, ReasoningParser, Think, strip_reasoning};
 pub use stop::{Filtered, StopStrings};
 pub use stream::Utf8Stream;
-pub use template::{ChatTemplate, Message, RenderOptions, ToolCall};
+pub use template::{ChatTemplate, RenderOptions};
 pub use vocab::{Vocab, VocabParts};

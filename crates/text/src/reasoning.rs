@@ -1,60 +1,65 @@
-//! Thought and answer: how a prompt asks for reasoning, and how a stream of text is told apart again.
+//! Thought and answer: how a prompt asks for reasoning, and how a stream is divided again.
 //!
-//! Models of the R1 family think between `<think>` and `</think>`. R1 of January 2025 must be made to by
-//! a prompt that already ends in `<think>\n`; R1-0528 writes the tag itself. So whether a stream begins inside
-//! a thought is not a matter of the model's name: the tail of the rendered prompt says it.
+//! Models of the R1 family think between `<think>` and `</think>`. R1 of January 2025 needs a prompt
+//! that already ends in `<think>\n`; R1-0528 writes the tag itself. So it is the tail of the rendered
+//! prompt, not the model's name, that tells whether the answer begins inside a thought.
+//!
+//! This parser is for vocabularies where the tags are not tokens. Where they are, only those tokens
+//! count, since a thought may mention `</think>` in letters.
 
+use crate::prompt::Tail;
+use crate::specials::Specials;
 use crate::stop::partial_suffix;
+use crate::template::Traced;
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+pub(crate) const OPEN: &str = "<think>";
+pub(crate) const CLOSE: &str = "</think>";
 
-/// Whether the model shall think before it answers.
+/// Whether the model is to think before it answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Think {
-    /// As the template has it when told that thinking is wanted.
+    /// As the template does when thinking is enabled.
     #[default]
     Auto,
-    /// The prompt ends in an open thought, whatever the template wrote.
+    /// The prompt ends in an open thought, if the template knows of thoughts.
     Force,
-    /// The prompt ends in a closed thought, whatever the template wrote.
+    /// The prompt ends in a closed thought, if the template knows of thoughts.
     Off,
 }
 
 impl Think {
-    /// What templates are told in `enable_thinking` (R1, Qwen) and `thinking` (V3.1).
+    /// The value of `enable_thinking` (R1, Qwen) and `thinking` (V3.1) in templates.
     pub(crate) fn is_wanted(self) -> bool {
         self != Self::Off
     }
 
-    /// Gives a rendered generation prompt the tail that is asked for. A thought that the template
-    /// already opened or closed as wanted stays as it wrote it.
-    pub(crate) fn shape(self, prompt: &mut String) {
-        let body = prompt.trim_end();
-        let (opened, closed) = (body.ends_with(OPEN), body.ends_with(CLOSE));
+    /// Gives a rendered generation prompt the requested tail. A thought that the template already
+    /// opened or closed as requested stays as it is.
+    pub(crate) fn shape(self, prompt: &mut Traced, tags: &Specials) {
+        let (opened, closed) = (prompt.ends_with(OPEN), prompt.ends_with(CLOSE));
         match self {
             Self::Force if !opened => {
                 if closed {
                     // `<think>` white space `</think>`, or a bare `</think>` as V3.1 writes
-                    let body = body[..body.len() - CLOSE.len()].trim_end();
-                    let kept = body.strip_suffix(OPEN).unwrap_or(body).len();
-                    prompt.truncate(kept);
+                    prompt.truncate(prompt.text.trim_end().len() - CLOSE.len());
+                    if prompt.ends_with(OPEN) {
+                        prompt.truncate(prompt.text.trim_end().len() - OPEN.len());
+                    }
                 }
-                prompt.push_str("<think>\n");
+                prompt.push(tags, "<think>\n");
             }
             Self::Off if opened => {
-                let kept = body.len();
-                prompt.truncate(kept);
-                prompt.push_str("\n</think>\n\n");
+                prompt.truncate(prompt.text.trim_end().len());
+                prompt.push(tags, "\n</think>\n\n");
             }
-            Self::Off if !closed => prompt.push_str("<think>\n</think>\n\n"),
+            Self::Off if !closed => prompt.push(tags, "<think>\n</think>\n\n"),
             _ => {}
         }
     }
 }
 
-/// The part of an assistant's message that belongs into later prompts: what follows the last `</think>`.
-/// A thought that never ended leaves nothing.
+/// The part of an assistant's message that belongs in later prompts: what follows the last
+/// `</think>`. A thought that never ended leaves nothing.
 pub fn strip_reasoning(text: &str) -> &str {
     match text.rsplit_once(CLOSE) {
         Some((_, answer)) => answer.trim_start(),
@@ -72,10 +77,10 @@ pub enum Event {
     Answer(String),
 }
 
-/// Where in the output we are. `trim`: white space here follows a tag, and is dropped.
+/// Position in the output. `trim`: white space here follows a tag, and is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing but white space so far: a tag may open a thought, anything else is the answer.
+    /// Only white space so far: a tag may open a thought, anything else is the answer.
     Start {
         trim: bool,
     },
@@ -87,8 +92,8 @@ enum State {
     },
 }
 
-/// Tells thought and answer apart in a stream of text. Tags may be cut anywhere; only what may still
-/// become a tag is held back. However the text is cut, the joined events are the same.
+/// Divides a stream into thought and answer. Tags may be cut anywhere; only what may still become a
+/// tag is held back. The joined events do not depend on how the text is cut.
 #[derive(Debug, Clone)]
 pub struct ReasoningParser {
     state: State,
@@ -96,16 +101,27 @@ pub struct ReasoningParser {
 }
 
 impl ReasoningParser {
-    /// A parser for what a model writes after this prompt. A prompt that ends in neither tag leaves it to
-    /// the model whether to begin with `<think>`.
-    pub fn from_prompt_tail(prompt: &str) -> Self {
-        let prompt = prompt.trim_end();
-        let state = if prompt.ends_with(OPEN) {
-            State::Reasoning { trim: true }
-        } else {
-            State::Start { trim: prompt.ends_with(CLOSE) }
+    /// A parser for what a model writes after a prompt with this tail.
+    pub fn new(tail: Tail) -> Self {
+        let state = match tail {
+            Tail::OpenThought => State::Reasoning { trim: true },
+            Tail::ClosedThought => State::Start { trim: true },
+            Tail::Plain => State::Start { trim: false },
         };
         Self { state, held: String::new() }
+    }
+
+    /// A parser for what a model writes after this prompt, with tags in letters.
+    pub fn from_prompt_tail(prompt: &str) -> Self {
+        let prompt = prompt.trim_end();
+        let tail = if prompt.ends_with(OPEN) {
+            Tail::OpenThought
+        } else if prompt.ends_with(CLOSE) {
+            Tail::ClosedThought
+        } else {
+            Tail::Plain
+        };
+        Self::new(tail)
     }
 
     /// Whether the next text belongs to a thought, as far as is known.
@@ -128,8 +144,8 @@ impl ReasoningParser {
         events
     }
 
-    /// Ends the stream. Text that was held back is given to where it stands; a thought without an end
-    /// remains a thought.
+    /// Ends the stream. Held text belongs to its position; a thought without an end remains a
+    /// thought.
     pub fn finish(&mut self) -> Option<Event> {
         let held = std::mem::take(&mut self.held);
         let (State::Start { trim } | State::Reasoning { trim } | State::Answer { trim }) =
@@ -146,7 +162,7 @@ impl ReasoningParser {
         }
     }
 
-    /// Works on the held text; returns the state to go on in, or nothing if more text is needed.
+    /// Processes the held text; returns the next state, or nothing if more text is needed.
     fn step(&mut self, events: &mut Vec<Event>) -> Option<State> {
         let trimmed = self.held.trim_start();
         match self.state {
@@ -158,7 +174,7 @@ impl ReasoningParser {
                 (!OPEN.starts_with(trimmed)).then_some(State::Answer { trim })
             }
             State::Reasoning { trim: true } => {
-                // A model that is given `<think>` may write it once more.
+                // A model may repeat the `<think>` of its prompt.
                 let mut rest = trimmed;
                 while let Some(after) = rest.strip_prefix(OPEN) {
                     rest = after.trim_start();
@@ -257,9 +273,11 @@ mod tests {
     #[test]
     fn tails_are_shaped() {
         let shaped = |think: Think, prompt: &str| {
-            let mut prompt = prompt.to_owned();
-            think.shape(&mut prompt);
-            prompt
+            let tags = Specials::new([OPEN, CLOSE].map(|tag| (tag.to_owned(), None))).unwrap();
+            let mut prompt = Traced::all(&tags, prompt.to_owned());
+            think.shape(&mut prompt, &tags);
+            assert_eq!(prompt, Traced::all(&tags, prompt.text.clone()), "all tags are known");
+            prompt.text
         };
         for prompt in
             ["A", "A<think>\n", "A<think>\n</think>", "A</think>", "A<think>\n\n</think>\n\n"]
@@ -287,20 +305,24 @@ mod tests {
         fn any_cut_gives_the_same(
             prompt in prop::sample::select(vec!["", "<think>\n", "<think>\n</think>\n\n"]),
             parts in prop::collection::vec(
-                prop::sample::select(vec![OPEN, CLOSE, "<", "/", "think>", "</th", "\n", " ", "é", "ab"]),
+                prop::sample::select(vec![
+                    OPEN, CLOSE, "<", "/", "think>", "</th", "\n", " ", "é", "ab",
+                ]),
                 0..10,
             ),
             cuts in prop::collection::vec(0_usize..60, 0..8),
         ) {
             let text = parts.concat();
             let whole = parse(prompt, &[&text]);
-            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| text.is_char_boundary(*cut)).collect();
+            let mut cuts: Vec<usize> =
+                cuts.into_iter().filter(|cut| text.is_char_boundary(*cut)).collect();
             cuts.extend([0, text.len()]);
             cuts.sort_unstable();
             let pieces: Vec<&str> = cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]).collect();
             prop_assert_eq!(&parse(prompt, &pieces), &whole);
             let chars: Vec<String> = text.chars().map(String::from).collect();
-            prop_assert_eq!(parse(prompt, &chars.iter().map(String::as_str).collect::<Vec<_>>()), whole);
+            let chars: Vec<&str> = chars.iter().map(String::as_str).collect();
+            prop_assert_eq!(parse(prompt, &chars), whole);
         }
     }
 }

@@ -8,7 +8,7 @@
 use crate::byte_level;
 use crate::error::{Error, Result};
 use crate::pretokenizer::PreTokenizer;
-use aho_corasick::{AhoCorasick, MatchKind};
+use crate::specials::Specials;
 use cachalot_gguf::{Metadata, Optional as _};
 use tokenizers::Model as _;
 use tokenizers::models::bpe::{BPE, Merges, Vocab as TextToId};
@@ -97,9 +97,7 @@ const ENDS: [&str; 6] =
 pub struct Vocab {
     pretokenizer: PreTokenizer,
     bpe: BPE,
-    specials: AhoCorasick,
-    /// Id of each pattern of `specials`.
-    special_ids: Vec<u32>,
+    specials: Specials,
     /// The bytes of all tokens, concatenated.
     bytes: Vec<u8>,
     /// End of each token's bytes in `bytes`.
@@ -143,11 +141,9 @@ impl Vocab {
         Ok(Self {
             bpe: bpe(of_kind(Kind::Normal), parts.merges, pretokenizer.whole_words)?,
             pretokenizer,
-            specials: AhoCorasick::builder()
-                .match_kind(MatchKind::LeftmostLongest)
-                .build(texts)
-                .map_err(|error| fault("tokens", error.to_string()))?,
-            special_ids,
+            specials: Specials::new(
+                texts.into_iter().cloned().zip(special_ids.into_iter().map(Some)),
+            )?,
             bytes,
             byte_ends,
             bos: parts.bos,
@@ -169,10 +165,10 @@ impl Vocab {
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
         let mut from = 0;
         if parse_special {
-            for found in self.specials.find_iter(text) {
-                self.encode_ordinary(&text[from..found.start()], &mut ids)?;
-                ids.push(self.special_ids[found.pattern()]);
-                from = found.end();
+            for (found, id) in self.specials.find_ids(text) {
+                self.encode_ordinary(&text[from..found.start], &mut ids)?;
+                ids.push(id);
+                from = found.end;
             }
         }
         self.encode_ordinary(&text[from..], &mut ids)?;
@@ -186,6 +182,12 @@ impl Vocab {
     /// As [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.encode(text, true)?;
+        self.with_one_bos(&mut ids);
+        Ok(ids)
+    }
+
+    /// Makes a prompt begin with one BOS: never two, and not none if the file asks for one.
+    pub(crate) fn with_one_bos(&self, ids: &mut Vec<u32>) {
         if let Some(bos) = self.bos {
             let written = ids.iter().take_while(|id| **id == bos).count();
             if written > 1 {
@@ -194,7 +196,6 @@ impl Vocab {
                 ids.insert(0, bos);
             }
         }
-        Ok(ids)
     }
 
     fn encode_ordinary(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
@@ -227,10 +228,19 @@ impl Vocab {
 
     /// The token with this text: that of a special token, or the decoded one of a normal token.
     pub fn id_of(&self, text: &str) -> Option<u32> {
-        let special = self.specials.find(text).filter(|found| found.len() == text.len());
-        special.map(|found| self.special_ids[found.pattern()]).or_else(|| {
+        self.special_id(text).or_else(|| {
             self.bpe.token_to_id(&text.bytes().map(byte_level::char_of).collect::<String>())
         })
+    }
+
+    /// The special token with this text.
+    pub fn special_id(&self, text: &str) -> Option<u32> {
+        self.specials.id(text)
+    }
+
+    /// All special tokens.
+    pub(crate) fn specials(&self) -> &Specials {
+        &self.specials
     }
 
     /// Number of tokens, used or not: the number of logits.

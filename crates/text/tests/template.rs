@@ -1,14 +1,17 @@
-//! Chat templates against Python's Jinja2: `fixtures/renderings.json`, written by `fixtures/render.py`. And
-//! templates that mean harm.
+//! Chat templates against Python's Jinja2: `fixtures/renderings.json`, written by `fixtures/render.py`.
+//! And hostile templates.
 
 #![allow(clippy::unwrap_used)] // a test may fail anywhere
 
-use cachalot_text::{ChatTemplate, Error, Message, RenderOptions, Think, ToolCall};
-use serde_json::{Value as Json, json};
+use cachalot_text::{ChatTemplate, Error, Message, RenderOptions, Think, Tool, ToolCall};
+use serde_json::Value as Json;
 use std::path::Path;
 
+mod common;
+
+use common::VOCAB;
+
 const BOS: &str = "<｜begin▁of▁sentence｜>";
-const EOS: &str = "<｜end▁of▁sentence｜>";
 
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
@@ -16,7 +19,11 @@ fn fixture(name: &str) -> String {
 }
 
 fn compiled(source: Option<&str>) -> ChatTemplate {
-    ChatTemplate::new(source, BOS, EOS).unwrap()
+    ChatTemplate::new(source, &VOCAB).unwrap()
+}
+
+fn rendered(source: Option<&str>, messages: &[Message], options: &RenderOptions) -> String {
+    compiled(source).render(messages, options).unwrap().text().to_owned()
 }
 
 /// A message from the shape that APIs give it.
@@ -25,7 +32,10 @@ fn message(json: &Json) -> Message {
     let call = |call: &Json| ToolCall {
         id: call["id"].as_str().map(str::to_owned),
         name: call["function"]["name"].as_str().unwrap().to_owned(),
-        arguments: call["function"]["arguments"].clone(),
+        arguments: match &call["function"]["arguments"] {
+            Json::String(text) => text.clone(),
+            other => other.to_string(),
+        },
     };
     Message {
         role: text("role").unwrap(),
@@ -37,11 +47,19 @@ fn message(json: &Json) -> Message {
     }
 }
 
+fn tool(json: &Json) -> Tool {
+    let function = &json["function"];
+    Tool {
+        name: function["name"].as_str().unwrap().to_owned(),
+        description: function["description"].as_str().map(str::to_owned),
+        parameters: function["parameters"].clone(),
+    }
+}
+
 struct Case {
     name: String,
     source: Option<String>,
     messages: Vec<Message>,
-    tools: Option<Vec<Json>>,
     options: RenderOptions,
     expected: String,
 }
@@ -57,10 +75,11 @@ fn cases() -> Vec<Case> {
             name: format!("{template} {conversation} {generation} {thinking}"),
             source: (template != "r1").then(|| fixture(&format!("{template}.jinja"))),
             messages: case["messages"].as_array().unwrap().iter().map(message).collect(),
-            tools: case["tools"].as_array().cloned(),
             options: RenderOptions {
                 think: if thinking { Think::Auto } else { Think::Off },
                 add_generation_prompt: generation,
+                tools: case["tools"].as_array().into_iter().flatten().map(tool).collect(),
+                ..RenderOptions::default()
             },
             expected: case["expected"].as_str().unwrap().to_owned(),
         }
@@ -70,9 +89,8 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn render(&self, think: Think) -> String {
-        let template = compiled(self.source.as_deref());
-        let options = RenderOptions { think, ..self.options };
-        template.render(&self.messages, self.tools.as_deref(), options).unwrap()
+        let options = RenderOptions { think, ..self.options.clone() };
+        rendered(self.source.as_deref(), &self.messages, &options)
     }
 }
 
@@ -86,8 +104,9 @@ fn renders_as_jinja2_does() {
         let tail = rendered.strip_prefix(&case.expected);
         assert!(tail.is_some(), "{}: {rendered}\n\n--- Jinja2:\n{}", case.name, case.expected);
         let closed = case.expected.trim_end().ends_with("</think>");
-        let may_close =
-            case.options.think == Think::Off && case.options.add_generation_prompt && !closed;
+        let thinks = compiled(case.source.as_deref()).thinks();
+        let asked = case.options.think == Think::Off && case.options.add_generation_prompt;
+        let may_close = asked && thinks && !closed;
         assert_eq!(
             tail,
             Some(if may_close { "<think>\n</think>\n\n" } else { "" }),
@@ -122,7 +141,10 @@ fn r1_prompts() {
 
 #[test]
 fn thinking_is_forced_or_switched_off_at_the_tail() {
-    for case in cases().iter().filter(|case| case.options.add_generation_prompt) {
+    let cases = cases();
+    let thinks = |case: &&Case| compiled(case.source.as_deref()).thinks();
+    let cases = cases.iter().filter(|case| case.options.add_generation_prompt).filter(thinks);
+    for case in cases {
         let forced = case.render(Think::Force);
         assert!(forced.trim_end().ends_with("<think>"), "{}", case.name);
         assert!(!forced.trim_end().ends_with("<think><think>"), "{}", case.name);
@@ -131,8 +153,7 @@ fn thinking_is_forced_or_switched_off_at_the_tail() {
     }
     let user = [Message::new("user", "Hi")];
     let with = |source: Option<&str>, think| {
-        let options = RenderOptions { think, add_generation_prompt: true };
-        compiled(source).render(&user, None, options).unwrap()
+        rendered(source, &user, &RenderOptions { think, ..RenderOptions::default() })
     };
     assert_eq!(with(None, Think::Force), format!("{BOS}<｜User｜>Hi<｜Assistant｜><think>\n"));
     assert_eq!(with(None, Think::Auto), with(None, Think::Force));
@@ -141,34 +162,50 @@ fn thinking_is_forced_or_switched_off_at_the_tail() {
         format!("{BOS}<｜User｜>Hi<｜Assistant｜><think>\n</think>")
     );
     let silent = Some("{{ messages[0].content }}<A>");
-    assert_eq!(with(silent, Think::Auto), "Hi<A>");
-    assert_eq!(with(silent, Think::Force), "Hi<A><think>\n");
-    assert_eq!(with(silent, Think::Off), "Hi<A><think>\n</think>\n\n");
+    for think in [Think::Auto, Think::Force, Think::Off] {
+        assert_eq!(with(silent, think), "Hi<A>", "this template knows of no thoughts");
+    }
+    let knows = Some("{{ messages[0].content }}<A>{% if 0 %}</think>{% endif %}");
+    assert_eq!(with(knows, Think::Auto), "Hi<A>");
+    assert_eq!(with(knows, Think::Force), "Hi<A><think>\n");
+    assert_eq!(with(knows, Think::Off), "Hi<A><think>\n</think>\n\n");
 }
 
 #[test]
 fn arguments_in_a_string_are_taken_apart_and_keep_their_order() {
-    let call = |arguments: Json| Message {
+    let call = |arguments: &str| Message {
         role: "assistant".to_owned(),
-        tool_calls: vec![ToolCall { id: None, name: "f".to_owned(), arguments }],
+        tool_calls: vec![ToolCall {
+            id: None,
+            name: "f".to_owned(),
+            arguments: arguments.to_owned(),
+        }],
         ..Message::default()
     };
-    let source = "{{ messages[0].tool_calls[0].function.arguments | tojson }}";
-    let render = |message| compiled(Some(source)).render(&[message], None, no_prompt()).unwrap();
-    assert_eq!(
-        render(call(json!(r#"{"z":1,"a":{"y":[],"b":"é"}}"#))),
-        r#"{"z": 1, "a": {"y": [], "b": "é"}}"#
-    );
-    assert_eq!(render(call(json!("not json"))), r#""not json""#);
+    let arguments = "messages[0].tool_calls[0].function.arguments";
+    let render = |expression: &str, message: Message| {
+        let source = format!("{{{{ {} }}}}", expression.replace('A', arguments));
+        rendered(Some(&source), &[message], &no_prompt())
+    };
+    let text = r#"{"z":1,"a":{"y":[],"b":"é"}}"#;
+    assert_eq!(render("A | tojson", call(text)), r#"{"z": 1, "a": {"y": [], "b": "é"}}"#);
+    assert_eq!(render("A | tojson", call("not json")), r#""not json""#);
+    // Official templates of R1, V3 and V3.1 join the text; others print it or iterate the object.
+    for joining in ["'' + A", "A", "'' ~ A", "A + ''"] {
+        assert_eq!(render(joining, call(text)), text, "{joining}");
+    }
+    assert_eq!(render("A.items() | length", call(text)), "2");
+    assert_eq!(render("A.z + A['z'] ", call(text)), "2");
+    assert_eq!(render("A is mapping", call(text)), "True");
 }
 
 fn no_prompt() -> RenderOptions {
-    RenderOptions { think: Think::Auto, add_generation_prompt: false }
+    RenderOptions { add_generation_prompt: false, ..RenderOptions::default() }
 }
 
 #[test]
 fn a_refusal_is_told_apart_from_a_fault() {
-    let render = |source: &str| compiled(Some(source)).render(&[], None, no_prompt());
+    let render = |source: &str| compiled(Some(source)).render(&[], &no_prompt());
     let refused = render(
         "{% macro m() %}{{ raise_exception('Roles must alternate') }}{% endmacro %}\n{{ m() }}",
     );
@@ -178,7 +215,7 @@ fn a_refusal_is_told_apart_from_a_fault() {
         matches!(&failed, Error::TemplateRender(message) if message.starts_with("line 2")),
         "{failed}"
     );
-    let syntax = ChatTemplate::new(Some("{% if %}"), BOS, EOS).unwrap_err();
+    let syntax = ChatTemplate::new(Some("{% if %}"), &VOCAB).unwrap_err();
     assert!(
         matches!(&syntax, Error::TemplateSyntax(message) if message.starts_with("line 1")),
         "{syntax}"
@@ -190,7 +227,7 @@ fn a_long_conversation_does_not_run_out_of_fuel() {
     let text = "word ".repeat(2_000);
     let messages: Vec<Message> =
         (0..400).map(|turn| Message::new(["user", "assistant"][turn % 2], &text)).collect();
-    let prompt = compiled(None).render(&messages, None, RenderOptions::default()).unwrap();
+    let prompt = rendered(None, &messages, &RenderOptions::default());
     assert!(prompt.len() > 4_000_000);
 }
 
@@ -198,25 +235,35 @@ fn a_long_conversation_does_not_run_out_of_fuel() {
 /// stack, or a long wait.
 #[test]
 fn hostile_templates_are_stopped() {
+    let namespace =
+        |first: &str, rest: &str| format!("{{% set ns = namespace(x={first}) %}}{rest}");
+    let repeat =
+        |times: usize, inner: &str| format!("{{% for i in range({times}) %}}{inner}{{% endfor %}}");
     let nest = |inner: &str, tail: &str| {
-        format!(
-            "{{% set ns = namespace(x=[]) %}}{{% for i in range(99999) %}}{{% for i in range(99999) %}}{{% set ns.x = {inner} %}}{{% endfor %}}{{% endfor %}}{tail}"
-        )
+        let set = format!("{{% set ns.x = {inner} %}}");
+        namespace("[]", &(repeat(99_999, &repeat(99_999, &set)) + tail))
     };
     let deep = |levels: usize, tail: &str| {
-        format!(
-            "{{% set ns = namespace(x=[]) %}}{{% for i in range({levels}) %}}{{% set ns.x = [[[[[[[[ns.x]]]]]]]] %}}{{% endfor %}}{tail}"
-        )
+        namespace("[]", &(repeat(levels, "{% set ns.x = [[[[[[[[ns.x]]]]]]]] %}") + tail))
     };
-    let shared = |tail: &str| {
-        format!(
-            "{{% set ns = namespace(x=[1]) %}}{{% for i in range(60) %}}{{% set ns.x = [ns.x, ns.x] %}}{{% endfor %}}{tail}"
-        )
-    };
+    let shared =
+        |tail: &str| namespace("[1]", &(repeat(60, "{% set ns.x = [ns.x, ns.x] %}") + tail));
     let sources = [
         "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
         "{{ 'x' * 999999999 }}".to_owned(),
-        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}".to_owned(),
+        namespace("'x'", &(repeat(60, "{% set ns.x = ns.x ~ ns.x %}") + "{{ ns.x }}")),
+        // Values that hold one another in other ways than lists.
+        namespace("1", &repeat(50_000, "{% set ns.x = namespace(y=ns) %}{% set ns = ns.x %}")),
+        namespace("1", &repeat(50_000, "{% set ns.x = {'y': ns.x}.items() %}")),
+        namespace("1", &repeat(50_000, "{% set ns.x = {'y': ns.x} %}")),
+        namespace("1", &repeat(50_000, "{% set ns.x = [ns.x] | map('list') %}")),
+        namespace(
+            "1",
+            &repeat(50_000, "{% macro m() %}{{ ns.x }}{% endmacro %}{% set ns.x = m %}"),
+        ),
+        repeat(50_000, "{% macro m() %}{{ f }}{% endmacro %}{% set f = m %}"),
+        repeat(50_000, "{% set x = [x] %}"),
+        "{% macro f(x) %}{{ f([[[[x]]]]) }}{% endmacro %}{{ f(1) }}".to_owned(),
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
         "{% set x = range(99999) | list | tojson(indent=999999999) %}".to_owned(),
         nest("[ns.x]", ""),
@@ -226,11 +273,13 @@ fn hostile_templates_are_stopped() {
         deep(9_000, "{{ ns.x | tojson }}"),
         deep(9_000, "{{ ns.x | string | length }}{{ ns.x == ns.x }}"),
         shared("{{ ns.x | tojson }}"),
+        shared("{{ ns.x }}"),
+        shared("{{ ns.x ~ '' }}{{ ns.x | string }}"),
     ];
     for source in sources {
         let started = std::time::Instant::now();
-        let result = compiled(Some(&source)).render(&[], None, no_prompt());
-        let text = result.as_ref().map_or(0, String::len);
+        let result = compiled(Some(&source)).render(&[], &no_prompt());
+        let text = result.as_ref().map_or(0, |prompt| prompt.text().len());
         assert!(text < 64 << 20, "{source}");
         assert!(started.elapsed().as_secs() < 20, "{source}");
         if let Err(error) = result {
@@ -244,6 +293,6 @@ fn hostile_templates_are_stopped() {
         format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000)),
         format!("{}{}", "{% if 1 %}".repeat(10_000), "{% endif %}".repeat(10_000)),
     ] {
-        let _ = ChatTemplate::new(Some(&source), BOS, EOS);
+        let _ = ChatTemplate::new(Some(&source), &VOCAB);
     }
 }

@@ -1,19 +1,27 @@
-//! The filter `tojson` as `transformers` defines it: Python's `json.dumps` with `ensure_ascii=False`, its
-//! separators `", "` and `": "`, its way to write floats, and no escaping for HTML. A model was trained on
-//! exactly these bytes.
+//! The filter `tojson` as `transformers` defines it: Python's `json.dumps` with `ensure_ascii=False`,
+//! its separators `", "` and `": "`, its format of floats, and no escaping for HTML. Models were
+//! trained on exactly these bytes.
 
-use super::Outcome;
+use std::collections::BTreeSet;
+
+use super::{Outcome, invalid};
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{State, Value};
 
 /// Nesting beyond this is refused, as Python does at about 1000.
 const DEPTH_MAX: usize = 500;
 /// Bytes written for one unit of fuel, as the engine itself counts.
 const BYTES_PER_FUEL: usize = 4;
 
-/// `value | tojson(ensure_ascii, indent, separators, sort_keys)`, all by keyword.
-#[allow(clippy::needless_pass_by_value)] // the engine hands keywords over by value
-pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Outcome<Value> {
+/// `value | tojson(ensure_ascii, indent, separators, sort_keys)`, all by keyword. Characters in
+/// `unescaped` stay as they are even in ASCII.
+#[allow(clippy::needless_pass_by_value)] // the engine passes keywords by value
+pub(super) fn tojson(
+    state: &State<'_, '_>,
+    value: &Value,
+    options: Kwargs,
+    unescaped: &BTreeSet<char>,
+) -> Outcome<Value> {
     let indent: Option<usize> = options.get("indent")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
     let (comma, colon) = match (separators.as_deref(), indent) {
@@ -32,20 +40,17 @@ pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> O
         colon,
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        unescaped,
     };
     options.assert_all_used()?;
     writer.value(value)?;
     Ok(Value::from(writer.text))
 }
 
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
-}
-
 struct Writer<'a> {
     state: &'a State<'a, 'a>,
     text: String,
-    /// How much of `text` is paid for.
+    /// Bytes of `text` that are charged.
     charged: usize,
     depth: usize,
     indent: Option<usize>,
@@ -53,6 +58,7 @@ struct Writer<'a> {
     colon: String,
     sort_keys: bool,
     ensure_ascii: bool,
+    unescaped: &'a BTreeSet<char>,
 }
 
 impl Writer<'_> {
@@ -62,7 +68,7 @@ impl Writer<'_> {
             ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number if value.is_integer() => self.text.push_str(&value.to_string()),
-            ValueKind::Number => self.text.push_str(&float(f64::try_from(value.clone())?)),
+            ValueKind::Number => self.text.push_str(&python_float(f64::try_from(value.clone())?)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.map(|item| (None, item));
@@ -141,7 +147,12 @@ impl Writer<'_> {
                 '\u{8}' => self.text.push_str("\\b"),
                 '\u{c}' => self.text.push_str("\\f"),
                 '\0'..'\u{20}' => self.escape(char),
-                _ if self.ensure_ascii && !matches!(char, ' '..='~') => self.escape(char),
+                _ if self.ensure_ascii
+                    && !matches!(char, ' '..='~')
+                    && !self.unescaped.contains(&char) =>
+                {
+                    self.escape(char);
+                }
                 _ => self.text.push(char),
             }
         }
@@ -154,7 +165,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Pays for what was written since the last time: values that share parts print far larger than
+    /// Charges what was written since the last call: values that share parts print much larger than
     /// they are.
     fn charge(&mut self) -> Outcome<()> {
         let written = self.text.len() - self.charged;
@@ -163,20 +174,20 @@ impl Writer<'_> {
     }
 }
 
-/// A key that is no string, as Python turns it into one.
+/// A key that is not a string, as Python converts it.
 fn key_text(key: &Value) -> Outcome<String> {
     Ok(match key.kind() {
         ValueKind::None => "null".to_owned(),
         ValueKind::Bool => if key.is_true() { "true" } else { "false" }.to_owned(),
         ValueKind::Number if key.is_integer() => key.to_string(),
-        ValueKind::Number => float(f64::try_from(key.clone())?),
+        ValueKind::Number => python_float(f64::try_from(key.clone())?),
         _ => return Err(invalid("keys of JSON objects must be strings or numbers")),
     })
 }
 
-/// A float as Python's `repr` writes it: the shortest digits that mean it, in scientific notation below
-/// 1e-4 and from 1e16 on.
-fn float(value: f64) -> String {
+/// A float as Python's `repr` writes it: the shortest digits that round to it, in scientific notation
+/// below 1e-4 and from 1e16.
+pub(super) fn python_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     } else if value.is_infinite() {
@@ -210,7 +221,7 @@ mod tests {
             (-1e-100, "-1e-100"),
             (f64::INFINITY, "Infinity"),
         ] {
-            assert_eq!(float(value), text);
+            assert_eq!(python_float(value), text);
         }
     }
 }
