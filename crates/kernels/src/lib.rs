@@ -32,6 +32,7 @@ pub mod ops;
 mod pool;
 pub mod probe;
 mod product;
+mod rows;
 
 pub use activations::Activations;
 pub use block::Tokens;

@@ -39,6 +39,9 @@ pub(crate) struct Scratch {
     pub(crate) scales: Aligned<f32>,
     /// Cache rows and softmax weights as bf16.
     pub(crate) bf16: Aligned<u16>,
+    /// Running softmax of a block of query rows, and of parts of it that are computed apart.
+    pub(crate) softmax: Aligned<f32>,
+    pub(crate) states: Vec<Aligned<f32>>,
     /// Activations gathered for one matrix.
     pub(crate) gathered: Aligned<u16>,
     pub(crate) gathered_floats: Aligned<f32>,
@@ -159,6 +162,13 @@ impl Pool {
             resume_unwind(panic);
         }
         assert!(!state.panicked.swap(false, Ordering::Relaxed), "a worker's task panicked");
+    }
+}
+
+impl Pool {
+    /// Runs `task` on the caller's thread, with its memory; no parallel region.
+    pub(crate) fn alone(&self, task: impl FnOnce(&mut Scratch)) {
+        task(&mut self.caller.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use crate::activations::Activations;
-use crate::attention::{Attention, Latent, Queries};
+use crate::attention::{Attention, AttentionSegment, Heads, Latent, PAGE_ROWS};
 use crate::block::Tokens;
 use crate::buffer::Shared;
 use crate::cpu::Tier;
@@ -172,11 +172,14 @@ pub fn attention_rate(cpu: &Cpu) -> f64 {
     let width = LATENT + ROTATED;
     let queries: Vec<f32> = (0..HEADS * width).map(|i| (i % 7) as f32 * 0.01).collect();
     let bytes: Vec<u8> = (0..TOKENS * width).flat_map(|_| [0x00, 0x34]).collect(); // 0.25
-    let cache = Latent { format: Format::F16, bytes: &bytes, width, values: LATENT };
-    let shape = Queries { heads: HEADS, past: TOKENS - 1, scale: 0.1 };
+    let pages: Vec<u32> = (0..TOKENS.div_ceil(PAGE_ROWS) as u32).collect();
+    let (format, values) = (Format::F16, LATENT);
+    let latent = Latent { format, bytes: &bytes, pages: &pages, len: TOKENS, width, values };
+    let segment = [AttentionSegment { rows: 0..1, past: TOKENS - 1, latent }];
+    let heads = Heads { count: HEADS, scale: 0.1 };
     let (mut attention, mut out) = (Attention::new(), vec![0.0; HEADS * LATENT]);
     let best = best_time(ROUNDS_TIME_SHORT, || {
-        attention.absorbed(cpu, &queries, shape, cache, &mut out);
+        attention.absorbed(cpu, &queries, heads, &segment, &mut out);
     });
     black_box(&out);
     2.0 * (TOKENS * HEADS * (width + LATENT)) as f64 / best

@@ -8,7 +8,7 @@ use std::fmt;
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Format;
-use cachalot_kernels::attention::Latent;
+use cachalot_kernels::attention::{Latent, PAGE_ROWS};
 
 use crate::{Error, StageCache};
 
@@ -68,7 +68,8 @@ pub(crate) struct LatentRows {
     width: usize,
     values: usize,
     row_bytes: usize,
-    layers: Vec<Vec<u8>>, // per layer: [capacity, row_bytes]
+    pages: Vec<u32>,      // the pages of a layer, in order
+    layers: Vec<Vec<u8>>, // per layer: [pages, PAGE_ROWS, row_bytes]
 }
 
 impl LatentRows {
@@ -81,13 +82,15 @@ impl LatentRows {
     ) -> Result<Self, Error> {
         let format = format(kind);
         let row_bytes = format.row_bytes(width).ok_or(Error::CacheType { width, kind })?;
-        let bytes = row_bytes.saturating_mul(capacity);
+        let pages = capacity.div_ceil(PAGE_ROWS);
+        let bytes = row_bytes.saturating_mul(PAGE_ROWS).saturating_mul(pages);
         let total = bytes.saturating_mul(layers);
         // `vec![0; n]` gets untouched pages but aborts when refused, so the question is asked first.
         let refused = |_| Error::CacheMemory { capacity, bytes: total };
         Vec::<u8>::new().try_reserve_exact(total).map_err(refused)?;
         let layers = (0..layers).map(|_| vec![0; bytes]).collect();
-        Ok(Self { format, width, values, row_bytes, layers })
+        let pages = (0..pages as u32).collect();
+        Ok(Self { format, width, values, row_bytes, pages, layers })
     }
 
     /// Stores one row `[width]` of a layer.
@@ -99,33 +102,32 @@ impl LatentRows {
 
     /// The first `len` rows of a layer.
     pub(crate) fn rows(&self, layer: usize, len: usize) -> Latent<'_> {
-        let bytes = &self.layers[layer][..len * self.row_bytes];
-        Latent { format: self.format, bytes, width: self.width, values: self.values }
-    }
-
-    /// Decodes one row into `out` `[width]`.
-    pub(crate) fn load(&self, layer: usize, position: usize, out: &mut [f32]) {
-        let bytes = &self.layers[layer][position * self.row_bytes..][..self.row_bytes];
-        self.format.decode(bytes, out);
+        let &Self { format, width, values, .. } = self;
+        Latent { format, bytes: &self.layers[layer], pages: &self.pages, len, width, values }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cachalot_kernels::{Cpu, Tier};
 
     #[test]
     fn rows_come_back_as_the_type_stores_them() {
+        let cpu = Cpu::new(1, Tier::detect());
         let row: Vec<f32> = (0..96).map(|i| (i as f32 - 40.0) / 7.0).collect();
         for (kind, error) in [(KvType::F32, 0.0), (KvType::F16, 4e-3), (KvType::Q8_0, 0.04)] {
             let mut rows = LatentRows::new(kind, 2, (96, 64), 5).unwrap();
             rows.store(1, 4, &row);
             let mut out = vec![0.0; 96];
-            rows.load(1, 4, &mut out);
+            let read = |rows: &LatentRows, position: usize, out: &mut [f32]| {
+                let (latent, key) = out.split_at_mut(64);
+                rows.rows(1, 5).read(&cpu, position..position + 1, latent, key);
+            };
+            read(&rows, 4, &mut out);
             assert!(row.iter().zip(&out).all(|(a, b)| (a - b).abs() <= error), "{kind}");
-            rows.load(1, 3, &mut out);
+            read(&rows, 3, &mut out);
             assert!(out.iter().all(|&x| x == 0.0), "{kind}");
-            assert_eq!(rows.rows(1, 3).bytes.len(), 3 * format(kind).row_bytes(96).unwrap());
         }
     }
 

@@ -1,11 +1,11 @@
-//! Query rows against some cache rows, with softmax rescale running (Milakov and Gimelshein 2018).
+//! Query rows against some cache rows, with a running softmax (Milakov and Gimelshein 2018).
 
 use crate::cpu::Tier;
 use crate::isa::floats::{Gemm, Strided, StridedMut, gemm};
 use crate::ops::{exp, with_simd};
 
-/// Cache rows at a time.
-pub(super) const ROWS: usize = 64;
+/// Cache rows at a time: a page.
+pub(super) const ROWS: usize = super::PAGE_ROWS;
 
 /// Running softmax of some query rows.
 pub(super) struct State<'a> {
@@ -20,6 +20,46 @@ impl State<'_> {
         self.sums.fill(0.0);
         self.outputs.fill(0.0);
     }
+
+    /// Adds the cache rows of `part`, which come after those of `self`, to it. Rows that see nothing
+    /// of `part` stay as they are, to the bit.
+    pub(super) fn merge(&mut self, tier: Tier, part: &State<'_>) {
+        let values = self.outputs.len() / self.sums.len();
+        with_simd(tier, || {
+            for r in 0..self.sums.len() {
+                let (max, sum) = (part.maxima[r], part.sums[r]);
+                if max == f32::NEG_INFINITY && sum == 0.0 {
+                    continue;
+                }
+                let top = self.maxima[r].max(max);
+                let (own, other) = (factor(self.maxima[r], top), factor(max, top));
+                self.maxima[r] = top;
+                self.sums[r] = self.sums[r] * own + sum * other;
+                let outputs = self.outputs[r * values..][..values].iter_mut();
+                for (o, p) in outputs.zip(&part.outputs[r * values..][..values]) {
+                    *o = *o * own + p * other;
+                }
+            }
+        });
+    }
+
+    /// Divides by the sums.
+    pub(super) fn normalize(&mut self, tier: Tier) {
+        let values = self.outputs.len() / self.sums.len();
+        with_simd(tier, || {
+            for (outputs, sum) in self.outputs.chunks_exact_mut(values).zip(&*self.sums) {
+                let scale = 1.0 / sum;
+                outputs.iter_mut().for_each(|o| *o *= scale);
+            }
+        });
+    }
+}
+
+/// What sums relative to `max` are to be multiplied with to be relative to `top`. Without a maximum
+/// they are zero, or NaN, which stays.
+#[inline(always)]
+fn factor(max: f32, top: f32) -> f32 {
+    if max == f32::NEG_INFINITY { 1.0 } else { (max - top).exp() }
 }
 
 /// Up to [`ROWS`] cache rows.
@@ -33,14 +73,21 @@ pub(super) struct Tile<'a> {
     pub(super) values: Strided<'a>,
 }
 
-/// Adds the rows of `tile` to `state`, one row of it for each row of `q`; query row `r` sees the first
-/// `visible(r)` of them.
+/// How scores are masked and scaled.
+#[derive(Clone, Copy)]
+pub(super) struct Scoring<'a> {
+    /// Of the cache rows of a tile, how many query row `r` sees.
+    pub(super) visible: &'a dyn Fn(usize) -> usize,
+    /// Factor on the scores.
+    pub(super) scale: f32,
+}
+
+/// Adds the rows of `tile` to `state`, one row of it for each row of `q`.
 pub(super) fn add(
     tier: Tier,
     q: Strided<'_>,
     tile: Tile<'_>,
-    visible: &dyn Fn(usize) -> usize,
-    scale: f32,
+    scoring: Scoring<'_>,
     scores: &mut [f32], // [query rows, ROWS], of any content
     state: &mut State<'_>,
 ) {
@@ -51,28 +98,32 @@ pub(super) fn add(
     let k = tile.keys.len() / ROWS;
     let out = StridedMut { numbers: scores, stride: ROWS };
     gemm(tier, q, keys, Gemm { m: rows, n: ROWS, k }, out);
-    online_softmax_tile(tier, scores, tile.count, visible, scale, state);
+    online_softmax_tile(tier, scores, tile.count, scoring, state);
     let weights = Strided { numbers: scores, stride: ROWS };
     let out = StridedMut { numbers: state.outputs, stride: values };
     gemm(tier, weights, tile.values, Gemm { m: rows, n: values, k: tile.count }, out);
 }
 
-/// Turns scores `[rows, ROWS]` of up to `count` cache rows into weights, and goes on with the running softmax.
+/// Turns scores `[rows, ROWS]` of up to `count` cache rows into weights, and updates the running
+/// softmax.
 pub(super) fn online_softmax_tile(
     tier: Tier,
     scores: &mut [f32],
     count: usize,
-    visible: &dyn Fn(usize) -> usize,
-    scale: f32,
+    scoring: Scoring<'_>,
     state: &mut State<'_>,
 ) {
     let values = state.outputs.len() / state.sums.len();
     let exact = tier.is_scalar();
     with_simd(tier, || {
         for (r, scores) in scores.chunks_exact_mut(ROWS).enumerate() {
-            let visible = visible(r).min(count);
+            let (scores, rest) = scores.split_at_mut((scoring.visible)(r).min(count));
+            rest.fill(0.0);
+            if scores.is_empty() {
+                continue;
+            }
             let (max, sum) = (&mut state.maxima[r], &mut state.sums[r]);
-            let rescale = online_softmax_update(scores, visible, scale, exact, max, sum);
+            let rescale = online_softmax_update(scores, scoring.scale, exact, max, sum);
             if rescale != 1.0 {
                 state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= rescale);
             }
@@ -80,21 +131,15 @@ pub(super) fn online_softmax_tile(
     });
 }
 
-/// The weights of one row; what earlier outputs are to be multiplied with.
+/// Turns the scores of one row into weights; returns what earlier outputs are to be multiplied with.
 #[inline(always)]
 fn online_softmax_update(
     scores: &mut [f32],
-    visible: usize,
     scale: f32,
     exact: bool,
     max: &mut f32,
     sum: &mut f32,
 ) -> f32 {
-    let (scores, rest) = scores.split_at_mut(visible);
-    rest.fill(0.0);
-    if visible == 0 {
-        return 1.0;
-    }
     let mut tops = [*max; 16];
     for scores in scores.chunks_mut(16) {
         for (score, top) in scores.iter_mut().zip(&mut tops) {
@@ -103,7 +148,7 @@ fn online_softmax_update(
         }
     }
     let top = tops.iter().fold(*max, |a, &b| a.max(b));
-    let rescale = if *max == f32::NEG_INFINITY { 0.0 } else { (*max - top).exp() };
+    let rescale = if *max == f32::NEG_INFINITY { 1.0 } else { (*max - top).exp() };
     *max = top;
     let mut sums = [0.0; 16];
     for scores in scores.chunks_mut(16) {

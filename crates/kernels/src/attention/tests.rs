@@ -1,19 +1,13 @@
-//! Attention against the formula in f64.
+//! Attention against the formula in f64, and against itself in other company.
 
 use super::*;
 use crate::cpu::Tier;
+use crate::kernel_tests::Random;
 
 /// Numbers between -1 and 1 that look random.
-fn numbers(n: usize, seed: u32) -> Vec<f32> {
-    let mut x = seed.wrapping_mul(2_654_435_761).max(1);
-    (0..n)
-        .map(|_| {
-            x ^= x << 13;
-            x ^= x >> 17;
-            x ^= x << 5;
-            x as f32 / u32::MAX as f32 * 2.0 - 1.0
-        })
-        .collect()
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random::new(seed);
+    (0..n).map(|_| random.float()).collect()
 }
 
 /// softmax(scale · q · keysᵀ) · values, over all rows.
@@ -38,69 +32,203 @@ fn close(a: &[f32], b: &[f64], bound: f64) {
     }
 }
 
-#[test]
-fn absorbed_is_the_formula_at_every_tier_thread_count_and_length() {
-    for heads in [5, 16] {
-        absorbed_is_the_formula(heads);
+const WIDTH: usize = 96;
+const VALUES: usize = 64;
+const SCALE: f32 = 0.3;
+
+/// The cache of a sequence, and the queries of all its tokens.
+struct Sequence {
+    rows: Vec<f32>,    // [len, WIDTH], as the cache has them
+    queries: Vec<f32>, // [len, heads, WIDTH]
+    pages: Vec<u32>,
+    len: usize,
+}
+
+/// Some sequences whose pages are mixed.
+struct Cache {
+    format: Format,
+    bytes: Vec<u8>,
+    sequences: Vec<Sequence>,
+    heads: usize,
+}
+
+impl Cache {
+    fn new(format: Format, heads: usize, lens: &[usize]) -> Self {
+        let counts: Vec<usize> = lens.iter().map(|len| len.div_ceil(PAGE_ROWS)).collect();
+        let total = counts.iter().sum::<usize>() + 1;
+        let row_bytes = format.row_bytes(WIDTH).unwrap();
+        let mut bytes = vec![0xff; total * PAGE_ROWS * row_bytes]; // NaN, where nothing is written
+        let mut free: Vec<u32> = (0..total as u32).map(|i| i * 7 % total as u32).collect();
+        if (0..total as u32).any(|page| !free.contains(&page)) {
+            free = (0..total as u32).rev().collect();
+        }
+        let sequences = lens.iter().zip(counts).enumerate().map(|(seed, (&len, count))| {
+            let pages: Vec<u32> = free.drain(..count).collect();
+            let mut rows = numbers(len * WIDTH, 7 + seed as u64);
+            for (i, row) in rows.chunks_mut(WIDTH).enumerate() {
+                let at = (pages[i / PAGE_ROWS] as usize * PAGE_ROWS + i % PAGE_ROWS) * row_bytes;
+                let to = &mut bytes[at..at + row_bytes];
+                assert!(format.encode(row, to));
+                format.decode(to, row);
+            }
+            let queries = numbers(len * heads * WIDTH, 90 + seed as u64);
+            Sequence { rows, queries, pages, len }
+        });
+        let sequences = sequences.collect();
+        Self { format, bytes, sequences, heads }
+    }
+
+    /// Outputs `[tokens, heads, VALUES]` of some tokens of some sequences, packed.
+    fn run(&self, cpu: &Cpu, tokens: &[(usize, Range<usize>)]) -> Vec<f32> {
+        let (mut queries, mut segments, mut at) = (Vec::new(), Vec::new(), 0);
+        for (sequence, range) in tokens {
+            let Sequence { pages, len, queries: all, .. } = &self.sequences[*sequence];
+            let width = self.heads * WIDTH;
+            queries.extend_from_slice(&all[range.start * width..range.end * width]);
+            let (format, bytes) = (self.format, &*self.bytes);
+            let latent = Latent { format, bytes, pages, len: *len, width: WIDTH, values: VALUES };
+            let rows = at..at + range.len();
+            at = rows.end;
+            segments.push(AttentionSegment { rows, past: range.start, latent });
+        }
+        let mut out = vec![f32::NAN; at * self.heads * VALUES];
+        let heads = Heads { count: self.heads, scale: SCALE };
+        Attention::new().absorbed(cpu, &queries, heads, &segments, &mut out);
+        out
+    }
+
+    fn check(&self, sequence: usize, token: usize, out: &[f32]) {
+        let Sequence { rows, queries, .. } = &self.sequences[sequence];
+        let keys: Vec<&[f32]> = rows.chunks(WIDTH).take(token + 1).collect();
+        let values: Vec<&[f32]> = keys.iter().map(|row| &row[..VALUES]).collect();
+        for (h, out) in out.chunks(VALUES).enumerate() {
+            let q = &queries[(token * self.heads + h) * WIDTH..][..WIDTH];
+            close(out, &formula(q, &keys, &values, SCALE), 3e-5);
+        }
     }
 }
 
-fn absorbed_is_the_formula(heads: usize) {
-    let (width, values, scale) = (96, 64, 0.3);
-    for (past, tokens) in [(0, 1), (300, 1), (511, 3), (5, 40), (700, 12)] {
-        let rows = numbers((past + tokens) * width, 7);
-        let q = numbers(tokens * heads * width, 3);
-        let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let cache = Latent { format: Format::F32, bytes: &bytes, width, values };
-        let cache_rows: Vec<&[f32]> = rows.chunks(width).collect();
-        let cache_values: Vec<&[f32]> = cache_rows.iter().map(|r| &r[..values]).collect();
-        for tier in Tier::available() {
-            let run = |threads| {
-                let mut out = vec![0.0; tokens * heads * values];
+#[test]
+fn absorbed_is_the_formula_at_every_tier_thread_count_format_and_length() {
+    for (format, heads) in [(Format::F32, 5), (Format::F16, 16), (Format::Q8_0, 2)] {
+        let cache = Cache::new(format, heads, &[712]);
+        for (past, tokens) in [(0, 1), (63, 2), (300, 1), (511, 3), (5, 40), (700, 12)] {
+            for tier in Tier::available() {
+                let run =
+                    |threads| cache.run(&Cpu::new(threads, tier), &[(0, past..past + tokens)]);
+                let out = run(1);
+                for threads in [2, 3, 24] {
+                    assert_eq!(out, run(threads), "{threads} threads change nothing");
+                }
+                for (t, out) in out.chunks(heads * VALUES).enumerate() {
+                    cache.check(0, past + t, out);
+                }
+            }
+        }
+    }
+}
+
+/// Positions past all borders between lengths of runs, as deep as is quick.
+#[test]
+fn a_row_alone_is_the_row_in_any_chunk_and_company() {
+    let heads = 16;
+    let cache = Cache::new(Format::F16, heads, &[2500, 700, 65, 16_400]);
+    let rows = [(0, 505..520), (1, 60..70), (0, 1020..1030), (2, 64..65), (3, 16_380..16_390)];
+    for tier in Tier::available().skip(1) {
+        for threads in [1, 2, 40] {
+            let cpu = Cpu::new(threads, tier);
+            let together = cache.run(&cpu, &rows);
+            let mut all = together.chunks(heads * VALUES);
+            for (sequence, range) in rows.clone() {
+                for token in range {
+                    let alone = cache.run(&cpu, &[(sequence, token..token + 1)]);
+                    assert_eq!(alone, all.next().unwrap(), "{tier}: {sequence} {token}");
+                }
+            }
+            cache.check(3, 16_385, &cache.run(&cpu, &[(3, 16_385..16_386)]));
+        }
+    }
+}
+
+#[test]
+fn a_nan_in_a_query_or_in_a_row_it_sees_is_in_the_output() {
+    for tier in Tier::available() {
+        for (heads, threads) in [(3, 1), (16, 8)] {
+            for bad in [f32::NAN, f32::INFINITY] {
                 let cpu = Cpu::new(threads, tier);
-                let queries = Queries { heads, past, scale };
-                Attention::new().absorbed(&cpu, &q, queries, cache, &mut out);
-                out
-            };
-            let out = run(1);
-            assert_eq!(out, run(3), "threads change nothing");
-            for (i, out) in out.chunks(values).enumerate() {
-                let seen = past + i / heads + 1;
-                let q = &q[i * width..][..width];
-                let expected = formula(q, &cache_rows[..seen], &cache_values[..seen], scale);
-                close(out, &expected, 3e-5);
+                let mut cache = Cache::new(Format::F32, heads, &[650, 100]);
+                cache.sequences[0].queries[640 * heads * WIDTH] = bad;
+                let out = cache.run(&cpu, &[(0, 640..642), (1, 90..91)]);
+                assert!(out[..VALUES].iter().all(|x| !x.is_finite()), "{tier} {bad}: query");
+                assert!(out[VALUES..].iter().all(|x| x.is_finite()), "{tier} {bad}: others");
+                let page = cache.sequences[1].pages[0] as usize;
+                let at = (page * PAGE_ROWS + 9) * WIDTH * 4;
+                cache.bytes[at..at + 4].copy_from_slice(&bad.to_le_bytes());
+                let out = cache.run(&cpu, &[(0, 641..642), (1, 90..91)]);
+                let (first, second) = out.split_at(heads * VALUES);
+                assert!(first.iter().all(|x| x.is_finite()), "{tier} {bad}: another sequence");
+                let is_bad = |head: &[f32]| head.iter().any(|x| !x.is_finite());
+                assert!(second.chunks(VALUES).all(is_bad), "{tier} {bad}: a key and value");
             }
         }
     }
 }
 
 #[test]
-fn expanded_in_chunks_is_the_formula() {
+fn rows_are_read_through_their_pages() {
+    let cache = Cache::new(Format::Q8_0, 1, &[130, 70]);
+    let cpu = Cpu::new(3, Tier::detect());
+    for (sequence, range) in [(0, 0..130), (1, 60..70), (0, 3..3)] {
+        let Sequence { rows, pages, len, .. } = &cache.sequences[sequence];
+        let (format, bytes) = (cache.format, &*cache.bytes);
+        let latent = Latent { format, bytes, pages, len: *len, width: WIDTH, values: VALUES };
+        let n = range.len();
+        let (mut latents, mut keys) = (vec![0.0; n * VALUES], vec![0.0; n * (WIDTH - VALUES)]);
+        latent.read(&cpu, range.clone(), &mut latents, &mut keys);
+        let found = latents.chunks(VALUES).zip(keys.chunks(WIDTH - VALUES));
+        for ((latent, key), row) in found.zip(rows.chunks(WIDTH).skip(range.start)) {
+            assert_eq!([latent, key].concat(), row);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "cache rows")]
+fn a_segment_beyond_its_cache_is_refused() {
+    let cache = Cache::new(Format::F32, 1, &[10]);
+    let segment = [(0, 9..10)];
+    let mut short = cache;
+    short.sequences[0].len = 9;
+    short.run(&Cpu::new(1, Tier::SCALAR), &segment);
+}
+
+#[test]
+fn expanded_run_by_run_is_the_formula() {
     let shape = ExpandedShape { nope: 24, rope: 8, value: 16 };
-    let (heads, past, tokens, scale) = (3, 37, 21, 0.4);
+    let (heads, past, tokens, scale) = (3, 37, 81, 0.4);
     let (key, wide, len) = (shape.nope + shape.rope, shape.nope + shape.value, past + tokens);
     let q = numbers(tokens * heads * key, 1);
     let kv = numbers(len * heads * wide, 2);
     let k_rope = numbers(len * shape.rope, 9);
     for tier in Tier::available() {
-        let cpu = Cpu::new(2, tier);
-        let mut attention = Attention::new();
-        attention.begin(tokens, heads, shape.value);
-        for first in (0..len).step_by(13) {
-            let n = 13.min(len - first);
-            let kv = &kv[first * heads * wide..][..n * heads * wide];
-            let k_rope = &k_rope[first * shape.rope..][..n * shape.rope];
-            attention.accumulate(
-                &cpu,
-                &q,
-                (kv, k_rope),
-                shape,
-                first,
-                Queries { heads, past, scale },
-            );
-        }
-        let mut out = vec![0.0; tokens * heads * shape.value];
-        attention.normalize(&cpu, &mut out);
+        let run = |threads| {
+            let cpu = Cpu::new(threads, tier);
+            let mut attention = Attention::new();
+            attention.begin(tokens, heads, shape.value);
+            let heads = Heads { count: heads, scale };
+            let queries = ExpandedQueries { q: &q, heads, past, shape };
+            for first in (0..len).step_by(13) {
+                let n = 13.min(len - first);
+                let kv = &kv[first * heads.count * wide..][..n * heads.count * wide];
+                let k_rope = &k_rope[first * shape.rope..][..n * shape.rope];
+                attention.accumulate(&cpu, &queries, ExpandedRun { first, kv, k_rope });
+            }
+            let mut out = vec![0.0; tokens * heads.count * shape.value];
+            attention.normalize(&cpu, &mut out);
+            out
+        };
+        let out = run(2);
+        assert_eq!(out, run(16), "threads change nothing");
         for (i, out) in out.chunks(shape.value).enumerate() {
             let (t, h) = (i / heads, i % heads);
             let keys: Vec<Vec<f32>> = (0..past + t + 1)

@@ -19,26 +19,32 @@ use crate::ops::{to_bf16, with_simd};
 use crate::pool::Scratch;
 
 use super::Latent;
-use super::online::{ROWS, State, online_softmax_tile};
+use super::online::{ROWS, Scoring, State, online_softmax_tile};
 
-/// Whether tiles do this: whole tiles of query rows and of values.
-pub(super) fn apply(tier: Tier, block: usize, cache: &Latent<'_>) -> bool {
-    tier.has_amx() && block.is_multiple_of(TILE) && cache.values.is_multiple_of(TILE)
+/// Whether tiles do this: whole tiles of query rows, however they are divided, and of values.
+pub(super) fn apply(tier: Tier, heads: usize, values: usize) -> bool {
+    tier.has_amx() && heads.is_multiple_of(TILE) && values.is_multiple_of(TILE)
 }
 
-/// Adds cache rows `range` to `state`, one row of it for each row of `q` `[block, width]`; query row
-/// `r` sees the cache rows below `seen(r)`.
+/// Some rows of a cache; query row `r` sees those below `seen(r)`.
+pub(super) struct CacheRows<'a> {
+    pub(super) latent: &'a Latent<'a>,
+    pub(super) rows: Range<usize>,
+    pub(super) seen: &'a dyn Fn(usize) -> usize,
+}
+
+/// Adds cache rows to `state`, one row of it for each row of `q` `[block, width]`.
 pub(super) fn add(
     tier: Tier,
     q: &[f32],
-    (cache, range): (&Latent<'_>, Range<usize>),
-    seen: &dyn Fn(usize) -> usize,
+    cache: CacheRows<'_>,
     scale: f32,
     scratch: &mut Scratch,
     state: &mut State<'_>,
 ) {
+    let CacheRows { latent, rows: range, seen } = cache;
     assert!(tier.has_amx(), "tiles on {tier}");
-    let (width, values) = (cache.width, cache.values);
+    let (width, values) = (latent.width, latent.values);
     let padded = width.next_multiple_of(STEP);
     let block = q.len() / width;
     let queries = scratch.gathered.resize(2 * block * padded);
@@ -49,7 +55,7 @@ pub(super) fn add(
         let n = ROWS.min(range.end - start);
         let row = scratch.row.resize(ROWS * width);
         row[n * width..].fill(0.0);
-        cache.decode(tier, start, n, &mut row[..n * width]);
+        latent.decode(tier, start, n, &mut row[..n * width]);
         let halves = scratch.bf16.resize(2 * ROWS * (padded + block));
         let (rows, weights) = halves.split_at_mut(2 * ROWS * padded);
         let (high, low) = rows.split_at_mut(ROWS * padded);
@@ -74,7 +80,8 @@ pub(super) fn add(
         );
         let (first, second) = weights.split_at_mut(block * ROWS);
         let visible = |r: usize| seen(r).saturating_sub(start);
-        online_softmax_tile(tier, scores, n, &visible, scale, state);
+        let scoring = Scoring { visible: &visible, scale };
+        online_softmax_tile(tier, scores, n, scoring, state);
         with_simd(tier, || split(scores, ROWS, ROWS, first, second));
         let panels = scratch.panel.resize(2 * ROWS * values);
         let parts = panels.chunks_exact_mut(ROWS * values);

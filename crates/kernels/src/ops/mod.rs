@@ -6,7 +6,7 @@
 use crate::cpu::Tier;
 
 /// `a · b` in f32, summed in sixteen lanes.
-#[inline(always)] // it takes the width of whoever calls it
+#[inline(always)] // it takes the width of its caller
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     let (mut a16, mut b16) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -20,6 +20,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// `out = x / sqrt(mean(x²) + epsilon) * weight`, all of one length (Zhang and Sennrich 2019).
+#[inline(always)] // it takes the width of its caller
 pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let scale = 1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt();
     for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {

@@ -4,7 +4,8 @@ use super::BYTES;
 use crate::formats::u32_at;
 
 /// Copies.
-pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
+#[inline(always)]
+pub(crate) fn decode(bytes: &[u8], out: &mut [f32]) {
     for (bytes, w) in bytes.chunks_exact(BYTES).zip(out) {
         *w = f32::from_bits(u32_at(bytes, 0));
     }

@@ -5,7 +5,9 @@
 //! batches expand latents to keys and values of every head, a run of the cache at a time, which is a
 //! third of the arithmetic per pair of tokens. Both read the cache as it is stored.
 
-use cachalot_kernels::attention::{Attention, ExpandedShape, Queries};
+use cachalot_kernels::attention::{
+    Attention, AttentionSegment, ExpandedQueries, ExpandedRun, ExpandedShape, Heads,
+};
 use cachalot_kernels::{ActBits, Activations, Cpu, Product, Tokens, Weighted, ops};
 
 use super::config::Config;
@@ -211,10 +213,11 @@ impl Mla {
             to[latent..].copy_from_slice(&q[row * key + nope..][..rope]);
         }
 
-        let cache = cache.rows(layer, s.past + tokens);
+        let latent_rows = cache.rows(layer, s.past + tokens);
         let latents = s.latents.reset(rows, latent);
-        let shape = Queries { heads, past: s.past, scale: config.attention_scale };
-        s.attention.absorbed(cpu, queries, shape, cache, latents);
+        let segment = [AttentionSegment { rows: 0..tokens, past: s.past, latent: latent_rows }];
+        let shape = Heads { count: heads, scale: config.attention_scale };
+        s.attention.absorbed(cpu, queries, shape, &segment, latents);
 
         products = recycle(products);
         products.extend((0..heads).map(|h| Product {
@@ -243,24 +246,19 @@ impl Mla {
         let shape = ExpandedShape { nope, rope, value };
         let matrix = self.keys_values.both(cpu, &mut s.derived);
         let q = &s.q[..tokens * heads * (nope + rope)];
-        let row = ensure_len(&mut s.row, latent + rope);
         s.attention.begin(tokens, heads, value);
+        let heads = Heads { count: heads, scale: config.attention_scale };
+        let queries = ExpandedQueries { q, heads, past: s.past, shape };
         for first in (0..seen).step_by(CHUNK) {
             let n = CHUNK.min(seen - first);
             let k_rope = ensure_len(&mut s.k_rope, n * rope);
             let latents = s.latents.reset(n, latent);
-            let rows = latents.chunks_exact_mut(latent).zip(k_rope.chunks_exact_mut(rope));
-            for (j, (latents, k_rope)) in rows.enumerate() {
-                cache.load(layer, first + j, row);
-                latents.copy_from_slice(&row[..latent]);
-                k_rope.copy_from_slice(&row[latent..]);
-            }
-            let kv = ensure_len(&mut s.kv, n * heads * (nope + value));
-            let columns = Tokens::Range { start: 0, len: n };
-            cpu.multiply(&mut s.latents, &[Product { matrix, tokens: columns }], kv);
-            let queries = Queries { heads, past: s.past, scale: config.attention_scale };
-            s.attention.accumulate(cpu, q, (kv, k_rope), shape, first, queries);
+            cache.rows(layer, seen).read(cpu, first..first + n, latents, k_rope);
+            let kv = ensure_len(&mut s.kv, n * heads.count * (nope + value));
+            let tokens = Tokens::Range { start: 0, len: n };
+            cpu.multiply(&mut s.latents, &[Product { matrix, tokens }], kv);
+            s.attention.accumulate(cpu, &queries, ExpandedRun { first, kv, k_rope });
         }
-        s.attention.normalize(cpu, s.values.reset(tokens, heads * value));
+        s.attention.normalize(cpu, s.values.reset(tokens, heads.count * value));
     }
 }
