@@ -1,24 +1,38 @@
 //! The command line as typed. `settings.rs` turns it into settings; nothing here reads files or the
 //! environment.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use cachalot_gguf::KvType;
-use cachalot_plan::units;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::bench::BenchArgs;
 use crate::command::perplexity::PerplexityArgs;
 use crate::command::plan::PlanArgs;
 use crate::command::show::ShowArgs;
+use crate::values::{self, GroupsArg, Limit, Seed};
 
 /// Runs the full DeepSeek-R1 671B and related models on the machine you have.
 #[derive(Debug, Parser)]
-#[command(name = "cachalot", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(
+    name = "cachalot",
+    version,
+    long_version = VERSION,
+    arg_required_else_help = true,
+    args_override_self = true,
+    after_help = EXIT_CODES
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// The version, with the commit where it is known (`build.rs`).
+const VERSION: &str = match option_env!("CACHALOT_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure, with a message that says why; 2 usage error; 130 interrupted by
@@ -42,6 +56,11 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure the perplexity of a text, and the KL divergence from a reference model
     Perplexity(PerplexityArgs),
+    /// Print a script for completing commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -50,7 +69,7 @@ pub(crate) struct RunArgs {
     /// A model (a .gguf file; any part of a split one) and a prompt. Without a model, the embedded
     /// calf answers; without a prompt, a chat starts
     #[arg(value_name = "FILE.gguf] [PROMPT")]
-    pub(crate) words: Vec<String>,
+    pub(crate) words: Vec<OsString>,
 
     /// Think before answering: as the model's chat template says (auto), always (force), or never (off)
     #[arg(long, value_enum, default_value_t = ThinkArg::Auto, value_name = "WHEN")]
@@ -62,11 +81,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// Context window, in tokens [default: the model's, at most 32768; less if memory is short]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = values::tokens)]
     pub(crate) ctx: Option<usize>,
     /// Print timings, speed and memory use afterwards
     #[arg(long)]
     pub(crate) verbose: bool,
+    /// Print one JSON object with the thinking, the answer, token counts and timings
+    #[arg(long, conflicts_with_all = ["hide_thinking", "verbose"])]
+    pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -88,10 +110,10 @@ Examples:
 #[command(next_help_heading = "Computation")]
 pub(crate) struct ModelArgs {
     /// Number of compute threads [default: the physical cores available to this process]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) threads: Option<u16>,
+    #[arg(short, long, value_name = "N", value_parser = values::threads)]
+    pub(crate) threads: Option<usize>,
     /// Active experts per token [default: the file's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     pub(crate) experts: Option<usize>,
     /// Expert groups for routing: the model's own (auto), none (off), or K of N groups
     #[arg(long, value_name = "auto|off|N/K", default_value = "auto")]
@@ -100,7 +122,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvArg>,
     /// Memory limit, such as 64GiB [default: free memory, less some headroom]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) memory: Option<u64>,
     /// Stream experts from the drive: if the model does not fit into memory (auto), always, or never
     #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
@@ -143,38 +165,38 @@ pub(crate) struct OutputArgs {
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Sampling temperature; 0 always takes the most likely token [default: the file's, or 0.6]
-    #[arg(long, alias = "temp", value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, alias = "temp", value_name = "T", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) temperature: Option<f64>,
     /// Sample from the most likely tokens with cumulative probability P [default: the file's, or 0.95]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
     /// Sample from the K most likely tokens; 0 is off
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) top_k: Option<f64>,
     /// Drop tokens less likely than P times the most likely one; 0 is off
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) min_p: Option<f64>,
     /// Make recent tokens less likely, by this factor; 1 is off
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f64>,
     /// Make tokens that occurred recently less likely, however often they occurred; 0 is off
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) presence_penalty: Option<f64>,
     /// Make recent tokens less likely, for each time they occurred; 0 is off
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) frequency_penalty: Option<f64>,
     /// Number of tokens that count as recent [default: the file's, or 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) repeat_last_n: Option<f64>,
     /// Random seed: the same seed gives the same text [default: random]
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) seed: Option<Seed>,
     /// Stop the answer before this text; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
     /// Stop the answer after this many tokens, thinking included [default: no limit]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<usize>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) max_tokens: Option<Limit>,
 }
 
 impl SamplingArgs {
@@ -214,8 +236,21 @@ pub(crate) struct DetokenizeArgs {
     /// A GGUF file; a vocabulary without weights is enough
     pub(crate) model: PathBuf,
     /// Token ids, separated by spaces or commas
-    #[arg(required = true, value_delimiter = ',')]
+    #[arg(required = true, value_delimiter = ',', value_parser = values::whole::<u32>)]
     pub(crate) ids: Vec<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The folder
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -223,7 +258,8 @@ pub(crate) struct LogitsArgs {
     /// A GGUF file; any part of a split one
     pub(crate) file: PathBuf,
     /// Token ids, separated by commas; nothing is added to them
-    #[arg(long, required = true, value_delimiter = ',', value_name = "IDS")]
+    #[arg(long, required = true, value_delimiter = ',', value_name = "IDS",
+          value_parser = values::whole::<u32>)]
     pub(crate) tokens: Vec<u32>,
     /// Output file: safetensors with one tensor, `logits`, f32 [tokens, vocabulary]
     #[arg(long, value_name = "FILE.safetensors")]
@@ -272,39 +308,6 @@ pub(crate) enum NumaArg {
     Off,
 }
 
-/// `64GiB`, `64GB`, `64g` or a number of bytes; see [`units`].
-pub(crate) fn size(text: &str) -> Result<u64, units::UnitError> {
-    units::parse_size(text)
-}
-
-/// `auto`, `off` or `N/K`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GroupsArg {
-    Auto,
-    Off,
-    Of { groups: usize, used: usize },
-}
-
-impl std::str::FromStr for GroupsArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => return Ok(Self::Auto),
-            "off" => return Ok(Self::Off),
-            _ => {}
-        }
-        let numbers = text.split_once('/').and_then(|(groups, used)| {
-            Some((groups.trim().parse().ok()?, used.trim().parse().ok()?))
-        });
-        match numbers {
-            Some((groups, used)) if 0 < used && used <= groups => Ok(Self::Of { groups, used }),
-            Some(_) => Err("expected from 1 to N of N groups".to_owned()),
-            None => Err("expected auto, off, or two numbers such as 8/4".to_owned()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -314,14 +317,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn expert_groups_are_parsed() {
-        assert_eq!("8/4".parse(), Ok(GroupsArg::Of { groups: 8, used: 4 }));
-        assert_eq!("off".parse(), Ok(GroupsArg::Off));
-        for bad in ["8", "4/8", "8/0", "x/y", ""] {
-            assert!(bad.parse::<GroupsArg>().is_err(), "{bad}");
-        }
     }
 }

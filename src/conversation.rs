@@ -1,20 +1,22 @@
 //! A conversation with the model: `cachalot run` sends one prompt, the chat many.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use cachalot_engine::{
     Engine, Event, FinishReason, Finished, Handle, Kind, Limits, Message, ModelInfo, Source, host,
 };
 use cachalot_gguf::split::part_paths;
-use cachalot_plan::units;
+use cachalot_plan::{Demand, identity, units};
 
+use crate::embedded;
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
 use crate::output::{self, Output};
 use crate::settings::{Answering, Environment, Run};
-use crate::terminal::{self, AnswerWriter, Progress, Style, time};
+use crate::terminal::{self, AnswerWriter, Progress, Style, note};
 
 /// A loaded model, the messages so far, and the settings of the next request.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Conversation {
     err: Style,
     pub(crate) verbose: bool,
     hide_thinking: bool,
+    /// Print one JSON object instead of text.
+    json: bool,
     interrupt: Interrupt,
     forecast: Option<Forecast>,
     environment: Environment,
@@ -54,9 +58,9 @@ impl Conversation {
         let trace = output::trace(&run.output, &inputs, &mut run.options)?;
         let forecast = Forecast::of(&run.source, &run.options, environment)?;
         if let Some(forecast) = &forecast
-            && (run.verbose || forecast.is_worth_a_line())
+            && (forecast.is_worth_a_line() || run.verbose && run.source != embedded::SOURCE)
         {
-            eprintln!("{}", err.dim(&forecast.line()));
+            note(&err.dim(&forecast.line()));
         }
         let mut progress = Progress::new("loading");
         let engine =
@@ -71,16 +75,13 @@ impl Conversation {
         let context = engine.info().context;
         if context.reduced {
             let (tokens, model) = (context.tokens as u64, context.model as u64);
-            eprintln!(
-                "{}",
-                err.dim(&format!(
-                    "Context window: {} of the model's {} tokens ({} of memory when full); \
+            note(&err.dim(&format!(
+                "Context window: {} of the model's {} tokens ({} of memory when full); \
                      --ctx N changes it.",
-                    units::grouped(tokens),
-                    units::grouped(model),
-                    units::bytes(context.bytes)
-                ))
-            );
+                units::grouped(tokens),
+                units::grouped(model),
+                units::bytes(context.bytes)
+            )));
         }
         Ok(Self {
             engine: engine.start(Limits::default())?,
@@ -92,6 +93,7 @@ impl Conversation {
             err,
             verbose: run.verbose,
             hide_thinking: run.hide_thinking,
+            json: run.json,
             interrupt,
             forecast,
             environment: environment.clone(),
@@ -113,6 +115,25 @@ impl Conversation {
         self.turns.clear();
     }
 
+    /// One sentence about the model.
+    pub(crate) fn verdict(&self) -> String {
+        let weights = &self.info().weights;
+        let demand = Demand::of(weights.metadata(), weights.tensors().iter().map(|t| &t.info));
+        let file = weights.files().first().and_then(|path| path.file_name()?.to_str());
+        let identity = identity::identify(weights.metadata(), &demand, file.unwrap_or_default());
+        terminal::without_controls(&identity.verdict).into_owned()
+    }
+
+    /// The messages, without the system prompt.
+    pub(crate) fn turns(&self) -> &[Message] {
+        &self.turns
+    }
+
+    /// Replaces the messages.
+    pub(crate) fn set_turns(&mut self, turns: Vec<Message>) {
+        self.turns = turns;
+    }
+
     /// The model.
     pub(crate) fn info(&self) -> &ModelInfo {
         self.engine.info()
@@ -131,7 +152,11 @@ impl Conversation {
         self.turns.push(Message::new("user", text));
         let answered = self.answer();
         match answered {
-            Ok((finished, answer)) => {
+            Ok((finished, Said { thinking, answer })) => {
+                if self.json {
+                    let object = self.object(&finished, &thinking, &answer);
+                    writeln!(io::stdout(), "{object}").context("cannot write the answer")?;
+                }
                 if answer.is_empty() && finished.reason == FinishReason::Cancelled {
                     self.turns.pop();
                 } else {
@@ -148,7 +173,7 @@ impl Conversation {
         }
     }
 
-    fn answer(&mut self) -> anyhow::Result<(Finished, String)> {
+    fn answer(&mut self) -> anyhow::Result<(Finished, Said)> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
         let mut request = self.answering.request(self.engine.info(), &messages)?;
@@ -157,7 +182,8 @@ impl Conversation {
             progress: Progress::new("processing prompt"),
             thinking: Progress::new("thinking"),
             hide_thinking: self.hide_thinking,
-            answer: String::new(),
+            json: self.json,
+            said: Said::default(),
         };
         let engine = &self.engine;
         let answered = self.interrupt.during(|cancel| {
@@ -172,8 +198,8 @@ impl Conversation {
                 }
             }
         });
-        let answer = renderer.end(answered.is_ok())?;
-        Ok((answered?, answer))
+        let said = renderer.end(answered.is_ok())?;
+        Ok((answered?, said))
     }
 
     /// Prints the finish reason, unless the model ended its answer, and statistics, if wanted.
@@ -184,14 +210,14 @@ impl Conversation {
         let held = (usage.prompt + usage.generated).min(self.info().context.tokens);
         let used = units::grouped(held as u64);
         match finished.reason {
-            FinishReason::ContextFull => eprintln!(
+            FinishReason::ContextFull => note(&format!(
                 "(context window full: {used} tokens; --ctx N sets a larger one, /clear starts over)"
-            ),
+            )),
             FinishReason::Length => {
                 let max = units::grouped(self.answering.max_tokens.unwrap_or_default() as u64);
-                eprintln!("{}", style.dim(&format!("(--max-tokens reached: {max})")));
+                note(&style.dim(&format!("(--max-tokens reached: {max})")));
             }
-            FinishReason::Cancelled => eprintln!("{}", style.dim("(stopped)")),
+            FinishReason::Cancelled => note(&style.dim("(stopped)")),
             _ => {}
         }
         // The first token comes from prefill, so a single token has no decode speed.
@@ -202,20 +228,21 @@ impl Conversation {
             forecast.compare(depth, usage.generated, rate, &self.environment)
         });
         if self.verbose {
-            eprintln!("{}", style.dim(&self.statistics(finished)));
+            note(&style.dim(&self.statistics(finished)));
             if let Some(compared) = compared {
-                eprintln!("{}", style.dim(&format!("planner:  {compared}")));
+                note(&style.dim(&format!("planner:  {compared}")));
             }
         }
         let slow = self.info().streaming.as_ref().zip(finished.experts);
         if let Some(line) = slow.and_then(|(of, reads)| terminal::slow_drive(of, &reads.decode)) {
-            eprintln!("{line}");
+            note(&line);
         }
     }
 
     fn statistics(&self, finished: &Finished) -> String {
         let Finished { usage, timings, seed, .. } = finished;
         let context = self.info().context;
+        let time = |time: Duration| units::seconds(time.as_secs_f64());
         let load = time(self.info().load_time);
         let peak = host::memory_peak().map_or("unknown".to_owned(), units::bytes);
         let count = |tokens: usize| units::grouped(tokens as u64);
@@ -237,6 +264,39 @@ impl Conversation {
             count(context.tokens),
             units::bytes(context.bytes),
         ) + &self.streaming(finished)
+    }
+
+    /// The answer for programs. Rates are tokens per second, `null` where nothing was computed.
+    fn object(&self, finished: &Finished, thinking: &str, answer: &str) -> serde_json::Value {
+        let Finished { usage, timings, seed, .. } = finished;
+        let rate = |rate: f64| Some(rate).filter(|rate| *rate > 0.0);
+        serde_json::json!({
+            "model": self.info().name,
+            "thought": thinking,
+            "answer": answer,
+            "finish_reason": match finished.reason {
+                FinishReason::Stop | FinishReason::StopText => "stop",
+                FinishReason::Length => "length",
+                FinishReason::ContextFull => "context_full",
+                FinishReason::Cancelled => "cancelled",
+                _ => "other",
+            },
+            "stop_text": finished.stop_text,
+            "seed": seed,
+            "usage": {
+                "prompt_tokens": usage.prompt,
+                "cached_tokens": usage.cached,
+                "generated_tokens": usage.generated,
+                "thought_tokens": usage.reasoning,
+            },
+            "timings": {
+                "load_seconds": self.info().load_time.as_secs_f64(),
+                "prefill_seconds": timings.prefill.as_secs_f64(),
+                "prefill_tokens_per_second": rate(timings.prefill_rate(usage)),
+                "decode_seconds": timings.decode.as_secs_f64(),
+                "decode_tokens_per_second": rate(timings.decode_rate(usage)),
+            },
+        })
     }
 
     /// Statistics of streamed experts, if experts are streamed.
@@ -270,6 +330,14 @@ struct Renderer<W: io::Write> {
     /// Spinner while hidden thinking goes on.
     thinking: Progress,
     hide_thinking: bool,
+    json: bool,
+    said: Said,
+}
+
+/// The text of an answer.
+#[derive(Debug, Default)]
+struct Said {
+    thinking: String,
     answer: String,
 }
 
@@ -278,56 +346,34 @@ impl<W: io::Write> Renderer<W> {
     fn take(&mut self, event: Event) -> io::Result<()> {
         match event {
             Event::Prefill { done, total, .. } => self.progress.set(done as u64, total as u64),
-            Event::Token(token) if token.kind == Kind::Reasoning && self.hide_thinking => {
-                self.progress.clear();
-                self.thinking.pulse();
-            }
-            Event::Token(token) if token.kind == Kind::Reasoning => {
-                self.progress.clear();
-                self.writer.reasoning(&token.text)?;
-            }
             Event::Token(token) => {
                 self.progress.clear();
-                self.thinking.clear();
-                self.answer.push_str(&token.text);
-                self.writer.answer(&token.text)?;
+                let is_thinking = token.kind == Kind::Reasoning;
+                let Said { thinking, answer } = &mut self.said;
+                if is_thinking { thinking } else { answer }.push_str(&token.text);
+                match (self.json || is_thinking && self.hide_thinking, is_thinking) {
+                    (true, _) => self.thinking.pulse(),
+                    (_, true) => self.writer.reasoning(&token.text)?,
+                    (_, false) => {
+                        self.thinking.clear();
+                        self.writer.answer(&token.text)?;
+                    }
+                }
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Ends the output, and returns the answer. After an error (`!is_written`) a second one of the
+    /// Ends the output, and returns the text. After an error (`!is_written`) a second one of the
     /// output does not matter.
-    fn end(mut self, is_written: bool) -> anyhow::Result<String> {
+    fn end(mut self, is_written: bool) -> anyhow::Result<Said> {
         self.progress.clear();
         self.thinking.clear();
         let ended = self.writer.finish();
         if is_written {
             ended.context("cannot write the answer")?;
         }
-        Ok(self.answer)
+        Ok(self.said)
     }
-}
-
-/// The whole of standard input, unless it is a terminal.
-///
-/// # Errors
-/// If it cannot be read, or is not UTF-8.
-pub(crate) fn piped_input() -> anyhow::Result<Option<String>> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        return Ok(None);
-    }
-    // A pipe that stays open would block without any output.
-    let (finished, waiting) = std::sync::mpsc::channel::<()>();
-    std::thread::spawn(move || {
-        let delay = std::time::Duration::from_secs(2);
-        if waiting.recv_timeout(delay) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("Waiting for the end of standard input; use `< /dev/null` if there is none.");
-        }
-    });
-    let text = io::read_to_string(stdin.lock());
-    drop(finished);
-    text.map(Some).context("cannot read standard input as UTF-8 text")
 }

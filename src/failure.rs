@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use crate::terminal::without_controls;
+use crate::terminal::{note, without_controls};
 
 /// Exit codes, as documented by `cachalot --help`.
 mod code {
@@ -49,12 +49,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref() {
         Some(Exit::Interrupted) => code::INTERRUPTED.into(),
         Some(Exit::Usage(message)) => {
-            eprintln!("error: {message}\n\nFor more information, try '--help'.");
+            note(&format!("error: {message}\n\nFor more information, try '--help'."));
             code::USAGE.into()
         }
         None => {
             // Messages quote names and keys from files, which are untrusted.
-            eprintln!("error: {}", without_controls(&message(error)));
+            note(&format!("error: {}", without_controls(&message(error))));
             code::FAILED.into()
         }
     }

@@ -9,12 +9,15 @@ mod embedded;
 mod failure;
 mod forecast;
 mod hardware;
+mod input;
 mod interrupt;
 mod output;
 mod record;
 mod settings;
 mod state;
+mod subject;
 mod terminal;
+mod values;
 
 use std::io::stdout;
 use std::process::ExitCode;
@@ -25,6 +28,7 @@ use crate::args::{Cli, Command};
 use crate::settings::Environment;
 
 fn main() -> ExitCode {
+    terminal::fit();
     let environment = Environment::read();
     let ended = environment.and_then(|environment| match Cli::parse().command {
         Command::Run(args) => command::run::run(args, &environment),
@@ -35,6 +39,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => command::bench::run(&args, &environment, &mut stdout()),
         Command::Plan(args) => command::plan::run(&args, &environment, &mut stdout()),
         Command::Perplexity(args) => command::perplexity::run(&args, &environment, &mut stdout()),
+        Command::Completions(args) => command::shell::completions(args.shell, &mut stdout()),
+        Command::Man(args) => command::shell::man(&args.folder),
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,6 +18,7 @@ use crate::args::OutputArgs;
 /// What an output file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Conversation,
     Png,
     Safetensors,
     Svg,
@@ -27,6 +28,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         match self {
+            Self::Conversation => "a saved conversation",
             Self::Png => "a PNG picture",
             Self::Safetensors => "a safetensors file",
             Self::Svg => "an SVG picture",
@@ -37,6 +39,7 @@ impl Kind {
     /// Whether a file that starts with these bytes is of this kind.
     fn matches(self, head: &[u8]) -> bool {
         match self {
+            Self::Conversation => head.starts_with(br#"{"cachalot_conversation""#),
             Self::Png => head.starts_with(b"\x89PNG"),
             Self::Safetensors => head.get(8) == Some(&b'{'), // after the length of the header
             Self::Svg => head.starts_with(b"<svg") || head.starts_with(b"<?xml"),

@@ -11,17 +11,19 @@
 //! | `CACHALOT_RECORD=off` | do not record past runs, nor use them for predictions |
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cachalot_engine::{
     Error, ExpertGroups, Groups, KvType, Message, ModelInfo, Options, Request, Sampling, Source,
     Stream, Think, Tier, TierName,
 };
 
-use crate::args::{
-    GroupsArg, ModelArgs, NumaArg, OutputArgs, RunArgs, SamplingArgs, StreamArg, ThinkArg,
-};
+use crate::args::{ModelArgs, NumaArg, OutputArgs, RunArgs, SamplingArgs, StreamArg, ThinkArg};
+use crate::embedded;
 use crate::failure::usage;
+use crate::subject::model_and_prompt;
+use crate::terminal::note;
+use crate::values::{self, GroupsArg};
 
 /// Settings from the environment.
 #[derive(Clone, Debug, Default)]
@@ -55,10 +57,9 @@ impl Environment {
         let tier = tier.map_err(|error| usage(format!("CACHALOT_CPU: {error}")))?;
         let threads = match text("CACHALOT_THREADS") {
             None => None,
-            Some(count) => match count.parse() {
-                Ok(count @ 1..=1024) => Some(count),
-                _ => {
-                    let expected = "expected a number from 1 to 1024";
+            Some(count) => match values::threads(&count) {
+                Ok(count) => Some(count),
+                Err(expected) => {
                     return Err(usage(format!("CACHALOT_THREADS is `{count}`: {expected}")));
                 }
             },
@@ -114,6 +115,7 @@ pub(crate) struct Run {
     pub(crate) answering: Answering,
     pub(crate) hide_thinking: bool,
     pub(crate) verbose: bool,
+    pub(crate) json: bool,
     pub(crate) output: OutputArgs,
 }
 
@@ -148,10 +150,15 @@ impl Run {
     /// # Errors
     /// A usage error for values out of range.
     pub(crate) fn new(args: RunArgs, environment: &Environment) -> anyhow::Result<Self> {
-        let (source, prompt) = model_and_prompt(args.words);
+        let (source, prompt) = model_and_prompt(args.words)?;
         let mut options = model_options(&args.model, environment);
         options.context = args.ctx;
         options.expert_stats.clone_from(&environment.expert_stats);
+        if source == embedded::SOURCE && args.model.stream == StreamArg::Always {
+            return Err(usage(
+                "--stream always: the embedded model is part of the program, in memory; name a file",
+            ));
+        }
         if args.ctx == Some(0) {
             return Err(usage("--ctx is 0: the context must hold at least one token"));
         }
@@ -163,9 +170,9 @@ impl Run {
             given: checked(&args.sampling)?,
             answering: Answering {
                 sampling: Sampling::default(),
-                seed: args.sampling.seed,
+                seed: args.sampling.seed.and_then(|seed| seed.0),
                 stop: args.sampling.stop,
-                max_tokens: args.sampling.max_tokens,
+                max_tokens: args.sampling.max_tokens.and_then(|limit| limit.0),
                 think: match args.think {
                     ThinkArg::Auto => Think::Auto,
                     ThinkArg::Force => Think::Force,
@@ -174,6 +181,7 @@ impl Run {
             },
             hide_thinking: args.hide_thinking,
             verbose: args.verbose,
+            json: args.json,
             output: args.output,
         })
     }
@@ -183,7 +191,7 @@ impl Run {
 pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Options {
     let best = environment.tier.map_or_else(Tier::detect, Tier::at_most);
     Options {
-        threads: args.threads.map(usize::from).or(environment.threads),
+        threads: args.threads.or(environment.threads).map(available),
         tier: if args.exact { Tier::SCALAR } else { best },
         kv_type: match args.kv_type {
             Some(ty) => Some(ty.into()),
@@ -212,6 +220,15 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
     }
 }
 
+/// At most as many threads as this process may run at once: more only wait for each other.
+fn available(threads: usize) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(threads, usize::from);
+    if threads > cpus {
+        note(&format!("{threads} threads are more than this process has CPUs: using {cpus}"));
+    }
+    threads.min(cpus)
+}
+
 fn checked(args: &SamplingArgs) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let given: Vec<_> = args.given().collect();
     let mut sampling = Sampling::default();
@@ -221,25 +238,6 @@ fn checked(args: &SamplingArgs) -> anyhow::Result<Vec<(&'static str, f64)>> {
         })?;
     }
     Ok(given)
-}
-
-/// Splits the words into a model, if the first one names a model, and the prompt.
-///
-/// A word that ends in `.gguf` or is an existing path names a model, so that a mistyped or unreadable
-/// path is reported instead of becoming part of a prompt.
-fn model_and_prompt(mut words: Vec<String>) -> (Source, Option<String>) {
-    let is_model = |word: &String| {
-        let is_gguf = Path::new(word).extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
-        let one_word = !word.contains(char::is_whitespace);
-        (is_gguf && one_word) || Path::new(word).exists()
-    };
-    let source = if words.first().is_some_and(is_model) {
-        Source::File(PathBuf::from(words.remove(0)))
-    } else {
-        crate::embedded::SOURCE
-    };
-    let prompt = words.join(" ");
-    (source, (!words.is_empty()).then_some(prompt))
 }
 
 #[cfg(test)]
@@ -269,31 +267,41 @@ mod tests {
     }
 
     #[test]
-    fn the_first_word_may_name_a_model() {
-        let file = |path: &str| Source::File(path.into());
-        let run = plain(&["missing.gguf", "Why", "not?"]);
-        assert_eq!((run.source, run.prompt.as_deref()), (file("missing.gguf"), Some("Why not?")));
-        let run = plain(&["Cargo.toml"]);
-        assert_eq!((run.source, run.prompt), (file("Cargo.toml"), None));
-        let run = plain(&["src"]);
-        assert_eq!(run.source, file("src"), "a folder is reported, not used as a prompt");
-        for prompt in ["What is a file.gguf", "How many r's are in strawberry?", ""] {
-            let run = plain(&[prompt]);
-            assert!(matches!(run.source, Source::Embedded(_)), "{prompt}");
-            assert_eq!(run.prompt.as_deref(), Some(prompt));
-        }
-        assert_eq!(plain(&[]).prompt, None);
-    }
-
-    #[test]
     fn flags_override_the_environment() {
         let environment =
             environment(&[("CACHALOT_THREADS", "3"), ("CACHALOT_CPU", "scalar")]).unwrap();
         let run = settings(&["x"], &environment).unwrap();
-        assert_eq!(run.options.threads, Some(3));
+        let most = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(run.options.threads, Some(3.min(most)));
         assert!(run.options.tier.is_scalar());
-        assert_eq!(settings(&["--threads", "2"], &environment).unwrap().options.threads, Some(2));
+        assert_eq!(settings(&["--threads", "1"], &environment).unwrap().options.threads, Some(1));
         assert!(plain(&["--exact"]).options.tier.is_scalar());
+    }
+
+    #[test]
+    fn the_last_of_repeated_options_counts() {
+        let run = plain(&[
+            "--seed",
+            "1",
+            "--seed",
+            "-1",
+            "--ctx",
+            "1k",
+            "--ctx=2k",
+            "--verbose",
+            "--verbose",
+            "--max-tokens=5",
+            "--max-tokens",
+            "-1",
+            "--temp",
+            "1",
+            "--temperature=0",
+        ]);
+        assert_eq!((run.answering.seed, run.answering.max_tokens), (None, None));
+        assert_eq!(run.options.context, Some(2048));
+        assert_eq!(run.given, [("temperature", 0.0)]);
+        let most = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(plain(&["--threads", "1000"]).options.threads, Some(most));
     }
 
     #[test]

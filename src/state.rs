@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::output;
+use crate::terminal::note;
 
 /// Whether a failure was already reported.
 static REPORTED: AtomicBool = AtomicBool::new(false);
@@ -70,7 +71,7 @@ fn regular(path: &Path) -> io::Result<fs::Metadata> {
 
 fn report(what: &str, path: &Path, error: &io::Error) {
     if !REPORTED.swap(true, Ordering::Relaxed) {
-        eprintln!("note: cannot {what} {}: {error}; continuing without it", path.display());
+        note(&format!("cannot {what} {}: {error}; continuing without it", path.display()));
     }
 }
 

@@ -4,19 +4,22 @@
 //! dimmed text, so that programs can separate thinking from the answer.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cachalot_engine::{CacheStats, Streaming};
 use cachalot_plan::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use unicode_width::UnicodeWidthStr;
 
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 /// Between the columns of a table.
 const GAP: &str = "  ";
-/// Width of a table whose last column can be wrapped, and the minimum width of that column.
+/// Maximum width of output.
 const LINE: usize = 100;
-const CELL_MIN: usize = 32;
+/// Minimum width of a last column that is wrapped.
+const CELL_MIN: usize = 20;
 
 /// How to write to one of the standard streams.
 #[derive(Clone, Copy, Debug)]
@@ -201,64 +204,116 @@ impl Drop for Progress {
     }
 }
 
-/// `12 ms`, `3.41 s`, `2 min 5 s`.
-pub(crate) fn time(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    match seconds {
-        ..1.0 => format!("{:.0} ms", seconds * 1e3),
-        ..60.0 => format!("{seconds:.2} s"),
-        _ => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
-    }
+/// Lines of aligned columns; `sides` has an `l` (left) or `r` (right) for each column.
+///
+/// A last column of text is wrapped. Where columns of numbers are wider than the terminal, each row
+/// becomes a block of its own, labelled by the first row.
+pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
+    table_within(width(), sides, rows)
 }
 
-/// Lines of aligned columns; `sides` has an `l` (left) or `r` (right) for each column.
-pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
+fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max()
     };
     let widths: Vec<usize> = (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
     let last = sides.len().saturating_sub(1);
     let before = widths[..last].iter().map(|width| width + GAP.len()).sum::<usize>();
-    let room =
-        if sides.ends_with('l') { LINE.saturating_sub(before).max(CELL_MIN) } else { usize::MAX };
+    let wraps = sides.ends_with('l');
+    let rest = if wraps { CELL_MIN.min(widths[last]) } else { widths[last] };
+    if before + rest > line {
+        return blocks(line, rows);
+    }
     let mut table = String::new();
     for row in rows {
-        let mut rest = Vec::new();
+        let mut more = Vec::new();
         let cells = row.iter().zip(&widths).zip(sides.chars()).enumerate();
-        let cells = cells.map(|(column, ((cell, width), side))| match side {
-            'l' if column == last => {
-                let mut lines = wrapped(cell, room).into_iter();
-                let first = lines.next().unwrap_or_default();
-                rest.extend(lines);
-                first
+        let cells = cells.map(|(column, ((cell, width), side))| {
+            let padding = " ".repeat(width.saturating_sub(cell.width()));
+            match side {
+                'l' if column == last => {
+                    let mut lines = wrapped(cell, line - before).into_iter();
+                    let first = lines.next().unwrap_or_default();
+                    more.extend(lines);
+                    first
+                }
+                'l' => format!("{cell}{padding}"),
+                _ => format!("{padding}{cell}"),
             }
-            'l' => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
         });
         table += cells.collect::<Vec<_>>().join(GAP).trim_end();
         table.push('\n');
-        for line in rest {
+        for line in more {
             table += &format!("{:before$}{line}\n", "");
         }
     }
     table
 }
 
-/// Text in lines of at most `room` characters, unless a word is longer.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is a first line");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+/// The rows of a table that is too wide, one below the other: the first cell, then the others with the
+/// names that the first row gives them.
+fn blocks(line: usize, rows: &[Vec<String>]) -> String {
+    let Some((names, rows)) = rows.split_first() else { return String::new() };
+    // Two columns are a list of names and values, which has no row of names.
+    if names.len() == 2 {
+        let rows = std::iter::once(names).chain(rows);
+        let cells = rows.flat_map(|row| [row[0].clone(), format!("  {}", row[1])]);
+        return cells.map(|cell| textwrap::fill(&cell, options(line)) + "\n").collect();
+    }
+    let mut text = String::new();
+    for row in rows {
+        text += &format!("{}\n", row.first().map_or("", String::as_str));
+        for (name, cell) in names.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty()) {
+            text += &textwrap::fill(&format!("  {name} {cell}"), options(line));
+            text.push('\n');
         }
     }
-    lines
+    text
+}
+
+/// Text in lines of at most `room` columns, unless a word is longer.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    textwrap::wrap(text, options(room)).into_iter().map(Into::into).collect()
+}
+
+fn options<'a>(width: usize) -> textwrap::Options<'a> {
+    textwrap::Options::new(width)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+}
+
+/// Columns of the terminal, at most [`LINE`]; 0 if standard output is not a terminal.
+static WIDTH: AtomicUsize = AtomicUsize::new(0);
+
+/// Adapts the width of output to the terminal, if there is one.
+pub(crate) fn fit() {
+    if io::stdout().is_terminal() {
+        WIDTH.store(textwrap::termwidth().clamp(20, LINE), Ordering::Relaxed);
+    }
+}
+
+fn width() -> usize {
+    match WIDTH.load(Ordering::Relaxed) {
+        0 => LINE,
+        columns => columns,
+    }
+}
+
+/// Prose, wrapped for a terminal: words stay whole. Other lines are kept.
+pub(crate) fn prose(text: &str) -> String {
+    if WIDTH.load(Ordering::Relaxed) == 0 {
+        return text.to_owned();
+    }
+    let lines = text.split('\n').map(|line| textwrap::fill(line, options(width())));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A line on standard error. If that is closed, the line is lost, but nothing else.
+pub(crate) fn note(text: &str) {
+    let mut err = io::stderr();
+    let text = if err.is_terminal() { prose(text) } else { text.to_owned() };
+    let _ = writeln!(err, "{text}");
 }
 
 /// `0.85 GB`: decimal, as drive and memory bandwidths are usually given.
@@ -379,9 +434,26 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rounded_for_people() {
-        assert_eq!(time(Duration::from_millis(12)), "12 ms");
-        assert_eq!(time(Duration::from_millis(3410)), "3.41 s");
-        assert_eq!(time(Duration::from_secs(125)), "2 min 5 s");
+    fn tables_are_aligned_by_columns_of_the_terminal() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["name", "size", "note"]), row(["鯨のモデル", "8 MiB", "a whale"])];
+        assert_eq!(
+            table_within(100, "lrl", &rows),
+            "name         size  note\n鯨のモデル  8 MiB  a whale\n"
+        );
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_becomes_blocks() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+        let rows =
+            [row(&["part", "tensors", "size"]), row(&["routed experts", "174", "342.6 GiB"])];
+        assert_eq!(
+            table_within(20, "lrr", &rows),
+            "routed experts\n  tensors 174\n  size 342.6 GiB\n"
+        );
+        let facts = [row(&["chat template of the model", "thinks before it answers"])];
+        let text = table_within(20, "ll", &facts);
+        assert!(text.lines().all(|line| line.len() <= 20), "{text}");
     }
 }

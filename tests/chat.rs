@@ -100,6 +100,16 @@ fn commands_change_how_it_answers() {
     }
     assert!(parameters.lines().all(|line| line.chars().count() < 80), "{parameters}");
     chat.replies("What is 12 + 30?", "(--max-tokens reached: 6)");
+    chat.replies("/set parameter stop STOP", "stop is now END, STOP.");
+    chat.replies("/unset parameter stop END", "stop is now STOP.");
+    chat.replies("/unset parameter stop END", "not a stop text");
+    chat.replies("/unset parameter seed", "seed is now random.");
+    chat.replies("/set parameter seed x", "seed: expected a whole number, or random");
+    chat.replies("/set parameter num_predict few", "such as 4096 or 32k, or none");
+    chat.replies("/set parameter num_predict -1", "num_predict is now none.");
+    chat.replies("/set parameter temprature 1", "did you mean `temperature`?");
+    chat.replies("/unset parameter temperature", "temperature is now ");
+    chat.replies("/set parameter temperature 0", "temperature is now 0.");
     for (name, nothing) in [("max_tokens", "none"), ("seed", "random"), ("stop", "none")] {
         chat.replies(&format!("/set parameter {name} {nothing}"), &format!("is now {nothing}."));
         assert!(chat.says("/show parameters").contains(nothing));
@@ -158,6 +168,50 @@ fn quotes_enclose_several_lines() {
     let expected = common::cachalot(&["run", "--temp=0", "--hide-thinking", "What is\n12 + 30?"]);
     let expected = common::succeeds(expected).stdout.trim_end().to_owned();
     assert!(reply.contains(&expected), "{expected} in {reply}");
+}
+
+#[test]
+fn a_conversation_is_saved_and_loaded() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("a chat.json");
+    let file = file.to_str().unwrap();
+    let mut chat = Chat::begin(state.path(), &["--hide-thinking"]);
+    chat.replies("/set system Be brief.", "System prompt set.");
+    chat.replies("What is 12 + 30?", "12 + 30 =");
+    chat.replies(&format!("/save {file}"), "Saved 2 messages");
+    chat.replies("/save", "usage: /save FILE");
+    chat.replies("/load no-such-file.json", "cannot read no-such-file.json");
+    chat.press('d');
+    chat.ends();
+    let mut chat = Chat::begin(state.path(), &["--hide-thinking"]);
+    chat.replies(&format!("/load {file}"), "Loaded 2 messages");
+    chat.replies("/show system", "Be brief.");
+    chat.replies("/save /dev/null", "only regular files");
+    chat.press('d');
+    chat.ends();
+}
+
+#[test]
+fn narrow_terminals_get_whole_words() {
+    let state = tempfile::tempdir().unwrap();
+    let mut chat = Chat::begin(state.path(), &[]);
+    drop(chat.0.send_line("/bye"));
+    chat.ends();
+    // The size of the pseudo-terminal is set by a shell in it.
+    let mut command = std::process::Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_cachalot");
+    let show = format!("stty rows 24 cols 40; {program} show models/calf.gguf; {program} run; echo end");
+    command.args(["-c", &show]).env("XDG_STATE_HOME", state.path()).env("TERM", "xterm");
+    command.env("CACHALOT_RECORD", "off");
+    let mut chat = Chat(spawn_command(command, Some(PATIENCE_MS)).unwrap());
+    let page = chat.until(PROMPT);
+    for line in page.lines().filter(|line| !line.contains('\x1b')) {
+        assert!(line.chars().count() <= 40, "{line:?} in {page}");
+    }
+    let help = chat.says("/?") + &chat.says("/show parameters");
+    for line in help.lines().filter(|line| !line.contains('\x1b')) {
+        assert!(line.chars().count() <= 40, "{line:?} in {help}");
+    }
 }
 
 /// All lines typed, in whatever pieces they arrive, are taken in order.

@@ -119,7 +119,16 @@ fn invalid_values_are_usage_errors() {
         (&["--top-p", "1.5"][..], "--top-p"),
         (&["--temperature", "-1"], "--temperature"),
         (&["--temp", "warm"], "warm"),
-        (&["--seed", "-3"], "-3"),
+        (&["--seed", "-3"], "expected a whole number, or random"),
+        (&["--seed", "x"], "expected a whole number, or random"),
+        (&["--max-tokens", "few"], "such as 4096 or 32k, or none"),
+        (&["--ctx", "many"], "such as 4096 or 32k"),
+        (&["--experts", "x"], "expected a whole number"),
+        (&["--top-k", "x"], "expected a number such as"),
+        (&["--memory", "x"], "64GiB"),
+        (&["--threads", "x"], "expected a number of threads"),
+        (&["--stream", "always"], "embedded model"),
+        (&["--json", "--verbose"], "--verbose"),
         (&["--think", "maybe"], "maybe"),
         (&["--kv-type", "q4_0"], "q4_0"),
         (&["--expert-groups", "4/8"], "4/8"),
@@ -148,6 +157,103 @@ fn options_that_the_model_does_not_support_are_refused() {
         assert!(stderr.contains(said), "{flags:?}: {stderr}");
         assert_eq!(stdout, "", "nothing is computed");
     }
+}
+
+#[test]
+fn a_misspelt_model_is_not_a_prompt() {
+    for name in ["deepseek-r1:671b", "deepseeek-r1:8b", "hf.co/someone/Some-GGUF:Q4_K_M", "./x"] {
+        let ran = fails(cachalot(&["run", name, "hi"]), 2);
+        assert!(ran.stderr.contains(name), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
+fn minus_one_is_random_or_no_limit_and_the_last_of_two_options_counts() {
+    let with = |flags: &[&str]| {
+        let args = [&["run", "What is 12 + 30?", "--temp=0", "--hide-thinking"], flags].concat();
+        succeeds(cachalot(&args)).stdout
+    };
+    let plain = with(&[]);
+    assert_eq!(with(&["--seed", "-1", "--max-tokens", "-1"]), plain);
+    assert_eq!(with(&["--max-tokens", "1", "--max-tokens", "1k", "--hide-thinking"]), plain);
+}
+
+#[test]
+fn programs_get_one_json_object() {
+    let ran = succeeds(cachalot(&["run", "What is 12 + 30?", "--temp=0", "--seed=7", "--json"]));
+    assert_eq!(ran.stderr, "");
+    let object: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(object["thought"].as_str().unwrap().contains("Add digit by digit"), "{object}");
+    assert!(object["answer"].as_str().unwrap().contains("42"), "{object}");
+    assert_eq!((&object["finish_reason"], &object["seed"]), (&"stop".into(), &7.into()));
+    let usage = &object["usage"];
+    for key in ["prompt_tokens", "generated_tokens", "thought_tokens"] {
+        assert!(usage[key].as_u64().unwrap() > 5, "{key}: {object}");
+    }
+    assert!(usage["thought_tokens"].as_u64() < usage["generated_tokens"].as_u64());
+    assert!(object["timings"]["decode_tokens_per_second"].as_f64().unwrap() > 0.0);
+    let cut = ["run", "What is 12 + 30?", "--temp=0", "--max-tokens=3", "--json"];
+    let object: serde_json::Value = serde_json::from_str(&succeeds(cachalot(&cut)).stdout).unwrap();
+    assert_eq!((&object["finish_reason"], &object["answer"]), (&"length".into(), &"".into()));
+}
+
+#[test]
+fn too_many_threads_are_reduced_with_a_note() {
+    let ran = succeeds(cachalot(&["run", "hi", "--max-tokens=2", "--threads", "1000"]));
+    assert!(ran.stderr.contains("1000 threads are more than"), "{}", ran.stderr);
+}
+
+#[test]
+fn input_that_no_context_holds_is_refused_at_once() {
+    let mut child = common::command(&["run", "--ctx", "64", "hi"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Endless: written until the program stops reading.
+    let mut stdin = child.stdin.take().unwrap();
+    while std::io::Write::write_all(&mut stdin, &[b'a'; 4096]).is_ok() {}
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("standard input is too long"));
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_piped_text() {
+    let prompt_tokens = |input: &[u8]| {
+        let ran = run_with_input(&["run", "--json", "--temp=0", "--max-tokens=1"], input);
+        let object: serde_json::Value = serde_json::from_str(&succeeds(ran).stdout).unwrap();
+        object["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    assert_eq!(prompt_tokens(b"\xef\xbb\xbfWhat is 1 + 1?"), prompt_tokens(b"What is 1 + 1?"));
+}
+
+#[cfg(unix)]
+#[test]
+fn names_of_files_need_not_be_utf_8() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = tempfile::tempdir().unwrap();
+    let name = std::ffi::OsString::from_vec(b"wh\xe4le.gguf".to_vec());
+    let path = folder.path().join(name);
+    std::fs::copy(calf(), &path).unwrap();
+    let mut command = common::command(&["run", "What is 12 + 30?", "--temp=0"]);
+    command.args([std::ffi::OsStr::new("--hide-thinking"), path.as_os_str()]);
+    // The model comes first.
+    let mut command_in_order = common::command(&["run"]);
+    command_in_order.arg(&path).args(["What is 12 + 30?", "--temp=0", "--hide-thinking"]);
+    assert!(succeeds(common::run(&mut command_in_order, b"")).stdout.contains("42"));
+    assert_eq!(common::run(&mut command, b"").code, Some(2), "not as part of the prompt");
+}
+
+#[test]
+fn shells_get_completions() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = succeeds(cachalot(&["completions", shell])).stdout;
+        assert!(script.contains("hide-thinking"), "{shell}");
+    }
+    fails(cachalot(&["completions", "csh"]), 2);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn an_answer_is_the_same_with_experts_that_are_streamed() {
 #[test]
 fn memory_that_is_too_small_is_refused_with_the_numbers() {
     let refused = fails(run(&["--stream", "always", "--memory", "2MiB"]), 1);
-    assert!(refused.stderr.contains("of weights that every token reads"), "{refused:?}");
+    assert!(refused.stderr.contains("of non-expert weights"), "{refused:?}");
     let wrong = fails(run(&["--memory", "much"]), 2);
     assert!(wrong.stderr.contains("64GiB"), "{wrong:?}");
 }

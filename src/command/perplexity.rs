@@ -9,16 +9,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use cachalot_engine::{Engine, Error, Options, Source, Vocab};
 use cachalot_gguf::split::part_paths;
 use serde_json::{Value, json};
 
-use crate::args::{GroupsArg, ModelArgs, OutputArgs};
+use crate::args::{ModelArgs, OutputArgs};
 use crate::failure::usage;
+use crate::input;
 use crate::output::{self, Output};
 use crate::settings::{Environment, model_options};
 use crate::terminal::Progress;
+use crate::values::{self, GroupsArg};
 
 /// Arguments of `cachalot perplexity`.
 #[derive(clap::Args, Debug)]
@@ -29,10 +31,10 @@ pub(crate) struct PerplexityArgs {
     #[arg(value_name = "TEXT_FILE")]
     pub(crate) text: PathBuf,
     /// Tokens per chunk; the second half of each is scored
-    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = values::tokens)]
     pub(crate) ctx: usize,
     /// Score only the first N chunks [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     pub(crate) chunks: Option<usize>,
     /// Reference model with the same vocabulary; it may be the same file. --experts, --expert-groups,
     /// --kv-type and --exact do not apply to it
@@ -56,8 +58,7 @@ pub(crate) fn run(
     if args.ctx < 4 {
         return Err(usage("--ctx must be at least 4: half of each chunk is scored"));
     }
-    let text = std::fs::read_to_string(&args.text)
-        .with_context(|| format!("cannot read {} as UTF-8 text", args.text.display()))?;
+    let text = input::file(&args.text)?;
     let mut options = model_options(&args.computation, environment);
     let mut inputs = part_paths(&args.model);
     inputs.extend(args.against.iter().flat_map(|path| part_paths(path)));

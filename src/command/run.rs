@@ -3,11 +3,13 @@
 use std::io::{self, IsTerminal};
 
 use cachalot_engine::FinishReason;
+use cachalot_plan::fit::CONTEXT_DEFAULT_MAX;
 
 use super::chat;
 use crate::args::RunArgs;
-use crate::conversation::{Conversation, piped_input};
+use crate::conversation::Conversation;
 use crate::failure::{Exit, usage};
+use crate::input;
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
 
@@ -16,12 +18,18 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
     let mut run = Run::new(args, environment)?;
     let interrupt = Interrupt::install()?;
     let asked = run.prompt.is_some();
-    let Some(prompt) = joined(piped_input()?, run.prompt.take()) else {
+    // A longer text than the context window can hold is refused before the model is loaded.
+    let context = run.options.context.unwrap_or(CONTEXT_DEFAULT_MAX as usize);
+    let piped = input::piped(input::bytes_of(context))?;
+    let Some(prompt) = joined(piped, run.prompt.take()) else {
         if asked || !io::stdin().is_terminal() {
             return Err(usage(
                 "no prompt: give one, as in `cachalot run \"Why is the sky blue?\"`, or pipe text to \
                  standard input; on a terminal, `cachalot run` starts a chat",
             ));
+        }
+        if run.json {
+            return Err(usage("--json: a chat has no single answer; give a prompt"));
         }
         return chat::run(run, environment, interrupt);
     };

@@ -2,18 +2,18 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use cachalot_engine::open_vocab;
 use serde_json::{Value, json};
 
 use crate::args::{DetokenizeArgs, TokenizeArgs};
+use crate::input;
 
 /// Prints the token ids of a text, each with its piece of text; no BOS is added.
 pub(crate) fn tokenize(args: &TokenizeArgs) -> anyhow::Result<()> {
     let vocab = open_vocab(&args.model)?;
     let text = match args.text.as_str() {
-        "-" => io::read_to_string(io::stdin().lock())
-            .context("cannot read standard input as UTF-8 text")?,
+        "-" => input::standard()?,
         text => text.to_owned(),
     };
     let ids = vocab.encode(&text, !args.no_special)?;

@@ -259,7 +259,7 @@ impl Report {
             self.threads,
             self.tier,
             self.kv_type,
-            terminal::time(self.load_time),
+            units::seconds(self.load_time.as_secs_f64()),
         );
         page += &format!(
             "{:<8}{:>8}{:>8}{:>10}{:>10}{:>10}{:>12}\n",

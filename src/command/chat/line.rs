@@ -1,5 +1,7 @@
 //! Parses a line typed in the chat. The commands are Ollama's.
 
+use crate::terminal::{prose, table};
+
 /// A parsed line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
@@ -11,8 +13,13 @@ pub(super) enum Line {
     Bye,
     /// Clear the conversation.
     Clear,
+    /// Save the conversation to a file.
+    Save(String),
+    /// Replace the conversation by one from a file.
+    Load(String),
     Show(Show),
     Set(Set),
+    Unset(Unset),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,26 +39,48 @@ pub(super) enum Set {
     History(bool),
 }
 
-/// Printed by `/?`.
-pub(super) const HELP: &str = r#"  /show [info|parameters|system|template]
-                             show the model and the settings
-  /set parameter NAME VALUE  set a parameter; /show parameters lists them
-  /set system TEXT           set the system prompt
-  /set think | nothink       think before answering, or not
-  /set verbose | quiet       print statistics after each answer, or not
-  /set history | nohistory   save typed lines to the history, or not
-  /clear                     clear the conversation
-  /bye                       exit; also Ctrl-D
-  /?                         this help
-Put text of several lines between """ and """.
-Ctrl-C stops an answer."#;
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Unset {
+    /// Restore the default; with a value, of `stop`, remove only that one.
+    Parameter {
+        name: String,
+        value: Option<String>,
+    },
+    System,
+}
+
+/// The text for `/?`.
+pub(super) fn help() -> String {
+    let rows = HELP.map(|(command, meaning)| vec![format!("  {command}"), meaning.to_owned()]);
+    format!(
+        "{}{}",
+        table("ll", &rows),
+        prose("Put text of several lines between \"\"\" and \"\"\".\nCtrl-C stops an answer.")
+    )
+}
+
+const HELP: [(&str, &str); 11] = [
+    ("/show [TOPIC]", "show info, parameters, system or template"),
+    ("/set parameter NAME VALUE", "set a parameter; /show parameters lists them"),
+    ("/unset parameter NAME", "restore a parameter's default"),
+    ("/set system TEXT", "set the system prompt; /unset system removes it"),
+    ("/set think | nothink", "think before answering, or not"),
+    ("/set verbose | quiet", "print statistics after each answer, or not"),
+    ("/set history | nohistory", "save typed lines to the history, or not"),
+    ("/save FILE, /load FILE", "save the conversation, or load one"),
+    ("/clear", "clear the conversation"),
+    ("/bye", "exit; also Ctrl-D"),
+    ("/?", "this help"),
+];
 
 /// All completions.
-pub(super) const COMMANDS: [&str; 17] = [
+pub(super) const COMMANDS: [&str; 21] = [
     "/?",
     "/bye",
     "/clear",
     "/help",
+    "/load ",
+    "/save ",
     "/set history",
     "/set nohistory",
     "/set nothink",
@@ -65,6 +94,8 @@ pub(super) const COMMANDS: [&str; 17] = [
     "/show parameters",
     "/show system",
     "/show template",
+    "/unset parameter ",
+    "/unset system",
 ];
 
 /// Parses a line.
@@ -84,6 +115,10 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
         "/?" | "/help" => return Ok(Line::Help),
         "/show" => return show(rest).map(Line::Show),
         "/set" => return set(rest).map(Line::Set),
+        "/unset" => return unset(rest).map(Line::Unset),
+        "/save" | "/load" if rest.is_empty() => return Err(format!("usage: {command} FILE")),
+        "/save" => return Ok(Line::Save(unquoted(rest).to_owned())),
+        "/load" => return Ok(Line::Load(unquoted(rest).to_owned())),
         "/bye" | "/exit" | "/quit" => Line::Bye,
         "/clear" => Line::Clear,
         // A path or a fraction at the start of a message is not a command.
@@ -91,7 +126,7 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
             return Ok(Line::Message(line.to_owned()));
         }
         _ => {
-            let known = ["/bye", "/clear", "/help", "/set", "/show"];
+            let known = ["/bye", "/clear", "/help", "/load", "/save", "/set", "/show", "/unset"];
             return Err(unknown("command", command, &known));
         }
     };
@@ -151,6 +186,22 @@ fn set(rest: &str) -> Result<Set, String> {
     if rest.is_empty() { Ok(set) } else { Err(format!("`/set {what}` takes no value")) }
 }
 
+fn unset(rest: &str) -> Result<Unset, String> {
+    let (what, rest) = first_word(rest);
+    match (what, rest) {
+        ("system", "") => Ok(Unset::System),
+        ("parameter", "") | ("", _) => {
+            Err("usage: /unset parameter NAME, or /unset system".to_owned())
+        }
+        ("parameter", rest) => {
+            let (name, value) = first_word(rest);
+            let value = (!value.is_empty()).then(|| value.trim_matches('"').to_owned());
+            Ok(Unset::Parameter { name: name.to_owned(), value })
+        }
+        _ => Err(unknown("setting", what, &["parameter", "system"])),
+    }
+}
+
 /// Whether more lines follow: a `"""` is still open.
 pub(super) fn is_open(text: &str) -> bool {
     let text = text.trim_start();
@@ -180,27 +231,16 @@ fn first_word(text: &str) -> (&str, &str) {
 
 /// "unknown command `/shwo`; did you mean `/show`?"
 fn unknown(kind: &str, typed: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|name| distance(name, typed));
-    match nearest.filter(|name| distance(name, typed) <= 2) {
+    match nearest(typed, known) {
         Some(name) => format!("unknown {kind} `{typed}`; did you mean `{name}`?"),
         None => format!("unknown {kind} `{typed}`; /? lists the commands"),
     }
 }
 
-/// How many letters must be inserted, deleted or replaced to make `a` of `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+/// The known name that a typed one was probably meant to be: at most two edits away.
+pub(super) fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |name: &&&str| strsim::levenshtein(name, typed);
+    known.iter().min_by_key(distance).filter(|name| distance(name) <= 2).copied()
 }
 
 #[cfg(test)]
@@ -229,6 +269,20 @@ mod tests {
             ("/set nothink", Line::Set(Set::Think(false))),
             ("/set verbose", Line::Set(Set::Verbose(true))),
             ("/set nohistory", Line::Set(Set::History(false))),
+            ("/save a chat.json", Line::Save("a chat.json".into())),
+            ("/load \"a.json\"", Line::Load("a.json".into())),
+            ("/unset system", Line::Unset(Unset::System)),
+            (
+                "/unset parameter seed",
+                Line::Unset(Unset::Parameter { name: "seed".into(), value: None }),
+            ),
+            (
+                "/unset parameter stop the end",
+                Line::Unset(Unset::Parameter {
+                    name: "stop".into(),
+                    value: Some("the end".into()),
+                }),
+            ),
         ] {
             assert_eq!(parse(typed), Ok(line), "{typed}");
         }
@@ -270,6 +324,9 @@ mod tests {
             ("/set parameter top_p", "NAME VALUE"),
             ("/set", "usage: /set"),
             ("/bye now", "takes no value"),
+            ("/save", "usage: /save FILE"),
+            ("/unset", "usage: /unset"),
+            ("/unset sistem", "did you mean `system`"),
             ("/set verbose please", "takes no value"),
         ] {
             let error = parse(typed).unwrap_err();
@@ -280,7 +337,7 @@ mod tests {
     #[test]
     fn every_completion_is_a_command() {
         for command in COMMANDS {
-            let typed = if command.ends_with("parameter ") {
+            let typed = if command.ends_with(' ') {
                 format!("{command}top_p 1")
             } else {
                 command.to_owned()

@@ -6,13 +6,13 @@ use cachalot_plan::identity::Kind;
 use cachalot_plan::{KvType, units};
 
 use super::{Shown, file_name};
-use crate::terminal::{table, without_controls};
+use crate::terminal::{prose, table, without_controls};
 
 /// The whole page. Control characters from the file are replaced.
 pub(super) fn text(shown: &Shown, tensors: bool) -> String {
-    let mut page = format!("{}\n", shown.identity.verdict);
+    let mut page = format!("{}\n", prose(&shown.identity.verdict));
     if let Some(runs) = runs(shown) {
-        page += &format!("{runs}\n");
+        page += &format!("{}\n", prose(&runs));
     }
     page += &format!("\n{}", table("ll", &facts(shown)));
     if shown.demand.total.tensors > 0 {

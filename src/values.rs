@@ -1,0 +1,160 @@
+//! Values of options and chat parameters, with messages that say what is accepted.
+
+use std::str::FromStr;
+
+use cachalot_plan::units;
+
+/// A number of tokens: `4096`, `4,096`, `4k` (1k is 1,024) or `1m`.
+pub(crate) fn tokens(text: &str) -> Result<usize, String> {
+    let error = || "expected a number of tokens such as 4096 or 32k".to_owned();
+    let text: String = text.trim().chars().filter(|c| *c != ',' && *c != '_').collect();
+    let (digits, shift) = match text.to_ascii_lowercase() {
+        text if text.ends_with('k') => (text[..text.len() - 1].to_owned(), 10),
+        text if text.ends_with('m') => (text[..text.len() - 1].to_owned(), 20),
+        text => (text, 0),
+    };
+    let number: usize = digits.parse().map_err(|_| error())?;
+    number.checked_mul(1 << shift).ok_or_else(error)
+}
+
+/// A whole number, not negative.
+pub(crate) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| "expected a whole number".to_owned())
+}
+
+/// A decimal number.
+pub(crate) fn decimal(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "expected a number such as 0.6".to_owned())
+}
+
+/// A number of threads. More than the machine has is accepted here and reduced later.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    whole(text)
+        .ok()
+        .filter(|threads| *threads > 0)
+        .ok_or_else(|| "expected a number of threads, at least 1".to_owned())
+}
+
+/// A size in bytes, such as `64GiB`.
+pub(crate) fn size(text: &str) -> Result<u64, units::UnitError> {
+    units::parse_size(text)
+}
+
+/// A seed: a number, or `random`, for which -1 is common elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(pub(crate) Option<u64>);
+
+impl FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "-1" | "random" => Ok(Self(None)),
+            text => {
+                let seed = text.parse().map_err(|_| "expected a whole number, or random");
+                Ok(Self(Some(seed?)))
+            }
+        }
+    }
+}
+
+/// A maximum number of tokens: a number, or `none`, for which -1 is common elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<usize>);
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "-1" | "none" => Ok(Self(None)),
+            text => {
+                let limit = tokens(text).map_err(|error| format!("{error}, or none"));
+                Ok(Self(Some(limit?)))
+            }
+        }
+    }
+}
+
+/// Expert groups for routing: `auto`, `off` or `N/K`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupsArg {
+    Auto,
+    Off,
+    Of { groups: usize, used: usize },
+}
+
+impl FromStr for GroupsArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "off" => return Ok(Self::Off),
+            _ => {}
+        }
+        let numbers = text.split_once('/').and_then(|(groups, used)| {
+            Some((groups.trim().parse().ok()?, used.trim().parse().ok()?))
+        });
+        match numbers {
+            Some((groups, used)) if 0 < used && used <= groups => Ok(Self::Of { groups, used }),
+            Some(_) => Err("expected from 1 to N of N groups".to_owned()),
+            None => Err("expected auto, off, or two numbers such as 8/4".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_tokens_may_have_units_and_separators() {
+        for (text, count) in
+            [("4096", 4096), ("4,096", 4096), ("32k", 32_768), ("32K", 32_768), ("1m", 1 << 20)]
+        {
+            assert_eq!(tokens(text), Ok(count), "{text}");
+        }
+        for bad in
+            ["", "k", "1.5", "-1", "many", "4kk", "99999999999999999999", "9999999999999999m"]
+        {
+            assert!(tokens(bad).unwrap_err().contains("such as 4096 or 32k"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn minus_one_means_random_or_none() {
+        assert_eq!(
+            ["-1", "random", "7"].map(str::parse),
+            [None, None, Some(7)].map(|s| Ok(Seed(s)))
+        );
+        assert_eq!(
+            ["-1", "none", "2k"].map(str::parse),
+            [None, None, Some(2048)].map(|limit| Ok(Limit(limit)))
+        );
+        assert!("-2".parse::<Seed>().unwrap_err().contains("random"));
+        assert!("few".parse::<Limit>().unwrap_err().contains("none"));
+    }
+
+    #[test]
+    fn other_numbers_say_what_is_expected() {
+        assert_eq!(decimal("0.5"), Ok(0.5));
+        for bad in ["warm", "nan", "inf", "1,5", ""] {
+            assert!(decimal(bad).unwrap_err().contains("such as 0.6"), "{bad}");
+        }
+        assert_eq!(threads("1000"), Ok(1000));
+        for bad in ["0", "-1", "all"] {
+            assert!(threads(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn expert_groups_are_parsed() {
+        assert_eq!("8/4".parse(), Ok(GroupsArg::Of { groups: 8, used: 4 }));
+        assert_eq!("off".parse(), Ok(GroupsArg::Off));
+        for bad in ["8", "4/8", "8/0", "x/y", ""] {
+            assert!(bad.parse::<GroupsArg>().is_err(), "{bad}");
+        }
+    }
+}
