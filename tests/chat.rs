@@ -200,7 +200,8 @@ fn narrow_terminals_get_whole_words() {
     // The size of the pseudo-terminal is set by a shell in it.
     let mut command = std::process::Command::new("sh");
     let program = env!("CARGO_BIN_EXE_cachalot");
-    let show = format!("stty rows 24 cols 40; {program} show models/calf.gguf; {program} run; echo end");
+    let show =
+        format!("stty rows 24 cols 40; {program} show models/calf.gguf; {program} run; echo end");
     command.args(["-c", &show]).env("XDG_STATE_HOME", state.path()).env("TERM", "xterm");
     command.env("CACHALOT_RECORD", "off");
     let mut chat = Chat(spawn_command(command, Some(PATIENCE_MS)).unwrap());
