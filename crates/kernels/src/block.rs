@@ -11,7 +11,7 @@ use crate::isa::avx2;
 use crate::isa::{
     BLOCK, Blocks, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows, SplitI16Row,
 };
-use crate::matrix::{ActBits, Matrix};
+use crate::matrix::{ActBits, Kernel, Matrix};
 use crate::ops;
 use crate::pool::Scratch;
 use crate::product::Cpu;
@@ -102,9 +102,9 @@ impl Division {
     /// So that each of `threads` threads has several tasks of a list whose matrices have `rows` rows
     /// in all, and none waits long for the last. Tokens are divided only where rows are too few,
     /// because each task unpacks its rows. Outputs do not depend on it.
-    pub(crate) fn of(threads: usize, rows: usize, tokens: usize) -> Self {
+    pub(crate) fn of(threads: usize, rows: usize, tokens: usize, is_gemv: bool) -> Self {
         let share = rows.div_ceil(threads * TASKS_PER_THREAD).max(1);
-        if tokens <= GEMV_MAX {
+        if is_gemv {
             return Self { rows: share.min(GEMV_ROWS), tokens: tokens.max(1) };
         }
         let of_rows = share.next_multiple_of(GEMM_ROWS_MIN).min(GEMM_ROWS);
@@ -161,40 +161,61 @@ enum Path {
 
 fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
     let spec = matrix.format().spec();
-    let is_i8 = matrix.act_bits() == ActBits::Eight;
+    let bits = matrix.act_bits();
+    let is_gemv = |most: usize| match matrix.kernel() {
+        Kernel::Fastest => tokens <= most,
+        Kernel::Gemv => true,
+        Kernel::Gemm => false,
+    };
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx512() {
         if let Some(gemv) = spec.floats512 {
-            return if tokens > GEMV_MAX { Path::FloatGemm } else { Path::FloatGemv(gemv) };
+            return if is_gemv(GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
         }
         if let Some(kernels) = &spec.avx512 {
-            let gemv_max = if is_i8 { GEMV_MAX - 1 } else { GEMV_MAX };
-            if tokens <= gemv_max {
+            if is_gemv(if bits == ActBits::Eight { GEMV_MAX - 1 } else { GEMV_MAX }) {
                 return Path::Gemv(kernels.gemv, kernels.order);
             }
-            // Below these, unpacking is most of the work, and bytes are less of it than bf16.
-            let int_max = if is_i8 { I8_MAX } else { 2 * kernels.group };
-            let tiles = tier.has_amx() && tokens > int_max;
-            return if tiles { Path::Tiles(kernels) } else { Path::Int512(kernels) };
+            // With fewer tokens, unpacking is most of the work, and bytes are less of it than bf16.
+            let tiles_from = match (bits, matrix.kernel()) {
+                (ActBits::Sixteen, _) => usize::MAX,
+                (ActBits::Fourteen, Kernel::Fastest) => 2 * kernels.group + 1,
+                (ActBits::Fourteen, _) => 0,
+                (ActBits::Eight, Kernel::Fastest) => I8_MAX + 1,
+                (ActBits::Eight, _) => usize::MAX,
+            };
+            let is_tiles = tier.has_amx() && tokens >= tiles_from;
+            return if is_tiles { Path::Tiles(kernels) } else { Path::Int512(kernels) };
         }
     }
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx2() {
         if let Some(gemv) = spec.floats256 {
-            return if tokens > GEMV_MAX { Path::FloatGemm } else { Path::FloatGemv(gemv) };
+            return if is_gemv(GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
         }
         if let Some(kernels) = &spec.avx2 {
-            if tokens <= GEMV_MAX {
-                return Path::Gemv(kernels.gemv, &avx2::ORDER);
-            }
-            return match kernels.largest_byte {
-                Some(largest) if is_i8 => Path::I8(kernels, largest),
+            return match (bits, kernels.largest_byte) {
+                // No other kernel has 16 bits.
+                (ActBits::Sixteen, _) => Path::Gemv(kernels.gemv, &avx2::ORDER),
+                _ if is_gemv(GEMV_MAX) => Path::Gemv(kernels.gemv, &avx2::ORDER),
+                (ActBits::Eight, Some(largest)) => Path::I8(kernels, largest),
                 _ => Path::I14(kernels),
             };
         }
     }
-    let _ = (tier, spec, tokens, is_i8);
+    let _ = (tier, spec, bits, is_gemv(tokens));
     Path::Reference
+}
+
+/// Whether `matrix` is read in place.
+pub(crate) fn is_gemv(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> bool {
+    match path(tier, matrix, tokens) {
+        Path::Reference => true,
+        #[cfg(target_arch = "x86_64")]
+        Path::FloatGemv(_) | Path::Gemv(..) => true,
+        #[cfg(target_arch = "x86_64")]
+        _ => false,
+    }
 }
 
 /// Derives from the activations what the product of `matrix` with `tokens` will read.

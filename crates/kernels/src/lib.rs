@@ -38,6 +38,6 @@ pub use activations::Activations;
 pub use block::Tokens;
 pub use cpu::{Tier, TierName};
 pub use format::Format;
-pub use matrix::{ActBits, Error, Matrix};
+pub use matrix::{ActBits, Error, Kernel, Matrix};
 pub use pool::Pool;
 pub use product::{Cpu, GateUp, Product, Weighted};

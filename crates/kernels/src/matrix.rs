@@ -36,23 +36,40 @@ pub enum Error {
 /// Tokens of a batch from which on products are bound by arithmetic rather than by memory.
 const LONG_BATCH: usize = 32;
 
-/// To how many bits a product with a matrix may round its activations.
+/// How precise activations have to be: kernels for a product with a matrix may round them no more.
+/// The caller knows what the matrix tolerates and whether the tokens are a prompt's; their number
+/// changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ActBits {
-    /// 16, or 14 on AVX2 and bf16 on AMX where there are many tokens.
-    #[default]
+    /// 16 bits, for decoding: bound by memory, so that they cost nothing.
     Sixteen,
-    /// 8 where that is faster. Feed-forward networks and the output of attention tolerate it: the
-    /// median divergence of the small models in the tests is then a half to a quarter of
-    /// llama.cpp's. With queries, keys and values in 8 bits as well, it is the same.
+    /// 14 bits, or bf16 where tiles compute it, for prompts.
+    #[default]
+    Fourteen,
+    /// 8 bits, for prompts, where a matrix tolerates them: feed-forward networks and the output of
+    /// attention. The median divergence of the small models in the tests is then a half to a quarter
+    /// of llama.cpp's. With queries, keys and values in 8 bits as well, it is the same.
     Eight,
 }
 
 impl ActBits {
     /// What a matrix that tolerates 8 bits gets in a batch of `tokens`.
     pub fn for_batch(tokens: usize) -> Self {
-        if tokens >= LONG_BATCH { Self::Eight } else { Self::Sixteen }
+        if tokens >= LONG_BATCH { Self::Eight } else { Self::default() }
     }
+}
+
+/// Which kernel makes a product. Kernels add in different orders, so that the last bits differ; but
+/// with each of them, a token's outputs depend neither on the other tokens nor on their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// The fastest for the number of tokens.
+    #[default]
+    Fastest,
+    /// Weights read in place, four tokens at a time; activations have at least 16 bits.
+    Gemv,
+    /// Weights unpacked for all tokens; activations have what [`ActBits`] says.
+    Gemm,
 }
 
 /// A view of a matrix of weights `[rows, cols]`; rows are contiguous in the file's own layout.
@@ -65,6 +82,7 @@ pub struct Matrix<'a> {
     bytes: &'a [u8],
     scale: f32,
     act_bits: ActBits,
+    kernel: Kernel,
 }
 
 impl<'a> Matrix<'a> {
@@ -78,7 +96,8 @@ impl<'a> Matrix<'a> {
         if expected != bytes.len() {
             return Err(Error::Bytes { format, rows, cols, expected, found: bytes.len() });
         }
-        Ok(Self { format, rows, cols, row_bytes, bytes, scale: 1.0, act_bits: ActBits::default() })
+        let (act_bits, kernel) = (ActBits::default(), Kernel::default());
+        Ok(Self { format, rows, cols, row_bytes, bytes, scale: 1.0, act_bits, kernel })
     }
 
     /// The same weights, all multiplied by `scale` (NVFP4 tensors carry such a factor).
@@ -87,10 +106,22 @@ impl<'a> Matrix<'a> {
         Self { scale: self.scale * scale, ..self }
     }
 
-    /// The same weights, to be multiplied with activations of so many bits.
+    /// The same weights, to be multiplied with activations of at least so many bits.
     #[must_use]
     pub fn with_activations(self, act_bits: ActBits) -> Self {
         Self { act_bits, ..self }
+    }
+
+    /// The same weights, always to be multiplied by this kernel: for results that do not depend on
+    /// the batch.
+    #[must_use]
+    pub fn with_kernel(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
+    }
+
+    /// Which kernel multiplies it.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
     }
 
     /// To how many bits its activations may be rounded.

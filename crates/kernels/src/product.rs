@@ -60,6 +60,7 @@ pub struct Weighted<'a> {
 struct OutputShape {
     tokens: usize,
     rows: usize,
+    is_gemv: bool,
 }
 
 impl Cpu {
@@ -95,7 +96,7 @@ impl Cpu {
             block::prepare(self, activations, &product.matrix, product.tokens);
         }
         let out = Shared::new(out);
-        let shape = |p: &Product<'_>| OutputShape { tokens: p.tokens.len(), rows: p.matrix.rows() };
+        let shape = |p: &Product<'_>| self.shape(&p.matrix, p.tokens);
         self.for_each_part(products, shape, &|scratch, product, part, at| {
             let Product { matrix, tokens } = product;
             let values = block::compute(self.tier, matrix, activations, *tokens, &part, scratch);
@@ -124,7 +125,7 @@ impl Cpu {
             block::prepare(self, activations, &entry.up, entry.tokens);
         }
         let out = Shared::new(out);
-        let shape = |g: &GateUp<'_>| OutputShape { tokens: g.tokens.len(), rows: g.gate.rows() };
+        let shape = |g: &GateUp<'_>| self.shape(&g.gate, g.tokens);
         self.for_each_part(list, shape, &|scratch, entry, part, at| {
             let GateUp { gate, up, tokens } = entry;
             let mut gates = std::mem::take(&mut scratch.kept);
@@ -155,17 +156,19 @@ impl Cpu {
         let Some(first) = list.first() else { return };
         let rows = first.matrix.rows();
         assert_eq!(out.len() % rows, 0, "outputs are rows of {rows}");
-        let mut most = 0;
+        let mut most = OutputShape { tokens: 0, rows, is_gemv: true };
         for entry in list {
             assert_eq!(entry.matrix.rows(), rows, "matrices of one height");
             assert_eq!(entry.tokens.len(), entry.targets.len(), "a target for each token");
             assert_eq!(entry.tokens.len(), entry.weights.len(), "a weight for each token");
-            most = most.max(entry.tokens.len());
+            let shape = self.shape(&entry.matrix, entry.tokens);
+            most.tokens = most.tokens.max(shape.tokens);
+            most.is_gemv &= shape.is_gemv;
             block::prepare(self, activations, &entry.matrix, entry.tokens);
         }
         let out = Shared::new(out);
         // Several tokens may have one target, so that only rows can be divided.
-        let division = Division { tokens: most.max(1), ..self.division(rows, most) };
+        let division = Division { tokens: most.tokens.max(1), ..self.division(rows, most) };
         self.pool.run(division.tasks(rows, 1), &|scratch, i| {
             for entry in list {
                 let Weighted { matrix, tokens, targets, weights } = entry;
@@ -183,9 +186,14 @@ impl Cpu {
         });
     }
 
-    /// How a list whose matrices have `rows` rows in all divides into tasks, for `tokens` tokens.
-    fn division(&self, rows: usize, tokens: usize) -> Division {
-        Division::of(self.pool.threads(), rows, tokens)
+    fn shape(&self, matrix: &Matrix<'_>, tokens: Tokens<'_>) -> OutputShape {
+        let is_gemv = block::is_gemv(self.tier, matrix, tokens.len());
+        OutputShape { tokens: tokens.len(), rows: matrix.rows(), is_gemv }
+    }
+
+    /// How an entry of a list whose matrices have `all_rows` rows divides into tasks.
+    fn division(&self, all_rows: usize, shape: OutputShape) -> Division {
+        Division::of(self.pool.threads(), all_rows, shape.tokens, shape.is_gemv)
     }
 
     /// Calls `task` for parts of every entry, with the entry's place in the outputs.
@@ -196,7 +204,7 @@ impl Cpu {
         task: &(dyn Fn(&mut Scratch, &T, Part, usize) + Sync),
     ) {
         let all_rows = list.iter().map(|entry| shape(entry).rows).sum();
-        let division = |shape: OutputShape| self.division(all_rows, shape.tokens);
+        let division = |shape: OutputShape| self.division(all_rows, shape);
         let tasks = |shape: OutputShape| division(shape).tasks(shape.rows, shape.tokens);
         let count = list.iter().map(|entry| tasks(shape(entry))).sum();
         self.pool.run(count, &|scratch, mut i| {
