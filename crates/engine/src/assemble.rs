@@ -111,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     /// If there is no memory for the KV cache, or no thread can be started.
-    pub fn start(self, limits: Limits) -> Result<Handle, Error> {
+    pub fn start(mut self, limits: Limits) -> Result<Handle, Error> {
         let cache = self.model.cache(self.info.context.tokens, self.info.kv_type)?;
         let shared = Arc::new(Shared::new(Arc::clone(&self.info), limits));
         Handle::start(shared, move |shared| Worker::new(shared, self, cache).run())
@@ -152,7 +152,8 @@ impl Engine {
         let mut cache = self.model.cache(tokens.len(), kv_type).map_err(Error::from)?;
         let mut keep_going = |_| !cancel.load(Ordering::Relaxed);
         for chunk in tokens.chunks(LOGITS_CHUNK) {
-            let logits = self.model.forward(&mut cache, chunk, Logits::All, &mut keep_going);
+            let logits =
+                self.model.forward_sequence(&mut cache, chunk, Logits::All, &mut keep_going);
             let logits = logits.map_err(Error::from)?;
             if !logits.iter().all(|logit| logit.is_finite()) {
                 return Err(Error::NotFinite.into());

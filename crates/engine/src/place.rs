@@ -143,7 +143,7 @@ fn placed(
         prefetch: options.prefetch,
         ..CacheOptions::new(cache, config.dense_layers, experts.count, experts.used)
     };
-    let mut streamed = Streamed::bind(&weights, &config.expert_shape(), reader, &cache)?;
+    let mut streamed = Streamed::bind(&weights, cpu, &config.expert_shape(), reader, &cache)?;
     if options.prefer_cached {
         streamed.route_cache_aware();
     }
@@ -194,7 +194,7 @@ fn load(
         (Some(path), experts) => {
             let inner = match experts {
                 Some(experts) => experts,
-                None => Box::new(Resident::bind(weights, &config.expert_shape())?),
+                None => Box::new(Resident::bind(weights, cpu, &config.expert_shape())?),
             };
             let file =
                 File::create(path).map_err(|source| Error::Trace { path: path.clone(), source })?;

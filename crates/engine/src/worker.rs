@@ -180,8 +180,11 @@ impl<'a> Worker<'a> {
         let (past, events) = (self.cache.len(), answer.events());
         let deadline = self.shared.closing();
         let mut reported: Option<Instant> = None;
-        let computed =
-            self.engine.model.forward(&mut self.cache, tokens, Logits::Last, &mut |done| {
+        let computed = self.engine.model.forward_sequence(
+            &mut self.cache,
+            tokens,
+            Logits::Last,
+            &mut |done| {
                 let is_due = reported.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
                 if prompt > 0 && (is_due || done == tokens.len()) {
                     reported = Some(Instant::now());
@@ -189,7 +192,8 @@ impl<'a> Worker<'a> {
                 }
                 let closed = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 !events.ticket.is_cancelled() && !closed
-            });
+            },
+        );
         // A cancelled prompt leaves as much in the cache as was computed.
         let chosen = match computed {
             Ok(logits) => {

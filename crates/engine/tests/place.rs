@@ -26,7 +26,8 @@ fn placed(path: PathBuf, options: &Options) -> (bool, Vec<f32>) {
     assert_eq!(streamed, placed.streaming.is_some());
     let mut cache = placed.model.cache(128, KvType::F16).unwrap();
     let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 500).collect();
-    let logits = placed.model.forward(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
+    let logits =
+        placed.model.forward_sequence(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
     (streamed, logits.to_vec())
 }
 

@@ -1,7 +1,7 @@
 //! Tensors by name, their shapes and formats checked once, so that the forward pass need not.
 
 use cachalot_gguf::TensorType;
-use cachalot_kernels::{ActBits, Format, Matrix};
+use cachalot_kernels::{Format, Matrix};
 use cachalot_store::{Bytes, StackedExperts, Tensor, Weights};
 
 use crate::Error;
@@ -218,15 +218,14 @@ impl Weight {
 }
 
 impl StreamedMatrix {
-    /// Matrix `index`, an expert's, whose bytes these are, for a batch of so many tokens.
+    /// Matrix `index`, an expert's, whose bytes these are.
     ///
     /// # Panics
     /// If they are not as many as it has.
-    pub(crate) fn matrix<'a>(&self, index: usize, bytes: &'a [u8], tokens: usize) -> Matrix<'a> {
+    pub(crate) fn matrix<'a>(&self, index: usize, bytes: &'a [u8]) -> Matrix<'a> {
         Matrix::new(self.format, self.rows, self.cols, bytes)
             .unwrap_or_else(|error| unreachable!("checked when it was bound: {error}"))
             .scaled(scale(&self.scales, index))
-            .with_activations(ActBits::for_batch(tokens))
     }
 }
 

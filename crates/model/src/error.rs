@@ -37,7 +37,7 @@ pub enum Error {
     ExpertGroups { groups: usize, used: usize, count: usize, active: usize },
 
     #[error("rows of {width} numbers cannot be stored as {kind}: use f16 for the KV cache")]
-    CacheType { width: usize, kind: crate::KvType },
+    CacheType { width: usize, kind: cachalot_gguf::KvType },
     #[error(
         "no memory for a context of {capacity} tokens ({bytes} bytes): use a shorter one, or a \
          smaller KV cache type"
@@ -47,6 +47,10 @@ pub enum Error {
     ContextFull { capacity: usize, len: usize, more: usize },
     #[error("token {token} is not in the vocabulary of {vocabulary} tokens")]
     Token { token: u32, vocabulary: usize },
+    #[error(
+        "the hidden state is not finite: a damaged file, or an overflow of the KV cache in f16"
+    )]
+    NotFinite,
     #[error("the trace of routing cannot be written: {0}")]
     Trace(std::io::Error),
     #[error(transparent)]

@@ -1,16 +1,16 @@
-//! The cache of latents: what attention remembers of a sequence.
+//! The KV cache: latents in pages.
 //!
 //! A layer keeps one row per token, `[latent | rotated shared key]`, for all heads together: 576
-//! numbers on R1 where full keys and values would be 40,960. Memory is asked for whole, and as zeros,
-//! so that pages of a context that is never filled are never touched.
-
-use std::fmt;
+//! numbers on R1 where full keys and values would be 40,960. Rows of all sequences are in pages of
+//! [`PAGE_ROWS`], a layer's pages in one allocation, which is made once, zeroed, so that pages that
+//! are never written use no memory.
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Format;
 use cachalot_kernels::attention::{Latent, PAGE_ROWS};
 
-use crate::{Error, StageCache};
+use crate::Error;
+use crate::seam::PageId;
 
 /// The weight format with the same encoding.
 pub(crate) fn format(kv: KvType) -> Format {
@@ -21,122 +21,136 @@ pub(crate) fn format(kv: KvType) -> Format {
     }
 }
 
-/// The memory of one sequence in all layers. Made by [`crate::Model::cache`].
-pub struct KvCache {
-    pub(crate) parts: Vec<StageCache>,
-    pub(crate) len: usize,
-    pub(crate) capacity: usize,
-    pub(crate) bytes_per_token: usize,
+/// The numbers of a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowShape {
+    /// All of them.
+    pub(crate) width: usize,
+    /// The first ones, which are the latent.
+    pub(crate) latent: usize,
 }
 
-impl KvCache {
-    /// Tokens remembered.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether no token is.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Tokens that can be remembered.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Bytes of one token in all layers.
-    pub fn bytes_per_token(&self) -> usize {
-        self.bytes_per_token
-    }
-
-    /// Forgets all tokens from position `len` on; a longer `len` changes nothing.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-}
-
-impl fmt::Debug for KvCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KvCache({} of {} tokens)", self.len, self.capacity)
-    }
-}
-
-/// The rows of some layers, in this machine's memory.
-pub(crate) struct LatentRows {
+/// The pages of some layers.
+pub(crate) struct KvPages {
     format: Format,
-    width: usize,
-    values: usize,
+    shape: RowShape,
     row_bytes: usize,
-    pages: Vec<u32>,      // the pages of a layer, in order
-    layers: Vec<Vec<u8>>, // per layer: [pages, PAGE_ROWS, row_bytes]
+    pages: usize,
+    layers: Vec<Vec<u8>>, // [layers][pages, PAGE_ROWS, row_bytes]
 }
 
-impl LatentRows {
-    /// Zeroed rows of `width` numbers, the first `values` of them the latent.
+impl KvPages {
+    /// `pages` pages for `layers` layers.
     pub(crate) fn new(
-        kind: KvType,
+        kv: KvType,
         layers: usize,
-        (width, values): (usize, usize),
-        capacity: usize,
+        shape: RowShape,
+        pages: usize,
     ) -> Result<Self, Error> {
-        let format = format(kind);
-        let row_bytes = format.row_bytes(width).ok_or(Error::CacheType { width, kind })?;
-        let pages = capacity.div_ceil(PAGE_ROWS);
+        let format = format(kv);
+        let width = shape.width;
+        let row_bytes = format.row_bytes(width).ok_or(Error::CacheType { width, kind: kv })?;
         let bytes = row_bytes.saturating_mul(PAGE_ROWS).saturating_mul(pages);
         let total = bytes.saturating_mul(layers);
-        // `vec![0; n]` gets untouched pages but aborts when refused, so the question is asked first.
+        // `vec![0; n]` gets untouched memory but aborts if refused, so it is asked for first.
+        let capacity = pages.saturating_mul(PAGE_ROWS);
         let refused = |_| Error::CacheMemory { capacity, bytes: total };
         Vec::<u8>::new().try_reserve_exact(total).map_err(refused)?;
         let layers = (0..layers).map(|_| vec![0; bytes]).collect();
-        let pages = (0..pages as u32).collect();
-        Ok(Self { format, width, values, row_bytes, pages, layers })
+        Ok(Self { format, shape, row_bytes, pages, layers })
     }
 
-    /// Stores one row `[width]` of a layer.
-    pub(crate) fn store(&mut self, layer: usize, position: usize, row: &[f32]) {
-        let bytes = &mut self.layers[layer][position * self.row_bytes..][..self.row_bytes];
-        let encoded = self.format.encode(row, bytes);
+    /// The number of pages.
+    pub(crate) fn len(&self) -> usize {
+        self.pages
+    }
+
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Encodes a row.
+    pub(crate) fn encode(&self, row: &[f32], out: &mut [u8]) {
+        let encoded = self.format.encode(row, out);
         debug_assert!(encoded, "{} can be written", self.format);
     }
 
-    /// The first `len` rows of a layer.
-    pub(crate) fn rows(&self, layer: usize, len: usize) -> Latent<'_> {
-        let &Self { format, width, values, .. } = self;
-        Latent { format, bytes: &self.layers[layer], pages: &self.pages, len, width, values }
+    /// Stores encoded rows `[rows, row_bytes]` of a layer at the positions from `start` on of the
+    /// sequence with these `pages`.
+    pub(crate) fn store(&mut self, layer: usize, pages: &[PageId], start: usize, rows: &[u8]) {
+        let mut rows = rows;
+        let mut position = start;
+        while !rows.is_empty() {
+            let (page, at) = (pages[position / PAGE_ROWS] as usize, position % PAGE_ROWS);
+            let count = (PAGE_ROWS - at).min(rows.len() / self.row_bytes);
+            let (now, rest) = rows.split_at(count * self.row_bytes);
+            let first = (page * PAGE_ROWS + at) * self.row_bytes;
+            self.layers[layer][first..first + now.len()].copy_from_slice(now);
+            (rows, position) = (rest, position + count);
+        }
+    }
+
+    /// Copies a page in all layers.
+    pub(crate) fn copy_page(&mut self, from: PageId, to: PageId) {
+        let len = PAGE_ROWS * self.row_bytes;
+        let (from, to) = (from as usize * len, to as usize * len);
+        self.layers.iter_mut().for_each(|bytes| bytes.copy_within(from..from + len, to));
+    }
+
+    /// The first `len` rows of a sequence in a layer.
+    pub(crate) fn rows<'a>(&'a self, layer: usize, pages: &'a [PageId], len: usize) -> Latent<'a> {
+        let RowShape { width, latent } = self.shape;
+        let (format, bytes) = (self.format, &self.layers[layer]);
+        Latent { format, bytes, pages, len, width, values: latent }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use cachalot_kernels::{Cpu, Tier};
 
+    use super::*;
+
+    const SHAPE: RowShape = RowShape { width: 96, latent: 64 };
+
     #[test]
-    fn rows_come_back_as_the_type_stores_them() {
+    fn rows_come_back_from_their_pages_as_the_type_stores_them() {
+        let row = |n: usize| -> Vec<f32> {
+            (0..96).map(|i| ((i * 7 + n * 13) % 80) as f32 / 7.0 - 5.0).collect()
+        };
         let cpu = Cpu::new(1, Tier::detect());
-        let row: Vec<f32> = (0..96).map(|i| (i as f32 - 40.0) / 7.0).collect();
-        for (kind, error) in [(KvType::F32, 0.0), (KvType::F16, 4e-3), (KvType::Q8_0, 0.04)] {
-            let mut rows = LatentRows::new(kind, 2, (96, 64), 5).unwrap();
-            rows.store(1, 4, &row);
-            let mut out = vec![0.0; 96];
-            let read = |rows: &LatentRows, position: usize, out: &mut [f32]| {
-                let (latent, key) = out.split_at_mut(64);
-                rows.rows(1, 5).read(&cpu, position..position + 1, latent, key);
+        for (kv, error) in [(KvType::F32, 0.0), (KvType::F16, 4e-3), (KvType::Q8_0, 0.04)] {
+            let mut kv_pages = KvPages::new(kv, 2, SHAPE, 5).unwrap();
+            let pages = [3, 1];
+            let mut bytes = vec![0; 20 * kv_pages.row_bytes()];
+            for (n, out) in bytes.chunks_mut(kv_pages.row_bytes()).enumerate() {
+                kv_pages.encode(&row(n), out);
+            }
+            kv_pages.store(1, &pages, 50, &bytes);
+            kv_pages.copy_page(1, 4);
+            let read = |layer: usize, position: usize, pages: &[PageId]| {
+                let (mut latent, mut key) = (vec![0.0; 64], vec![0.0; 32]);
+                let rows = kv_pages.rows(layer, pages, 70);
+                rows.read(&cpu, position..position + 1, &mut latent, &mut key);
+                [latent, key].concat()
             };
-            read(&rows, 4, &mut out);
-            assert!(row.iter().zip(&out).all(|(a, b)| (a - b).abs() <= error), "{kind}");
-            read(&rows, 3, &mut out);
-            assert!(out.iter().all(|&x| x == 0.0), "{kind}");
+            for (position, pages) in [(50, [3, 1]), (63, [3, 1]), (64, [3, 1]), (69, [0, 4])] {
+                let out = read(1, position, &pages);
+                let near = row(position - 50).iter().zip(&out).all(|(a, b)| (a - b).abs() <= error);
+                assert!(near, "{kv}, position {position}");
+            }
+            assert!(read(0, 50, &pages).iter().all(|&x| x == 0.0), "the other layer is untouched");
         }
     }
 
     #[test]
     fn impossible_caches_are_refused() {
-        let error = |kind, capacity| LatentRows::new(kind, 61, (48, 32), capacity).err();
+        let shape = RowShape { width: 48, latent: 32 };
+        let error = |kv, pages| KvPages::new(kv, 61, shape, pages).err();
         let text = error(KvType::Q8_0, 1).unwrap().to_string();
         assert_eq!(text, "rows of 48 numbers cannot be stored as q8_0: use f16 for the KV cache");
         assert!(matches!(error(KvType::F16, usize::MAX), Some(Error::CacheMemory { .. })));
-        assert!(matches!(error(KvType::F16, 1 << 50), Some(Error::CacheMemory { .. })));
+        assert!(matches!(error(KvType::F16, 1 << 44), Some(Error::CacheMemory { .. })));
     }
 }

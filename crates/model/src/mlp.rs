@@ -1,10 +1,10 @@
 //! The feed-forward network of layers without experts, and of the shared expert.
 
-use cachalot_kernels::{ActBits, Activations, Cpu, GateUp, Matrix, Product, Tokens, Weighted};
+use cachalot_kernels::{Activations, Cpu, GateUp, Matrix, Product, Tokens, Weighted};
 
-use crate::Error;
 use crate::bind::{Binder, Weight};
-use crate::scratch::AllRows;
+use crate::scratch::{AllRows, recycle};
+use crate::{Error, Precision};
 
 /// A gated feed-forward network: `down · (silu(gate · x) * (up · x))`.
 #[derive(Clone, Copy, Debug)]
@@ -40,50 +40,102 @@ impl MlpWeights {
         })
     }
 
-    /// Its matrices for a batch of so many tokens.
-    pub(crate) fn mlp(&self, tokens: usize) -> Mlp<'_> {
+    /// The shared expert of a layer.
+    pub(crate) fn shared(
+        binder: Binder<'_>,
+        layer: usize,
+        hidden: usize,
+        width: usize,
+    ) -> Result<Self, Error> {
+        let name = |part: &str| format!("blk.{layer}.ffn_{part}_shexp.weight");
+        Self::bind(binder, name, hidden, width)
+    }
+
+    /// Its matrices.
+    pub(crate) fn mlp(&self, precision: Precision) -> Mlp<'_> {
         Mlp {
-            gate: self.gate.matrix().with_activations(ActBits::for_batch(tokens)),
-            up: self.up.matrix().with_activations(ActBits::for_batch(tokens)),
-            down: self.down.matrix().with_activations(ActBits::for_batch(tokens)),
+            gate: precision.tolerant(self.gate.matrix()),
+            up: precision.tolerant(self.up.matrix()),
+            down: precision.tolerant(self.down.matrix()),
         }
     }
 }
 
-/// What a feed-forward network works with.
+/// The memory of a feed-forward network.
 #[derive(Debug, Default)]
 pub(crate) struct MlpScratch {
-    inner: Activations, // [tokens, width]
+    inner: Activations, // [rows, width]
+    gates: Vec<GateUp<'static>>,
+    products: Vec<Product<'static>>,
+    downs: Vec<Weighted<'static>>,
     all_rows: AllRows,
 }
 
-/// Adds the network's output for each row of `x` `[tokens, hidden]` to `out` `[tokens, hidden]`.
+impl MlpScratch {
+    /// Leaves the hidden states of the network in `inner`.
+    fn gate_up(&mut self, cpu: &Cpu, mlp: Mlp<'_>, precision: Precision, x: &mut Activations) {
+        let all = Tokens::Range { start: 0, len: x.rows() };
+        let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
+        let groups = precision.groups(all);
+        gates.extend(groups.map(|tokens| GateUp { gate: mlp.gate, up: mlp.up, tokens }));
+        cpu.gate_up(x, &gates, self.inner.reset(x.rows(), mlp.gate.rows()));
+        self.gates = recycle(gates);
+    }
+}
+
+/// Adds the network's output for each row of `x` `[rows, hidden]` to `out` `[rows, hidden]`.
 pub(crate) fn add(
     cpu: &Cpu,
     mlp: Mlp<'_>,
+    precision: Precision,
     x: &mut Activations,
     scratch: &mut MlpScratch,
     out: &mut [f32],
 ) {
-    let tokens = x.rows();
-    let columns = Tokens::Range { start: 0, len: tokens };
-    let inner = scratch.inner.reset(tokens, mlp.gate.rows());
-    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens: columns }], inner);
-    let (targets, weights) = scratch.all_rows.of(tokens);
-    let down = Weighted { matrix: mlp.down, tokens: columns, targets, weights };
-    cpu.add_weighted(&mut scratch.inner, &[down], out);
+    scratch.gate_up(cpu, mlp, precision, x);
+    let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut scratch.downs));
+    let (targets, ones) = scratch.all_rows.of(x.rows());
+    DownList { precision, start: 0, downs: &mut downs }.push(mlp.down, targets, ones);
+    cpu.add_weighted(&mut scratch.inner, &downs, out);
+    scratch.downs = recycle(downs);
 }
 
-/// Writes the network's output for each row of `x` `[tokens, hidden]` to `out` `[tokens, hidden]`.
+/// Writes the network's output for each row of `x` `[rows, hidden]` to `out` `[rows, hidden]`.
 pub(crate) fn compute(
     cpu: &Cpu,
     mlp: Mlp<'_>,
+    precision: Precision,
     x: &mut Activations,
     scratch: &mut MlpScratch,
     out: &mut [f32],
 ) {
-    let columns = Tokens::Range { start: 0, len: x.rows() };
-    let inner = scratch.inner.reset(x.rows(), mlp.gate.rows());
-    cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens: columns }], inner);
-    cpu.multiply(&mut scratch.inner, &[Product { matrix: mlp.down, tokens: columns }], out);
+    scratch.gate_up(cpu, mlp, precision, x);
+    let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut scratch.products));
+    let groups = precision.groups(Tokens::Range { start: 0, len: x.rows() });
+    products.extend(groups.map(|tokens| Product { matrix: mlp.down, tokens }));
+    cpu.multiply(&mut scratch.inner, &products, out);
+    scratch.products = recycle(products);
+}
+
+/// Down projections of one work list, whose inputs follow each other.
+pub(crate) struct DownList<'l, 'a> {
+    pub(crate) precision: Precision,
+    /// The first row of inputs of the next one.
+    pub(crate) start: usize,
+    pub(crate) downs: &'l mut Vec<Weighted<'a>>,
+}
+
+impl<'a> DownList<'_, 'a> {
+    /// Adds the products of `matrix` with the next inputs, to be added to these rows.
+    pub(crate) fn push(&mut self, matrix: Matrix<'a>, targets: &'a [u32], weights: &'a [f32]) {
+        let mut at = 0;
+        let all = Tokens::Range { start: self.start, len: targets.len() };
+        for tokens in self.precision.groups(all) {
+            let end = at + tokens.len();
+            let (targets, weights) = (&targets[at..end], &weights[at..end]);
+            self.downs.push(Weighted { matrix, tokens, targets, weights });
+            at = end;
+        }
+        self.start += at;
+    }
 }

@@ -1,31 +1,33 @@
-//! A whole model: tokens in, logits out.
+//! A whole model: batches of tokens in, logits out.
 
 use std::sync::Arc;
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Activations, Cpu, Product, Tokens};
+use cachalot_kernels::Cpu;
 use cachalot_store::Weights;
 
 use crate::arch::deepseek2::config::ExpertGroups;
 use crate::arch::{self, Parts};
-use crate::bind::Weight;
-use crate::rows::norm_rows;
-use crate::scratch::ensure_len;
-use crate::{Config, Error, Experts, KvCache, Stage};
+use crate::seam::{Batch, Experts, Failure, PageId, Rows, Stage, Wanted};
+use crate::{Config, Error};
 
-/// What may be chosen when a model is loaded.
+/// Options of loading.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
     /// Groups of experts to choose from.
     pub expert_groups: ExpertGroups,
     /// Active experts per token, in place of the file's number.
     pub experts: Option<usize>,
-    /// Most tokens that pass through the layers together. More of them share the reading of weights,
-    /// and take more memory: R1 needs about 0.5 MB for each.
+    /// The most tokens of a prompt that pass through the layers together in
+    /// [`Model::forward_sequence`]. More of them share the reading of weights, and take more memory:
+    /// R1 needs about 0.5 MB for each.
     pub micro_batch: usize,
-    /// Tokens of a batch from which on attention is computed in the expanded form; `None` leaves it to
+    /// Rows of a prompt's chunk from which on attention is computed in the expanded form; `None` is
     /// what is faster here.
     pub expanded_from: Option<usize>,
+    /// Whether the bits of a sequence's results are independent of all other sequences, of how its
+    /// prompt is divided, and of whether some of it was computed before; see [`crate::Precision`].
+    pub reproducible: bool,
 }
 
 impl Default for ModelOptions {
@@ -35,48 +37,80 @@ impl Default for ModelOptions {
             experts: None,
             micro_batch: 2048,
             expanded_from: None,
+            reproducible: false,
         }
     }
 }
 
-/// Which tokens' logits a caller wants.
+/// How far a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logits {
-    /// None: a prompt goes on.
-    None,
-    /// The last token's.
-    Last,
-    /// Every token's.
-    All,
+pub struct Progress {
+    /// Layers that are computed.
+    pub done: usize,
+    /// All layers.
+    pub layers: usize,
 }
 
-/// A loaded model.
-///
-/// It computes one batch at a time, of one sequence; each sequence has a [`KvCache`] of its own.
+/// A loaded model. It computes one batch at a time.
 pub struct Model {
-    cpu: Arc<Cpu>,
-    config: Config,
-    embedding: Weight, // [vocabulary, hidden]
-    stages: Vec<Box<dyn Stage>>,
-    norm: Vec<f32>, // [hidden]
-    head: Weight,   // [vocabulary, hidden]
-    micro_batch: usize,
-    hidden: Vec<f32>, // [tokens, hidden]
-    x: Activations,   // [tokens, hidden]
-    logits: Vec<f32>, // [rows, vocabulary]
+    pub(crate) config: Config,
+    vocabulary: usize,
+    pub(crate) stages: Vec<Box<dyn Stage>>,
+    pub(crate) micro_batch: usize,
+    pub(crate) rows: Rows,
+}
+
+/// The results of a batch.
+#[derive(Debug)]
+pub struct Output<'a> {
+    batch: &'a Batch<'a>,
+    rows: &'a Rows,
+    vocabulary: usize,
+    hidden: usize,
+}
+
+impl<'a> Output<'a> {
+    /// The logits that segment `index` wanted, `[rows, vocabulary]`. Those of a sequence that has
+    /// failed mean nothing.
+    pub fn logits(&self, index: usize) -> &'a [f32] {
+        let (before, rest) = self.batch.segments.split_at(index);
+        let start: usize = before.iter().map(crate::seam::Segment::logit_rows).sum();
+        let end = start + rest[0].logit_rows();
+        &self.rows.logits[start * self.vocabulary..end * self.vocabulary]
+    }
+
+    /// The hidden states that segment `index` wanted, `[rows, hidden]`.
+    pub fn hidden(&self, index: usize) -> &'a [f32] {
+        let segment = &self.batch.segments[index];
+        if segment.want != Wanted::Hidden {
+            return &[];
+        }
+        &self.rows.hidden[segment.rows.start * self.hidden..segment.rows.end * self.hidden]
+    }
+
+    /// Whether segment `index` has failed.
+    pub fn has_failed(&self, index: usize) -> bool {
+        self.rows.has_failed(index)
+    }
+
+    /// The sequences that have failed. Their rows' keys and values are not to be used.
+    pub fn failures(&self) -> &'a [Failure] {
+        self.rows.failures()
+    }
 }
 
 impl Model {
-    /// Binds weights that are all at hand.
+    /// Binds weights that are all in memory, or mapped.
     ///
     /// # Errors
-    /// If the architecture is another, or a key or tensor is missing, impossible or of another shape.
+    /// If the architecture is not supported, or a key or tensor is missing, impossible or of another
+    /// shape.
     pub fn load(weights: &Weights, cpu: &Arc<Cpu>, options: &ModelOptions) -> Result<Self, Error> {
         let loader = arch::loader(weights)?;
-        Ok(Self::new(loader(weights, cpu, options, None)?, cpu, options))
+        Ok(Self::new(loader(weights, cpu, options, None)?, options))
     }
 
-    /// As [`Model::load`], with routed experts that are elsewhere: their tensors are not looked at.
+    /// As [`Model::load`], with other routed experts: their tensors are not used.
     ///
     /// # Errors
     /// As [`Model::load`].
@@ -87,23 +121,13 @@ impl Model {
         experts: Box<dyn Experts>,
     ) -> Result<Self, Error> {
         let loader = arch::loader(weights)?;
-        Ok(Self::new(loader(weights, cpu, options, Some(experts))?, cpu, options))
+        Ok(Self::new(loader(weights, cpu, options, Some(experts))?, options))
     }
 
-    fn new(parts: Parts, cpu: &Arc<Cpu>, options: &ModelOptions) -> Self {
-        let Parts { config, embedding, stages, norm, head } = parts;
-        Self {
-            cpu: Arc::clone(cpu),
-            config,
-            embedding,
-            stages,
-            norm,
-            head,
-            micro_batch: options.micro_batch.max(1),
-            hidden: Vec::new(),
-            x: Activations::new(),
-            logits: Vec::new(),
-        }
+    fn new(parts: Parts, options: &ModelOptions) -> Self {
+        let Parts { config, vocabulary, stages } = parts;
+        let micro_batch = options.micro_batch.max(1);
+        Self { config, vocabulary, stages, micro_batch, rows: Rows::default() }
     }
 
     /// Sizes and switches.
@@ -113,7 +137,7 @@ impl Model {
 
     /// Tokens of the vocabulary: the length of a row of logits.
     pub fn vocab_size(&self) -> usize {
-        self.head.rows()
+        self.vocabulary
     }
 
     /// Tokens that the model was made for.
@@ -121,110 +145,70 @@ impl Model {
         self.config.context
     }
 
-    /// Room for one sequence of up to `capacity` tokens. It takes memory only as it fills.
-    ///
-    /// # Errors
-    /// If there is no memory for it, or this model's rows cannot be stored in this type.
-    pub fn cache(&self, capacity: usize, kind: KvType) -> Result<KvCache, Error> {
-        let parts = self.stages.iter().map(|stage| stage.cache(capacity, kind));
-        let parts = parts.collect::<Result<_, _>>()?;
-        Ok(KvCache { parts, len: 0, capacity, bytes_per_token: self.cache_bytes_per_token(kind) })
+    /// Bytes of a page of the KV cache: [`crate::PAGE_ROWS`] tokens in all layers.
+    pub fn page_bytes(&self, kv: KvType) -> usize {
+        self.stages.iter().map(|stage| stage.page_bytes(kv)).sum()
     }
 
-    /// Bytes that a cache takes for each token.
-    pub fn cache_bytes_per_token(&self, kind: KvType) -> usize {
-        self.stages.iter().map(|stage| stage.cache_bytes(kind)).sum()
-    }
-
-    /// Takes `tokens` through the model after those that `cache` remembers, and returns the logits
-    /// that were asked for, `[rows, vocabulary]`, until the next call.
-    ///
-    /// `progress` is called after every layer with the number of tokens that the work done so far
-    /// amounts to, at most `tokens.len()`, and stops the work by returning `false`.
+    /// Reserves all pages of the KV cache, in place of those reserved before. Memory is used from
+    /// when a page is first written; nothing is reserved later.
     ///
     /// # Errors
-    /// [`Error::Token`] or [`Error::ContextFull`] before anything is computed; [`Error::Stopped`], or
-    /// what kept experts from being had, after which the cache remembers the batches that were finished.
+    /// If there is no memory, or this model's rows cannot be stored in this type.
+    pub fn reserve_pages(&mut self, pages: usize, kv: KvType) -> Result<(), Error> {
+        self.stages.iter_mut().try_for_each(|stage| stage.reserve_pages(pages, kv))
+    }
+
+    /// Copies a page in all layers, so that a shared one can be continued.
+    pub fn copy_page(&mut self, from: PageId, to: PageId) {
+        self.stages.iter_mut().for_each(|stage| stage.copy_page(from, to));
+    }
+
+    /// Takes a batch through the model; keys and values of its rows go to their pages.
+    ///
+    /// `progress` is called after every layer and stops the work by returning `false`.
+    ///
+    /// # Errors
+    /// [`Error::Token`] before anything is computed; [`Error::Stopped`], or what concerns all
+    /// sequences, after which the pages of the batch's rows are unfinished, and all others unchanged.
+    /// What concerns some sequences is in [`Output::failures`].
     ///
     /// # Panics
-    /// If the cache is another model's.
-    pub fn forward(
-        &mut self,
-        cache: &mut KvCache,
-        tokens: &[u32],
-        logits: Logits,
-        progress: &mut dyn FnMut(usize) -> bool,
-    ) -> Result<&[f32], Error> {
-        self.check(cache, tokens)?;
-        let rows = match logits {
-            Logits::None => 0,
-            Logits::Last => tokens.len().min(1),
-            Logits::All => tokens.len(),
-        };
+    /// If the segments are not consecutive, or a page is missing or was not reserved.
+    pub fn forward<'a>(
+        &'a mut self,
+        batch: &'a Batch<'_>,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<Output<'a>, Error> {
+        self.check_tokens(batch.tokens)?;
+        let layers = self.config.layers;
         let mut done = 0;
-        for batch in tokens.chunks(self.micro_batch) {
-            let layers = self.config.layers;
-            let mut layer = 0;
-            let keep_going = &mut || {
-                layer += 1;
-                progress(done + batch.len() * layer / layers)
-            };
-            self.through_stages(cache, batch, keep_going)?;
-            done += batch.len();
-            let wanted = match logits {
-                Logits::None => 0,
-                Logits::Last => usize::from(done == tokens.len()),
-                Logits::All => batch.len(),
-            };
-            let end = if logits == Logits::All { done } else { wanted };
-            self.head_of(batch.len(), wanted, end);
-        }
-        Ok(&self.logits[..rows * self.head.rows()])
+        self.run(batch, &mut || {
+            done += 1;
+            progress(Progress { done, layers })
+        })?;
+        let (vocabulary, hidden) = (self.vocabulary, self.config.hidden);
+        Ok(Output { batch, rows: &self.rows, vocabulary, hidden })
     }
 
-    fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), Error> {
-        let vocabulary = self.embedding.rows();
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::Token { token, vocabulary });
-        }
-        let &KvCache { capacity, len, .. } = cache;
-        if tokens.len() > capacity - len {
-            return Err(Error::ContextFull { capacity, len, more: tokens.len() });
-        }
-        Ok(())
-    }
-
-    /// Leaves the hidden states of `batch` in `self.hidden`.
-    fn through_stages(
+    pub(crate) fn run(
         &mut self,
-        cache: &mut KvCache,
-        batch: &[u32],
+        batch: &Batch<'_>,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
-        let width = self.config.hidden;
-        let hidden = ensure_len(&mut self.hidden, batch.len() * width);
-        for (&token, row) in batch.iter().zip(hidden.chunks_exact_mut(width)) {
-            self.embedding.matrix().row(token as usize, row);
+        self.rows.begin(batch);
+        for stage in &mut self.stages {
+            stage.forward(batch, &mut self.rows, keep_going)?;
         }
-        for (stage, part) in self.stages.iter_mut().zip(&mut cache.parts) {
-            stage.forward(part, cache.len, hidden, keep_going)?;
-        }
-        cache.len += batch.len();
         Ok(())
     }
 
-    /// The logits of the last `wanted` of `tokens` hidden rows, up to row `end` of all logits.
-    fn head_of(&mut self, tokens: usize, wanted: usize, end: usize) {
-        if wanted == 0 {
-            return;
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
+        let vocabulary = self.vocabulary;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(Error::Token { token, vocabulary }),
+            None => Ok(()),
         }
-        let (width, vocabulary) = (self.config.hidden, self.head.rows());
-        let hidden = &self.hidden[(tokens - wanted) * width..tokens * width];
-        norm_rows(hidden, &self.norm, self.config.epsilon, &mut self.x);
-        let logits = ensure_len(&mut self.logits, end * vocabulary);
-        let columns = Tokens::Range { start: 0, len: wanted };
-        let head = Product { matrix: self.head.matrix(), tokens: columns };
-        self.cpu.multiply(&mut self.x, &[head], &mut logits[(end - wanted) * vocabulary..]);
     }
 }
 

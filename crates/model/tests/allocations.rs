@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Logits, Model, ModelOptions};
+use cachalot_model::{Batch, Model, ModelOptions, PageId, Phase, Segment, Wanted};
 
 struct Counting;
 
@@ -38,26 +38,53 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// Sequences that decode together, and where each begins.
+const STARTS: [usize; 5] = [0, 3, 63, 40, 17];
+
 #[test]
 fn decoding_allocates_nothing() {
     let best = Tier::detect();
     let runs = [(1, Tier::SCALAR, KvType::Q8_0), (1, best, KvType::F16), (2, best, KvType::F16)];
-    for (threads, tier, kind) in runs {
-        let cpu = common::cpu(threads, tier);
-        let weights = common::open("nano-iq-mix.gguf");
-        let mut model = Model::load(&weights, &cpu, &ModelOptions::default()).unwrap();
-        let mut cache = model.cache(100, kind).unwrap();
-        let mut decode = |token: u32| {
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            model.forward(&mut cache, &[token], Logits::Last, &mut |_| true).unwrap();
-            ALLOCATIONS.load(Ordering::Relaxed) - before
-        };
-        decode(0);
-        let mut counts: Vec<usize> = (1..60).map(|token| decode(token * 10)).collect();
-        // A worker gets its memory with its first task of a kind, which may come late: a few tokens
-        // are forgiven when there are workers.
-        counts.sort_unstable();
-        let checked = if threads == 1 { counts.len() } else { counts.len() / 2 };
-        assert!(counts[..checked].iter().all(|&count| count == 0), "{tier}: {counts:?}");
+    for (threads, tier, kv) in runs {
+        for sequences in [1, STARTS.len()] {
+            let counts = counts(threads, tier, kv, &STARTS[..sequences]);
+            // A worker gets its memory with its first task of a kind, which may come late: a few
+            // tokens are forgiven when there are workers.
+            let checked = if threads == 1 { counts.len() } else { counts.len() / 2 };
+            let nothing = counts[..checked].iter().all(|&count| count == 0);
+            assert!(nothing, "{tier}, {sequences} sequences: {counts:?}");
+        }
     }
+}
+
+/// Batches in which buffers grow to what the routing of this many sequences takes.
+const WARM_UP: usize = 20;
+
+/// Allocations of each of 40 batches, one token of every sequence, in ascending order.
+fn counts(threads: usize, tier: Tier, kv: KvType, starts: &[usize]) -> Vec<usize> {
+    let weights = common::open("nano-iq-mix.gguf");
+    let cpu = common::cpu(threads, tier);
+    let mut model = Model::load(&weights, &cpu, &ModelOptions::default()).unwrap();
+    model.reserve_pages(2 * starts.len(), kv).unwrap();
+    let pages: Vec<[PageId; 2]> = (0..starts.len() as PageId).map(|i| [2 * i, 2 * i + 1]).collect();
+    let decode = |step: usize| {
+        let token = |at: usize| ((step * 10 + at * 37) % 600) as u32;
+        let tokens: Vec<u32> = (0..starts.len()).map(token).collect();
+        let segment = |at: usize| Segment {
+            seq: at as u64,
+            start: starts[at] + step,
+            rows: at..at + 1,
+            pages: &pages[at],
+            phase: Phase::Decode,
+            want: Wanted::Last,
+        };
+        let segments: Vec<_> = (0..starts.len()).map(segment).collect();
+        let batch = Batch { tokens: &tokens, segments: &segments };
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        model.forward(&batch, &mut |_| true).unwrap();
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    let mut counts: Vec<usize> = (0..60).map(decode).skip(WARM_UP).collect();
+    counts.sort_unstable();
+    counts
 }

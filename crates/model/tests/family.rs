@@ -149,7 +149,8 @@ fn every_member_of_the_family_agrees_with_the_oracle() {
                 Model::load(&weights, &common::cpu(2, tier), &ModelOptions::default()).unwrap();
             let exact = reference::logits(&weights, model.config(), &tokens);
             let mut cache = model.cache(20, KvType::F32).unwrap();
-            let computed = model.forward(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
+            let computed =
+                model.forward_sequence(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
             let distance = distance(&exact, computed, VOCABULARY as usize);
             assert!(distance.max <= limit, "{name}, {tier}: {distance:?}");
         }

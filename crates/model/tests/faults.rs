@@ -136,7 +136,7 @@ proptest! {
             return Ok(());
         };
         let mut cache = model.cache(2, KvType::F16).unwrap();
-        let logits = model.forward(&mut cache, &[1, 2], Logits::Last, &mut |_| true).unwrap();
+        let logits = model.forward_sequence(&mut cache, &[1, 2], Logits::Last, &mut |_| true).unwrap();
         prop_assert_eq!(logits.len(), 640);
     }
 }

@@ -6,8 +6,11 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Activations, Cpu, Tier};
-use cachalot_model::{Error, Experts, Logits, Mlp, Model, ModelOptions, Resident, Routing};
+use cachalot_kernels::Tier;
+use cachalot_model::{
+    Error, ExpertCall, Experts, FailedRows, Logits, Model, ModelOptions, PAGE_ROWS, Residency,
+    Resident, Routing,
+};
 use cachalot_store::{Placement, Weights};
 
 const NANO: &str = "nano-ud-q2_k_xl.gguf";
@@ -22,7 +25,7 @@ fn load(options: &ModelOptions) -> Model {
 }
 
 fn forward(model: &mut Model, cache: &mut cachalot_model::KvCache, tokens: &[u32]) -> Vec<f32> {
-    model.forward(cache, tokens, Logits::All, &mut |_| true).unwrap().to_vec()
+    model.forward_sequence(cache, tokens, Logits::All, &mut |_| true).unwrap().to_vec()
 }
 
 #[test]
@@ -86,9 +89,9 @@ fn cache_types_differ_little_and_take_the_bytes_they_say() {
         let distance = common::distance(&exact, &logits, VOCABULARY);
         assert!(distance.kl_median < limit, "{kind}: {distance:?}");
     }
-    let model = load(&options);
+    let mut model = load(&options);
     // Three layers of 256 + 32 numbers.
-    assert_eq!(model.cache_bytes_per_token(KvType::F16), 3 * 288 * 2);
+    assert_eq!(model.page_bytes(KvType::F16), PAGE_ROWS * 3 * 288 * 2);
     assert_eq!(model.cache(9, KvType::Q8_0).unwrap().bytes_per_token(), 3 * 288 / 32 * 34);
 }
 
@@ -100,10 +103,11 @@ fn the_last_logits_are_the_last_of_all() {
     let all = forward(&mut model, &mut cache, &tokens);
     assert_eq!(all.len(), 20 * VOCABULARY);
     cache.truncate(0);
-    let last = model.forward(&mut cache, &tokens, Logits::Last, &mut |_| true).unwrap();
+    let last = model.forward_sequence(&mut cache, &tokens, Logits::Last, &mut |_| true).unwrap();
     let distance = common::distance(&all[19 * VOCABULARY..], last, VOCABULARY);
     assert!(distance.kl_mean < 1e-3, "{distance:?}");
-    let none = model.forward(&mut cache, &tokens[..3], Logits::None, &mut |_| true).unwrap();
+    let none =
+        model.forward_sequence(&mut cache, &tokens[..3], Logits::None, &mut |_| true).unwrap();
     assert!(none.is_empty());
     assert_eq!(cache.len(), 23);
     assert!(forward(&mut model, &mut cache, &[]).is_empty());
@@ -115,14 +119,14 @@ fn progress_counts_up_and_can_stop() {
     let (mut model, tokens) = (load(&options), tokens(20));
     let mut cache = model.cache(20, KvType::F16).unwrap();
     let mut seen = Vec::new();
-    let result = model.forward(&mut cache, &tokens, Logits::Last, &mut |done| {
+    let result = model.forward_sequence(&mut cache, &tokens, Logits::Last, &mut |done| {
         seen.push(done);
         true
     });
     assert!(result.is_ok());
     assert_eq!(seen, [2, 5, 8, 10, 13, 16, 17, 18, 20]);
     cache.truncate(0);
-    let stopped = model.forward(&mut cache, &tokens, Logits::Last, &mut |done| done < 10);
+    let stopped = model.forward_sequence(&mut cache, &tokens, Logits::Last, &mut |done| done < 10);
     assert!(matches!(stopped, Err(Error::Stopped)));
     assert_eq!(cache.len(), 8, "the first batch is done");
 }
@@ -132,7 +136,7 @@ fn impossible_calls_are_refused_before_anything_is_computed() {
     let mut model = load(&ModelOptions::default());
     let mut cache = model.cache(4, KvType::F16).unwrap();
     let mut fails = |tokens: &[u32]| {
-        let result = model.forward(&mut cache, tokens, Logits::Last, &mut |_| true);
+        let result = model.forward_sequence(&mut cache, tokens, Logits::Last, &mut |_| true);
         result.unwrap_err().to_string()
     };
     assert_eq!(fails(&[1, 640]), "token 640 is not in the vocabulary of 640 tokens");
@@ -142,55 +146,66 @@ fn impossible_calls_are_refused_before_anything_is_computed() {
     assert!(error.starts_with("no memory for a context of 1125899906842624 tokens"), "{error}");
 }
 
-/// Experts that write down what they are told.
-struct Told {
+/// Experts that record their calls.
+struct Recording {
     inner: Resident,
     log: Arc<Mutex<Vec<String>>>,
 }
 
-impl Experts for Told {
-    fn request(&mut self, layer: usize, routing: &Routing) {
-        self.log.lock().unwrap().push(format!("request {layer} {}", routing.of(0).0.len()));
-        self.inner.request(layer, routing);
+impl Experts for Recording {
+    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+        let used = call.routing.of(0).0.len();
+        self.log.lock().unwrap().push(format!("begin {} {used}", call.layer));
+        self.inner.begin(call)
     }
 
-    fn apply(
-        &mut self,
-        cpu: &Cpu,
-        layer: usize,
-        x: &mut Activations,
-        routing: &Routing,
-        shared: Option<Mlp<'_>>,
-        out: &mut [f32],
-    ) -> Result<(), Error> {
-        self.log.lock().unwrap().push(format!("apply {layer}"));
-        self.inner.apply(cpu, layer, x, routing, shared, out)
+    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+        self.log.lock().unwrap().push(format!("finish {}", call.layer));
+        self.inner.finish(call, out)
     }
 
-    fn prefetch(&mut self, layer: usize, prefetches: &Routing) {
-        self.log.lock().unwrap().push(format!("prefetch {layer} {}", prefetches.of(0).0.len()));
+    fn includes_shared(&self) -> bool {
+        self.inner.includes_shared()
+    }
+
+    fn prefetch(&mut self, layer: usize, guess: &Routing) {
+        self.log.lock().unwrap().push(format!("prefetch {layer} {}", guess.of(0).0.len()));
+    }
+
+    fn residency(&self) -> Option<&dyn Residency> {
+        Some(self)
+    }
+}
+
+impl Residency for Recording {
+    fn is_resident(&self, _: usize, _: usize) -> bool {
+        true
     }
 
     fn wants_prefetch(&self) -> bool {
         true
     }
+
+    fn is_preferred(&self) -> bool {
+        false
+    }
 }
 
 #[test]
-fn experts_elsewhere_are_told_in_time_and_hints_change_nothing() {
+fn experts_are_called_in_time_and_prefetching_changes_nothing() {
     let (weights, cpu) = (common::open(NANO), common::cpu(2, Tier::detect()));
     let options = ModelOptions { experts: Some(2), ..ModelOptions::default() };
     let mut plain = Model::load(&weights, &cpu, &options).unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
-    let inner = Resident::bind(&weights, &plain.config().expert_shape()).unwrap();
-    let told = Box::new(Told { inner, log: Arc::clone(&log) });
+    let inner = Resident::bind(&weights, &cpu, &plain.config().expert_shape()).unwrap();
+    let told = Box::new(Recording { inner, log: Arc::clone(&log) });
     let mut model = Model::load_with_experts(&weights, &cpu, &options, told).unwrap();
     let run = |model: &mut Model| {
         let mut cache = model.cache(4, KvType::F16).unwrap();
         forward(model, &mut cache, &[5])
     };
     assert!(run(&mut model) == run(&mut plain));
-    let expected = ["request 1 2", "prefetch 2 2", "apply 1", "request 2 2", "apply 2"];
+    let expected = ["begin 1 2", "prefetch 2 2", "finish 1", "begin 2 2", "finish 2"];
     assert_eq!(*log.lock().unwrap(), expected);
 }
 

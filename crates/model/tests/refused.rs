@@ -61,14 +61,16 @@ fn run() -> (Vec<f32>, ReadRate, bool) {
     let (weights, rate) = opened.unwrap();
     let experts = config.experts.clone().unwrap();
     let cache = CacheOptions::new(200 << 10, config.dense_layers, experts.count, experts.used);
-    let experts = Streamed::bind(&weights, &config.expert_shape(), reader, &cache).unwrap();
-    let is_locked = experts.is_locked();
     let cpu = common::cpu(2, Tier::detect());
+    let experts = Streamed::bind(&weights, &cpu, &config.expert_shape(), reader, &cache).unwrap();
+    let is_locked = experts.is_locked();
     let mut model = Model::load_with_experts(&weights, &cpu, &options, Box::new(experts)).unwrap();
     let mut cache = model.cache(64, KvType::F16).unwrap();
     let mut logits = Vec::new();
     for tokens in [&[5, 66, 127, 188, 249][..], &[310], &[371], &[432]] {
-        logits.extend(model.forward(&mut cache, tokens, Logits::All, &mut |_| true).unwrap());
+        logits.extend(
+            model.forward_sequence(&mut cache, tokens, Logits::All, &mut |_| true).unwrap(),
+        );
     }
     (logits, rate, is_locked)
 }

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Config, Logits, Model, ModelOptions, Resident, Streamed, Traced};
+use cachalot_model::{Config, Model, ModelOptions, Phase, Resident, Streamed, Traced, Wanted};
 use cachalot_store::trace::Trace;
 use cachalot_store::{CacheOptions, Monitor, Placement, ReadFunction, Reader, Weights};
+use common::Sequence;
 
 const FILES: [&str; 3] = ["nano-ud-iq1_s.gguf", "nano-ud-q2_k_xl.gguf", "nano-iq-mix.gguf"];
 const VOCABULARY: u32 = 640;
@@ -42,41 +43,47 @@ fn streamed_with(
     let (weights, config) = common::open_streamed(path, &mut reader, options);
     let experts = config.experts.clone().unwrap();
     let plain = CacheOptions::new(1, config.dense_layers, experts.count, experts.used);
+    let cpu = common::cpu(2, Tier::detect());
     let mut experts =
-        Streamed::bind(&weights, &config.expert_shape(), reader, &cache(plain)).unwrap();
+        Streamed::bind(&weights, &cpu, &config.expert_shape(), reader, &cache(plain)).unwrap();
     set(&mut experts);
     let monitor = experts.monitor();
-    let cpu = common::cpu(2, Tier::detect());
     let model = Model::load_with_experts(&weights, &cpu, options, Box::new(experts)).unwrap();
     (model, monitor)
 }
 
-/// A prompt in batches, then tokens one by one.
-fn run(model: &mut Model) -> Vec<f32> {
-    let mut cache = model.cache(64, KvType::F16).unwrap();
+/// A prompt in chunks of at most `chunk` tokens, then tokens one by one, or a few at once.
+fn run_in(model: &mut Model, chunk: usize) -> Vec<f32> {
+    let mut sequence = Sequence::new(model, 64, KvType::F16);
     let all = tokens(50);
     let (prompt, rest) = all.split_at(30);
-    let mut keep_going = |_| true;
-    let mut logits =
-        model.forward(&mut cache, prompt, Logits::All, &mut keep_going).unwrap().to_vec();
-    for batch in rest.chunk_by(|a, _| a % 3 != 0) {
-        logits.extend(model.forward(&mut cache, batch, Logits::All, &mut keep_going).unwrap());
+    let mut logits = Vec::new();
+    for tokens in prompt.chunks(chunk) {
+        logits.extend(sequence.prefill(model, tokens));
+    }
+    for tokens in rest.chunk_by(|a, _| a % 3 != 0) {
+        logits.extend(sequence.decode(model, tokens));
     }
     logits
+}
+
+fn run(model: &mut Model) -> Vec<f32> {
+    run_in(model, 30)
 }
 
 #[test]
 fn logits_are_those_of_resident_experts_at_any_size_on_any_path() {
     for name in FILES {
-        for micro_batch in [2048, 9] {
-            let options = ModelOptions { micro_batch, ..ModelOptions::default() };
+        for chunk in [30, 9] {
+            let options = ModelOptions::default();
             let cpu = common::cpu(2, Tier::detect());
-            let expected = run(&mut Model::load(&common::open(name), &cpu, &options).unwrap());
+            let expected =
+                run_in(&mut Model::load(&common::open(name), &cpu, &options).unwrap(), chunk);
             for budget in [1, 200 << 10, 900 << 10, u64::MAX] {
                 let (mut model, monitor) =
                     streamed(name, Reader::start().unwrap(), budget.min(1 << 30), &options);
-                let logits = run(&mut model);
-                assert!(logits == expected, "{name}, batches of {micro_batch}, {budget} bytes");
+                let logits = run_in(&mut model, chunk);
+                assert!(logits == expected, "{name}, chunks of {chunk}, {budget} bytes");
                 let stats = monitor.stats();
                 assert!(stats.misses > 0 && stats.bytes > 0, "{stats:?}");
                 if budget == 1 {
@@ -128,19 +135,17 @@ fn a_prompt_reads_each_of_its_experts_once() {
         let folder = tempfile::tempdir().unwrap();
         let trace = folder.path().join("trace");
         let (mut model, monitor) = streamed_with(&path, reader, &cache, &|_| {}, &options);
-        let mut cache = model.cache(64, KvType::F16).unwrap();
-        model.forward(&mut cache, &tokens(60), Logits::Last, &mut |_| true).unwrap();
+        Sequence::new(&mut model, 64, KvType::F16).prefill(&mut model, &tokens(60));
         // What the routers pick, from a run that has all experts in memory.
         let weights = common::open(FILES[1]);
         let config = Config::of(&weights, &options).unwrap();
-        let resident = Box::new(Resident::bind(&weights, &config.expert_shape()).unwrap());
+        let cpu = common::cpu(2, Tier::detect());
+        let resident = Box::new(Resident::bind(&weights, &cpu, &config.expert_shape()).unwrap());
         let traced =
             Traced::new(resident, &config.expert_shape(), File::create(&trace).unwrap()).unwrap();
-        let cpu = common::cpu(2, Tier::detect());
         let mut whole =
             Model::load_with_experts(&weights, &cpu, &options, Box::new(traced)).unwrap();
-        let mut cache = whole.cache(64, KvType::F16).unwrap();
-        whole.forward(&mut cache, &tokens(60), Logits::Last, &mut |_| true).unwrap();
+        Sequence::new(&mut whole, 64, KvType::F16).prefill(&mut whole, &tokens(60));
         drop(whole);
         let trace = Trace::read(&std::fs::read(&trace).unwrap()).unwrap();
         let used = usize::from(trace.header.used);
@@ -229,13 +234,12 @@ fn a_failed_read_fails_the_pass_with_its_place_and_the_next_one_lives() {
     let expected = run(&mut model);
     for count in [1, 40] {
         broken.store(true, Ordering::Relaxed);
-        let mut cache = model.cache(64, KvType::F16).unwrap();
-        let failed = model.forward(&mut cache, &tokens(count), Logits::Last, &mut |_| true);
-        let error = failed.unwrap_err().to_string();
+        let mut sequence = Sequence::new(&mut model, 64, KvType::F16);
+        let phase = if count == 1 { Phase::Decode } else { Phase::Prefill };
+        let error = sequence.forward(&mut model, &tokens(count), phase, Wanted::Last).unwrap_err();
         for part in [FILES[0], "expert ", " of layer ", "os error 5"] {
             assert!(error.contains(part), "`{part}` in: {error}");
         }
-        assert_eq!(cache.len(), 0, "nothing of it is remembered");
         broken.store(false, Ordering::Relaxed);
         assert!(run(&mut model) == expected, "after a failure with {count} tokens");
     }
@@ -246,12 +250,12 @@ fn routing_is_written_down_whoever_has_the_experts() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
     let weights = common::open(FILES[1]);
-    let options = ModelOptions { micro_batch: 16, ..ModelOptions::default() };
+    let options = ModelOptions::default();
     let config = Config::of(&weights, &options).unwrap();
-    let resident = Box::new(Resident::bind(&weights, &config.expert_shape()).unwrap());
+    let cpu = common::cpu(2, Tier::detect());
+    let resident = Box::new(Resident::bind(&weights, &cpu, &config.expert_shape()).unwrap());
     let traced =
         Traced::new(resident, &config.expert_shape(), File::create(&path).unwrap()).unwrap();
-    let cpu = common::cpu(2, Tier::detect());
     let mut model = Model::load_with_experts(&weights, &cpu, &options, Box::new(traced)).unwrap();
     let logits = run(&mut model);
     assert!(logits == run(&mut Model::load(&weights, &cpu, &options).unwrap()));

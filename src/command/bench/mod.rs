@@ -124,7 +124,7 @@ impl Subject {
         let begun = Instant::now();
         let cpu = processor(options);
         let mut progress = Progress::new("loading");
-        let placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
+        let mut placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
         let kv_type = placed.kv_type();
         let cache = placed.model.cache(placed.fit.context as usize, kv_type)?;
         let load_time = begun.elapsed();
@@ -188,10 +188,10 @@ impl Subject {
     fn warm_up(&mut self, tokens: &[u32]) -> anyhow::Result<()> {
         let prompt = &tokens[..tokens.len().min(WARM_PROMPT)];
         self.cache.truncate(0);
-        self.model.forward(&mut self.cache, prompt, Logits::Last, &mut |_| true)?;
+        self.model.forward_sequence(&mut self.cache, prompt, Logits::Last, &mut |_| true)?;
         self.cache.truncate(0);
         for token in &tokens[..tokens.len().min(WARM_DECODE)] {
-            self.model.forward(&mut self.cache, &[*token], Logits::Last, &mut |_| true)?;
+            self.model.forward_sequence(&mut self.cache, &[*token], Logits::Last, &mut |_| true)?;
         }
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Subject {
             };
             self.cache.truncate(0);
             let begun = Instant::now();
-            self.model.forward(&mut self.cache, tokens, Logits::Last, &mut go_on)?;
+            self.model.forward_sequence(&mut self.cache, tokens, Logits::Last, &mut go_on)?;
             seconds.push(begun.elapsed().as_secs_f64());
         }
         Ok(Some(Measured::new(tokens.len(), 0, seconds)))
@@ -226,7 +226,7 @@ impl Subject {
             true
         };
         self.cache.truncate(0);
-        self.model.forward(&mut self.cache, before, Logits::None, &mut go_on)?;
+        self.model.forward_sequence(&mut self.cache, before, Logits::None, &mut go_on)?;
         progress.clear();
         Ok(())
     }
@@ -250,7 +250,12 @@ impl Subject {
             let mut time = Duration::ZERO;
             for (done, token) in tokens.iter().enumerate() {
                 let begun = Instant::now();
-                self.model.forward(&mut self.cache, &[*token], Logits::Last, &mut |_| true)?;
+                self.model.forward_sequence(
+                    &mut self.cache,
+                    &[*token],
+                    Logits::Last,
+                    &mut |_| true,
+                )?;
                 time += begun.elapsed();
                 progress.set((seconds.len() * tokens.len() + done) as u64, all);
             }

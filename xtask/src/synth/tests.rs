@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::{KvType, Metadata};
-use cachalot_kernels::{Activations, Cpu, Tier};
-use cachalot_model::{Experts, Logits, Mlp, Model, ModelOptions, Routing};
+use cachalot_kernels::{Cpu, Tier};
+use cachalot_model::{Error, ExpertCall, Experts, FailedRows, Logits, Model, ModelOptions};
 use cachalot_store::Weights as File;
 use cachalot_text::{Vocab, VocabParts};
 use clap::ValueEnum as _;
@@ -37,7 +37,8 @@ fn every_shape_and_recipe_loads_and_computes_numbers_of_the_right_size() {
             let mut model = Model::load(&weights, &cpu, &ModelOptions::default()).unwrap();
             let mut cache = model.cache(16, KvType::F16).unwrap();
             let tokens: Vec<u32> = (300..316).collect();
-            let logits = model.forward(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
+            let logits =
+                model.forward_sequence(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
             let square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
             assert!((0.3..3.0).contains(&square), "{name:?} {recipe:?}: {square}");
         }
@@ -92,23 +93,16 @@ fn a_cut_vocabulary_still_encodes_every_text_and_keeps_its_special_tokens() {
 struct Counter(Arc<Mutex<Vec<Vec<u32>>>>); // [layers, experts]
 
 impl Experts for Counter {
-    fn request(&mut self, layer: usize, picks: &Routing) {
-        let counts = &mut self.0.lock().unwrap()[layer];
-        for token in 0..picks.tokens() {
-            picks.of(token).0.iter().for_each(|&expert| counts[expert as usize] += 1);
+    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+        let counts = &mut self.0.lock().unwrap()[call.layer];
+        for row in 0..call.routing.rows() {
+            call.routing.of(row).0.iter().for_each(|&expert| counts[expert as usize] += 1);
         }
+        Ok(())
     }
 
-    fn apply(
-        &mut self,
-        _: &Cpu,
-        _: usize,
-        _: &mut Activations,
-        _: &Routing,
-        _: Option<Mlp<'_>>,
-        _: &mut [f32],
-    ) -> Result<(), cachalot_model::Error> {
-        Ok(())
+    fn finish(&mut self, _: &ExpertCall<'_>, _: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+        Ok(Vec::new())
     }
 }
 
@@ -126,7 +120,7 @@ fn experts_are_picked_as_unevenly_as_in_the_published_model() {
     let mut model = Model::load_with_experts(&weights, &cpu, &options, experts).unwrap();
     let mut cache = model.cache(tokens, KvType::F16).unwrap();
     let ids: Vec<u32> = (0..tokens as u32).collect();
-    model.forward(&mut cache, &ids, Logits::None, &mut |_| true).unwrap();
+    model.forward_sequence(&mut cache, &ids, Logits::None, &mut |_| true).unwrap();
 
     let mut counts = counts.lock().unwrap().split_off(dense as usize);
     counts.iter_mut().for_each(|counts| counts.sort_unstable_by(|a, b| b.cmp(a)));

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use cachalot_kernels::Cpu;
 use cachalot_store::Weights;
 
-use crate::bind::Weight;
-use crate::{Config, Error, Experts, ModelOptions, Stage};
+use crate::seam::{Experts, Stage};
+use crate::{Config, Error, ModelOptions};
 
 /// A loaded model in parts.
 pub(crate) struct Parts {
     pub(crate) config: Config,
-    pub(crate) embedding: Weight, // [vocabulary, hidden]
+    /// Tokens of the vocabulary.
+    pub(crate) vocabulary: usize,
+    /// In order; the first embeds, the last computes logits.
     pub(crate) stages: Vec<Box<dyn Stage>>,
-    pub(crate) norm: Vec<f32>, // [hidden]
-    pub(crate) head: Weight,   // [vocabulary, hidden]
 }
 
 type Loader =

@@ -10,6 +10,7 @@ use cachalot_kernels::Matrix;
 
 use crate::Error;
 use crate::bind::Binder;
+use crate::mlp::MlpWeights;
 
 /// Which layers have routed experts, and their sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,19 @@ pub struct ExpertShape {
     pub used: usize,
     /// Width of an expert.
     pub width: usize,
+    /// Width of the shared expert; 0 if there is none.
+    pub shared_width: usize,
     /// Width of the hidden state.
     pub hidden: usize,
+}
+
+/// The shared experts of the layers, none if the model has none.
+fn shared(binder: Binder<'_>, shape: &ExpertShape) -> Result<Vec<MlpWeights>, Error> {
+    if shape.shared_width == 0 {
+        return Ok(Vec::new());
+    }
+    let bind = |layer| MlpWeights::shared(binder, layer, shape.hidden, shape.shared_width);
+    shape.layers.clone().map(bind).collect()
 }
 
 /// The routed experts of one layer, in tensors that are resident or streamed.

@@ -1,21 +1,27 @@
-//! Experts that are all in memory: a layer of them is two work lists, whatever was picked.
+//! Experts that are all in memory: a layer of them is two work lists, however many were chosen.
 
-use cachalot_kernels::{ActBits, Activations, Cpu, GateUp, Tokens, Weighted};
+use std::sync::Arc;
+
+use cachalot_kernels::{Activations, Cpu, GateUp, Tokens, Weighted};
 use cachalot_store::Weights;
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
+use crate::Error;
 use crate::bind::{Binder, Weight};
-use crate::mlp::{self, MlpScratch};
+use crate::mlp::{self, DownList, MlpScratch, MlpWeights};
 use crate::scratch::{AllRows, recycle};
-use crate::{Error, Experts, Mlp, Routing};
+use crate::seam::{ExpertCall, Experts, FailedRows};
 
-/// [`Experts`] whose bytes are at hand, be it in memory or in a mapping.
+/// [`Experts`] on this processor whose bytes are in memory, or mapped.
 #[derive(Debug)]
 pub struct Resident {
+    cpu: Arc<Cpu>,
     first: usize,
     width: usize,
     layers: Vec<ExpertTensors<Weight>>,
-    inner: Activations, // [routing and shared tokens, width]
+    shared: Vec<MlpWeights>, // [layers], or none
+    x: Activations,          // [rows, hidden]
+    inner: Activations,      // [chosen experts and shared rows, width]
     gates: Vec<GateUp<'static>>,
     downs: Vec<Weighted<'static>>,
     all_rows: AllRows,
@@ -27,7 +33,7 @@ impl Resident {
     ///
     /// # Errors
     /// If a tensor is missing or has another shape or format than it should.
-    pub fn bind(weights: &Weights, shape: &ExpertShape) -> Result<Self, Error> {
+    pub fn bind(weights: &Weights, cpu: &Arc<Cpu>, shape: &ExpertShape) -> Result<Self, Error> {
         let binder = Binder::new(weights);
         let layer = |layer| {
             ExpertTensors::bind(binder, layer, shape, |TensorShape { name, count, rows, cols }| {
@@ -35,9 +41,12 @@ impl Resident {
             })
         };
         Ok(Self {
+            cpu: Arc::clone(cpu),
             first: shape.layers.start,
             width: shape.width,
             layers: shape.layers.clone().map(layer).collect::<Result<_, _>>()?,
+            shared: super::shared(binder, shape)?,
+            x: Activations::new(),
             inner: Activations::new(),
             gates: Vec::new(),
             downs: Vec::new(),
@@ -48,61 +57,60 @@ impl Resident {
 }
 
 impl Experts for Resident {
-    fn request(&mut self, _layer: usize, _picks: &Routing) {}
+    fn begin(&mut self, _: &ExpertCall<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 
-    fn apply(
-        &mut self,
-        cpu: &Cpu,
-        layer: usize,
-        x: &mut Activations,
-        routing: &Routing,
-        shared: Option<Mlp<'_>>,
-        out: &mut [f32],
-    ) -> Result<(), Error> {
-        let tokens = x.rows();
-        let (tensors, width) = (&self.layers[layer - self.first], self.width);
-        let expert = |expert: usize| {
-            tensors.matrices(|weight, _| {
-                weight.get(expert).with_activations(ActBits::for_batch(tokens))
-            })
-        };
-        let all_rows = Tokens::Range { start: 0, len: tokens };
-        // A shared expert of another width has inputs of its own, and needs lists of its own.
+    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+        let &ExpertCall { layer, precision, x, routing } = call;
+        let Self { cpu, layers, shared, x: input, inner, all_rows, .. } = self;
+        let rows = routing.rows();
+        input.reset(rows, x.len() / rows.max(1)).copy_from_slice(x);
+        let (tensors, width) = (&layers[layer - self.first], self.width);
+        let expert = |index| tensors.matrices(|weight, _| precision.tolerant(weight.get(index)));
+        // A shared expert of another width has hidden states of its own, and needs separate lists.
+        let shared = shared.get(layer - self.first).map(|shared| shared.mlp(precision));
         let (fused, separate) = match shared {
             Some(mlp) if mlp.gate.rows() == width => (Some(mlp), None),
             other => (None, other),
         };
+        let all = Tokens::Range { start: 0, len: rows };
 
-        let mut gates: Vec<GateUp<'_>> = std::mem::take(&mut self.gates);
-        for group in routing.batches() {
-            let ExpertMatrices { gate, up, .. } = expert(group.expert);
-            gates.push(GateUp { gate, up, tokens: Tokens::List(group.tokens) });
+        let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
+        let mut total = 0;
+        for batch in routing.batches() {
+            let ExpertMatrices { gate, up, .. } = expert(batch.expert);
+            let groups = precision.groups(Tokens::List(batch.rows));
+            gates.extend(groups.map(|tokens| GateUp { gate, up, tokens }));
+            total += batch.rows.len();
         }
-        gates.extend(fused.map(|mlp| GateUp { gate: mlp.gate, up: mlp.up, tokens: all_rows }));
-        let total = gates.iter().map(|entry| entry.tokens.len()).sum();
-        cpu.gate_up(x, &gates, self.inner.reset(total, width));
+        if let Some(mlp) = fused {
+            let groups = precision.groups(all);
+            gates.extend(groups.map(|tokens| GateUp { gate: mlp.gate, up: mlp.up, tokens }));
+            total += rows;
+        }
+        cpu.gate_up(input, &gates, inner.reset(total, width));
         self.gates = recycle(gates);
 
-        let mut downs: Vec<Weighted<'_>> = std::mem::take(&mut self.downs);
-        let mut start = 0;
-        for group in routing.batches() {
-            let columns = Tokens::Range { start, len: group.tokens.len() };
-            let matrix = expert(group.expert).down;
-            let (targets, weights) = (group.tokens, group.weights);
-            downs.push(Weighted { matrix, tokens: columns, targets, weights });
-            start += group.tokens.len();
+        let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
+        let mut list = DownList { precision, start: 0, downs: &mut downs };
+        for batch in routing.batches() {
+            list.push(expert(batch.expert).down, batch.rows, batch.weights);
         }
-        let (targets, ones) = self.all_rows.of(tokens);
-        downs.extend(fused.map(|mlp| {
-            let columns = Tokens::Range { start, len: tokens };
-            Weighted { matrix: mlp.down, tokens: columns, targets, weights: ones }
-        }));
-        cpu.add_weighted(&mut self.inner, &downs, out);
+        if let Some(mlp) = fused {
+            let (targets, ones) = all_rows.of(rows);
+            list.push(mlp.down, targets, ones);
+        }
+        cpu.add_weighted(inner, &downs, out);
         self.downs = recycle(downs);
 
         if let Some(mlp) = separate {
-            mlp::add(cpu, mlp, x, &mut self.separate, out);
+            mlp::add(cpu, mlp, precision, input, &mut self.separate, out);
         }
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    fn includes_shared(&self) -> bool {
+        !self.shared.is_empty()
     }
 }

@@ -1,61 +1,73 @@
-//! Experts that do not all fit into memory: some are kept, others are read when they are picked.
+//! Experts that do not all fit into memory: some are resident, others are read when they are chosen.
 //!
-//! What is computed is what [`Resident`](super::resident::Resident) computes, bit for bit; only when
-//! differs. A few tokens, as in decoding, have their experts computed in whatever order they land, and
-//! outputs are added up in the order of experts at the end. Many tokens, as in a prompt, want so many
-//! experts that keeping all outputs would take more memory than it is worth: they go through a layer's
-//! experts in order, some are read ahead while others are computed, and each is read once.
+//! The results are those of [`Resident`](super::resident::Resident), bit for bit; only the order of
+//! work differs. If the outputs of all chosen experts fit into a buffer, as in decoding, experts are
+//! computed in whatever order their reads complete, and outputs are added up in the order of experts
+//! at the end. The chosen experts of long prompts are computed in order, while the next ones are read,
+//! and each is read once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cachalot_kernels::{Activations, Cpu, GateUp, Product, Tokens, Weighted};
 use cachalot_store::{CacheOptions, ExpertCache, Monitor, Reader, SLICES_MAX, Weights};
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::bind::{Binder, StreamedMatrix};
-use crate::mlp::{self, MlpScratch};
+use crate::mlp::{self, DownList, MlpScratch, MlpWeights};
 use crate::scratch::{ensure_len, recycle};
-use crate::{Error, ExpertBatch, Experts, Mlp, Routing};
+use crate::seam::{ExpertCall, Experts, FailedRows, Residency};
+use crate::{Error, ExpertBatch, Routing};
 
-/// Rows of outputs that are kept until they are added up.
-const OUTPUTS_MAX: usize = 64;
-/// Experts that are read ahead of computing in a prompt: enough to keep a drive busy meanwhile.
+/// Bytes of outputs that are kept until they are added up.
+const OUTPUTS_MAX: usize = 32 << 20;
+/// Experts that are read ahead of computing in a prompt: enough to keep a drive busy.
 const AHEAD_MAX: usize = 16;
 /// Experts of a prompt that are computed together.
 const TOGETHER_MAX: usize = 8;
+/// Experts of each row that are prefetched for the next layer, the most probable ones.
+const PREFETCHED: usize = 6;
 
-/// Experts of each token that are guessed for the next layer, the likeliest of its router.
-const PREFETCHES: usize = 6;
-
-/// [`Experts`] over an [`ExpertCache`].
+/// [`Experts`] on this processor over an [`ExpertCache`].
 #[derive(Debug)]
 pub struct Streamed {
-    first: usize,
+    cpu: Arc<Cpu>,
     shape: ExpertShape,
     layers: Vec<ExpertTensors<StreamedMatrix>>,
+    shared: Vec<MlpWeights>, // [layers], or none
     cache: ExpertCache,
-    /// Whether routers shall prefer what is in memory.
-    is_cache_aware: bool,
-    /// Picked experts of the present layer that the cache was asked for, in ascending order.
+    is_preferred: bool,
+    /// Chosen experts of the current layer that the cache was asked for, in ascending order.
     requested: usize,
+    x: Activations,     // [rows, hidden]
     inner: Activations, // [rows, width]
     gates: Vec<GateUp<'static>>,
     products: Vec<Product<'static>>,
     downs: Vec<Weighted<'static>>,
-    outputs: Vec<f32>,          // [rows, hidden]
-    places: Vec<Option<usize>>, // [picked experts]: where the outputs of each begin
-    shared: MlpScratch,
-    shared_outputs: Vec<f32>, // [tokens, hidden]
+    outputs: Vec<f32>,    // [rows, hidden]
+    progress: Vec<State>, // [chosen experts]
+    shared_scratch: MlpScratch,
+    shared_outputs: Vec<f32>, // [rows, hidden]
+}
+
+/// The state of a chosen expert in the current layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// Its first row of outputs.
+    Computed(usize),
+    Failed,
 }
 
 impl Streamed {
-    /// Experts of all layers that have them, over a cache.
+    /// Binds the experts of the layers of `shape`, over a cache.
     ///
     /// # Errors
-    /// If the model has no experts, a tensor is missing or has another shape or format than it
-    /// should, or there is no memory for the cache.
+    /// If a tensor is missing or has another shape or format than it should, or there is no memory
+    /// for the cache.
     pub fn bind(
         weights: &Weights,
+        cpu: &Arc<Cpu>,
         shape: &ExpertShape,
         reader: Reader,
         options: &CacheOptions,
@@ -74,24 +86,26 @@ impl Streamed {
             stacks.push(slices);
         }
         Ok(Self {
-            first: shape.layers.start,
+            cpu: Arc::clone(cpu),
             shape: shape.clone(),
             layers,
+            shared: super::shared(binder, shape)?,
             cache: ExpertCache::new(stacks, reader, options)?,
-            is_cache_aware: false,
+            is_preferred: false,
             requested: 0,
+            x: Activations::new(),
             inner: Activations::new(),
             gates: Vec::new(),
             products: Vec::new(),
             downs: Vec::new(),
             outputs: Vec::new(),
-            places: Vec::new(),
-            shared: MlpScratch::default(),
+            progress: Vec::new(),
+            shared_scratch: MlpScratch::default(),
             shared_outputs: Vec::new(),
         })
     }
 
-    /// A way to watch the cache.
+    /// A handle to watch the cache.
     pub fn monitor(&self) -> Monitor {
         self.cache.monitor()
     }
@@ -101,183 +115,238 @@ impl Streamed {
         self.cache.load_expert_stats(path);
     }
 
-    /// From now on, routers prefer experts that are in memory to others that they like little better:
-    /// fewer reads, and other results than the model's.
+    /// From now on, routers prefer resident experts to others that score little better: fewer reads,
+    /// and other results than the model's.
     pub fn route_cache_aware(&mut self) {
-        self.is_cache_aware = true;
+        self.is_preferred = true;
     }
 
-    /// Whether the cache's memory is safe from being swapped out.
+    /// Whether the cache's memory is locked, so that it cannot be swapped out.
     pub fn is_locked(&self) -> bool {
         self.cache.is_locked()
     }
 
-    /// Asks the cache for picked experts up to number `end`, as far as there is room.
+    /// A layer as the cache counts it.
+    fn index(&self, layer: usize) -> usize {
+        layer - self.shape.layers.start
+    }
+
+    /// Asks the cache for chosen experts up to number `end`, as far as there are frames.
     fn request_up_to(&mut self, end: usize, layer: usize, routing: &Routing) {
         let Self { cache, requested, .. } = self;
-        for group in routing.batches().take(end).skip(*requested) {
-            if !cache.request(layer, group.expert) {
+        for batch in routing.batches().take(end).skip(*requested) {
+            if !cache.request(layer, batch.expert) {
                 return;
             }
             *requested += 1;
         }
     }
 
-    /// How many experts are asked for before they are needed.
+    /// How many experts are requested before they are needed.
     fn ahead(&self, layer: usize) -> usize {
         (self.cache.capacity_for(layer) / 2).clamp(1, AHEAD_MAX)
     }
 
-    /// Computes a few tokens: shared expert first, then whatever is there.
-    fn apply_few(
+    /// Whether the outputs of all chosen experts are kept until they are added up.
+    fn keeps_outputs(&self, routing: &Routing) -> bool {
+        let rows: usize = routing.batches().map(|batch| batch.rows.len()).sum();
+        rows * self.shape.hidden * size_of::<f32>() <= OUTPUTS_MAX
+    }
+
+    /// Computes the shared expert first, then experts in the order in which reads complete.
+    fn finish_in_any_order(
         &mut self,
-        (cpu, layer): (&Cpu, usize),
-        x: &mut Activations,
-        routing: &Routing,
-        shared: Option<Mlp<'_>>,
+        call: &ExpertCall<'_>,
         out: &mut [f32],
-    ) -> Result<(), Error> {
-        let hidden = self.shape.hidden;
-        if let Some(mlp) = shared {
-            let outputs = ensure_len(&mut self.shared_outputs, x.rows() * hidden);
-            mlp::compute(cpu, mlp, x, &mut self.shared, outputs);
+    ) -> Result<Vec<FailedRows>, Error> {
+        let (layer, hidden, routing) = (self.index(call.layer), self.shape.hidden, call.routing);
+        let has_shared = self.includes_shared();
+        if let Some(shared) = self.shared.get(layer) {
+            let mlp = shared.mlp(call.precision);
+            let outputs = ensure_len(&mut self.shared_outputs, out.len());
+            let (x, scratch) = (&mut self.x, &mut self.shared_scratch);
+            mlp::compute(&self.cpu, mlp, call.precision, x, scratch, outputs);
         }
-        self.places.clear();
-        self.places.extend(routing.batches().map(|_| None));
+        self.progress.clear();
+        self.progress.extend(routing.batches().map(|_| State::Waiting));
+        let mut failed = Failures::default();
         let mut rows = 0;
-        while let Some(group) = next_group(routing, &self.places) {
-            // One at least is there after this; those that land meanwhile go along.
+        while let Some(batch) = next_batch(routing, &self.progress) {
             self.cache.poll();
-            let place = |group: &ExpertBatch<'_>| self.cache.is_ready(layer, group.expert);
-            if !routing.batches().zip(&self.places).any(|(g, at)| at.is_none() && place(&g)) {
-                self.cache.wait(layer, group.expert)?;
+            let is_ready = |expert| self.cache.is_ready(layer, expert);
+            let any_ready = routing.batches().zip(&self.progress);
+            let any_ready = { any_ready }
+                .any(|(batch, state)| *state == State::Waiting && is_ready(batch.expert));
+            // At least one is ready after this; others that are complete by then are computed, too.
+            if !any_ready && !self.wait(layer, &batch, &mut failed) {
+                let at = self.progress.iter().position(|state| *state == State::Waiting);
+                at.into_iter().for_each(|at| self.progress[at] = State::Failed);
+                continue;
             }
-            rows = self.compute_ready((cpu, layer), x, routing, rows);
+            rows = self.compute_ready(call, rows);
         }
-        for (group, place) in routing.batches().zip(&self.places) {
-            let outputs = place.map(|at| &self.outputs[at * hidden..]).unwrap_or_default();
-            for ((&token, &weight), output) in
-                group.tokens.iter().zip(group.weights).zip(outputs.chunks_exact(hidden))
-            {
-                add(&mut out[token as usize * hidden..][..hidden], weight, output);
+        for (batch, state) in routing.batches().zip(&self.progress) {
+            let State::Computed(at) = *state else { continue };
+            let outputs = self.outputs[at * hidden..].chunks_exact(hidden);
+            for ((&row, &weight), output) in batch.rows.iter().zip(batch.weights).zip(outputs) {
+                add(&mut out[row as usize * hidden..][..hidden], weight, output);
             }
         }
-        if shared.is_some() {
+        if has_shared {
             add(out, 1.0, &self.shared_outputs[..out.len()]);
         }
         self.cache.idle();
-        Ok(())
+        Ok(failed.rows)
     }
 
-    /// Computes those experts that are there and were not computed; there are `before` rows of
-    /// outputs. Returns how many there are then.
-    fn compute_ready(
-        &mut self,
-        (cpu, layer): (&Cpu, usize),
-        x: &mut Activations,
-        routing: &Routing,
-        before: usize,
-    ) -> usize {
-        let Self { shape, layers, cache, inner, gates, products, outputs, places, .. } = self;
+    /// Waits for an expert; `false` if it has failed.
+    fn wait(&mut self, layer: usize, batch: &ExpertBatch<'_>, failed: &mut Failures) -> bool {
+        if let Some(error) = &failed.stalled {
+            self.cache.poll();
+            if !self.cache.is_ready(layer, batch.expert) {
+                let error = Arc::clone(error);
+                failed.rows.push(FailedRows { rows: batch.rows.to_vec(), error });
+                return false;
+            }
+        }
+        match self.cache.wait(layer, batch.expert) {
+            Ok(()) => true,
+            Err(error) => {
+                failed.push(batch, error);
+                false
+            }
+        }
+    }
+
+    /// Computes the experts that are ready and were not computed; there are `before` rows of outputs.
+    /// Returns how many there are then.
+    fn compute_ready(&mut self, call: &ExpertCall<'_>, before: usize) -> usize {
+        let &ExpertCall { precision, routing, .. } = call;
+        let layer = self.index(call.layer);
+        let Self { cpu, shape, layers, cache, x, inner, outputs, progress, .. } = self;
         let (tensors, cache) = (&layers[layer], &*cache);
-        let (hidden, width) = (shape.hidden, shape.width);
-        let mut list: Vec<GateUp<'_>> = std::mem::take(gates);
-        let mut downs: Vec<Product<'_>> = std::mem::take(products);
+        let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
+        let mut downs: Vec<Product<'_>> = recycle(std::mem::take(&mut self.products));
         let mut rows = 0;
-        for (group, place) in routing.batches().zip(places) {
-            if place.is_some() || !cache.is_ready(layer, group.expert) {
+        for (batch, state) in routing.batches().zip(progress) {
+            if *state != State::Waiting || !cache.is_ready(layer, batch.expert) {
                 continue;
             }
-            let slices = cache.slices(layer, group.expert);
+            let slices = cache.slices(layer, batch.expert);
             let view = |matrix: &StreamedMatrix, at: usize| {
-                matrix.matrix(group.expert, slices[at], x.rows())
+                precision.tolerant(matrix.matrix(batch.expert, slices[at]))
             };
             let ExpertMatrices { gate, up, down } = tensors.matrices(view);
-            let len = group.tokens.len();
-            list.push(GateUp { gate, up, tokens: Tokens::List(group.tokens) });
-            downs.push(Product { matrix: down, tokens: Tokens::Range { start: rows, len } });
-            *place = Some(before + rows);
+            let len = batch.rows.len();
+            let groups = precision.groups(Tokens::List(batch.rows));
+            gates.extend(groups.map(|tokens| GateUp { gate, up, tokens }));
+            let groups = precision.groups(Tokens::Range { start: rows, len });
+            downs.extend(groups.map(|tokens| Product { matrix: down, tokens }));
+            *state = State::Computed(before + rows);
             rows += len;
         }
-        cpu.gate_up(x, &list, inner.reset(rows, width));
-        let outputs = ensure_len(outputs, (before + rows) * hidden);
-        cpu.multiply(inner, &downs, &mut outputs[before * hidden..]);
-        (*gates, *products) = (recycle(list), recycle(downs));
+        cpu.gate_up(x, &gates, inner.reset(rows, shape.width));
+        let outputs = ensure_len(outputs, (before + rows) * shape.hidden);
+        cpu.multiply(inner, &downs, &mut outputs[before * shape.hidden..]);
+        (self.gates, self.products) = (recycle(gates), recycle(downs));
         before + rows
     }
 
-    /// Computes many tokens: expert after expert, the shared one last.
-    fn apply_many(
+    /// Computes experts in ascending order, the shared one last.
+    fn finish_in_order(
         &mut self,
-        (cpu, layer): (&Cpu, usize),
-        x: &mut Activations,
-        routing: &Routing,
-        shared: Option<Mlp<'_>>,
+        call: &ExpertCall<'_>,
         out: &mut [f32],
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<FailedRows>, Error> {
+        let (layer, routing) = (self.index(call.layer), call.routing);
         let count = routing.batches().count();
         let ahead = self.ahead(layer);
+        let mut failed = Failures::default();
         let mut done = 0;
         while done < count {
             self.request_up_to(count.min(done + ahead), layer, routing);
             if self.requested == done {
-                // All memory waits for reads that nobody wants any more.
-                self.cache.wait_any()?;
-                continue;
+                // All frames are being read into for experts that are not needed any more.
+                let Err(error) = self.cache.wait_any() else { continue };
+                let left = routing.batches().skip(done);
+                let rows = left.flat_map(|batch| batch.rows.iter().copied()).collect();
+                failed.rows.push(FailedRows { rows, error: Arc::new(Error::Store(error)) });
+                break;
             }
-            if let Some(group) = routing.batches().nth(done) {
-                self.cache.wait(layer, group.expert)?;
+            let Some(batch) = routing.batches().nth(done) else { break };
+            if !self.wait(layer, &batch, &mut failed) {
+                done += 1;
+                continue;
             }
             let end = self.requested.min(done + TOGETHER_MAX);
             let ready = routing.batches().take(end).skip(done);
-            let ready = ready.take_while(|group| self.cache.is_ready(layer, group.expert)).count();
-            self.add_run((cpu, layer), x, routing, (done, ready), out);
-            for group in routing.batches().skip(done).take(ready) {
-                self.cache.release(layer, group.expert);
+            let ready = ready.take_while(|batch| self.cache.is_ready(layer, batch.expert)).count();
+            self.add_run(call, Run { first: done, count: ready }, out);
+            for batch in routing.batches().skip(done).take(ready) {
+                self.cache.release(layer, batch.expert);
             }
             done += ready;
         }
-        if let Some(mlp) = shared {
-            mlp::add(cpu, mlp, x, &mut self.shared, out);
+        if let Some(shared) = self.shared.get(layer) {
+            let (mlp, scratch) = (shared.mlp(call.precision), &mut self.shared_scratch);
+            mlp::add(&self.cpu, mlp, call.precision, &mut self.x, scratch, out);
         }
-        Ok(())
+        Ok(failed.rows)
     }
 
-    /// Adds the outputs of `count` picked experts from number `first` on, which are all there.
-    fn add_run(
-        &mut self,
-        (cpu, layer): (&Cpu, usize),
-        x: &mut Activations,
-        routing: &Routing,
-        (first, count): (usize, usize),
-        out: &mut [f32],
-    ) {
-        let Self { shape, layers, cache, inner, gates, downs, .. } = self;
+    /// Adds the outputs of some chosen experts, which are all ready.
+    fn add_run(&mut self, call: &ExpertCall<'_>, run: Run, out: &mut [f32]) {
+        let &ExpertCall { precision, routing, .. } = call;
+        let layer = self.index(call.layer);
+        let Self { cpu, shape, layers, cache, x, inner, .. } = self;
         let tensors = &layers[layer];
-        let mut list: Vec<GateUp<'_>> = std::mem::take(gates);
-        let mut weighted: Vec<Weighted<'_>> = std::mem::take(downs);
-        let mut rows = 0;
-        for group in routing.batches().skip(first).take(count) {
-            let slices = cache.slices(layer, group.expert);
+        let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
+        let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
+        let mut list = DownList { precision, start: 0, downs: &mut downs };
+        for batch in routing.batches().skip(run.first).take(run.count) {
+            let slices = cache.slices(layer, batch.expert);
             let view = |matrix: &StreamedMatrix, at: usize| {
-                matrix.matrix(group.expert, slices[at], x.rows())
+                precision.tolerant(matrix.matrix(batch.expert, slices[at]))
             };
             let ExpertMatrices { gate, up, down } = tensors.matrices(view);
-            let ExpertBatch { tokens, weights, .. } = group;
-            let columns = Tokens::Range { start: rows, len: tokens.len() };
-            list.push(GateUp { gate, up, tokens: Tokens::List(tokens) });
-            weighted.push(Weighted { matrix: down, tokens: columns, targets: tokens, weights });
-            rows += tokens.len();
+            let groups = precision.groups(Tokens::List(batch.rows));
+            gates.extend(groups.map(|tokens| GateUp { gate, up, tokens }));
+            list.push(down, batch.rows, batch.weights);
         }
-        cpu.gate_up(x, &list, inner.reset(rows, shape.width));
-        cpu.add_weighted(inner, &weighted, out);
-        (*gates, *downs) = (recycle(list), recycle(weighted));
+        let rows = list.start;
+        cpu.gate_up(x, &gates, inner.reset(rows, shape.width));
+        cpu.add_weighted(inner, &downs, out);
+        (self.gates, self.downs) = (recycle(gates), recycle(downs));
     }
 }
 
-/// The first picked expert that was not computed.
-fn next_group<'a>(routing: &'a Routing, places: &[Option<usize>]) -> Option<ExpertBatch<'a>> {
-    routing.batches().zip(places).find(|(_, place)| place.is_none()).map(|(group, _)| group)
+/// Chosen experts that follow each other.
+#[derive(Clone, Copy)]
+struct Run {
+    first: usize,
+    count: usize,
+}
+
+/// Rows that have failed. A drive that stalls is waited for once in a layer.
+#[derive(Default)]
+struct Failures {
+    rows: Vec<FailedRows>,
+    stalled: Option<Arc<Error>>,
+}
+
+impl Failures {
+    fn push(&mut self, batch: &ExpertBatch<'_>, error: cachalot_store::Error) {
+        let is_stalled = matches!(error, cachalot_store::Error::Stalled { .. });
+        let error = Arc::new(Error::Store(error));
+        self.rows.push(FailedRows { rows: batch.rows.to_vec(), error: Arc::clone(&error) });
+        self.stalled = is_stalled.then_some(error);
+    }
+}
+
+/// The first chosen expert that is waiting.
+fn next_batch<'a>(routing: &'a Routing, progress: &[State]) -> Option<ExpertBatch<'a>> {
+    let mut batches = routing.batches().zip(progress);
+    batches.find(|(_, state)| **state == State::Waiting).map(|(batch, _)| batch)
 }
 
 /// Adds `weight` times `what` to `out`, as [`Cpu::add_weighted`] does.
@@ -288,72 +357,75 @@ fn add(out: &mut [f32], weight: f32, what: &[f32]) {
 }
 
 impl Experts for Streamed {
-    fn request(&mut self, layer: usize, routing: &Routing) {
-        let layer = layer - self.first;
-        let tokens = routing.tokens();
+    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+        let (layer, routing) = (self.index(call.layer), call.routing);
+        let rows = routing.rows();
         if layer == 0 {
-            self.cache.advance(tokens);
+            self.cache.advance(rows);
         }
-        for token in 0..tokens {
-            for &expert in routing.of(token).0 {
-                self.cache.touch(layer, expert as usize, tokens - 1 - token);
+        for row in 0..rows {
+            for &expert in routing.of(row).0 {
+                self.cache.touch(layer, expert as usize, rows - 1 - row);
             }
         }
         self.cache.begin_layer();
-        // Those that are there shall not leave for those that are not, but for some room to go on.
+        // Resident experts are not evicted for others of this layer, but for some frames to go on.
         let ahead = self.ahead(layer);
-        let mut room = self.cache.capacity_for(layer) - ahead;
-        for group in routing.batches() {
-            if room > 0 && self.cache.keep(layer, group.expert) {
-                room -= 1;
+        let mut frames = self.cache.capacity_for(layer) - ahead;
+        for batch in routing.batches() {
+            if frames > 0 && self.cache.keep(layer, batch.expert) {
+                frames -= 1;
             }
         }
         self.requested = 0;
         let count = routing.batches().count();
-        let first = if tokens * routing.of(0).0.len() <= OUTPUTS_MAX { count } else { ahead };
+        let first = if self.keeps_outputs(routing) { count } else { ahead };
         self.request_up_to(first.min(count), layer, routing);
         self.cache.end_prefetch(layer);
         if let Some(replaced) = routing.replaced() {
-            self.cache.note_routing(tokens * routing.of(0).0.len(), replaced);
+            self.cache.note_routing(rows * self.shape.used, replaced);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+        self.x.reset(call.routing.rows(), self.shape.hidden).copy_from_slice(call.x);
+        let all_requested = self.requested == call.routing.batches().count();
+        if all_requested && self.keeps_outputs(call.routing) {
+            self.finish_in_any_order(call, out)
+        } else {
+            self.finish_in_order(call, out)
         }
     }
 
-    fn prefetch(&mut self, layer: usize, prefetches: &Routing) {
-        for token in 0..prefetches.tokens() {
-            for &expert in prefetches.of(token).0.iter().take(PREFETCHES) {
-                self.cache.prefetch(layer - self.first, expert as usize);
+    fn includes_shared(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    fn prefetch(&mut self, layer: usize, guess: &Routing) {
+        let index = self.index(layer);
+        for row in 0..guess.rows() {
+            for &expert in guess.of(row).0.iter().take(PREFETCHED) {
+                self.cache.prefetch(index, expert as usize);
             }
         }
+    }
+
+    fn residency(&self) -> Option<&dyn Residency> {
+        Some(self)
+    }
+}
+
+impl Residency for Streamed {
+    fn is_resident(&self, layer: usize, expert: usize) -> bool {
+        self.cache.has(self.index(layer), expert)
     }
 
     fn wants_prefetch(&self) -> bool {
         self.cache.wants_prefetch()
     }
 
-    fn is_cache_aware(&self) -> bool {
-        self.is_cache_aware
-    }
-
-    fn is_resident(&self, layer: usize, expert: usize) -> bool {
-        self.cache.has(layer - self.first, expert)
-    }
-
-    fn apply(
-        &mut self,
-        cpu: &Cpu,
-        layer: usize,
-        x: &mut Activations,
-        routing: &Routing,
-        shared: Option<Mlp<'_>>,
-        out: &mut [f32],
-    ) -> Result<(), Error> {
-        let layer = layer - self.first;
-        let rows: usize = routing.batches().map(|group| group.tokens.len()).sum();
-        let all_requested = self.requested == routing.batches().count();
-        if rows <= OUTPUTS_MAX && all_requested {
-            self.apply_few((cpu, layer), x, routing, shared, out)
-        } else {
-            self.apply_many((cpu, layer), x, routing, shared, out)
-        }
+    fn is_preferred(&self) -> bool {
+        self.is_preferred
     }
 }

@@ -1,12 +1,12 @@
-//! Experts that write down what they are asked for, whoever has them.
+//! Experts whose routing is recorded.
 
 use std::fs::File;
 use std::io::{self, BufWriter};
 
-use cachalot_kernels::{Activations, Cpu};
 use cachalot_store::trace::{Header, TraceWriter};
 
-use crate::{Error, ExpertShape, Experts, Mlp, Routing};
+use crate::seam::{ExpertCall, Experts, FailedRows, Residency};
+use crate::{Error, ExpertShape, Routing};
 
 /// [`Experts`] with a record of their routing, in the format of [`cachalot_store::trace`].
 pub struct Traced {
@@ -15,7 +15,7 @@ pub struct Traced {
     header: Header,
     /// `None` once writing has failed: an answer is worth more than its trace.
     writer: Option<TraceWriter<BufWriter<File>>>,
-    routing: Vec<u16>, // [tokens, layers, used]
+    routed: Vec<u16>, // [rows, layers, used]
 }
 
 impl Traced {
@@ -31,31 +31,28 @@ impl Traced {
             used: number(shape.used),
         };
         let writer = TraceWriter::new(BufWriter::new(file), header).map_err(Error::Trace)?;
-        Ok(Self {
-            inner,
-            first: shape.layers.start,
-            header,
-            writer: Some(writer),
-            routing: Vec::new(),
-        })
+        let first = shape.layers.start;
+        Ok(Self { inner, first, header, writer: Some(writer), routed: Vec::new() })
     }
 
-    /// Notes the routing of one layer; with the last one, all of the batch are written.
+    /// Notes the routing of one layer; with the last one, that of the batch is written. Rows that
+    /// have failed are left out.
     fn note(&mut self, layer: usize, routing: &Routing) {
         let Header { layers, used, .. } = self.header;
         let (layers, used) = (usize::from(layers), usize::from(used));
-        let (index, token_len) = (layer - self.first, layers * used);
-        self.routing.resize(routing.tokens() * token_len, 0);
-        for (token, row) in self.routing.chunks_exact_mut(token_len).enumerate() {
-            let experts = routing.of(token).0;
-            for (pick, &expert) in row[index * used..][..used].iter_mut().zip(experts) {
-                *pick = expert as u16;
+        let (index, row_len) = (layer - self.first, layers * used);
+        self.routed.resize(routing.rows() * row_len, 0);
+        for (row, routed) in self.routed.chunks_exact_mut(row_len).enumerate() {
+            let experts = routing.of(row).0;
+            for (to, &expert) in routed[index * used..][..used].iter_mut().zip(experts) {
+                *to = expert as u16;
             }
         }
         if index + 1 == layers {
-            let rows = self.routing.chunks_exact(token_len);
-            let written = |writer: &mut TraceWriter<_>| -> io::Result<()> {
-                rows.into_iter().try_for_each(|row| writer.token(row))
+            let rows = self.routed.chunks_exact(row_len).enumerate();
+            let mut rows = rows.filter(|(row, _)| !routing.of(*row).0.is_empty());
+            let mut written = |writer: &mut TraceWriter<_>| -> io::Result<()> {
+                rows.try_for_each(|(_, routed)| writer.token(routed))
             };
             self.writer = self
                 .writer
@@ -66,36 +63,25 @@ impl Traced {
 }
 
 impl Experts for Traced {
-    fn request(&mut self, layer: usize, routing: &Routing) {
-        self.inner.request(layer, routing);
-        self.note(layer, routing);
+    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+        self.inner.begin(call)?;
+        self.note(call.layer, call.routing);
+        Ok(())
     }
 
-    fn apply(
-        &mut self,
-        cpu: &Cpu,
-        layer: usize,
-        x: &mut Activations,
-        routing: &Routing,
-        shared: Option<Mlp<'_>>,
-        out: &mut [f32],
-    ) -> Result<(), Error> {
-        self.inner.apply(cpu, layer, x, routing, shared, out)
+    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+        self.inner.finish(call, out)
     }
 
-    fn prefetch(&mut self, layer: usize, prefetches: &Routing) {
-        self.inner.prefetch(layer, prefetches);
+    fn includes_shared(&self) -> bool {
+        self.inner.includes_shared()
     }
 
-    fn wants_prefetch(&self) -> bool {
-        self.inner.wants_prefetch()
+    fn prefetch(&mut self, layer: usize, guess: &Routing) {
+        self.inner.prefetch(layer, guess);
     }
 
-    fn is_cache_aware(&self) -> bool {
-        self.inner.is_cache_aware()
-    }
-
-    fn is_resident(&self, layer: usize, expert: usize) -> bool {
-        self.inner.is_resident(layer, expert)
+    fn residency(&self) -> Option<&dyn Residency> {
+        self.inner.residency()
     }
 }

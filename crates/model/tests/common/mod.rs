@@ -9,7 +9,9 @@ use std::sync::Arc;
 use cachalot_gguf::write::Writer;
 use cachalot_gguf::{KvType, TensorInfo, TensorType, Value};
 use cachalot_kernels::{Cpu, Format, Tier};
-use cachalot_model::{Config, Logits, Model, ModelOptions};
+use cachalot_model::{
+    Batch, Config, Model, ModelOptions, PAGE_ROWS, PageId, Phase, Segment, Wanted,
+};
 use cachalot_store::{Placement, Reader, Weights};
 
 pub fn fixture(name: &str) -> PathBuf {
@@ -54,8 +56,51 @@ pub fn logits_with(
     kind: KvType,
 ) -> Vec<f32> {
     let mut model = Model::load(weights, cpu, options).unwrap();
-    let mut cache = model.cache(tokens.len(), kind).unwrap();
-    model.forward(&mut cache, tokens, Logits::All, &mut |_| true).unwrap().to_vec()
+    Sequence::new(&mut model, tokens.len(), kind).prefill(&mut model, tokens)
+}
+
+/// One sequence of a model, in pages from 0 on.
+pub struct Sequence {
+    pages: Vec<PageId>,
+    pub len: usize,
+}
+
+impl Sequence {
+    /// For up to `capacity` tokens. The pages of earlier sequences are gone.
+    pub fn new(model: &mut Model, capacity: usize, kv: KvType) -> Self {
+        let pages = capacity.div_ceil(PAGE_ROWS);
+        model.reserve_pages(pages, kv).unwrap();
+        Self { pages: (0..pages as PageId).collect(), len: 0 }
+    }
+
+    /// The wanted logits of `tokens`, computed in one batch.
+    pub fn forward(
+        &mut self,
+        model: &mut Model,
+        tokens: &[u32],
+        phase: Phase,
+        want: Wanted,
+    ) -> Result<Vec<f32>, String> {
+        let (start, rows) = (self.len, 0..tokens.len());
+        let segment = Segment { seq: 0, start, rows, pages: &self.pages, phase, want };
+        let batch = Batch { tokens, segments: &[segment] };
+        let output = model.forward(&batch, &mut |_| true).map_err(|error| error.to_string())?;
+        if let Some(failure) = output.failures().first() {
+            return Err(failure.error.to_string());
+        }
+        self.len += tokens.len();
+        Ok(output.logits(0).to_vec())
+    }
+
+    /// The logits of every token of a prompt.
+    pub fn prefill(&mut self, model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+        self.forward(model, tokens, Phase::Prefill, Wanted::All).unwrap()
+    }
+
+    /// The logits of tokens as after sampling.
+    pub fn decode(&mut self, model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+        self.forward(model, tokens, Phase::Decode, Wanted::All).unwrap()
+    }
 }
 
 /// Tensors of a safetensors file: 8 bytes of length, a JSON header, the numbers.

@@ -178,6 +178,7 @@ impl Config {
             count: experts.map_or(0, |experts| experts.count),
             used: experts.map_or(0, |experts| experts.used),
             width: experts.map_or(0, |experts| experts.width),
+            shared_width: experts.map_or(0, |experts| experts.width * experts.shared),
             hidden: self.hidden,
         }
     }

@@ -1,23 +1,27 @@
 //! Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 //!
-//! A layer remembers one latent and one rotated key per token, for all heads. Decoding and short
-//! batches multiply the key projection into the queries and attend to the latents themselves; long
-//! batches expand latents to keys and values of every head, a run of the cache at a time, which is a
-//! third of the arithmetic per pair of tokens. Both read the cache as it is stored.
+//! A layer keeps one latent and one rotated key per token, for all heads. In the absorbed form the key
+//! projection is multiplied into the queries, which attend to the latents themselves; in the expanded
+//! form latents are expanded to keys and values of every head, some rows of the cache at a time, which
+//! is a third of the arithmetic per pair of tokens, for long chunks of prompts. Both read the cache as
+//! it is stored.
+
+use std::ops::Range;
 
 use cachalot_kernels::attention::{
     Attention, AttentionSegment, ExpandedQueries, ExpandedRun, ExpandedShape, Heads,
 };
-use cachalot_kernels::{ActBits, Activations, Cpu, Product, Tokens, Weighted, ops};
+use cachalot_kernels::{Activations, Cpu, Product, Tokens, Weighted, ops};
 
 use super::config::Config;
 use super::weights::KeysValues;
 use crate::Error;
 use crate::bind::{Binder, Weight};
-use crate::kv::LatentRows;
+use crate::kv::KvPages;
+use crate::precision::Precision;
 use crate::rope::{Rope, rotate};
-use crate::rows::norm_rows;
 use crate::scratch::{AllRows, ensure_len, recycle};
+use crate::seam::{Batch, Phase, Segment};
 
 /// Cache rows that are expanded at a time: 64 MiB of keys and values on R1.
 const CHUNK: usize = 512;
@@ -44,42 +48,92 @@ enum Query {
     },
 }
 
-/// What attention works with; the first fields are set for a batch, the others used within a layer.
+/// What a layer's attention needs besides its weights.
+pub(crate) struct MlaStep<'a> {
+    pub(crate) cpu: &'a Cpu,
+    pub(crate) config: &'a Config,
+    pub(crate) batch: &'a Batch<'a>,
+    pub(crate) precision: Precision,
+    pub(crate) kv: &'a mut KvPages,
+    /// The layer, as the pages count it.
+    pub(crate) layer: usize,
+}
+
+/// When a segment attends in the expanded form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FormChoice {
+    /// Rows of a prompt's chunk from which on it does.
+    pub(crate) expanded_from: usize,
+}
+
+impl FormChoice {
+    fn is_expanded(self, segment: &Segment<'_>, precision: Precision) -> bool {
+        segment.phase == Phase::Prefill
+            && segment.rows.len() >= self.expanded_from
+            && !precision.reproducible
+    }
+}
+
+/// The memory of attention. The first fields are set for a batch, the others within a layer.
 #[derive(Debug, Default)]
 pub(crate) struct MlaScratch {
-    past: usize,
-    tokens: usize,
-    angles: Vec<f32>,     // [tokens, rope]: cosines and sines in turn
-    rows: Vec<u32>,       // [heads, tokens]: t · heads + h, the rows of one head after the other
-    x: Activations,       // [tokens, hidden]
-    low: Vec<f32>,        // [tokens, q_rank], then [tokens, latent + rope]
-    q_low: Activations,   // [tokens, q_rank]
-    q: Vec<f32>,          // [tokens, heads, nope + rope]
-    q_nope: Activations,  // [tokens · heads, nope]
-    by_head: Vec<f32>,    // [heads, tokens, latent], then [heads, tokens, value]
-    queries: Vec<f32>,    // [tokens, heads, latent + rope]
-    latents: Activations, // [tokens · heads, latent], or [cache rows, latent]
-    row: Vec<f32>,        // [latent + rope]
-    derived: Vec<u8>,     // a layer's `attn_kv_b`, where the file has none
-    kv: Vec<f32>,         // [cache rows, heads, nope + value]
-    k_rope: Vec<f32>,     // [cache rows, rope]
-    values: Activations,  // [tokens, heads · value]
+    angles: Vec<f32>,              // [rows, rope]: cosines and sines in turn
+    absorbed: Vec<u32>,            // rows that attend in the absorbed form
+    absorbed_at: Vec<Option<u32>>, // [rows]: the index in `absorbed`
+    is_expanded: Vec<bool>,        // [segments]
+    head_rows: Vec<u32>, // [heads, absorbed]: a · heads + h, the rows of one head after the other
+    x: Activations,      // [rows, hidden]
+    low: Vec<f32>,       // [rows, q_rank], then [rows, latent + rope]
+    q_low: Activations,  // [rows, q_rank]
+    q: Vec<f32>,         // [rows, heads, nope + rope]
+    q_nope: Activations, // [absorbed · heads, nope]
+    by_head: Vec<f32>,   // [heads, absorbed, latent], then [heads, absorbed, value]
+    queries: Vec<f32>,   // [absorbed, heads, latent + rope]
+    latents: Activations, // [absorbed · heads, latent], or [cache rows, latent]
+    cache_rows: Vec<f32>, // [rows, latent + rope]
+    encoded: Vec<u8>,    // [rows, bytes of a cache row]
+    derived: Vec<u8>,    // a layer's `attn_kv_b`, where the file has none
+    kv: Vec<f32>,        // [cache rows, heads, nope + value]
+    k_rope: Vec<f32>,    // [cache rows, rope]
+    values: Activations, // [rows, heads · value]
     attention: Attention,
+    segments: Vec<AttentionSegment<'static>>,
     products: Vec<Product<'static>>,
+    weighted: Vec<Weighted<'static>>,
     all_rows: AllRows,
 }
 
 impl MlaScratch {
-    /// Prepares for `tokens` tokens from position `past` on, in any layer.
-    pub(crate) fn begin(&mut self, config: &Config, rope: &Rope, past: usize, tokens: usize) {
-        (self.past, self.tokens) = (past, tokens);
-        let angles = ensure_len(&mut self.angles, tokens * config.rope);
-        for (t, angles) in angles.chunks_exact_mut(config.rope).enumerate() {
-            rope.angles(past + t, angles);
+    /// Prepares for a batch, in any layer.
+    pub(crate) fn begin(
+        &mut self,
+        config: &Config,
+        rope: &Rope,
+        batch: &Batch<'_>,
+        form: FormChoice,
+        precision: Precision,
+    ) {
+        let angles = ensure_len(&mut self.angles, batch.rows() * config.rope);
+        let mut angles = angles.chunks_exact_mut(config.rope);
+        self.absorbed.clear();
+        self.absorbed_at.clear();
+        self.is_expanded.clear();
+        for segment in batch.segments {
+            for (position, angles) in
+                (segment.start..).zip(angles.by_ref().take(segment.rows.len()))
+            {
+                rope.angles(position, angles);
+            }
+            let is_expanded = form.is_expanded(segment, precision);
+            self.is_expanded.push(is_expanded);
+            for row in segment.rows.clone() {
+                self.absorbed_at.push((!is_expanded).then_some(self.absorbed.len() as u32));
+                self.absorbed.extend((!is_expanded).then_some(row as u32));
+            }
         }
-        let heads = config.heads;
-        self.rows.clear();
-        self.rows.extend((0..heads).flat_map(|h| (0..tokens).map(move |t| (t * heads + h) as u32)));
+        let (heads, rows) = (config.heads as u32, self.absorbed.len() as u32);
+        self.head_rows.clear();
+        self.head_rows.extend((0..heads).flat_map(|h| (0..rows).map(move |a| a * heads + h)));
     }
 }
 
@@ -111,154 +165,206 @@ impl Mla {
         })
     }
 
-    /// Adds attention's output to `hidden` `[tokens, hidden]`, and stores the batch in the cache.
-    /// `layer` is the cache's.
-    pub(crate) fn forward(
-        &self,
-        cpu: &Cpu,
-        config: &Config,
-        (cache, layer): (&mut LatentRows, usize),
-        expand: bool,
-        s: &mut MlaScratch,
-        hidden: &mut [f32],
-    ) {
-        self.project(cpu, config, (cache, layer), s, hidden);
-        if expand {
-            self.expanded(cpu, config, (cache, layer), s);
-        } else {
-            self.absorbed(cpu, config, (cache, layer), s);
+    /// Adds attention's output to `hidden` `[rows, hidden]`, and stores the batch in its pages.
+    pub(crate) fn forward(&self, step: &mut MlaStep<'_>, s: &mut MlaScratch, hidden: &mut [f32]) {
+        self.project(step, s, hidden);
+        self.store(step, s);
+        let rows = step.batch.rows();
+        let width = step.config.heads * step.config.value;
+        let mut inputs = std::mem::take(&mut s.values);
+        let values = inputs.reset(rows, width);
+        if !s.absorbed.is_empty() {
+            self.absorbed(step, s, values);
         }
-        let columns = Tokens::Range { start: 0, len: s.tokens };
-        let (targets, weights) = s.all_rows.of(s.tokens);
-        let output = Weighted {
-            matrix: self.output.matrix().with_activations(ActBits::for_batch(s.tokens)),
-            tokens: columns,
-            targets,
-            weights,
-        };
-        cpu.add_weighted(&mut s.values, &[output], hidden);
-    }
-
-    /// Rotated queries to `s.q`, latents and rotated keys to the cache.
-    fn project(
-        &self,
-        cpu: &Cpu,
-        config: &Config,
-        (cache, layer): (&mut LatentRows, usize),
-        s: &mut MlaScratch,
-        hidden: &[f32],
-    ) {
-        let &Config { heads, nope, rope, latent, epsilon, .. } = config;
-        let (tokens, key, width) = (s.tokens, nope + rope, latent + rope);
-        let columns = Tokens::Range { start: 0, len: tokens };
-        norm_rows(hidden, &self.norm, epsilon, &mut s.x);
-        let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
-        let (first, kv_a) = (first.matrix(), self.kv_a.matrix());
-        let q_len = tokens * first.rows();
-        let low = ensure_len(&mut s.low, q_len + tokens * width);
-        let products =
-            [Product { matrix: first, tokens: columns }, Product { matrix: kv_a, tokens: columns }];
-        cpu.multiply(&mut s.x, &products, low);
-        let (q_low, kv) = low.split_at(q_len);
-        let q = ensure_len(&mut s.q, tokens * heads * key);
-        match &self.query {
-            Query::Full(_) => q.copy_from_slice(q_low),
-            Query::LowRank { norm, b, .. } => {
-                norm_rows(q_low, norm, epsilon, &mut s.q_low);
-                cpu.multiply(&mut s.q_low, &[Product { matrix: b.matrix(), tokens: columns }], q);
+        for (index, segment) in step.batch.segments.iter().enumerate() {
+            if s.is_expanded[index] {
+                let Range { start, end } = segment.rows;
+                self.expanded(step, segment, s, &mut values[start * width..end * width]);
             }
         }
-        let angles = s.angles.chunks_exact(rope);
-        let row = ensure_len(&mut s.row, width);
-        let per_token = q.chunks_exact_mut(heads * key).zip(kv.chunks_exact(width)).zip(angles);
-        for (t, ((q, kv), angles)) in per_token.enumerate() {
+        let mut weighted: Vec<Weighted<'_>> = recycle(std::mem::take(&mut s.weighted));
+        let (targets, weights) = s.all_rows.of(rows);
+        let matrix = step.precision.tolerant(self.output.matrix());
+        for tokens in step.precision.groups(Tokens::Range { start: 0, len: rows }) {
+            let Tokens::Range { start, len } = tokens else { continue };
+            let (targets, weights) = (&targets[start..start + len], &weights[start..start + len]);
+            weighted.push(Weighted { matrix, tokens, targets, weights });
+        }
+        step.cpu.add_weighted(&mut inputs, &weighted, hidden);
+        s.weighted = recycle(weighted);
+        s.values = inputs;
+    }
+
+    /// Rotated queries to `s.q`, latents and keys to the second part of `s.low`.
+    fn project(&self, step: &MlaStep<'_>, s: &mut MlaScratch, hidden: &[f32]) {
+        let &MlaStep { cpu, config, precision, .. } = step;
+        let &Config { heads, nope, rope, latent, epsilon, .. } = config;
+        let (rows, key) = (step.batch.rows(), nope + rope);
+        let all = Tokens::Range { start: 0, len: rows };
+        cpu.rms_norm_rows(hidden, &self.norm, epsilon, s.x.reset(rows, config.hidden));
+        let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
+        let (first, kv_a) = (first.matrix(), self.kv_a.matrix());
+        let q_len = rows * first.rows();
+        let low = ensure_len(&mut s.low, q_len + rows * (latent + rope));
+        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
+        for matrix in [first, kv_a] {
+            products.extend(precision.groups(all).map(|tokens| Product { matrix, tokens }));
+        }
+        cpu.multiply(&mut s.x, &products, low);
+        let q = ensure_len(&mut s.q, rows * heads * key);
+        match &self.query {
+            Query::Full(_) => q.copy_from_slice(&low[..q_len]),
+            Query::LowRank { norm, b, .. } => {
+                let q_low = s.q_low.reset(rows, norm.len());
+                cpu.rms_norm_rows(&low[..q_len], norm, epsilon, q_low);
+                products.clear();
+                let matrix = b.matrix();
+                products.extend(precision.groups(all).map(|tokens| Product { matrix, tokens }));
+                cpu.multiply(&mut s.q_low, &products, q);
+            }
+        }
+        s.products = recycle(products);
+        let angles = &s.angles;
+        cpu.for_rows(q, heads * key, |row, q| {
+            let angles = &angles[row * rope..][..rope];
             q.chunks_exact_mut(key).for_each(|head| rotate(&mut head[nope..], angles));
-            ops::rms_norm(&kv[..latent], &self.kv_norm, epsilon, &mut row[..latent]);
-            row[latent..].copy_from_slice(&kv[latent..]);
-            rotate(&mut row[latent..], angles);
-            cache.store(layer, s.past + t, row);
+        });
+    }
+
+    /// Normalized latents and rotated keys to the pages.
+    fn store(&self, step: &mut MlaStep<'_>, s: &mut MlaScratch) {
+        let &mut MlaStep { cpu, config, ref mut kv, .. } = step;
+        let &Config { rope, latent, epsilon, .. } = config;
+        let (width, row_bytes) = (latent + rope, kv.row_bytes());
+        let rows = step.batch.rows();
+        let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
+        let low = &s.low[rows * first.rows()..][..rows * width];
+        let angles = &s.angles;
+        let cache_rows = ensure_len(&mut s.cache_rows, rows * width);
+        cpu.for_rows(cache_rows, width, |row, out| {
+            let low = &low[row * width..][..width];
+            ops::rms_norm(&low[..latent], &self.kv_norm, epsilon, &mut out[..latent]);
+            out[latent..].copy_from_slice(&low[latent..]);
+            rotate(&mut out[latent..], &angles[row * rope..][..rope]);
+        });
+        let cache_rows = &*cache_rows;
+        s.encoded.resize(rows * row_bytes, 0);
+        cpu.for_rows(&mut s.encoded, row_bytes, |row, out| {
+            kv.encode(&cache_rows[row * width..][..width], out);
+        });
+        for Segment { start, rows, pages, .. } in step.batch.segments {
+            let bytes = &s.encoded[rows.start * row_bytes..rows.end * row_bytes];
+            kv.store(step.layer, pages, *start, bytes);
         }
     }
 
-    /// Heads attend to latents: `s.q` to `s.values`.
-    fn absorbed(
-        &self,
-        cpu: &Cpu,
-        config: &Config,
-        (cache, layer): (&LatentRows, usize),
-        s: &mut MlaScratch,
-    ) {
+    /// Heads attend to latents: from `s.q` to `values` `[rows, heads · value]`.
+    fn absorbed(&self, step: &MlaStep<'_>, s: &mut MlaScratch, values: &mut [f32]) {
+        let &MlaStep { cpu, config, precision, .. } = step;
         let &Config { heads, nope, rope, latent, value, .. } = config;
-        let (tokens, key, width) = (s.tokens, nope + rope, latent + rope);
-        let rows = tokens * heads;
-        let head_rows = |h: usize| h * tokens..(h + 1) * tokens;
+        let (key, width) = (nope + rope, latent + rope);
+        let count = s.absorbed.len();
+        let (q, absorbed) = (&s.q, &s.absorbed);
+        let q_of = |a: usize| &q[absorbed[a] as usize * heads * key..][..heads * key];
 
-        let q = &s.q[..rows * key];
-        let q_nope = s.q_nope.reset(rows, nope);
-        for (to, from) in q_nope.chunks_exact_mut(nope).zip(q.chunks_exact(key)) {
-            to.copy_from_slice(&from[..nope]);
+        cpu.for_rows(s.q_nope.reset(count * heads, nope), heads * nope, |a, to| {
+            for (to, from) in to.chunks_exact_mut(nope).zip(q_of(a).chunks_exact(key)) {
+                to.copy_from_slice(&from[..nope]);
+            }
+        });
+        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
+        for (h, rows) in s.head_rows.chunks_exact(count).enumerate() {
+            let matrix = self.keys_values.keys(h);
+            let groups = precision.groups(Tokens::List(rows));
+            products.extend(groups.map(|tokens| Product { matrix, tokens }));
         }
-        let mut products: Vec<Product<'_>> = std::mem::take(&mut s.products);
-        products.extend((0..heads).map(|h| Product {
-            matrix: self.keys_values.keys(h),
-            tokens: Tokens::List(&s.rows[head_rows(h)]),
-        }));
-        let by_head = ensure_len(&mut s.by_head, rows * latent);
+        let by_head = ensure_len(&mut s.by_head, count * heads * latent);
         cpu.multiply(&mut s.q_nope, &products, by_head);
-        let queries = ensure_len(&mut s.queries, rows * width);
-        for (&row, from) in s.rows.iter().zip(by_head.chunks_exact(latent)) {
-            let row = row as usize;
-            let to = &mut queries[row * width..][..width];
-            to[..latent].copy_from_slice(from);
-            to[latent..].copy_from_slice(&q[row * key + nope..][..rope]);
+        s.products = recycle(products);
+        let by_head = &*by_head;
+        let queries = ensure_len(&mut s.queries, count * heads * width);
+        cpu.for_rows(queries, heads * width, |a, to| {
+            let heads = to.chunks_exact_mut(width).zip(q_of(a).chunks_exact(key)).enumerate();
+            for (h, (to, q)) in heads {
+                to[..latent].copy_from_slice(&by_head[(h * count + a) * latent..][..latent]);
+                to[latent..].copy_from_slice(&q[nope..]);
+            }
+        });
+
+        self.attend(step, s);
+
+        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
+        for (h, rows) in s.head_rows.chunks_exact(count).enumerate() {
+            let matrix = self.keys_values.values(h);
+            let groups = precision.groups(Tokens::List(rows));
+            products.extend(groups.map(|tokens| Product { matrix, tokens }));
         }
-
-        let latent_rows = cache.rows(layer, s.past + tokens);
-        let latents = s.latents.reset(rows, latent);
-        let segment = [AttentionSegment { rows: 0..tokens, past: s.past, latent: latent_rows }];
-        let shape = Heads { count: heads, scale: config.attention_scale };
-        s.attention.absorbed(cpu, queries, shape, &segment, latents);
-
-        products = recycle(products);
-        products.extend((0..heads).map(|h| Product {
-            matrix: self.keys_values.values(h),
-            tokens: Tokens::List(&s.rows[head_rows(h)]),
-        }));
-        let by_head = ensure_len(&mut s.by_head, rows * value);
+        let by_head = ensure_len(&mut s.by_head, count * heads * value);
         cpu.multiply(&mut s.latents, &products, by_head);
         s.products = recycle(products);
-        let values = s.values.reset(tokens, heads * value);
-        for (&row, from) in s.rows.iter().zip(by_head.chunks_exact(value)) {
-            values[row as usize * value..][..value].copy_from_slice(from);
-        }
+        let (by_head, absorbed_at) = (&*by_head, &s.absorbed_at);
+        cpu.for_rows(values, heads * value, |row, to| {
+            let Some(a) = absorbed_at[row] else { return };
+            for (h, to) in to.chunks_exact_mut(value).enumerate() {
+                let from = (h * count + a as usize) * value;
+                to.copy_from_slice(&by_head[from..][..value]);
+            }
+        });
     }
 
-    /// Heads attend to their own keys and values: `s.q` to `s.values`.
+    /// From `s.queries` to `s.latents`.
+    fn attend(&self, step: &MlaStep<'_>, s: &mut MlaScratch) {
+        let &MlaStep { cpu, config, .. } = step;
+        let &Config { heads, rope, latent, .. } = config;
+        let count = s.absorbed.len() * heads;
+        let mut segments: Vec<AttentionSegment<'_>> = recycle(std::mem::take(&mut s.segments));
+        let mut first = 0;
+        for (segment, is_expanded) in step.batch.segments.iter().zip(&s.is_expanded) {
+            if *is_expanded || segment.rows.is_empty() {
+                continue;
+            }
+            let (past, len) = (segment.start, segment.rows.len());
+            let latent = step.kv.rows(step.layer, segment.pages, past + len);
+            segments.push(AttentionSegment { rows: first..first + len, past, latent });
+            first += len;
+        }
+        let heads = Heads { count: heads, scale: config.attention_scale };
+        let queries = &s.queries[..count * (latent + rope)];
+        let latents = s.latents.reset(count, latent);
+        s.attention.absorbed(cpu, queries, heads, &segments, latents);
+        s.segments = recycle(segments);
+    }
+
+    /// Heads attend to their own keys and values: from `s.q` to `values` `[rows, heads · value]` of
+    /// one segment.
     fn expanded(
         &self,
-        cpu: &Cpu,
-        config: &Config,
-        (cache, layer): (&LatentRows, usize),
+        step: &MlaStep<'_>,
+        segment: &Segment<'_>,
         s: &mut MlaScratch,
+        values: &mut [f32],
     ) {
+        let &MlaStep { cpu, config, .. } = step;
         let &Config { heads, nope, rope, latent, value, .. } = config;
-        let (tokens, seen) = (s.tokens, s.past + s.tokens);
+        let (tokens, past) = (segment.rows.len(), segment.start);
+        let seen = past + tokens;
         let shape = ExpandedShape { nope, rope, value };
         let matrix = self.keys_values.both(cpu, &mut s.derived);
-        let q = &s.q[..tokens * heads * (nope + rope)];
+        let key = heads * (nope + rope);
+        let q = &s.q[segment.rows.start * key..segment.rows.end * key];
+        let cache = step.kv.rows(step.layer, segment.pages, seen);
         s.attention.begin(tokens, heads, value);
         let heads = Heads { count: heads, scale: config.attention_scale };
-        let queries = ExpandedQueries { q, heads, past: s.past, shape };
+        let queries = ExpandedQueries { q, heads, past, shape };
         for first in (0..seen).step_by(CHUNK) {
             let n = CHUNK.min(seen - first);
             let k_rope = ensure_len(&mut s.k_rope, n * rope);
-            let latents = s.latents.reset(n, latent);
-            cache.rows(layer, seen).read(cpu, first..first + n, latents, k_rope);
+            cache.read(cpu, first..first + n, s.latents.reset(n, latent), k_rope);
             let kv = ensure_len(&mut s.kv, n * heads.count * (nope + value));
             let tokens = Tokens::Range { start: 0, len: n };
             cpu.multiply(&mut s.latents, &[Product { matrix, tokens }], kv);
             s.attention.accumulate(cpu, &queries, ExpandedRun { first, kv, k_rope });
         }
-        s.attention.normalize(cpu, s.values.reset(tokens, heads.count * value));
+        s.attention.normalize(cpu, values);
     }
 }

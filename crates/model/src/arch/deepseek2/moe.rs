@@ -1,40 +1,52 @@
 //! A layer's mixture of experts: router, routed experts, shared expert.
 
+use std::sync::Arc;
+
 use cachalot_kernels::{Activations, Cpu};
 
 use super::config::Config;
-use super::router::{Router, RouterScratch};
+use super::router::{Choice, Router, RouterScratch};
 use crate::bind::Binder;
-use crate::mlp::MlpWeights;
-use crate::rows::norm_rows;
-use crate::{Error, Experts, Routing};
-
-/// Tokens up to which the next layer's experts are guessed, or those at hand preferred: more want nearly
-/// all of them.
-const FEW_TOKENS: usize = 4;
+use crate::mlp::{self, MlpScratch, MlpWeights};
+use crate::scratch::ensure_len;
+use crate::seam::{Batch, ExpertCall, Experts, Phase, Rows};
+use crate::{Error, Precision, Routing};
 
 /// Router and shared expert of one layer; the routed ones are in an [`Experts`].
 #[derive(Debug)]
 pub(crate) struct Moe {
-    pub(crate) router: Router,
+    router: Router,
     shared: Option<MlpWeights>,
 }
 
-/// What prefetches a layer's experts before its turn.
+/// The next layer's router, and the norm before it: they predict its experts.
 #[derive(Clone, Copy)]
 pub(crate) struct NextRouter<'a> {
-    pub(crate) norm: &'a [f32], // [hidden]
-    pub(crate) epsilon: f32,
-    pub(crate) router: &'a Router,
+    norm: &'a [f32], // [hidden]
+    epsilon: f32,
+    router: &'a Router,
 }
 
-/// What a layer of experts works with.
+/// What a layer of experts needs besides its weights.
+pub(crate) struct MoeStep<'a> {
+    pub(crate) cpu: &'a Cpu,
+    pub(crate) batch: &'a Batch<'a>,
+    pub(crate) precision: Precision,
+    /// The layer, counted from the model's first.
+    pub(crate) layer: usize,
+    pub(crate) next: Option<NextRouter<'a>>,
+    pub(crate) experts: &'a mut dyn Experts,
+}
+
+/// The memory of a layer of experts.
 #[derive(Debug, Default)]
 pub(crate) struct MoeScratch {
     router: RouterScratch,
     routing: Routing,
-    prefetch_x: Activations, // [tokens, hidden]
-    prefetches: Routing,
+    prefetch_x: Activations, // [rows, hidden]
+    prefetched: Routing,
+    shared: MlpScratch,
+    shared_outputs: Vec<f32>, // [rows, hidden]
 }
 
 impl Moe {
@@ -42,40 +54,87 @@ impl Moe {
         let Some(experts) = &config.experts else { return Err(Error::NoExperts) };
         let router = Router::bind(binder, layer, config.hidden, experts)?;
         let width = experts.width * experts.shared;
-        let name = |part: &str| format!("blk.{layer}.ffn_{part}_shexp.weight");
         let shared = (width > 0)
-            .then(|| MlpWeights::bind(binder, name, config.hidden, width))
+            .then(|| MlpWeights::shared(binder, layer, config.hidden, width))
             .transpose()?;
         Ok(Self { router, shared })
     }
 
-    /// Adds to `hidden` `[tokens, hidden]` what the experts make of `x`, the same rows normalized.
-    /// `next` prefetches the next layer's experts.
+    /// As the next layer's, after its `norm`.
+    pub(crate) fn next_router<'a>(&'a self, norm: &'a [f32], epsilon: f32) -> NextRouter<'a> {
+        NextRouter { norm, epsilon, router: &self.router }
+    }
+
+    /// Adds the outputs of the experts for `x`, the normalized hidden states, to the hidden states.
     pub(crate) fn forward(
         &self,
-        cpu: &Cpu,
-        (layer, next): (usize, Option<NextRouter<'_>>),
-        x: &mut Activations,
-        experts: &mut dyn Experts,
+        step: &mut MoeStep<'_>,
+        x: &[f32],
+        input: &mut Activations,
         scratch: &mut MoeScratch,
-        hidden: &mut [f32],
+        rows: &mut Rows,
     ) -> Result<(), Error> {
-        let is_few = x.rows() <= FEW_TOKENS;
-        let is_resident = |expert: usize| experts.is_resident(layer, expert);
-        let preferred: Option<&dyn Fn(usize) -> bool> =
-            if is_few && experts.is_cache_aware() { Some(&is_resident) } else { None };
-        self.router.choose(cpu, x, preferred, &mut scratch.router, &mut scratch.routing);
-        experts.request(layer, &scratch.routing);
-        if let Some(NextRouter { norm, epsilon, router }) = next
-            && experts.wants_prefetch()
-            && is_few
-        {
-            norm_rows(hidden, norm, epsilon, &mut scratch.prefetch_x);
-            let MoeScratch { router: of_router, prefetch_x, prefetches, .. } = scratch;
-            router.choose(cpu, prefetch_x, None, of_router, prefetches);
-            experts.prefetch(layer + 1, &scratch.prefetches);
+        let &mut MoeStep { cpu, batch, precision, layer, .. } = step;
+        self.route(step, input, scratch, rows);
+        let call = ExpertCall { layer, precision, x, routing: &scratch.routing };
+        step.experts.begin(&call)?;
+        if let Some(next) = step.next {
+            prefetch(
+                step,
+                next,
+                &mut scratch.prefetch_x,
+                &mut scratch.router,
+                rows,
+                &mut scratch.prefetched,
+            );
         }
-        let shared = self.shared.as_ref().map(|shared| shared.mlp(x.rows()));
-        experts.apply(cpu, layer, x, &scratch.routing, shared, hidden)
+        let shared = self.shared.as_ref().filter(|_| !step.experts.includes_shared());
+        if let Some(shared) = shared {
+            let out = ensure_len(&mut scratch.shared_outputs, rows.hidden.len());
+            mlp::compute(cpu, shared.mlp(precision), precision, input, &mut scratch.shared, out);
+        }
+        let failed = step.experts.finish(&call, &mut rows.hidden)?;
+        if shared.is_some() {
+            let outputs = &scratch.shared_outputs;
+            rows.hidden.iter_mut().zip(outputs).for_each(|(hidden, output)| *hidden += output);
+        }
+        for failed in failed {
+            let rows_failed = failed.rows.iter().map(|&row| row as usize);
+            rows.fail(batch, rows_failed, &Arc::clone(&failed.error));
+        }
+        Ok(())
+    }
+
+    fn route(&self, step: &MoeStep<'_>, input: &mut Activations, s: &mut MoeScratch, rows: &Rows) {
+        let is_decode = step.batch.phase() == Phase::Decode;
+        let residency = step.experts.residency().filter(|r| is_decode && r.is_preferred());
+        let is_resident = residency.map(|r| move |expert| r.is_resident(step.layer, expert));
+        let skipped = |row: usize| rows.has_row_failed(step.batch, row);
+        let choice = Choice {
+            precision: step.precision,
+            preferred: is_resident.as_ref().map(|is| is as &dyn Fn(usize) -> bool),
+            skipped: if rows.failures().is_empty() { None } else { Some(&skipped) },
+        };
+        self.router.choose(step.cpu, choice, input, &mut s.router, &mut s.routing);
+    }
+}
+
+/// Predicts the next layer's experts from the hidden states before this layer's experts.
+fn prefetch(
+    step: &mut MoeStep<'_>,
+    next: NextRouter<'_>,
+    x: &mut Activations,
+    router: &mut RouterScratch,
+    rows: &Rows,
+    routing: &mut Routing,
+) {
+    let is_decode = step.batch.phase() == Phase::Decode;
+    let is_wanted = step.experts.residency().is_some_and(|r| r.wants_prefetch());
+    if is_decode && is_wanted {
+        let x_rows = x.reset(step.batch.rows(), next.norm.len());
+        step.cpu.rms_norm_rows(&rows.hidden, next.norm, next.epsilon, x_rows);
+        let choice = Choice { precision: step.precision, preferred: None, skipped: None };
+        next.router.choose(step.cpu, choice, x, router, routing);
+        step.experts.prefetch(step.layer + 1, routing);
     }
 }

@@ -1,4 +1,4 @@
-//! Which experts a token gets, and with what weights, as in DeepSeek-V3's `inference/model.py`.
+//! The experts of a token and their weights, as in DeepSeek-V3's `inference/model.py`.
 //!
 //! Everything is f32, and one token's choice never depends on another's.
 
@@ -6,17 +6,17 @@ use cachalot_kernels::{Activations, Cpu, Product, Tokens, ops};
 
 use super::config::{ExpertConfig, Gate, bias_name};
 use crate::bind::{Binder, Weight};
-use crate::scratch::ensure_len;
-use crate::{Error, Routing};
+use crate::scratch::{ensure_len, recycle};
+use crate::{Error, Precision, Routing};
 
 /// Smallest sum of a token's weights that they are divided by: 2^-14, the least normal f16.
 const SUM_MIN: f32 = 6.103_515_6e-5;
 
-/// Where experts at hand are preferred: the best of a token's routing that are never replaced, and how
-/// many are looked at for each pick (Cache-conditional experts, arXiv 2412.00099, section 3).
+/// In cache-aware routing, the best experts of a token that are never replaced (J), and the factor on
+/// the number of experts that are considered (Cache-conditional experts, arXiv 2412.00099, section 3).
 const ALWAYS_KEPT: usize = 2;
-const CANDIDATES: (usize, usize) = (3, 2);
-/// The share of routing that may be replaced: with more, models that were measured grew worse.
+const CANDIDATES: f64 = 1.5;
+/// The share of experts that may be replaced: with more, measured models grew worse.
 const REPLACED_SHARE: f64 = 0.05;
 /// Replacements that can be saved up.
 const REPLACED_MAX: f64 = 8.0;
@@ -29,9 +29,20 @@ pub(crate) struct Router {
     config: ExpertConfig,
 }
 
-/// What a router works with.
+/// How to choose.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice<'a> {
+    pub(crate) precision: Precision,
+    /// Experts that replace others which score little better: this changes results.
+    pub(crate) preferred: Option<&'a dyn Fn(usize) -> bool>,
+    /// Rows that get no experts.
+    pub(crate) skipped: Option<&'a dyn Fn(usize) -> bool>,
+}
+
+/// The memory of a router.
 #[derive(Debug, Default)]
 pub(crate) struct RouterScratch {
+    products: Vec<Product<'static>>,
     scores: Vec<f32>, // [tokens, experts]
     choice: Vec<f32>, // [experts]: scores as they count for the choice
     groups: Vec<f32>, // [groups]
@@ -54,30 +65,37 @@ impl Router {
         Ok(Self { gate, bias, config: config.clone() })
     }
 
-    /// Chooses for every row of `x` `[tokens, hidden]`. Experts that are `preferred` replace others that
-    /// the router likes little better: that changes results.
+    /// Chooses for every row of `x` `[rows, hidden]`.
     pub(crate) fn choose(
         &self,
         cpu: &Cpu,
+        choice: Choice<'_>,
         x: &mut Activations,
-        preferred: Option<&dyn Fn(usize) -> bool>,
         scratch: &mut RouterScratch,
         routing: &mut Routing,
     ) {
-        let (tokens, experts) = (x.rows(), self.config.count);
+        let (rows, experts) = (x.rows(), self.config.count);
         let mut all = std::mem::take(&mut scratch.scores);
-        let scores = ensure_len(&mut all, tokens * experts);
-        let columns = Tokens::Range { start: 0, len: tokens };
-        cpu.multiply(x, &[Product { matrix: self.gate.matrix(), tokens: columns }], scores);
+        let scores = ensure_len(&mut all, rows * experts);
+        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut scratch.products));
+        let matrix = self.gate.matrix();
+        let groups = choice.precision.groups(Tokens::Range { start: 0, len: rows });
+        products.extend(groups.map(|tokens| Product { matrix, tokens }));
+        cpu.multiply(x, &products, scores);
+        scratch.products = recycle(products);
         routing.clear(self.config.used);
-        for scores in scores.chunks_exact_mut(experts) {
-            self.choose_one(scores, preferred, scratch, routing);
+        for (row, scores) in scores.chunks_exact_mut(experts).enumerate() {
+            if choice.skipped.is_some_and(|skipped| skipped(row)) {
+                routing.push_none();
+            } else {
+                self.choose_one(scores, choice.preferred, scratch, routing);
+            }
         }
         scratch.scores = all;
         routing.sort(experts);
     }
 
-    /// `scores` are the router's products for one token.
+    /// `scores` are the router's products for one row.
     fn choose_one(
         &self,
         scores: &mut [f32],
@@ -98,7 +116,7 @@ impl Router {
         self.drop_groups(choice, groups);
         let used = self.config.used;
         let looked_at = match preferred {
-            Some(_) => (used * CANDIDATES.0 / CANDIDATES.1).min(self.selectable()),
+            Some(_) => ((used as f64 * CANDIDATES) as usize).min(self.selectable()),
             None => used,
         };
         best.clear();
@@ -113,7 +131,7 @@ impl Router {
             *replaceable -= replaced as f64;
             routing.note_replaced(replaced);
         }
-        let first = routing.begin_token();
+        let first = routing.begin_row();
         best.iter().take(used).for_each(|&expert| routing.push(expert as u32, scores[expert]));
         let weights = routing.weights_from(first);
         let sum =
@@ -204,6 +222,9 @@ mod tests {
 
     use super::super::config::Groups;
     use super::*;
+    use crate::seam::Phase;
+
+    const DECODE: Precision = Precision { phase: Phase::Decode, reproducible: false };
 
     /// A router whose products are its one input times `logits`.
     fn router(logits: &[f32], bias: Option<&[f32]>, config: &ExpertConfig) -> Router {
@@ -217,7 +238,8 @@ mod tests {
         let (cpu, mut x, mut routing) =
             (Cpu::new(1, Tier::SCALAR), Activations::new(), Routing::default());
         x.reset(1, 1).fill(1.0);
-        router.choose(&cpu, &mut x, None, &mut RouterScratch::default(), &mut routing);
+        let choice = Choice { precision: DECODE, preferred: None, skipped: None };
+        router.choose(&cpu, choice, &mut x, &mut RouterScratch::default(), &mut routing);
         let (experts, weights) = routing.of(0);
         (experts.to_vec(), weights.to_vec())
     }
@@ -268,7 +290,8 @@ mod tests {
             x.reset(1, 1).fill(1.0);
             let preferred = |expert: usize| is_resident.contains(&expert);
             let scratch = &mut RouterScratch { replaceable, ..RouterScratch::default() };
-            router.choose(&cpu, &mut x, Some(&preferred), scratch, &mut routing);
+            let choice = Choice { precision: DECODE, preferred: Some(&preferred), skipped: None };
+            router.choose(&cpu, choice, &mut x, scratch, &mut routing);
             let (experts, weights) = routing.of(0);
             assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6, "weights of those picked");
             (experts.to_vec(), routing.replaced().unwrap())

@@ -1,7 +1,7 @@
 //! The key and value projections, in whichever of two layouts the file has, and what it lacks.
 //!
 //! Per head, the latent's projection to key (`nope` rows) and value (`value` rows) is one matrix of
-//! `latent` columns, and the absorbed form wants the key half transposed:
+//! `latent` tokens, and the absorbed form wants the key half transposed:
 //!
 //! | tensor | matrices | absorbed form | expanded form |
 //! |---|---|---|---|
