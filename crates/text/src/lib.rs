@@ -21,6 +21,7 @@ mod specials;
 mod stop;
 mod stream;
 mod template;
+mod tools;
 mod vocab;
 
 pub use error::{Error, Result};
@@ -30,4 +31,5 @@ pub use reasoning::{Event, ReasoningParser, Think, strip_reasoning};
 pub use stop::{Filtered, StopStrings};
 pub use stream::Utf8Stream;
 pub use template::{ChatTemplate, RenderOptions};
+pub use tools::{Channel, ToolChoice, ToolEvent, ToolFormat, ToolParser};
 pub use vocab::{Vocab, VocabParts};

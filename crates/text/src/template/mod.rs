@@ -34,6 +34,7 @@ use crate::message::{Message, Tool};
 use crate::prompt::{Prompt, Tail};
 use crate::reasoning::{CLOSE, OPEN, Think};
 use crate::specials::Specials;
+use crate::tools::{Section, ToolFormat};
 use crate::{Vocab, strip_reasoning};
 use input::{Form, Input};
 pub(crate) use provenance::Traced;
@@ -119,6 +120,7 @@ struct Compiled {
     control: BTreeSet<String>,
     bos: String,
     eos: String,
+    tool_format: ToolFormat,
 }
 
 impl ChatTemplate {
@@ -161,6 +163,11 @@ impl ChatTemplate {
         self.compiled.as_ref().map(|compiled| compiled.source.as_str())
     }
 
+    /// How the model writes tool calls.
+    pub fn tool_format(&self) -> ToolFormat {
+        self.compiled.as_ref().map_or(ToolFormat::R1, |compiled| compiled.tool_format)
+    }
+
     /// Whether the template knows of thoughts: it names one of their tags.
     pub fn thinks(&self) -> bool {
         self.source().is_some_and(|source| source.contains(OPEN) || source.contains(CLOSE))
@@ -180,9 +187,17 @@ impl ChatTemplate {
                 message.content = message.content.as_deref().map(|t| strip_reasoning(t).to_owned());
             }
         }
-        let tools = options.tools.iter().map(Tool::definition).collect();
+        let tools: Vec<Json> = options.tools.iter().map(Tool::definition).collect();
+        // Templates without a section for tools get one of ours, at this mark.
+        let mark = (!tools.is_empty() && !compiled.source.contains("tools"))
+            .then(|| offer_tools(&mut messages))
+            .transpose()?;
         let input = Input { messages: &messages, options, tools };
         let mut traced = compiled.trace(&input)?;
+        if let Some(mark) = mark {
+            let offer = compiled.tool_format.offer(&options.tools);
+            traced = compiled.insert(&traced, mark, &offer)?;
+        }
         if options.continues() {
             let last = messages.last().and_then(|message| message.content.as_deref());
             let last = last.map(str::trim).unwrap_or_default();
@@ -196,6 +211,27 @@ impl ChatTemplate {
         }
         Ok(compiled.prompt(traced))
     }
+}
+
+/// Puts a mark into the system message where the tools are to be described; returns it.
+fn offer_tools(messages: &mut Vec<Message>) -> Result<char> {
+    let used = |mark: char| {
+        let text = |text: &Option<String>| text.as_deref().is_some_and(|t| t.contains(mark));
+        messages.iter().any(|message| text(&message.content) || text(&message.reasoning))
+    };
+    let mark = ('\u{f0000}'..='\u{ffffd}').find(|mark| !used(*mark)).ok_or_else(|| {
+        Error::TemplateRender("the messages use all private-use characters".to_owned())
+    })?;
+    // R1's template keeps the last system message.
+    match messages.iter_mut().rev().find(|message| message.role == "system") {
+        Some(system) => {
+            let text = system.content.take().unwrap_or_default();
+            let separator = if text.is_empty() { "" } else { "\n\n" };
+            system.content = Some(format!("{text}{separator}{mark}"));
+        }
+        None => messages.insert(0, Message::new("system", &mark.to_string())),
+    }
+    Ok(mark)
 }
 
 impl Compiled {
@@ -222,6 +258,7 @@ impl Compiled {
             control,
             bos: vocab.token_text(vocab.bos()),
             eos: vocab.token_text(vocab.eos()),
+            tool_format: ToolFormat::of_source(source, vocab),
         })
     }
 
@@ -319,6 +356,26 @@ impl Compiled {
             template.and_then(|template| template.render(context)).map_err(|error| failed(&error))
         })?;
         Ok(Rendered { text, printed_none: printed_none.load(Ordering::Relaxed) })
+    }
+
+    /// Replaces a mark by the description of tools.
+    fn insert(&self, traced: &Traced, mark: char, offer: &[Section]) -> Result<Traced> {
+        let at = traced.text.find(mark).ok_or_else(|| {
+            Error::TemplateRender("it has no place for a description of tools".to_owned())
+        })?;
+        let mut whole = traced.clone();
+        whole.truncate(at);
+        for section in offer {
+            match section {
+                Section::Ours(text) => whole.push(&self.tags, text),
+                Section::Text(text) => whole.text.push_str(text),
+            }
+        }
+        let (from, to) = (at + mark.len_utf8(), whole.text.len());
+        whole.text.push_str(&traced.text[from..]);
+        let after = traced.tags.iter().filter(|tag| tag.start >= from);
+        whole.tags.extend(after.map(|tag| tag.start - from + to..tag.end - from + to));
+        Ok(whole)
     }
 
     fn prompt(&self, traced: Traced) -> Prompt {
