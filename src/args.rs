@@ -8,9 +8,16 @@ use cachalot_gguf::KvType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::bench::BenchArgs;
+use crate::command::cp::CpArgs;
+use crate::command::import::ImportArgs;
+use crate::command::list::ListArgs;
 use crate::command::perplexity::PerplexityArgs;
 use crate::command::plan::PlanArgs;
+use crate::command::prune::PruneArgs;
+use crate::command::pull::PullArgs;
+use crate::command::rm::RmArgs;
 use crate::command::show::ShowArgs;
+use crate::command::verify::VerifyArgs;
 use crate::values::{self, GroupsArg, Limit, Seed};
 
 /// Runs the full DeepSeek-R1 671B and related models on the machine you have.
@@ -46,6 +53,21 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Describe a GGUF file of any architecture
     Show(ShowArgs),
+    /// Download a model, resuming where an earlier download ended, and verify it
+    Pull(PullArgs),
+    /// List the models on this machine, and downloads that have not finished
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Remove a model, or what an unfinished download left
+    Rm(RmArgs),
+    /// Give a model another name; nothing is copied
+    Cp(CpArgs),
+    /// Give a GGUF file a name; the file stays where it is
+    Import(ImportArgs),
+    /// Check that the files of models are those that were downloaded
+    Verify(VerifyArgs),
+    /// Remove files that no model needs
+    Prune(PruneArgs),
     /// Convert text to token ids
     Tokenize(TokenizeArgs),
     /// Convert token ids to text
@@ -66,9 +88,9 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A model (a .gguf file; any part of a split one) and a prompt. Without a model, the embedded
-    /// calf answers; without a prompt, a chat starts
-    #[arg(value_name = "FILE.gguf] [PROMPT")]
+    /// A model (its name, or a .gguf file; any part of a split one) and a prompt. Without a model, the
+    /// embedded calf answers; without a prompt, a chat starts
+    #[arg(value_name = "MODEL] [PROMPT")]
     pub(crate) words: Vec<OsString>,
 
     /// Think before answering: as the model's chat template says (auto), always (force), or never (off)
@@ -102,6 +124,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   cachalot run                                        chat with the embedded calf
   cachalot run \"How many r's are in strawberry?\"
+  cachalot run deepseek-r1:671b \"Prove that 2 is prime.\"
   cachalot run DeepSeek-R1-UD-IQ1_S-00001-of-00003.gguf \"Prove that 2 is prime.\"
   cat report.txt | cachalot run R1.gguf \"Summarize this:\"";
 

@@ -11,6 +11,7 @@ mod forecast;
 mod hardware;
 mod input;
 mod interrupt;
+mod models;
 mod output;
 mod record;
 mod settings;
@@ -32,7 +33,14 @@ fn main() -> ExitCode {
     let environment = Environment::read();
     let ended = environment.and_then(|environment| match Cli::parse().command {
         Command::Run(args) => command::run::run(args, &environment),
-        Command::Show(args) => command::show::run(&args, &mut stdout()),
+        Command::Show(args) => command::show::run(&args, &environment, &mut stdout()),
+        Command::Pull(args) => command::pull::run(&args, &environment, &mut stdout()),
+        Command::List(args) => command::list::run(&args, &environment, &mut stdout()),
+        Command::Rm(args) => command::rm::run(&args, &environment, &mut stdout()),
+        Command::Cp(args) => command::cp::run(&args, &environment, &mut stdout()),
+        Command::Import(args) => command::import::run(&args, &environment, &mut stdout()),
+        Command::Verify(args) => command::verify::run(&args, &environment, &mut stdout()),
+        Command::Prune(args) => command::prune::run(&args, &environment, &mut stdout()),
         Command::Tokenize(args) => command::tokenize::tokenize(&args),
         Command::Detokenize(args) => command::tokenize::detokenize(&args),
         Command::Logits(args) => command::logits::run(&args, &environment),

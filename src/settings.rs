@@ -9,6 +9,13 @@
 //! | `XDG_STATE_HOME`, `HOME` | folder of the chat history, the speeds of past runs and expert statistics |
 //! | `XDG_CACHE_HOME`, `HOME` | folder of this machine's measured bandwidths |
 //! | `CACHALOT_RECORD=off` | do not record past runs, nor use them for predictions |
+//! | `CACHALOT_MODELS`, `XDG_DATA_HOME`, `HOME` | folder of the model library |
+//! | `OLLAMA_MODELS` | folder of Ollama's models, which are used in place |
+//! | `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` | folder of Hugging Face's cache, used in place |
+//! | `HF_ENDPOINT` | mirror of Hugging Face to download from |
+//! | `HF_TOKEN`, `HF_TOKEN_PATH` | token for private and gated repositories, or the file that has it |
+//! | `HF_HUB_OFFLINE=1` | do not use the network for models |
+//! | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies of downloads, also in lower case |
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -40,6 +47,17 @@ pub(crate) struct Environment {
     pub(crate) runs: Option<PathBuf>,
     /// Folder of expert statistics of streamed models.
     expert_stats: Option<PathBuf>,
+    /// Where models are and come from; `None` without a home folder.
+    pub(crate) models: Option<ModelPlaces>,
+}
+
+/// Where models are and come from.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelPlaces {
+    /// Library, other programs' stores, proxies and so on.
+    pub(crate) hub: cachalot_hub::Settings,
+    /// The file of Hugging Face's token, unless the token itself is given.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Environment {
@@ -87,8 +105,44 @@ impl Environment {
             history: state.as_ref().map(|state| state.join("history")),
             rates: folder("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("rates.json")),
             expert_stats: state.map(|state| state.join("experts")),
+            models: model_places(variable),
         })
     }
+}
+
+/// Where models are and come from, as the environment says.
+fn model_places(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<ModelPlaces> {
+    let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+    let path = |name: &str| variable(name).map(PathBuf::from);
+    let home = path("HOME");
+    let in_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
+    let absolute = |name: &str| path(name).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| in_home(".local/share"));
+    let library = path("CACHALOT_MODELS").or_else(|| Some(data?.join("cachalot")))?;
+    let mut hub = cachalot_hub::Settings::new(std::path::absolute(library).ok()?);
+    // Ollama's service on Linux has a home of its own.
+    let service = PathBuf::from("/usr/share/ollama/.ollama/models");
+    let own = in_home(".ollama/models").filter(|folder| folder.is_dir());
+    hub.ollama = path("OLLAMA_MODELS").or(own).or(Some(service)).filter(|folder| folder.is_dir());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| in_home(".cache"));
+    let hf_home = path("HF_HOME").or_else(|| Some(cache?.join("huggingface")));
+    let hf_cache = path("HF_HUB_CACHE").or_else(|| Some(hf_home.as_ref()?.join("hub")));
+    hub.hugging_face = hf_cache.filter(|folder| folder.is_dir());
+    if let Some(endpoint) = text("HF_ENDPOINT") {
+        hub.endpoint = endpoint.trim_end_matches('/').to_owned();
+    }
+    hub.token = text("HF_TOKEN").map(|token| token.trim().to_owned());
+    let yes = |value: String| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase());
+    hub.offline = text("HF_HUB_OFFLINE").is_some_and(yes);
+    let either = |name: &str| text(&name.to_lowercase()).or_else(|| text(name));
+    hub.proxies = cachalot_hub::Proxies {
+        http: either("HTTP_PROXY"),
+        https: either("HTTPS_PROXY"),
+        all: either("ALL_PROXY"),
+        none: either("NO_PROXY"),
+    };
+    let token_file = path("HF_TOKEN_PATH").or_else(|| Some(hf_home?.join("token")));
+    Some(ModelPlaces { token_file: token_file.filter(|_| hub.token.is_none()), hub })
 }
 
 impl Environment {
@@ -150,7 +204,7 @@ impl Run {
     /// # Errors
     /// A usage error for values out of range.
     pub(crate) fn new(args: RunArgs, environment: &Environment) -> anyhow::Result<Self> {
-        let (source, prompt) = model_and_prompt(args.words)?;
+        let (source, prompt) = model_and_prompt(args.words, environment)?;
         let mut options = model_options(&args.model, environment);
         options.context = args.ctx;
         options.expert_stats.clone_from(&environment.expert_stats);

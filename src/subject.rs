@@ -7,6 +7,8 @@ use cachalot_engine::Source;
 
 use crate::embedded;
 use crate::failure::usage;
+use crate::models;
+use crate::settings::Environment;
 
 /// Names of models, for suggestions.
 const NAMES: [&str; 8] = [
@@ -24,7 +26,7 @@ const MISSPELLING_MAX: usize = 2;
 
 /// Splits the words into a model, if the first one names a model, and the prompt.
 ///
-/// A word that ends in `.gguf` or is an existing path names a model, so that a mistyped or unreadable
+/// A model in the library goes by its name. A word that ends in `.gguf` or is an existing path names one, so that a mistyped or unreadable
 /// path is reported instead of becoming part of a prompt. Text with spaces is always a prompt.
 ///
 /// # Errors
@@ -32,14 +34,22 @@ const MISSPELLING_MAX: usize = 2;
 /// is not UTF-8.
 pub(crate) fn model_and_prompt(
     mut words: Vec<OsString>,
+    environment: &Environment,
 ) -> anyhow::Result<(Source, Option<String>)> {
     let source = match words.first() {
         Some(first) if names_file(first) => Source::File(PathBuf::from(words.remove(0))),
         Some(first) => {
-            if let Some(name) = first.to_str().filter(|word| names_model(word)) {
-                return Err(unknown_model(name));
+            let name = first
+                .to_str()
+                .filter(|word| names_model(word) || models::here(word, environment).is_some());
+            match name.map(str::to_owned) {
+                None => embedded::SOURCE,
+                Some(name) => {
+                    words.remove(0);
+                    let path = models::for_run(&name, environment)?;
+                    Source::File(path.ok_or_else(|| unknown_model(&name))?)
+                }
             }
-            embedded::SOURCE
         }
         None => embedded::SOURCE,
     };
@@ -105,8 +115,8 @@ fn unknown_model(name: &str) -> anyhow::Error {
         _ => String::new(),
     };
     usage(format!(
-        "`{name}`: no such model or file.{suggestion} Models are .gguf files, as in `cachalot run \
-         FILE.gguf`. If it is part of a prompt, put the whole prompt in quotes."
+        "`{name}`: no such model or file.{suggestion} `cachalot list` shows the models that are here, \
+         `cachalot pull NAME` downloads one. If it is part of a prompt, put the whole prompt in quotes."
     ))
 }
 
@@ -115,7 +125,7 @@ mod tests {
     use super::*;
 
     fn split(words: &[&str]) -> anyhow::Result<(Source, Option<String>)> {
-        model_and_prompt(words.iter().map(OsString::from).collect())
+        model_and_prompt(words.iter().map(OsString::from).collect(), &Environment::default())
     }
 
     #[test]
@@ -189,8 +199,11 @@ mod tests {
     fn names_of_files_need_not_be_utf_8() {
         use std::os::unix::ffi::OsStringExt;
         let word = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-        let (source, _) = model_and_prompt(vec![word(b"\xff.gguf"), word(b"hi")]).unwrap();
+        let (source, _) =
+            model_and_prompt(vec![word(b"\xff.gguf"), word(b"hi")], &Environment::default())
+                .unwrap();
         assert_eq!(source, Source::File(word(b"\xff.gguf").into()));
-        assert!(model_and_prompt(vec![word(b"hi"), word(b"\xff")]).is_err());
+        let words = vec![word(b"hi"), word(b"\xff")];
+        assert!(model_and_prompt(words, &Environment::default()).is_err());
     }
 }

@@ -2,10 +2,17 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod cp;
+pub(crate) mod import;
+pub(crate) mod list;
 pub(crate) mod logits;
 pub(crate) mod perplexity;
 pub(crate) mod plan;
+pub(crate) mod prune;
+pub(crate) mod pull;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod show;
 pub(crate) mod tokenize;
+pub(crate) mod verify;

@@ -25,6 +25,7 @@ use self::subject::Subject;
 use crate::args::{KvArg, StreamArg};
 use crate::failure::usage;
 use crate::hardware::{self, DriveProbe, Measure};
+use crate::models;
 use crate::record::{self, Run};
 use crate::settings::Environment;
 use crate::terminal::table;
@@ -140,6 +141,8 @@ pub(crate) fn run(
             answer::machine(&machine)
         }
     } else if let Some(name) = &args.model {
+        let here = models::here(name, environment).filter(|_| args.quant.is_none());
+        let name = here.as_ref().and_then(|path| path.to_str()).unwrap_or(name);
         let subject = Subject::find(name, args.quant.as_deref())?;
         let machine = machine(args, Some(&subject), environment)?;
         one(args, &subject, &machine, environment)?

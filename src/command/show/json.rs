@@ -122,7 +122,12 @@ mod tests {
         }
         let file = folder.path().join("m-00002-of-00002.gguf");
         let mut out = Vec::new();
-        run(&ShowArgs { file, json: true, tensors: true }, &mut out).unwrap();
+        run(
+            &ShowArgs { file, json: true, tensors: true },
+            &crate::settings::Environment::default(),
+            &mut out,
+        )
+        .unwrap();
         serde_json::from_slice(&out).unwrap()
     }
 

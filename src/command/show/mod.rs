@@ -15,11 +15,14 @@ use cachalot_gguf::split::{Set, part_paths};
 use cachalot_kernels::Format;
 use cachalot_plan::{Demand, Identity, identity};
 
+use crate::models;
+use crate::settings::Environment;
+
 /// Arguments of `cachalot show`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ShowArgs {
-    /// A .gguf file; any part of a split model
-    #[arg(value_name = "FILE")]
+    /// A .gguf file, any part of a split model, or the name of one that is here or being downloaded
+    #[arg(value_name = "MODEL")]
     pub(crate) file: PathBuf,
     /// Print everything as one JSON object
     #[arg(long)]
@@ -30,8 +33,12 @@ pub(crate) struct ShowArgs {
 }
 
 /// Describes the model that `args.file` belongs to.
-pub(crate) fn run(args: &ShowArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let shown = Shown::open(&args.file)?;
+pub(crate) fn run(
+    args: &ShowArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let shown = Shown::open(&models::local(&args.file, environment, true)?)?;
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &json::object(&shown, args.tensors))?;
         writeln!(out)?;
@@ -42,12 +49,12 @@ pub(crate) fn run(args: &ShowArgs, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// A model as described by its headers.
-struct Shown {
-    set: Set,
+pub(crate) struct Shown {
+    pub(crate) set: Set,
     /// Total bytes of its files.
     size: u64,
-    demand: Demand,
-    identity: Identity,
+    pub(crate) demand: Demand,
+    pub(crate) identity: Identity,
 }
 
 impl Shown {
@@ -60,20 +67,20 @@ impl Shown {
         Ok(Self::new(set, size))
     }
 
-    fn new(set: Set, size: u64) -> Self {
+    pub(crate) fn new(set: Set, size: u64) -> Self {
         let demand = Demand::of(&set.metadata, set.tensors.iter().map(|tensor| &tensor.info));
         let identity = identity::identify(&set.metadata, &demand, &file_name(&set.parts[0].path));
         Self { set, size, demand, identity }
     }
 
     /// Tensor types without a kernel.
-    fn types_without_kernel(&self) -> Vec<&'static str> {
+    pub(crate) fn types_without_kernel(&self) -> Vec<&'static str> {
         let types = self.demand.types.iter().map(|(ty, _)| *ty);
         types.filter(|ty| Format::from_id(ty.id()).is_none()).map(|ty| ty.name()).collect()
     }
 
     /// Whether cachalot runs it.
-    fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         self.identity.runs && self.types_without_kernel().is_empty()
     }
 }
