@@ -1,4 +1,4 @@
-//! Graphics cards by name: memory and bandwidth by data sheet, attention as measured.
+//! GPUs by name: memory and bandwidth by the makers' data sheets, attention as measured.
 
 use crate::machine::Gpu;
 
@@ -36,6 +36,8 @@ const fn joined(
 
 /// Figures are the makers' data sheets. A name may be a part of a longer one: then the longer comes first.
 const KNOWN: &[Known] = &[
+    joined("gb300", "GB300", 288, 8000.0),
+    joined("gb200", "GB200", 186, 8000.0),
     joined("b300", "B300", 288, 8000.0),
     joined("b200", "B200", 180, 8000.0),
     joined("gh200", "GH200", 96, 4000.0),
@@ -91,6 +93,9 @@ const KNOWN: &[Known] = &[
     card("5070ti", "RTX 5070 Ti", 16, 896.0, 0.0),
     card("5070", "RTX 5070", 12, 672.0, 0.0),
     card("5060ti", "RTX 5060 Ti", 16, 448.0, 0.0),
+    card("5060", "RTX 5060", 8, 448.0, 0.0),
+    card("5050", "RTX 5050", 8, 320.0, 0.0),
+    card("3050", "RTX 3050", 8, 224.0, 0.0),
     card("4090d", "RTX 4090 D", 24, 1008.0, 0.0),
     card("4090", "RTX 4090", 24, 1008.0, 0.0),
     card("4080super", "RTX 4080 Super", 16, 736.0, 0.0),
@@ -112,18 +117,40 @@ const KNOWN: &[Known] = &[
     card("2080ti", "RTX 2080 Ti", 11, 616.0, 0.0),
     card("2080", "RTX 2080", 8, 448.0, 0.0),
     card("2070", "RTX 2070", 8, 448.0, 0.0),
+    card("2060", "RTX 2060", 6, 336.0, 0.0),
     card("1080ti", "GTX 1080 Ti", 11, 484.0, 0.0),
+    card("1080", "GTX 1080", 8, 320.0, 0.0),
+    card("1070ti", "GTX 1070 Ti", 8, 256.0, 0.0),
+    card("1070", "GTX 1070", 8, 256.0, 0.0),
+    card("1060", "GTX 1060", 6, 192.0, 0.0),
+    card("1660", "GTX 1660", 6, 192.0, 0.0),
     card("w7900", "Radeon PRO W7900", 48, 864.0, 0.0),
     card("r9700", "Radeon AI PRO R9700", 32, 640.0, 0.0),
     card("7900xtx", "RX 7900 XTX", 24, 960.0, 0.0),
     card("7900xt", "RX 7900 XT", 20, 800.0, 0.0),
+    card("7900gre", "RX 7900 GRE", 16, 576.0, 0.0),
+    card("7700xt", "RX 7700 XT", 12, 432.0, 0.0),
+    card("7600xt", "RX 7600 XT", 16, 288.0, 0.0),
+    card("rx7600", "RX 7600", 8, 288.0, 0.0),
+    card("6950xt", "RX 6950 XT", 16, 576.0, 0.0),
+    card("rx6800", "RX 6800", 16, 512.0, 0.0),
+    card("6700xt", "RX 6700 XT", 12, 384.0, 0.0),
+    card("rx6600", "RX 6600", 8, 224.0, 0.0),
+    card("rx580", "RX 580", 8, 256.0, 0.0),
+    card("9060xt", "RX 9060 XT", 16, 322.0, 0.0),
+    card("w7800", "Radeon PRO W7800", 32, 576.0, 0.0),
+    card("vii", "Radeon VII", 16, 1024.0, 0.0),
     card("7800xt", "RX 7800 XT", 16, 624.0, 0.0),
     card("6900xt", "RX 6900 XT", 16, 512.0, 0.0),
     card("6800xt", "RX 6800 XT", 16, 512.0, 0.0),
     card("9070xt", "RX 9070 XT", 16, 640.0, 0.0),
+    card("9070", "RX 9070", 16, 640.0, 0.0),
     card("b60", "Arc Pro B60", 24, 456.0, 0.0),
     card("b580", "Arc B580", 12, 456.0, 0.0),
+    card("b570", "Arc B570", 10, 380.0, 0.0),
     card("a770", "Arc A770", 16, 560.0, 0.0),
+    card("a750", "Arc A750", 8, 512.0, 0.0),
+    card("a380", "Arc A380", 6, 186.0, 0.0),
 ];
 
 /// Memory that cards of one name are made with, in GiB, besides what [`KNOWN`] says.
@@ -171,42 +198,67 @@ const UNIFIED: &[(&str, f64, u64)] = &[
     ("jetsonorin", 204.8, 64),
 ];
 
-/// The card whose name is just this one.
+/// Chips and integrated GPUs, whose names are too short to be searched for within others.
+const CHIPS: &[(&str, f64, u64)] = &[
+    ("m1", 68.25, 16),
+    ("m2", 100.0, 24),
+    ("m3", 100.0, 24),
+    ("m4", 120.0, 32),
+    ("m5", 153.6, 32),
+    ("radeon8060s", 256.0, 128),
+];
+
+/// The GPU with exactly this name.
 pub(crate) fn by_name(text: &str) -> Option<Gpu> {
-    is_name(text).then(|| find(text))?
+    let whole = text.to_lowercase().split_whitespace().collect::<String>();
+    if let Some(chip) = CHIPS.iter().find(|(name, _, _)| *name == whole) {
+        return Some(shared(chip));
+    }
+    let plain = plain(text);
+    let is_rx = whole.contains("rx") && !whole.contains("rtx");
+    let exact = |name: &str| {
+        let bare = name.strip_prefix("rx").filter(|_| is_rx).unwrap_or(name);
+        plain == name
+            || plain.strip_prefix("rx").unwrap_or(&plain) == bare
+            || plain.strip_suffix('s') == Some(name)
+    };
+    if let Some(known) = KNOWN.iter().find(|known| exact(known.name)) {
+        return Some(known.gpu());
+    }
+    UNIFIED.iter().find(|(name, _, _)| plain == *name).map(shared)
 }
 
-/// Whether this is the name of a card and nothing else.
-pub(crate) fn is_name(text: &str) -> bool {
-    let text = plain(text);
-    names().any(|name| plain(name) == text || text.strip_suffix('s') == Some(name))
-}
-
-/// Whether cards of this name are made with so much memory.
+/// Whether cards of this name are made with this much memory.
 pub(crate) fn is_made_with(gpu: &Gpu, bytes: u64) -> bool {
     let variants = VARIANTS.iter().find(|(shown, _)| *shown == gpu.name).map(|(_, gib)| *gib);
     let made = |gib: &u64| bytes == gib << 30;
     gpu.unified || gpu.memory_bytes == bytes || variants.is_some_and(|gib| gib.iter().any(made))
 }
 
-/// The card of this name, one of it.
+/// The GPU whose name is in `text`, one of it.
 pub fn find(text: &str) -> Option<Gpu> {
     let text = plain(text);
-    let known = KNOWN.iter().find(|known| text.contains(known.name)).map(|known| Gpu {
-        name: known.shown.to_owned(),
-        count: 1,
-        memory_bytes: known.memory_gib << 30,
-        bytes_per_second: Some(known.gb_per_second * 1e9),
-        attention_flops: (known.attention > 0.0).then_some(known.attention * 1e12),
-        unified: false,
-        joined: known.joined,
-    });
-    known.or_else(|| unified(&text))
+    let known = KNOWN.iter().find(|known| text.contains(known.name)).map(Known::gpu);
+    known.or_else(|| UNIFIED.iter().find(|(name, _, _)| text.contains(name)).map(shared))
 }
 
-fn unified(text: &str) -> Option<Gpu> {
-    let (name, rate, memory) = UNIFIED.iter().find(|(name, _, _)| text.contains(name))?;
-    Some(Gpu {
+impl Known {
+    fn gpu(&self) -> Gpu {
+        Gpu {
+            name: self.shown.to_owned(),
+            count: 1,
+            memory_bytes: self.memory_gib << 30,
+            bytes_per_second: Some(self.gb_per_second * 1e9),
+            attention_flops: (self.attention > 0.0).then_some(self.attention * 1e12),
+            unified: false,
+            joined: self.joined,
+        }
+    }
+}
+
+/// A GPU that shares the main memory.
+fn shared(&(name, rate, memory): &(&str, f64, u64)) -> Gpu {
+    Gpu {
         name: name.to_uppercase(),
         count: 1,
         memory_bytes: memory << 30,
@@ -214,7 +266,7 @@ fn unified(text: &str) -> Option<Gpu> {
         attention_flops: None,
         unified: true,
         joined: false,
-    })
+    }
 }
 
 /// Names that a description may use, for suggesting one.
@@ -225,9 +277,22 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 fn plain(text: &str) -> String {
     let lower = text.to_lowercase();
     let kept: String = lower.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
-    ["nvidia", "geforce", "amd", "radeon", "apple", "rtx-", "rtx", "gtx", "tesla"]
-        .iter()
-        .fold(kept, |text, word| text.replace(word, ""))
+    [
+        "nvidia",
+        "geforce",
+        "amd",
+        "radeonpro",
+        "radeon",
+        "apple",
+        "rtx-",
+        "rtx",
+        "gtx",
+        "tesla",
+        "arc",
+        "instinct",
+    ]
+    .iter()
+    .fold(kept, |text, word| text.replace(word, ""))
 }
 
 #[cfg(test)]

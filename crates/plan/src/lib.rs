@@ -26,6 +26,7 @@ pub mod predict;
 pub mod presets;
 pub mod processors;
 pub mod shape;
+pub mod understood;
 pub mod units;
 pub mod upgrade;
 
@@ -77,7 +78,16 @@ pub fn plan(
     constraints: Constraints,
     profile: RuntimeProfile,
 ) -> Result<Plan, Error> {
-    let fit = fit::fit(model, MemoryBudget::of(machine, constraints.memory), constraints)?;
+    if let Some(question) = machine.questions.first() {
+        return Err(Unknown::Unsaid(question.clone()).into());
+    }
+    let fit = fit::fit(model, MemoryBudget::of(machine, constraints.memory), constraints);
+    // Only what graphics memory does not hold needs main memory.
+    let is_unsaid = machine.memory.usable().is_none() && constraints.memory.is_none();
+    let fit = match fit {
+        Err(_) if is_unsaid => return Err(Unknown::Memory(machine.memory.sizes.clone()).into()),
+        fit => fit?,
+    };
     let prediction = predict::predict(machine, model, &fit, profile)?;
     Ok(Plan { fit, prediction })
 }

@@ -41,8 +41,30 @@ pub struct Machine {
     pub gpus: Vec<Gpu>,
     /// Its network.
     pub links: Vec<Link>,
+    /// How many machines like this there are, connected by the first link; one if absent.
+    pub machines: Option<u32>,
+    /// The product that it is, where its name says that.
+    pub product: Option<String>,
+    /// Where facts come from: `cores`, `memory`, `channels`, `speed`, `drive`.
+    pub origins: BTreeMap<String, Origin>,
+    /// What was taken to be so where nothing was said, in sentences.
+    pub assumed: Vec<String>,
+    /// What must be said before anything can be planned, in sentences.
+    pub questions: Vec<String>,
     /// What could not be seen, and why, in sentences.
     pub unknown: Vec<String>,
+}
+
+/// Where a fact comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The description says it.
+    Given,
+    /// It follows from a name, by data sheets.
+    Known,
+    /// It is what such machines commonly have.
+    Assumed,
 }
 
 /// The processors of a machine, taken together.
@@ -84,6 +106,10 @@ pub struct Memory {
     pub limit_bytes: Option<u64>,
     /// Bytes that a process can allocate now, within the limits of its control groups.
     pub available_bytes: Option<u64>,
+    /// Sizes that the product is made with, in bytes.
+    pub sizes: Vec<u64>,
+    /// Memory modules.
+    pub modules: Option<u32>,
     /// Populated channels of all sockets.
     pub channels: Option<u32>,
     /// Transfers per second and channel, in millions (MT/s).
@@ -139,6 +165,8 @@ pub struct Link {
     pub name: String,
     /// Bits per second.
     pub bits_per_second: u64,
+    /// Seconds that a small message takes, if its kind of network is known for another than Ethernet's.
+    pub latency_seconds: Option<f64>,
 }
 
 impl Processor {
@@ -181,6 +209,16 @@ impl Memory {
 }
 
 impl Machine {
+    /// Notes where a fact comes from.
+    pub fn origin(&mut self, fact: &str, origin: Origin) {
+        self.origins.insert(fact.to_owned(), origin);
+    }
+
+    /// Machines like this, one if absent.
+    pub fn machines(&self) -> u32 {
+        self.machines.unwrap_or(1).max(1)
+    }
+
     /// Refuses facts that no machine can have: negative or infinite rates, empty cards, absurd counts.
     ///
     /// # Errors
@@ -189,6 +227,7 @@ impl Machine {
         let Processor { sockets, cores, usable_cores, threads, numa_nodes, .. } = self.processor;
         let counts = [
             ("processor.usable_cores", usable_cores, 65_536),
+            ("machines", self.machines, 4096),
             ("processor.sockets", sockets, 64),
             ("processor.cores", cores, 65_536),
             ("processor.threads", threads, 65_536),

@@ -1,4 +1,4 @@
-//! Machines that people ask about, described in the words that anybody may use.
+//! Machines that people ask about, as descriptions.
 
 use crate::describe::{self, DescribeError};
 use crate::machine::Machine;
@@ -6,11 +6,11 @@ use crate::machine::Machine;
 /// A machine by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// What to type.
+    /// The name to type.
     pub name: &'static str,
     /// What it is.
     pub what: &'static str,
-    /// What it has.
+    /// Its description.
     pub description: &'static str,
 }
 
@@ -20,7 +20,7 @@ const fn preset(name: &'static str, what: &'static str, description: &'static st
 
 /// All of them, the smallest first.
 pub const PRESETS: [Preset; 16] = [
-    preset("raspberry-pi", "Raspberry Pi 5 with 16 GB", "raspberry pi 5 1x2133 16GB nvme 0.8GB/s"),
+    preset("raspberry-pi", "Raspberry Pi 5 with 16 GB", "raspberry pi 5 16GB nvme"),
     preset("laptop-32", "laptop with 32 GB", "i7-13700 2x5200 32GB nvme 5GB/s"),
     preset(
         "desktop-96",
@@ -47,11 +47,7 @@ pub const PRESETS: [Preset; 16] = [
         "desktop with 96 GB and an RTX 4090",
         "ryzen 9950x 2x6000 96GB rtx4090 nvme 7GB/s",
     ),
-    preset(
-        "strix-halo",
-        "Ryzen AI Max+ 395 with 128 GB",
-        "ryzen ai max 395 4x8000 128GB nvme 7GB/s",
-    ),
+    preset("strix-halo", "Ryzen AI Max+ 395 with 128 GB", "ryzen ai max 395 128GB nvme 7GB/s"),
     preset(
         "server-4x4090",
         "server board with four RTX 4090",

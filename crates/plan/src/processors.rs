@@ -1,9 +1,9 @@
-//! What the name of a processor tells: memory channels and speed of its platform, chiplets, the
-//! instructions that matter.
+//! What the name of a processor says: memory channels and speed of its platform, chiplets, and the
+//! relevant instructions.
 //!
-//! Names come from `/proc/cpuinfo`, from people and from forum posts, so patterns are looked for
-//! anywhere in the name, the most special first. Figures are the makers' data sheets: the fastest
-//! memory that a fully equipped socket supports.
+//! Names come from `/proc/cpuinfo`, from people and from forum posts, so patterns are searched for
+//! anywhere in the name, the most specific first. Figures are the makers' data sheets (ark.intel.com,
+//! amd.com/specifications): the fastest memory that a fully populated socket supports.
 
 use serde::Serialize;
 
@@ -60,6 +60,30 @@ const fn chiplets(name: &'static str, channels: u32, speed_mts: u32, zen: u32) -
 
 use Instructions::{Avx2, Avx512, Avx512Vnni, AvxVnni, Neon};
 
+/// Generations of Xeon Scalable, which the second digit of its number tells.
+const XEON: [Platform; 5] = [
+    platform("Xeon, 1st generation", 6, 2666, Avx512),
+    platform("Xeon, 2nd generation", 6, 2933, Avx512Vnni),
+    platform("Xeon, 3rd generation", 8, 3200, Avx512Vnni),
+    platform("Xeon, 4th generation", 8, 4800, Avx512Vnni),
+    platform("Xeon, 5th generation", 8, 5600, Avx512Vnni),
+];
+
+/// Xeon Scalable by its number, with or without Gold or Platinum: `8480+`, `6430`, `8375c`.
+fn xeon(text: &str) -> Option<&'static Platform> {
+    let words = ["xeon", "gold", "platinum", "silver", "bronze", "max"];
+    if !text.split(' ').any(|word| words.contains(&word)) {
+        return None;
+    }
+    text.split(' ').find_map(|word| {
+        let digits: Vec<u32> = word.chars().map_while(|c| c.to_digit(10)).collect();
+        let [3..=6 | 8 | 9, generation @ 1..=5, _, _] = digits[..] else { return None };
+        // `6980P` is a Xeon 6.
+        let is_xeon_6 = word[4..].starts_with('p') || word[4..].starts_with('e');
+        (!is_xeon_6).then_some(&XEON[generation as usize - 1])
+    })
+}
+
 /// Patterns and their platforms: the first that is found counts. `#` stands for a digit, `?` for a digit
 /// or a letter: EPYCs made for one customer (7R13, 9V45, 7C13) end in the number of their generation, too.
 const PLATFORMS: &[(&[&str], Platform)] = &[
@@ -69,9 +93,9 @@ const PLATFORMS: &[(&[&str], Platform)] = &[
     ),
     (&["epyc 4??4", "epyc 4??5"], chiplets("EPYC 4004", 2, 5200, 4)),
     (&["epyc 8??4", "epyc 8??5"], chiplets("EPYC 8004", 6, 4800, 4)),
-    (&["epyc 9??5", "9v45", "turin"], chiplets("EPYC 9005", 12, 6000, 5)),
-    (&["epyc 9??4", "genoa", "bergamo"], chiplets("EPYC 9004", 12, 4800, 4)),
-    (&["epyc 7??3", "milan"], chiplets("EPYC 7003", 8, 3200, 3)),
+    (&["epyc 9??5", "9v45", "9b45", "turin"], chiplets("EPYC 9005", 12, 6000, 5)),
+    (&["epyc 9??4", "9v33x", "genoa", "bergamo"], chiplets("EPYC 9004", 12, 4800, 4)),
+    (&["epyc 7??3", "7v73x", "milan"], chiplets("EPYC 7003", 8, 3200, 3)),
     (&["epyc 7??2", "rome"], chiplets("EPYC 7002", 8, 3200, 2)),
     (&["epyc 7??1", "naples"], platform("EPYC 7001", 8, 2666, Avx2)),
     (&["99##wx"], chiplets("Threadripper PRO 9000", 8, 6400, 5)),
@@ -98,7 +122,7 @@ const PLATFORMS: &[(&[&str], Platform)] = &[
     ),
     (&["ryzen # 6###"], platform("Ryzen 6000", 2, 4800, Avx2)),
     (
-        &["ryzen # 5###", "ryzen 5###", "59#0x", "5800x", "5700x", "5600x"],
+        &["ryzen # 5###", "ryzen 5###", "59#0x", "5800x", "5700x", "5600x", "5700g", "5600g"],
         chiplets("Ryzen 5000", 2, 3200, 3),
     ),
     (&["ryzen # 4###"], platform("Ryzen 4000", 2, 3200, Avx2)),
@@ -111,57 +135,27 @@ const PLATFORMS: &[(&[&str], Platform)] = &[
     (&["altra"], platform("Ampere Altra", 8, 3200, Neon)),
     (&["graviton4"], platform("Graviton4", 12, 5600, Neon)),
     (&["graviton3"], platform("Graviton3", 8, 4800, Neon)),
-    (&["grace"], platform("Grace", 16, 8532, Neon)),
+    (&["axion", "neoverse-v2"], platform("Google Axion", 12, 5600, Neon)),
+    // LPDDR5X of about 500 GB/s, by NVIDIA's data sheet of the Grace CPU.
+    (&["grace", "gh200"], platform("Grace", 8, 8000, Neon)),
+    (&["snapdragon x", "x1e-"], platform("Snapdragon X", 2, 8448, Neon)),
+    // LPDDR5-5500 on 128 bits: 88 GB/s.
+    (&["steam deck"], platform("Steam Deck", 2, 5500, Avx2)),
     (
         &["raspberry pi 5", "rpi 5", "rpi5", "cortex-a76", "bcm2712"],
         platform("Raspberry Pi 5", 1, 2133, Neon),
     ),
     (&["raspberry pi 4", "rpi 4", "rpi4"], platform("Raspberry Pi 4", 1, 1600, Neon)),
-    (&["rk3588"], platform("RK3588", 2, 2112, Neon)),
+    (&["rk3588"], platform("RK3588", 1, 4224, Neon)),
     (&["67##p", "65##p"], platform("Xeon 6 with 8 channels", 8, 6400, Avx512Vnni)),
-    (&["67##e"], platform("Xeon 6 with efficient cores", 8, 6400, AvxVnni)),
+    (&["67##e", "69##e"], platform("Xeon 6 with efficient cores", 8, 6400, AvxVnni)),
     (&["69##p", "granite", "xeon 6 "], platform("Xeon 6 with 12 channels", 12, 6400, Avx512Vnni)),
-    (
-        &["gold #5##", "platinum 85##", "silver 45##", "bronze 35##", "emerald"],
-        platform("Xeon, 5th generation", 8, 5600, Avx512Vnni),
-    ),
-    (
-        &[
-            "gold #4##",
-            "platinum 84##",
-            "silver 44##",
-            "bronze 34##",
-            "max 94##",
-            "sapphire",
-            "qyfs",
-            "w9-3###",
-            "w7-3###",
-            "w5-3###",
-            "w790",
-        ],
-        platform("Xeon, 4th generation", 8, 4800, Avx512Vnni),
-    ),
+    (&["emerald"], XEON[4]),
+    (&["sapphire", "qyfs", "w9-3###", "w7-3###", "w5-3###", "w790"], XEON[3]),
     (&["w7-2###", "w5-2###", "w3-2###"], platform("Xeon W-2400", 4, 4800, Avx512Vnni)),
-    (
-        &["gold #3##", "platinum 83##", "silver 43##", "w-33##", "ice lake", "8369"],
-        platform("Xeon, 3rd generation", 8, 3200, Avx512Vnni),
-    ),
-    (
-        &["gold #2##", "platinum 82##", "silver 42##", "bronze 32##", "w-32##", "cascade"],
-        platform("Xeon, 2nd generation", 6, 2933, Avx512Vnni),
-    ),
-    (
-        &[
-            "gold #1##",
-            "platinum 81##",
-            "silver 41##",
-            "bronze 31##",
-            "xeon p-81##",
-            "w-31##",
-            "skylake",
-        ],
-        platform("Xeon, 1st generation", 6, 2666, Avx512),
-    ),
+    (&["w-33##", "ice lake"], XEON[2]),
+    (&["w-32##", "cascade"], XEON[1]),
+    (&["xeon p-81##", "w-31##", "skylake"], XEON[0]),
     (&["w-22##"], platform("Xeon W-2200", 4, 2933, Avx512Vnni)),
     (&["w-21##"], platform("Xeon W-2100", 4, 2666, Avx512)),
     (
@@ -196,6 +190,16 @@ const MODELS: &[(&str, u32, u32)] = &[
     ("i9-9980xe", 18, 0),
     ("i9-10980xe", 18, 0),
     ("9965", 192, 12),
+    ("9845", 160, 12),
+    ("9825", 144, 12),
+    ("9745", 128, 8),
+    ("9655", 96, 12),
+    ("9645", 96, 8),
+    ("9565", 72, 12),
+    ("9r45", 96, 12),
+    ("9b45", 96, 12),
+    ("9v33x", 88, 12),
+    ("7v73x", 60, 8),
     ("9755", 128, 16),
     ("9654", 96, 12),
     ("9684x", 96, 12),
@@ -344,6 +348,13 @@ const MODELS: &[(&str, u32, u32)] = &[
     ("5800x", 8, 1),
     ("5700x", 8, 1),
     ("5600x", 6, 1),
+    ("5700g", 8, 1),
+    ("5600g", 6, 1),
+    ("8600g", 6, 0),
+    ("5500", 6, 1),
+    ("3600", 6, 1),
+    ("3700x", 8, 1),
+    ("3800x", 8, 1),
     ("5600", 6, 1),
     ("3950x", 16, 2),
     ("3900x", 12, 2),
@@ -364,6 +375,7 @@ const MODELS: &[(&str, u32, u32)] = &[
     ("grace", 72, 0),
     ("raspberry pi 4", 4, 0),
     ("rk3588", 8, 0),
+    ("steam deck", 4, 0),
     ("6980p", 128, 0),
     ("6979p", 120, 0),
     ("6952p", 96, 0),
@@ -374,7 +386,16 @@ const MODELS: &[(&str, u32, u32)] = &[
     ("6530p", 32, 0),
     ("6972p", 96, 0),
     ("6960p", 72, 0),
+    ("6975p", 96, 0),
+    ("6776p", 64, 0),
+    ("6960p", 72, 0),
     ("8592", 64, 0),
+    ("8581c", 48, 0),
+    ("8570", 56, 0),
+    ("8562y", 32, 0),
+    ("8488c", 48, 0),
+    ("8273cl", 24, 0),
+    ("8370c", 32, 0),
     ("8580", 60, 0),
     ("8568y", 48, 0),
     ("8558", 48, 0),
@@ -519,10 +540,68 @@ const MODELS: &[(&str, u32, u32)] = &[
 /// The platform of the processor that `text` names.
 pub fn find(text: &str) -> Option<&'static Platform> {
     let text = plain(text);
-    PLATFORMS
-        .iter()
-        .find(|(patterns, _)| patterns.iter().any(|p| contains(&text, p)))
-        .map(|(_, p)| p)
+    let by_pattern = || {
+        let all = PLATFORMS.iter();
+        let mut found = all.filter(|(patterns, _)| patterns.iter().any(|p| contains(&text, p)));
+        found.next().map(|(_, platform)| platform)
+    };
+    if text.contains("epyc") || text.contains("ryzen") {
+        by_pattern()
+    } else {
+        xeon(&text).or_else(by_pattern)
+    }
+}
+
+/// The full name of a processor by its number alone: `9354`, `8480+`, `7950x`, `13700k`. A number that
+/// is only a plausible one is not enough: it must be in the table, or be written as no other thing is.
+pub fn bare(word: &str) -> Option<String> {
+    let digits = word.chars().take_while(char::is_ascii_digit).count();
+    let (number, letters) = word.split_at(digits);
+    let is_listed = || MODELS.iter().any(|(name, _, _)| *name == word || *name == number);
+    let named = |maker: &str| format!("{maker} {word}");
+    match (digits, letters) {
+        (5, "" | "k" | "f" | "kf" | "ks" | "h" | "hx" | "t") if number.starts_with('1') => {
+            let tier = match number.as_bytes()[2] {
+                b'9' => 9,
+                b'7' => 7,
+                _ => 5,
+            };
+            Some(format!("core i{tier}-{word}"))
+        }
+        (4, "wx") => Some(named("threadripper pro")),
+        (4, "x")
+            if is_listed()
+                && matches!(
+                    &number[..3],
+                    "798" | "797" | "796" | "998" | "997" | "996" | "399" | "397" | "396"
+                ) =>
+        {
+            Some(named("threadripper"))
+        }
+        (4, "x" | "xt" | "x3d" | "g" | "ge" | "f" | "hs" | "hx" | "h" | "u")
+            if find(&named("ryzen 7")).is_some() && !is_epyc(word) =>
+        {
+            Some(named("ryzen 7"))
+        }
+        (4, "xe") | (5, "xe" | "x") => Some(format!("i9-{word}")),
+        _ if word.starts_with("e5-") || word.starts_with("e7-") => Some(named("xeon")),
+        (4, _) if is_listed() && is_epyc(word) => Some(named("epyc")),
+        (4, "p" | "e")
+        | (4, "" | "+" | "y" | "y+" | "n" | "u" | "q" | "h" | "c" | "cl" | "m" | "s" | "v" | "t")
+            if is_listed() && find(&named("xeon")).is_some() =>
+        {
+            Some(named("xeon"))
+        }
+        (1, _) if word.len() == 4 && is_epyc(word) && is_listed() => Some(named("epyc")),
+        (2, _) if is_listed() && is_epyc(word) => Some(named("epyc")),
+        _ => None,
+    }
+}
+
+/// Whether this is the number of an EPYC, of any kind: `9354`, `7R13`, `9374F`.
+fn is_epyc(word: &str) -> bool {
+    let platform = find(&format!("epyc {word}"));
+    platform.is_some_and(|platform| platform.name.starts_with("EPYC"))
 }
 
 /// Cores of one socket: those that `text` counts (`64c`, `32 cores`), or those of the model it names.

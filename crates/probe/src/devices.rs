@@ -54,7 +54,7 @@ pub(crate) fn links() -> Vec<Link> {
     let links = names.filter_map(|name| {
         let speed = fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;
         let megabits: u64 = speed.trim().parse().ok()?; // -1 without a link
-        Some(Link { name, bits_per_second: megabits * 1_000_000 })
+        Some(Link { name, bits_per_second: megabits * 1_000_000, latency_seconds: None })
     });
     links.collect()
 }

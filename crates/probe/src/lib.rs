@@ -81,11 +81,13 @@ pub fn machine() -> Machine {
             speed_mts: modules.speed_mts,
             read_bytes_per_second: None,
             measured_here: false,
+            ..Memory::default()
         },
         drives: devices::drives(),
         gpus,
         links: devices::links(),
         unknown,
+        ..Machine::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use cachalot_plan::upgrade::{self, Upgrade};
 use cachalot_plan::{
     Constraints, Error, KvType, Machine, MemoryTier, Mode, ModelFacts, Plan, RuntimeProfile,
-    explain, plan, units,
+    explain, plan, understood, units,
 };
 
 use super::rate;
@@ -45,6 +45,7 @@ impl Question<'_> {
 pub(super) fn page(question: &Question<'_>, explained: bool) -> String {
     let Question { machine, model, .. } = question;
     let mut page = format!("{} ({}) on {}\n\n", model.name, units::bytes(model.size), machine.name);
+    page += &format!("{}\n", understood(machine));
     let planned = question.plan();
     page += &headline(question, &planned);
     if let Some(note) = &question.subject.note {
@@ -156,7 +157,8 @@ fn on_processor(question: &Question<'_>, planned: &Plan) -> String {
     if planned.fit.dense_in == MemoryTier::Ram {
         return String::new();
     }
-    if question.machine.unified().is_some() {
+    let runs_here = question.machine.processor.platform().is_some();
+    if question.machine.unified().is_some() && !runs_here {
         return "This assumes software that uses the GPU. cachalot itself runs on CPUs, on Linux x86-64, so far.\n"
             .to_owned();
     }
@@ -309,6 +311,18 @@ fn doubling(question: &Question<'_>, upgrades: &[Upgrade]) -> String {
     }
 }
 
+/// The machine as it was understood, each part with where its figure comes from.
+pub(super) fn understood(machine: &Machine) -> String {
+    let rows: Vec<Vec<String>> = understood::understood(machine)
+        .into_iter()
+        .map(|row| {
+            let from = if row.from.is_empty() { String::new() } else { format!("({})", row.from) };
+            vec![row.part.to_owned(), row.value, from]
+        })
+        .collect();
+    table("lll", &rows)
+}
+
 /// What a machine is, for people.
 pub(super) fn machine(machine: &Machine) -> String {
     let or_unknown = |known: Option<String>| known.unwrap_or_else(|| "unknown".to_owned());
@@ -398,7 +412,7 @@ mod tests {
     #[test]
     fn the_answer_comes_first_and_in_words() {
         let page = page_of("desktop-96", "UD-Q2_K_XL");
-        let second = page.lines().nth(2).unwrap();
+        let second = page.lines().find(|line| line.starts_with("Yes")).unwrap();
         assert!(
             second.starts_with("Yes: about 2.8 tok/s (2.0-3.8), bound by the drive;"),
             "{page}"

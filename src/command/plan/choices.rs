@@ -8,7 +8,7 @@ use cachalot_plan::catalogue::{CATALOGUE, Published};
 use cachalot_plan::{Constraints, Machine, Mode, ModelFacts, Plan, RuntimeProfile, plan, units};
 use serde_json::json;
 
-use super::answer::{patience, unknown, yes};
+use super::answer::{patience, understood, unknown, yes};
 use super::rate;
 use crate::terminal::table;
 
@@ -100,7 +100,7 @@ fn text(
     choices: &[Choice],
     failures: &[(&Published, cachalot_plan::Error)],
 ) -> String {
-    let mut page = format!("DeepSeek-R1 671B on {}\n\n", machine.name);
+    let mut page = format!("DeepSeek-R1 671B on {}\n\n{}\n", machine.name, understood(machine));
     let useful: Vec<&Choice> = choices.iter().filter(|choice| choice.rate() >= RATE_MIN).collect();
     match (useful.first(), failures.first()) {
         (Some(best), _) => {
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_best_quantization_comes_first() {
         let server = page_of("epyc-ddr5");
-        assert!(server.lines().nth(2).unwrap().starts_with("Yes: "), "{server}");
+        assert!(server.lines().any(|line| line.starts_with("Yes: ")), "{server}");
         assert!(server.contains("unsloth/DeepSeek-R1-GGUF:Q8_0"), "{server}");
         let desktop = page_of("desktop-96");
         let first = desktop.lines().find(|line| line.contains("/DeepSeek-R1")).unwrap();

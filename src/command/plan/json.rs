@@ -1,6 +1,6 @@
 //! Everything about one plan as one JSON object.
 
-use cachalot_plan::{explain, upgrade};
+use cachalot_plan::{explain, understood, upgrade};
 use serde_json::{Value, json};
 
 use super::answer::{DEPTHS, Question};
@@ -15,6 +15,7 @@ fn object(question: &Question<'_>) -> Value {
     let doubling = upgrade::cheapest_doubling(&upgrades).map(|upgrade| &upgrade.what);
     let mut object = json!({
         "machine": question.machine,
+        "understood": understood::understood(question.machine),
         "model": question.model,
         "note": question.subject.note,
         "runs": false,

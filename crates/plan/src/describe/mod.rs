@@ -1,28 +1,35 @@
 //! Machines in a few words: `epyc-9654 12x4800 384GB rtx4090 nvme 7GB/s`.
 //!
-//! | word | means |
+//! | words | meaning |
 //! |---|---|
-//! | `epyc-9654`, `dual xeon gold 6454s`, `2x epyc-9654`, `32c` | processors, sockets, cores of each |
-//! | `12x4800`, `12 channels DDR5-4800` | memory channels of the machine, and millions of transfers per second |
-//! | `384GB`, `12x32GB` | memory, in the binary units that it is sold in |
-//! | `80GB/s` | what memory delivers, as measured |
-//! | `rtx4090`, `8xH100`, `24GB:1008GB/s` | graphics cards, by name or by memory and bandwidth |
-//! | `nvme`, `4xnvme`, `nvme 7GB/s`, `990 pro`, `sata` | drives; several are taken as RAID 0 |
-//! | `10gbe` | a network |
+//! | `epyc-9654`, `dual 7742`, `2x 9354`, `i7-13700k`, `xeon 8480+` | processors, and how many sockets |
+//! | `m4 max`, `dgx spark`, `raspberry pi 5`, `r7a.48xlarge`, `dgx h100` | products and cloud instances |
+//! | `12x4800`, `12 channels DDR5-4800`, `192GB 6000` | memory channels of the machine, and MT/s |
+//! | `384GB`, `12x32GB` | memory |
+//! | `80GB/s` | measured memory bandwidth |
+//! | `rtx4090`, `H100 x8`, `24GB:1008GB/s`, `24gb vram` | GPUs, by name or by memory and bandwidth |
+//! | `nvme`, `4xnvme`, `nvme 7GB/s`, `990 pro`, `2x 4TB 990 pro` | drives; several are taken as RAID 0 |
+//! | `10gbe`, `thunderbolt`, `8x mac mini` | a network, and several machines |
 //!
-//! Order matters only in that a rate beside a drive or after a card is theirs. Names of makers and of their
-//! products are passed over, as are words without a meaning of their own.
+//! Three steps: `lexer` finds numbers with units, counts and words; `parser` finds what they name, where a
+//! bare number has candidate meanings and its neighbours decide; `assemble` gives sizes, rates and counts
+//! to what they belong to. A bare model number is never a speed, a size or a count. What cannot be placed
+//! is an error that names it, and where two readings remain the error names both.
 
-mod reader;
+mod assemble;
+mod cloud;
+mod lexer;
+mod parser;
+mod products;
 mod vocabulary;
-mod words;
 
-use self::reader::Reader;
-use self::vocabulary::{DRIVES, PRODUCTS};
-use self::words::words;
+use self::lexer::lexemes;
+use self::parser::Parser;
+use self::products::SERVERS;
+use self::vocabulary::DRIVES;
 use crate::gpus;
 use crate::machine::{Drive, Gpu, Machine};
-use crate::units::{self, UnitError};
+use crate::units::UnitError;
 
 /// What is wrong with a description.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -34,6 +41,16 @@ pub enum DescribeError {
         word: String,
         /// Names that look like it.
         nearest: Vec<String>,
+    },
+    /// A word with two meanings.
+    #[error("`{word}` can be {first} or {second}")]
+    Ambiguous {
+        /// The word.
+        word: String,
+        /// The one, and how to write it.
+        first: String,
+        /// The other one.
+        second: String,
     },
     /// Not a size, or not a rate.
     #[error(transparent)]
@@ -57,7 +74,7 @@ pub enum DescribeError {
          {theoretical:.0} GB/s at best"
     )]
     Bandwidth {
-        /// What was said to be measured.
+        /// The measured rate.
         measured: f64,
         /// Memory channels.
         channels: u32,
@@ -81,41 +98,37 @@ fn suggestion(nearest: &[String]) -> String {
     }
 }
 
-/// Several drives deliver a little less than the sum of what each does.
+/// Several drives deliver a little less than the sum of their rates.
 const RAID: f64 = 0.93;
-/// More than so many of one thing are not described, but part of a name.
-const COUNT_MAX: u32 = 64;
 
 /// Reads a description.
 ///
 /// # Errors
-/// If a word means nothing, or two contradict each other.
+/// If a word is unknown or has two meanings, or two facts contradict each other.
 pub fn machine(text: &str) -> Result<Machine, DescribeError> {
-    let mut described = text.to_lowercase();
-    for (product, inside) in PRODUCTS {
-        described = described.replace(product, inside);
+    let mut lower = text.to_lowercase().replace('_', " ");
+    if text.contains('_') && cloud::find(&text.trim().to_lowercase()).is_some() {
+        lower = text.to_lowercase();
     }
-    let words = words(&described);
-    if words.is_empty() {
+    for (server, parts) in SERVERS {
+        lower = lower.replace(server, parts);
+    }
+    let lexemes = lexemes(&lower);
+    if lexemes.is_empty() {
         return Err(DescribeError::Nothing);
     }
-    let mut reader = Reader::default();
-    let mut rest = &words[..];
-    while !rest.is_empty() {
-        rest = reader.take(rest)?;
-    }
-    reader.finish(text)
+    let items = Parser { lexemes: &lexemes, items: Vec::new() }.parse()?;
+    assemble::machine(&items, text)
 }
 
 /// `2x4090` or `24GB:1008GB/s` -> graphics cards.
 ///
 /// # Errors
-/// If it is none.
+/// If it is not the name of one.
 pub fn gpu(text: &str) -> Result<Gpu, DescribeError> {
-    let lower = text.to_lowercase().replace(' ', "");
-    let (count, name) = counted(&lower);
-    let found = custom_gpu(name).or_else(|| gpus::find(name));
-    found.map(|gpu| Gpu { count, ..gpu }).ok_or_else(|| DescribeError::Gpu(text.to_owned()))
+    let error = || DescribeError::Gpu(text.to_owned());
+    let found = machine(text).map_err(|_| error())?.gpus.into_iter().next();
+    found.or_else(|| gpus::find(text)).ok_or_else(error)
 }
 
 /// The rate of a drive that is named somewhere in `text`: `Samsung 990 Pro`.
@@ -129,42 +142,10 @@ pub fn drive(rate: f64) -> Drive {
     Drive { name: "drive".to_owned(), read_bytes_per_second: Some(rate), ..Drive::default() }
 }
 
-/// `4xnvme` -> 4 and `nvme`; 1 and the whole if there is no number.
-fn counted(word: &str) -> (u32, &str) {
-    let split = word.split_once('x').and_then(|(count, rest)| {
-        let count = count.parse().ok().filter(|count| (1..=COUNT_MAX).contains(count))?;
-        (!rest.is_empty()).then_some((count, rest))
-    });
-    split.unwrap_or((1, word))
-}
-
-/// A size with its unit, in one word.
-fn parse_size(word: &str) -> Option<u64> {
-    // A bare number has no unit, and `285K` is a processor.
-    let has_unit = ["m", "mb", "mib", "g", "gb", "gib", "t", "tb", "tib"]
-        .contains(&word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.'));
-    units::parse_size(word).ok().filter(|_| has_unit && !word.contains(' '))
-}
-
-fn parse_rate(word: &str) -> Option<f64> {
-    units::parse_rate(word).ok()
-}
-
-fn custom_gpu(word: &str) -> Option<Gpu> {
-    let (memory, rate) = word.split_once(':')?;
-    Some(Gpu {
-        name: format!("{} card", memory.to_uppercase()),
-        count: 1,
-        memory_bytes: parse_size(memory)?,
-        bytes_per_second: Some(parse_rate(rate)?),
-        ..Gpu::default()
-    })
-}
-
-/// Whether what was measured is possible.
+/// Checks that a measured bandwidth is possible.
 ///
 /// # Errors
-/// If more is read than channels deliver.
+/// If it is more than the channels deliver.
 pub fn consistent(machine: &Machine) -> Result<(), DescribeError> {
     let memory = &machine.memory;
     if let (Some(measured), Some(theoretical), Some(channels), Some(mts)) =
@@ -181,7 +162,7 @@ fn together(rate: f64, count: f64) -> f64 {
     if count > 1.0 { rate * count * RAID } else { rate }
 }
 
-/// The names that are most like `word`, the likest first; at most three, and none if none is like it.
+/// The names that are most similar to `word`, best first; at most three.
 pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let word = word.trim_start_matches("rtx").trim_start_matches(['-', '_']);
     let mut alike: Vec<(f64, &str)> = names
@@ -194,121 +175,4 @@ pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn the_example_of_the_manual_is_understood() {
-        let machine = machine("epyc-9654 12x4800 384GB rtx4090 nvme 7GB/s").unwrap();
-        assert_eq!(machine.processor.cores, Some(96));
-        assert_eq!(machine.memory.theoretical(), Some(460.8e9));
-        assert_eq!(machine.memory.total_bytes, Some(384 << 30));
-        assert_eq!((machine.gpus[0].name.as_str(), machine.gpu_count()), ("RTX 4090", 1));
-        assert_eq!(machine.drive().unwrap().1, 7e9);
-    }
-
-    #[test]
-    fn a_size_is_that_of_what_it_stands_beside() {
-        let memory = |text: &str| {
-            let machine = machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            machine.memory.total_bytes.map(|bytes| bytes >> 30)
-        };
-        for text in [
-            "epyc 7532 8x3200 2x3090 256GB",
-            "256GB 2x3090 24GB",
-            "2x RTX 3090 256GB RAM",
-            "256GB nvme 7GB/s",
-            "nvme 2TB 256GB",
-            "2TB nvme, 256GB ram",
-            "256GB, 2 x 4TB NVMe",
-            "8x32GB DDR4-3200",
-            "Dell PowerEdge R7525, dual EPYC 7532, 256 GB",
-        ] {
-            assert_eq!(memory(text), Some(256), "{text}");
-        }
-        assert_eq!(memory("8xH100 80GB 2TB"), Some(2048));
-        assert_eq!(memory("192GB M2 Ultra"), Some(192));
-        assert_eq!(memory("MacBook Pro M4 Max 64GB"), Some(64));
-    }
-
-    #[test]
-    fn machines_as_people_describe_them_are_understood() {
-        let of = |text: &str| machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let rate = |text: &str| of(text).memory.theoretical().map(|rate| rate / 1e9);
-        for (text, gb_per_second) in [
-            ("EPYC 9374F 384GB DDR5-4800 12 channels", 460.8),
-            ("EPYC 7773X 64c, 8 channels DDR4-3200, 1TB", 204.8),
-            ("AMD EPYC 7532 32-Core Processor, 8x 32GB DDR4-3200, 2 x NVMe", 204.8),
-            ("dual EPYC 7R13, 8 channels, DDR4-3200, 1TB", 409.6),
-            ("2x EPYC 7R13 16x3200 512GB", 409.6),
-            ("HP Z840, 2x E5-2699v4, 8x2400, 1TB", 153.6),
-            ("Core Ultra 9 285K 2x6400 192GB RTX 5090", 102.4),
-            ("quad channel ddr4 2666 threadripper 1950x 128gb", 85.312),
-            ("raspberry pi 5 1x4267 16GB", 34.136),
-        ] {
-            let found = rate(text).unwrap_or_default();
-            assert!((found - gb_per_second).abs() < 0.01, "{text}: {found}");
-        }
-        assert_eq!(of("EPYC 7002 8 channel DDR4 256GB RAM + 3060").memory.channels, Some(8));
-        assert_eq!(of("Framework Desktop 128GB").processor.cores, Some(16));
-        assert_eq!(of("NVIDIA Jetson AGX Orin 64GB").gpus[0].bytes_per_second, Some(204.8e9));
-        assert_eq!(of("4x RTX PRO 6000 Blackwell Max-Q").gpu_count(), 4);
-        assert_eq!(of("RTX 4070 Ti Super").gpus[0].name, "RTX 4070 Ti Super");
-        assert_eq!(of("ryzen 9 5950x 64c/128t").memory.total_bytes, None);
-        assert_eq!(of("7GB/s nvme").drive().unwrap().1, 7e9);
-        assert_eq!(of("Samsung 990 Pro NVMe").drive().unwrap().1, 7.4e9);
-        assert_eq!(of("NVMe PCIe 5.0 SSD").drive().unwrap().1, 14e9);
-        assert_eq!(of("4 NVMe 7GB/s").drive().unwrap().1, 28e9 * RAID);
-        assert_eq!(of("2.5GbE").links[0].bits_per_second, 2_500_000_000);
-    }
-
-    #[test]
-    fn words_may_come_in_many_forms() {
-        let of = |text: &str| machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(of("8xH100").gpu_count(), 8);
-        assert_eq!(of("8 x H100 80GB").gpus[0].count, 8);
-        assert_eq!(of("2x Xeon Gold 6454S 16x4800 1TB").processor.sockets, Some(2));
-        assert_eq!(of("2x Xeon Gold 6454S 16x4800 1TB").processor.cores, Some(64));
-        assert_eq!(of("Xeon E5-2690 v3, 4x2133").processor.cores, Some(12));
-        assert_eq!(of("12x32GB 12x4800").memory.total_bytes, Some(384 << 30));
-        assert_eq!(of("128 GB, 80 GB/s").memory.read_bytes_per_second, Some(80e9));
-        assert_eq!(of("m3 ultra 512GB").gpus[0].memory_bytes, 512 << 30);
-        assert_eq!(of("RTX PRO 6000 + 2x RTX 6000 Ada").gpu_count(), 3);
-        assert_eq!(of("4xnvme 7GB/s").drive().unwrap().1, 28e9 * RAID);
-        assert_eq!(of("nvme gen5").drive().unwrap().1, 14e9);
-        assert_eq!(of("24GB:1008GB/s").gpus[0].bytes_per_second, Some(1008e9));
-        assert_eq!(of("raspberry pi 5 16GB").processor.cores, Some(4));
-        assert_eq!(of("10gbe 64GB").links[0].bits_per_second, 10_000_000_000);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let error = |text: &str| machine(text).unwrap_err().to_string();
-        assert!(error("rtx4O90").contains("did you mean 4090"), "{}", error("rtx4O90"));
-        assert!(error("384GB nvne").contains("did you mean nvme?"), "{}", error("384GB nvne"));
-        assert!(error("64GB 128GB").contains("twice"));
-        assert!(error("2x4800 200GB/s").contains("77 GB/s at best"), "{}", error("2x4800 200GB/s"));
-        assert!(error("flux-capacitor").contains("`flux-capacitor`"));
-        assert!(error(" ").contains("empty"));
-        assert!(gpu("potato").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_a_machine_or_an_error(text in "\\PC{0,60}") {
-            if let Err(error) = machine(&text) {
-                prop_assert!(!error.to_string().is_empty());
-            }
-        }
-
-        #[test]
-        fn likely_words_are_no_danger_either(
-            words in proptest::collection::vec(
-                "([0-9]{1,5}x?)?(epyc|xeon|nvme|4090|gen5|gb|GB/s|TB|h100|:|c|x|v3|gbe)?[0-9]{0,5}", 0..8)
-        ) {
-            let _ = machine(&words.join(" "));
-        }
-    }
-}
+mod tests;

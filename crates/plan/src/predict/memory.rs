@@ -10,6 +10,8 @@ use crate::{processors, units};
 
 /// Memory channels of a machine of which only the speed of its memory is known.
 pub(super) const CHANNELS_ASSUMED: u32 = 2;
+/// The most memory that a desktop has.
+const DESKTOP_MAX: u64 = 256 << 30;
 
 /// Bytes per second, and where the number comes from.
 #[derive(Debug, Clone)]
@@ -84,7 +86,8 @@ pub(super) fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<(
         return Some((channels, mts, true));
     }
     // A rate that somebody measured says more than a guess.
-    let mts = memory.speed_mts.filter(|_| memory.read_bytes_per_second.is_none())?;
+    let is_desktop = memory.total_bytes.is_none_or(|bytes| bytes <= DESKTOP_MAX);
+    let mts = memory.speed_mts.filter(|_| memory.read_bytes_per_second.is_none() && is_desktop)?;
     assumed.push(format!("{CHANNELS_ASSUMED} memory channels, as desktops have"));
     Some((CHANNELS_ASSUMED, mts, true))
 }

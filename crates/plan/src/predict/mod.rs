@@ -255,6 +255,12 @@ impl Prediction {
 /// Why no rate can be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
+    /// Something that decides about everything else is not said.
+    #[error("{0}")]
+    Unsaid(String),
+    /// The amount of memory is unknown.
+    #[error("the amount of memory is not said: add it, as in `128GB` or `--ram 128GB`{}", made_with(.0))]
+    Memory(Vec<u64>),
     /// The memory bandwidth is unknown.
     #[error(
         "the memory bandwidth is unknown: give channels and speed (`12x4800`), or the measured \
@@ -267,6 +273,20 @@ pub enum Unknown {
     /// The model is larger than memory, and the rate of the drive is unknown.
     #[error("the drive's read rate is unknown: give it, as in `nvme 7GB/s` or `--disk 7GB/s`")]
     Drive,
+}
+
+/// Memory channels and their speed, and whether one of them is assumed; see `predict::memory`.
+pub(crate) fn assumed_channels(machine: &Machine) -> Option<(u32, u32, bool)> {
+    memory::channels(machine, &mut Vec::new())
+}
+
+fn made_with(sizes: &[u64]) -> String {
+    let sizes: Vec<String> = sizes.iter().map(|bytes| format!("{} GB", bytes >> 30)).collect();
+    if sizes.is_empty() {
+        String::new()
+    } else {
+        format!(" (it is made with {})", sizes.join(", "))
+    }
 }
 
 /// Predicts the rates of a model placed as `fit` says.
