@@ -24,6 +24,12 @@ impl Message {
     pub fn new(role: &str, content: &str) -> Self {
         Self { role: role.to_owned(), content: Some(content.to_owned()), ..Self::default() }
     }
+
+    /// Whether an assistant stopped before its text, or has a thought that goes with the text.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        let has = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        self.role == "assistant" && (has(&self.reasoning) || !has(&self.content))
+    }
 }
 
 /// A call of a tool by an assistant.

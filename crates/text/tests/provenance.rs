@@ -168,6 +168,33 @@ fn a_final_message_is_continued() {
 }
 
 #[test]
+fn a_thought_is_continued_and_an_answer_after_its_thought() {
+    let options = RenderOptions { continue_final_message: true, ..RenderOptions::default() };
+    let template = ChatTemplate::new(None, &VOCAB).unwrap();
+    let rendered = |reasoning: &str, content: &str| {
+        let mut last = Message::new("assistant", content);
+        last.reasoning = Some(reasoning.to_owned());
+        let prompt = template.render(&[Message::new("user", "Count"), last], &options).unwrap();
+        (tokens(&prompt), prompt.tail())
+    };
+    let (open, closed) =
+        (vec![BOS, USER, ASSISTANT, THINK], vec![BOS, USER, ASSISTANT, THINK, CLOSE]);
+    let ((control, text), tail) = rendered("from </think> 1", "");
+    assert_eq!((control, text.as_str(), tail), (open, "Count\nfrom </think> 1", Tail::OpenThought));
+    let ((control, text), tail) = rendered("from 1", "1,");
+    let expected = (closed, "Count\nfrom 1\n\n\n1,", Tail::ClosedThought);
+    assert_eq!((control, text.as_str(), tail), expected);
+    let (_, tail) = rendered("", "");
+    assert_eq!(
+        tail,
+        template
+            .render(&[Message::new("user", "Count")], &RenderOptions::default())
+            .unwrap()
+            .tail()
+    );
+}
+
+#[test]
 fn arguments_override_options() {
     let template = ChatTemplate::new(None, &VOCAB).unwrap();
     for key in ["enable_thinking", "thinking"] {

@@ -89,7 +89,11 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn render(&self, think: Think) -> String {
-        let options = RenderOptions { think, ..self.options.clone() };
+        let mut options = RenderOptions { think, ..self.options.clone() };
+        // Where a template has no section for tools, ours is added, which Jinja2 does not know of.
+        if !compiled(self.source.as_deref()).source().unwrap().contains("tools") {
+            options.tools.clear();
+        }
         rendered(self.source.as_deref(), &self.messages, &options)
     }
 }

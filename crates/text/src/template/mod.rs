@@ -187,11 +187,21 @@ impl ChatTemplate {
                 message.content = message.content.as_deref().map(|t| strip_reasoning(t).to_owned());
             }
         }
+        let resumed = (options.continues() && self.thinks())
+            .then(|| messages.pop_if(|last| last.is_unfinished()))
+            .flatten();
         let tools: Vec<Json> = options.tools.iter().map(Tool::definition).collect();
         // Templates without a section for tools get one of ours, at this mark.
         let mark = (!tools.is_empty() && !compiled.source.contains("tools"))
             .then(|| offer_tools(&mut messages))
             .transpose()?;
+        // Templates drop thoughts, so an unfinished one is written behind the generation prompt.
+        let options = &RenderOptions {
+            add_generation_prompt: options.generates() || resumed.is_some(),
+            continue_final_message: options.continues() && resumed.is_none(),
+            kwargs: without_turn_flags(&options.kwargs),
+            ..options.clone()
+        };
         let input = Input { messages: &messages, options, tools };
         let mut traced = compiled.trace(&input)?;
         if let Some(mark) = mark {
@@ -209,7 +219,11 @@ impl ChatTemplate {
         } else if options.generates() && self.thinks() {
             options.think().shape(&mut traced, &compiled.tags);
         }
-        Ok(compiled.prompt(traced))
+        let tail = match resumed {
+            Some(message) => compiled.resume(&mut traced, &message),
+            None => tail_of(&traced),
+        };
+        Ok(compiled.prompt(traced, tail))
     }
 }
 
@@ -378,18 +392,48 @@ impl Compiled {
         Ok(whole)
     }
 
-    fn prompt(&self, traced: Traced) -> Prompt {
-        let tail = if traced.ends_with(OPEN) {
-            Tail::OpenThought
-        } else if traced.ends_with(CLOSE) {
-            Tail::ClosedThought
-        } else {
-            Tail::Plain
-        };
+    /// Writes the thought and the text of an unfinished message behind the beginning of an answer.
+    fn resume(&self, prompt: &mut Traced, message: &Message) -> Tail {
+        let thought = message.reasoning.as_deref().unwrap_or_default();
+        let answer = message.content.as_deref().unwrap_or_default();
+        if thought.is_empty() {
+            return tail_of(prompt);
+        }
+        Think::Force.shape(prompt, &self.tags);
+        prompt.text.push_str(thought);
+        if answer.is_empty() {
+            return Tail::OpenThought;
+        }
+        prompt.push(&self.tags, "\n</think>\n\n");
+        prompt.text.push_str(answer);
+        Tail::ClosedThought
+    }
+
+    fn prompt(&self, traced: Traced, tail: Tail) -> Prompt {
         let Traced { text, mut tags } = traced;
         tags.retain(|tag| self.control.contains(&text[tag.clone()]));
         Prompt { text, control: tags, tail }
     }
+}
+
+/// How a prompt ends that nothing was added to.
+fn tail_of(traced: &Traced) -> Tail {
+    if traced.ends_with(OPEN) {
+        Tail::OpenThought
+    } else if traced.ends_with(CLOSE) {
+        Tail::ClosedThought
+    } else {
+        Tail::Plain
+    }
+}
+
+/// Variables of the template without those that fields of [`RenderOptions`] stand for by now.
+fn without_turn_flags(kwargs: &Map<String, Json>) -> Map<String, Json> {
+    let mut kwargs = kwargs.clone();
+    kwargs.retain(|key, _| {
+        !["add_generation_prompt", "continue_final_message"].contains(&key.as_str())
+    });
+    kwargs
 }
 
 struct Rendered {
