@@ -20,6 +20,8 @@ use std::ops::Range;
 /// Tokens up to which gemv reads a matrix in place, without unpacking it first; with activations of
 /// 8 bits on AVX-512, one less.
 const GEMV_MAX: usize = 4;
+/// The same for weights that are floats, four tokens at a time: unpacking them means transposing them.
+const FLOAT_GEMV_MAX: usize = 16;
 /// Tokens up to which 8-bit integers are faster than bf16 tiles.
 #[cfg(target_arch = "x86_64")]
 const I8_MAX: usize = 256;
@@ -170,7 +172,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx512() {
         if let Some(gemv) = spec.floats512 {
-            return if is_gemv(GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
+            return if is_gemv(FLOAT_GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
         }
         if let Some(kernels) = &spec.avx512 {
             if is_gemv(if bits == ActBits::Eight { GEMV_MAX - 1 } else { GEMV_MAX }) {
@@ -191,7 +193,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
     #[cfg(target_arch = "x86_64")]
     if tier.has_avx2() {
         if let Some(gemv) = spec.floats256 {
-            return if is_gemv(GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
+            return if is_gemv(FLOAT_GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
         }
         if let Some(kernels) = &spec.avx2 {
             return match (bits, kernels.largest_byte) {

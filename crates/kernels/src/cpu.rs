@@ -1,7 +1,7 @@
 //! Which instructions this machine has, asked once at start.
 //!
-//! A [`Tier`] is a promise: whoever holds one above `Scalar` got it from [`Tier::detect`] or
-//! [`Tier::at_most`], so the kernels it selects may run.
+//! A [`Tier`] is a proof: one above `Scalar` comes only from [`Tier::detect`] or [`Tier::at_most`], so
+//! the kernels that it selects may run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -81,7 +81,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// A tier somebody asked for by name, whether or not this machine has it.
+/// A tier by its name, whether or not this machine has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TierName(Level);
 
@@ -121,19 +121,13 @@ fn avx512() -> bool {
 mod amx {
     //! Tiles must be asked for: the kernel enlarges a process's saved state only on request.
 
-    use std::arch::asm;
     use std::arch::x86_64::__cpuid_count;
     use std::sync::OnceLock;
 
     /// Asks Linux once for the right to use tiles; whether it was given.
     pub(super) fn enable() -> bool {
         static ENABLED: OnceLock<bool> = OnceLock::new();
-        *ENABLED.get_or_init(|| {
-            cfg!(target_os = "linux")
-                && is_x86_feature_detected!("avx512bf16")
-                && has_tiles()
-                && request()
-        })
+        *ENABLED.get_or_init(|| is_x86_feature_detected!("avx512bf16") && has_tiles() && request())
     }
 
     /// CPUID leaf 7: EDX bit 22 AMX-BF16, bit 24 AMX-TILE (Intel SDM, volume 2, CPUID).
@@ -143,18 +137,19 @@ mod amx {
     }
 
     /// `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)`: Linux, Documentation/arch/x86/xstate.rst.
+    #[cfg(target_os = "linux")]
     fn request() -> bool {
-        const SYS_ARCH_PRCTL: i64 = 158;
-        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-        const XTILEDATA: u64 = 18;
-        let mut result = SYS_ARCH_PRCTL;
-        // SAFETY: a system call that reads no memory of ours and changes only this process's
-        // permission to use tile registers; rcx and r11 are clobbered as the ABI says.
-        unsafe {
-            asm!("syscall", inout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM,
-                 in("rsi") XTILEDATA, out("rcx") _, out("r11") _, options(nostack));
-        }
-        result == 0
+        const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+        const XTILEDATA: libc::c_ulong = 18;
+        // SAFETY: the call reads no memory of ours and changes only this process's permission to use
+        // tile registers.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
+    }
+
+    /// Nowhere else is it known how to ask.
+    #[cfg(not(target_os = "linux"))]
+    fn request() -> bool {
+        false
     }
 }
 

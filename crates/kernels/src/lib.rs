@@ -18,6 +18,7 @@
 //! ```
 
 mod activations;
+mod affinity;
 pub mod attention;
 mod block;
 mod buffer;
@@ -40,4 +41,4 @@ pub use cpu::{Tier, TierName};
 pub use format::Format;
 pub use matrix::{ActBits, Error, Kernel, Matrix};
 pub use pool::Pool;
-pub use product::{Cpu, GateUp, Product, Weighted};
+pub use product::{Cpu, GateUp, Pinning, Product, Weighted};

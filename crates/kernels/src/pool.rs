@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::affinity;
 use crate::buffer::Aligned;
 use crate::isa::SplitI16Row;
 use crate::isa::i8::I8Row;
@@ -57,8 +58,18 @@ type Task<'a> = dyn Fn(&mut Scratch, usize) + Sync + 'a;
 pub struct Pool {
     shared: Arc<State>,
     workers: Vec<JoinHandle<()>>,
+    missing: usize,
     caller: Mutex<Scratch>,
     regions: AtomicU64,
+    /// If tasks are only counted: of how many threads, and the tasks of each region.
+    counting: Option<Counting>,
+}
+
+/// A pool that computes nothing.
+#[derive(Debug)]
+struct Counting {
+    threads: usize,
+    tasks: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +77,8 @@ struct State {
     /// Number of the current region; workers wait for it to change.
     epoch: AtomicU64,
     region: Mutex<Option<Region>>,
+    /// Threads that work, each of which has a share of the tasks.
+    shares: AtomicUsize,
     /// The next task of each thread's share, the caller's first.
     next: Vec<Next>,
     /// Workers that have not finished the current region.
@@ -91,31 +104,63 @@ struct Region {
 unsafe impl Send for Region {}
 
 impl Pool {
-    /// A pool of `threads` threads in all, the caller's included; at least one.
-    pub fn new(threads: usize) -> Self {
+    /// A pool of `threads` threads in all, the caller's included; at least one. Those that the system
+    /// does not start are [`missing`](Pool::missing). Worker `i` stays on CPU `cpus[i + 1]`, if there
+    /// are CPUs; the caller's thread is left as it is, because others may inherit its CPUs.
+    pub(crate) fn new(threads: usize, cpus: Option<&[usize]>) -> Self {
         let others = threads.max(1) - 1;
         let shared = Arc::new(State {
             epoch: AtomicU64::new(0),
             region: Mutex::new(None),
+            shares: AtomicUsize::new(1),
             next: (0..=others).map(|_| Next::default()).collect(),
             running: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: (0..others).map(|_| AtomicBool::new(false)).collect(),
         });
-        let workers = (0..others)
+        let workers: Vec<_> = (0..others)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
-                let name = format!("worker-{index}");
-                thread::Builder::new().name(name).spawn(move || shared.work(index)).ok()
+                let cpu = cpus.and_then(|cpus| cpus.get(index + 1).copied());
+                let work = move || {
+                    cpu.into_iter().for_each(affinity::pin);
+                    shared.work(index);
+                };
+                thread::Builder::new().name(format!("worker-{index}")).spawn(work).ok()
             })
             .collect();
-        Self { shared, workers, caller: Mutex::default(), regions: AtomicU64::new(0) }
+        shared.shares.store(workers.len() + 1, Ordering::Relaxed);
+        let missing = others - workers.len();
+        let (caller, regions) = (Mutex::default(), AtomicU64::new(0));
+        Self { shared, workers, missing, caller, regions, counting: None }
+    }
+
+    /// A pool that divides work as if it had `threads` threads, and only counts the tasks.
+    pub(crate) fn counting(threads: usize) -> Self {
+        let counting = Counting { threads, tasks: Mutex::default() };
+        let mut pool = Self::new(1, None);
+        pool.counting = Some(counting);
+        pool
+    }
+
+    /// The tasks of each parallel region since the last call, if they are only counted.
+    pub fn take_counts(&self) -> Vec<usize> {
+        let counts = self.counting.as_ref().map(|counting| &counting.tasks);
+        let take = |tasks: &Mutex<Vec<usize>>| {
+            std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        counts.map(take).unwrap_or_default()
+    }
+
+    /// Threads that the system refused to start.
+    pub fn missing(&self) -> usize {
+        self.missing
     }
 
     /// Threads that work, the caller's included.
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.counting.as_ref().map_or(self.workers.len() + 1, |counting| counting.threads)
     }
 
     /// Parallel regions run so far.
@@ -128,6 +173,10 @@ impl Pool {
     /// # Panics
     /// If a task panics. Must not be called from within a task.
     pub(crate) fn run(&self, count: usize, task: &Task<'_>) {
+        if let Some(counting) = &self.counting {
+            counting.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(count);
+            return;
+        }
         let mut scratch = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
         self.regions.fetch_add(1, Ordering::Relaxed);
         if self.workers.is_empty() || count <= 1 {
@@ -142,7 +191,7 @@ impl Pool {
         };
         *state.region.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Region { task: task_forever, count });
-        for (share, next) in state.next.iter().enumerate() {
+        for (share, next) in state.next.iter().enumerate().take(self.workers.len() + 1) {
             next.0.store(state.first(share, count), Ordering::Relaxed);
         }
         state.running.store(self.workers.len(), Ordering::Relaxed);
@@ -158,10 +207,12 @@ impl Pool {
         while state.running.load(Ordering::Acquire) != 0 {
             wait_a_little(&mut spins);
         }
+        // Read before anything unwinds, or the next region would seem to have panicked.
+        let worker_panicked = state.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = mine {
             resume_unwind(panic);
         }
-        assert!(!state.panicked.swap(false, Ordering::Relaxed), "a worker's task panicked");
+        assert!(!worker_panicked, "a worker's task panicked");
     }
 }
 
@@ -198,12 +249,13 @@ impl State {
 
     /// Where a share of `count` tasks begins; the share after the last, where they end.
     fn first(&self, share: usize, count: usize) -> usize {
-        let (each, rest) = (count / self.next.len(), count % self.next.len());
+        let shares = self.shares.load(Ordering::Relaxed);
+        let (each, rest) = (count / shares, count % shares);
         share * each + share.min(rest)
     }
 
     fn take_tasks(&self, task: &Task<'_>, count: usize, thread: usize, scratch: &mut Scratch) {
-        let shares = self.next.len();
+        let shares = self.shares.load(Ordering::Relaxed);
         for share in (thread..shares).chain(0..thread) {
             let end = self.first(share + 1, count);
             loop {
@@ -225,8 +277,8 @@ impl State {
                 continue;
             }
             self.parked[index].store(true, Ordering::SeqCst);
-            // The epoch is read again after the flag is up: a region begun in between is not missed,
-            // because its caller then sees the flag and unparks.
+            // The epoch is read again after the flag is up: a region begun in between is not
+            // missed, because its caller then sees the flag and unparks.
             if self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
                 thread::park();
             }
@@ -262,7 +314,7 @@ mod tests {
     #[test]
     fn every_task_runs_exactly_once_in_every_region() {
         for threads in [1, 2, 4] {
-            let pool = Pool::new(threads);
+            let pool = Pool::new(threads, None);
             for round in 0..300 {
                 let counts: Vec<_> = (0..round % 37).map(|_| AtomicUsize::new(0)).collect();
                 pool.run(counts.len(), &|_, i| {
@@ -276,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_parked_pool_wakes_up() {
-        let pool = Pool::new(3);
+        let pool = Pool::new(3, None);
         for _ in 0..3 {
             thread::sleep(std::time::Duration::from_millis(30));
             let sum = AtomicUsize::new(0);
@@ -289,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2, None);
         let run = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|_, i| assert!(i != 5))));
         assert!(run.is_err());
         let ran = AtomicUsize::new(0);
@@ -297,5 +349,43 @@ mod tests {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(ran.into_inner(), 8);
+    }
+
+    #[test]
+    fn after_caller_and_worker_panicked_the_next_region_is_well() {
+        let pool = Pool::new(4, None);
+        for _ in 0..20 {
+            let barrier = std::sync::Barrier::new(4); // each thread has a task that panics
+            let run = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(4, &|_, i| {
+                    barrier.wait();
+                    panic!("task {i}");
+                });
+            }));
+            assert!(run.is_err());
+            pool.run(8, &|_, _| {});
+        }
+    }
+
+    #[test]
+    fn a_counting_pool_computes_nothing_and_counts_tasks() {
+        let pool = Pool::counting(192);
+        pool.run(7, &|_, _| unreachable!("not computed"));
+        pool.run(0, &|_, _| unreachable!("not computed"));
+        assert_eq!(
+            (pool.threads(), pool.take_counts(), pool.take_counts()),
+            (192, vec![7, 0], vec![])
+        );
+    }
+
+    #[test]
+    fn pinned_threads_compute_and_leave_the_caller_alone() {
+        let before = affinity::cpus(2);
+        let pool = Pool::new(2, before.as_deref());
+        let sum = AtomicUsize::new(0);
+        pool.run(100, &|_, i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!((sum.into_inner(), affinity::cpus(2)), (4950, before));
     }
 }

@@ -31,8 +31,8 @@ const INPUTS: usize = 256;
 /// Matrices in the list of a token, as a layer of experts has it, and the rows of each.
 const LIST: usize = 8;
 const LIST_ROWS: usize = 2048;
-/// Attention of one token over so many, in the shape of R1.
-const TOKENS: usize = 1024;
+/// Tokens that attend, in the shape of R1.
+const TOKENS: usize = 4;
 const HEADS: usize = 128;
 const LATENT: usize = 512;
 const ROTATED: usize = 64;
@@ -100,17 +100,10 @@ pub fn noise(cpu: &Cpu, bytes: usize) -> Vec<u8> {
     let piece = PIECE * size_of::<u64>();
     let pieces = (bytes / piece).max(1);
     let mut noise = vec![0u8; pieces * piece];
-    let shared = Shared::new(&mut noise);
-    cpu.pool().run(pieces, &|_, i| {
-        let mut state = 671 + i as u64;
-        // SAFETY: each task has a piece of its own.
-        for number in unsafe { shared.slice(i * piece, piece) }.chunks_exact_mut(8) {
-            // xorshift64, Marsaglia 2003. One bit of each 16 is 0, so that none is an infinite f16.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            number.copy_from_slice(&(state & 0xBFFF_BFFF_BFFF_BFFF).to_le_bytes());
-        }
+    cpu.for_rows(&mut noise, piece, |i, piece| {
+        fastrand::Rng::with_seed(671 + i as u64).fill(piece);
+        // One bit of each 16 is 0, so that none is an infinite f16.
+        piece.iter_mut().skip(1).step_by(2).for_each(|byte| *byte &= 0xBF);
     });
     noise
 }
@@ -166,23 +159,31 @@ pub fn region_time(cpu: &Cpu) -> f64 {
     times[JOIN_ROUNDS / 2]
 }
 
-/// Operations per second of attention in decoding, over latents in f16 as R1 has them: 2 for each number of
-/// a key and of a value, head and token.
+/// Operations per second of attention in decoding, over latents in f16 as R1 has them: 2 for each
+/// number of a key and of a value, head, token and cache row. The cache is so deep, and there are so
+/// many tokens, that each thread has several tasks, all alike.
 pub fn attention_rate(cpu: &Cpu) -> f64 {
     let width = LATENT + ROTATED;
-    let queries: Vec<f32> = (0..HEADS * width).map(|i| (i % 7) as f32 * 0.01).collect();
-    let bytes: Vec<u8> = (0..TOKENS * width).flat_map(|_| [0x00, 0x34]).collect(); // 0.25
-    let pages: Vec<u32> = (0..TOKENS.div_ceil(PAGE_ROWS) as u32).collect();
+    let len = attention_depth(cpu.pool().threads());
+    let numbers = (0..TOKENS * HEADS * width).map(|i| (i % 7) as f32 * 0.01);
+    let queries: Vec<f32> = numbers.collect();
+    let bytes: Vec<u8> = (0..len * width).flat_map(|_| [0x00, 0x34]).collect(); // 0.25
+    let pages: Vec<u32> = (0..(len / PAGE_ROWS) as u32).collect();
     let (format, values) = (Format::F16, LATENT);
-    let latent = Latent { format, bytes: &bytes, pages: &pages, len: TOKENS, width, values };
-    let segment = [AttentionSegment { rows: 0..1, past: TOKENS - 1, latent }];
+    let latent = Latent { format, bytes: &bytes, pages: &pages, len, width, values };
+    let segment = [AttentionSegment { rows: 0..TOKENS, past: len - TOKENS, latent }];
     let heads = Heads { count: HEADS, scale: 0.1 };
-    let (mut attention, mut out) = (Attention::new(), vec![0.0; HEADS * LATENT]);
+    let (mut attention, mut out) = (Attention::new(), vec![0.0; TOKENS * HEADS * LATENT]);
     let best = best_time(ROUNDS_TIME_SHORT, || {
         attention.absorbed(cpu, &queries, heads, &segment, &mut out);
     });
     black_box(&out);
-    2.0 * (TOKENS * HEADS * (width + LATENT)) as f64 / best
+    2.0 * (TOKENS * len * HEADS * (width + LATENT)) as f64 / best
+}
+
+/// Cache rows of which each of `threads` threads has some.
+fn attention_depth(threads: usize) -> usize {
+    (threads * 256).clamp(1024, 12 << 10)
 }
 
 /// Adding up is the least that can be done with what was read.
@@ -235,6 +236,16 @@ mod tests {
         assert!((0.0..1.0).contains(&region_time(&cpu)));
         for rate in [read, products, q4, iq1, attention_rate(&cpu)] {
             assert!((1e6..1e16).contains(&rate), "{rate} per second");
+        }
+    }
+
+    #[test]
+    fn attention_is_probed_with_several_tasks_a_thread() {
+        for (threads, least) in [(2, 4), (16, 4), (64, 4), (96, 4), (192, 2)] {
+            let cpu = Cpu::counting(threads, Tier::detect());
+            attention_rate(&cpu);
+            let tasks = cpu.pool().take_counts()[0];
+            assert!(tasks >= least * threads, "{tasks} tasks for {threads} threads");
         }
     }
 

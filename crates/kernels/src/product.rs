@@ -8,6 +8,7 @@
 //! [`crate::isa::avx2::i14`]).
 
 use crate::activations::Activations;
+use crate::affinity;
 use crate::block::{self, Division, Part, Tokens};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
@@ -63,10 +64,35 @@ struct OutputShape {
     is_gemv: bool,
 }
 
+/// Whether threads stay on CPUs of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pinning {
+    /// Where there is a thread for every core that this process may use, and no thread more than CPUs.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 impl Cpu {
-    /// A processor with `threads` threads (the caller's included) using `tier`.
+    /// A processor with `threads` threads (the caller's included) using `tier`, unpinned.
     pub fn new(threads: usize, tier: Tier) -> Self {
-        Self { pool: Pool::new(threads), tier }
+        Self::with_pinning(threads, tier, Pinning::Off)
+    }
+
+    /// A processor whose worker threads may stay on CPUs of their own.
+    pub fn with_pinning(threads: usize, tier: Tier, pinning: Pinning) -> Self {
+        let cpus = match pinning {
+            Pinning::Auto => affinity::cpus(threads),
+            Pinning::Off => None,
+        };
+        Self { pool: Pool::new(threads, cpus.as_deref()), tier }
+    }
+
+    /// A processor that computes nothing: it divides work as if it had `threads` threads, and counts
+    /// the tasks of each parallel region ([`Pool::take_counts`]).
+    pub fn counting(threads: usize, tier: Tier) -> Self {
+        Self { pool: Pool::counting(threads), tier }
     }
 
     /// The threads.

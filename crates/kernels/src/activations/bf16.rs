@@ -1,6 +1,6 @@
 //! Activations as bf16, for AMX tiles.
 
-use super::{RowsMut, Source};
+use super::{Parts, Source};
 use crate::buffer::Aligned;
 use crate::isa::{BLOCK, Order};
 use crate::ops::{to_bf16, with_simd};
@@ -16,17 +16,14 @@ pub(super) struct Bf16 {
 
 impl Bf16 {
     pub(super) fn derive(&mut self, source: Source<'_>, order: &Order) {
-        let width = source.blocks() * BLOCK;
-        let rows = source.rows.next_multiple_of(TILE);
-        let numbers = RowsMut::new(&mut self.numbers, rows, width);
-        source.for_each_row(&|row, floats| {
-            // SAFETY: each row is written by one task.
-            let numbers = unsafe { numbers.row(row) };
-            with_simd(source.tier, || {
-                for (floats, numbers) in floats.zip(numbers.chunks_exact_mut(BLOCK)) {
-                    convert(floats, order, numbers);
-                }
-            });
+        // Tiles read whole groups of rows.
+        let of_row = source.cols.div_ceil(BLOCK);
+        let padded = source.rows.next_multiple_of(TILE) * of_row;
+        let numbers = Parts::new(&mut self.numbers, padded, BLOCK);
+        source.for_each_block(&|block, floats| {
+            // SAFETY: each block is written by one task.
+            let numbers = unsafe { numbers.of(block) };
+            with_simd(source.tier, || convert(floats, order, numbers));
         });
     }
 
@@ -58,7 +55,7 @@ mod tests {
 
     #[test]
     fn changed_rows_are_converted_anew_and_nan_stays() {
-        let (mut activations, pool) = (Activations::new(), Pool::new(1));
+        let (mut activations, pool) = (Activations::new(), Pool::new(1, None));
         for value in [1.0, -2.0, f32::INFINITY, f32::NAN] {
             activations.reset(1, 32).fill(value);
             activations.convert_bf16(&pool, Tier::detect(), &NATURAL);

@@ -1,6 +1,6 @@
 //! Activations of 14 bits with a scale for 256, as 16-bit words: for products of words on AVX2.
 
-use super::{RowsMut, Source, round_to_ints};
+use super::{Parts, Source, round_to_ints};
 use crate::buffer::Aligned;
 use crate::isa::avx2::i14::{I14Row, LARGEST, WORDS};
 use crate::isa::{BLOCK, Order};
@@ -15,18 +15,13 @@ pub(super) struct I14 {
 
 impl I14 {
     pub(super) fn derive(&mut self, source: Source<'_>) {
-        let (rows, blocks) = (source.rows, source.blocks());
-        let words = RowsMut::new(&mut self.words, rows, blocks * BLOCK);
-        let scales = RowsMut::new(&mut self.scales, rows, blocks);
-        source.for_each_row(&|row, floats| {
-            // SAFETY: each row is written by one task.
-            let (words, scales) = unsafe { (words.row(row), scales.row(row)) };
-            let out = words.chunks_exact_mut(BLOCK).zip(scales);
-            with_simd(source.tier, || {
-                for (floats, (words, scale)) in floats.zip(out) {
-                    *scale = quantize(floats, &WORDS, words);
-                }
-            });
+        let blocks = source.blocks();
+        let words = Parts::new(&mut self.words, blocks, BLOCK);
+        let scales = Parts::new(&mut self.scales, blocks, 1);
+        source.for_each_block(&|block, floats| {
+            // SAFETY: each block is written by one task.
+            let (words, scale) = unsafe { (words.of(block), scales.of(block)) };
+            with_simd(source.tier, || scale[0] = quantize(floats, &WORDS, words));
         });
     }
 

@@ -1,6 +1,6 @@
 //! Activations of 8 bits with a scale for 32; [`crate::isa::i8`] draws them.
 
-use super::{RowsMut, Source, round_to_ints};
+use super::{Parts, Source, round_to_ints};
 use crate::buffer::Aligned;
 use crate::isa::BLOCK;
 use crate::isa::i8::{FACTORS, I8Row, LARGEST, SCALED, SUMS_16, SUMS_32};
@@ -15,18 +15,13 @@ pub(super) struct I8 {
 
 impl I8 {
     pub(super) fn derive(&mut self, source: Source<'_>) {
-        let (rows, blocks) = (source.rows, source.blocks());
-        let numbers = RowsMut::new(&mut self.numbers, rows, blocks * BLOCK);
-        let factors = RowsMut::new(&mut self.factors, rows, blocks * FACTORS);
-        source.for_each_row(&|row, floats| {
-            // SAFETY: each row is written by one task.
-            let (numbers, factors) = unsafe { (numbers.row(row), factors.row(row)) };
-            let out = numbers.chunks_exact_mut(BLOCK).zip(factors.chunks_exact_mut(FACTORS));
-            with_simd(source.tier, || {
-                for (floats, (numbers, factors)) in floats.zip(out) {
-                    quantize(floats, numbers, factors);
-                }
-            });
+        let blocks = source.blocks();
+        let numbers = Parts::new(&mut self.numbers, blocks, BLOCK);
+        let factors = Parts::new(&mut self.factors, blocks, FACTORS);
+        source.for_each_block(&|block, floats| {
+            // SAFETY: each block is written by one task.
+            let (numbers, factors) = unsafe { (numbers.of(block), factors.of(block)) };
+            with_simd(source.tier, || quantize(floats, numbers, factors));
         });
     }
 

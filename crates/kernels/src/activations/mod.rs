@@ -33,8 +33,9 @@ use {i8::I8, i14::I14};
 
 /// Numbers below which encoding takes less time than a parallel region costs.
 const PARALLEL_MIN: usize = 32 * 1024;
-/// Rows of a task.
-const TASK_ROWS: usize = 4;
+/// Fewest blocks of a task, and tasks that each thread has if there are enough.
+const TASK_BLOCKS_MIN: usize = 4;
+const TASKS_PER_THREAD: usize = 4;
 
 /// Rows of f32 activations `[rows, cols]` and what was derived from them.
 #[derive(Debug, Default)]
@@ -75,40 +76,46 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Blocks of 256 numbers in a row, the last one perhaps incomplete.
+    /// Blocks of 256 numbers in all rows, the last one of each row perhaps incomplete.
     fn blocks(&self) -> usize {
-        self.cols.div_ceil(BLOCK)
+        self.rows * self.cols.div_ceil(BLOCK)
     }
 
-    /// Calls `task` with the number of each row and its blocks; in parallel if that is worth it.
-    fn for_each_row(&self, task: &(dyn Fn(usize, std::slice::Chunks<'_, f32>) + Sync)) {
-        let (rows, cols) = (self.rows, self.cols);
-        let one = |row: usize| task(row, self.floats[row * cols..][..cols].chunks(BLOCK));
-        if rows * cols < PARALLEL_MIN {
-            return (0..rows).for_each(one);
+    /// Calls `task` with the number of each block and its numbers; in parallel if that is worth it.
+    fn for_each_block(&self, task: &(dyn Fn(usize, &[f32]) + Sync)) {
+        let (count, of_row) = (self.blocks(), self.cols.div_ceil(BLOCK));
+        let one = |block: usize| {
+            let (row, from) = (block / of_row, block % of_row * BLOCK);
+            let len = BLOCK.min(self.cols - from);
+            task(block, &self.floats[row * self.cols + from..][..len]);
+        };
+        if count * BLOCK < PARALLEL_MIN {
+            return (0..count).for_each(one);
         }
-        self.pool.run(rows.div_ceil(TASK_ROWS), &|_, i| {
-            (i * TASK_ROWS..rows.min((i + 1) * TASK_ROWS)).for_each(one);
+        let share = count.div_ceil(self.pool.threads() * TASKS_PER_THREAD);
+        let size = share.max(TASK_BLOCKS_MIN);
+        self.pool.run(count.div_ceil(size), &|_, i| {
+            (i * size..count.min((i + 1) * size)).for_each(one);
         });
     }
 }
 
-/// Rows of `width` elements that are written by several workers.
-struct RowsMut<'a, T> {
+/// Parts of `width` elements, one for each block, that are written by several workers.
+struct Parts<'a, T> {
     elements: Shared<'a, T>,
     width: usize,
 }
 
-impl<'a, T: Plain> RowsMut<'a, T> {
-    fn new(buffer: &'a mut Aligned<T>, rows: usize, width: usize) -> Self {
-        Self { elements: Shared::new(buffer.resize(rows * width)), width }
+impl<'a, T: Plain> Parts<'a, T> {
+    fn new(buffer: &'a mut Aligned<T>, blocks: usize, width: usize) -> Self {
+        Self { elements: Shared::new(buffer.resize(blocks * width)), width }
     }
 
     /// # Safety
-    /// No row is taken by two workers at a time.
-    unsafe fn row(&self, row: usize) -> &'a mut [T] {
-        // SAFETY: rows are disjoint, and by contract one worker has this one.
-        unsafe { self.elements.slice(row * self.width, self.width) }
+    /// No part is taken by two workers at a time.
+    unsafe fn of(&self, block: usize) -> &'a mut [T] {
+        // SAFETY: parts are disjoint, and by contract one worker has this one.
+        unsafe { self.elements.slice(block * self.width, self.width) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Activations of 16 bits as a high and a low byte, one scale for 256: for products of bytes.
 
-use super::{RowsMut, Source, round_to_ints};
+use super::{Parts, Source, round_to_ints};
 use crate::buffer::Aligned;
 use crate::isa::{BLOCK, Order, SplitI16Row};
 use crate::ops::with_simd;
@@ -30,26 +30,17 @@ struct Block<'a> {
 
 impl SplitI16 {
     pub(super) fn derive(&mut self, source: Source<'_>, order: &Order) {
-        let (rows, blocks) = (source.rows, source.blocks());
-        let high = RowsMut::new(&mut self.high, rows, blocks * BLOCK);
-        let low = RowsMut::new(&mut self.low, rows, blocks * BLOCK);
-        let scale = RowsMut::new(&mut self.scale, rows, blocks);
-        let sums = RowsMut::new(&mut self.sums, rows, blocks * SUMS);
-        source.for_each_row(&|row, floats| {
-            // SAFETY: each row is written by one task.
+        let blocks = source.blocks();
+        let high = Parts::new(&mut self.high, blocks, BLOCK);
+        let low = Parts::new(&mut self.low, blocks, BLOCK);
+        let scale = Parts::new(&mut self.scale, blocks, 1);
+        let sums = Parts::new(&mut self.sums, blocks, SUMS);
+        source.for_each_block(&|block, floats| {
+            // SAFETY: each block is written by one task.
             let (high, low, scale, sums) =
-                unsafe { (high.row(row), low.row(row), scale.row(row), sums.row(row)) };
-            with_simd(source.tier, || {
-                for (b, floats) in floats.enumerate() {
-                    let mut out = Block {
-                        high: &mut high[b * BLOCK..][..BLOCK],
-                        low: &mut low[b * BLOCK..][..BLOCK],
-                        scale: &mut scale[b],
-                        sums: &mut sums[b * SUMS..][..SUMS],
-                    };
-                    quantize(floats, order, &mut out);
-                }
-            });
+                unsafe { (high.of(block), low.of(block), scale.of(block), sums.of(block)) };
+            let mut out = Block { high, low, scale: &mut scale[0], sums };
+            with_simd(source.tier, || quantize(floats, order, &mut out));
         });
     }
 
@@ -94,7 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn derived(row: &[f32]) -> SplitI16 {
-        let (pool, tier) = (Pool::new(1), Tier::detect());
+        let (pool, tier) = (Pool::new(1, None), Tier::detect());
         let mut encoding = SplitI16::default();
         let source = Source { floats: row, rows: 1, cols: row.len(), pool: &pool, tier };
         encoding.derive(source, &NATURAL);

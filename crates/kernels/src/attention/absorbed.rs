@@ -8,13 +8,14 @@
 //! blocks, because a task decodes what it reads of the cache for all its rows, along the whole cache,
 //! because nothing is then left to merge, as far as there are enough of them.
 
-use super::online::{self, ROWS, Scoring, State, Tile};
+use super::online::{self, ROWS, RowState, Scoring, State, Tile};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::{Attention, AttentionSegment, Heads, Latent};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
 use crate::isa::floats::{Shape, Strided, StridedMut, transpose};
+use crate::ops::with_simd;
 use crate::pool::Scratch;
 use crate::product::Cpu;
 use std::ops::Range;
@@ -26,8 +27,12 @@ const BLOCK_MAX: usize = 512;
 const BLOCK_MIN: usize = 2;
 #[cfg(target_arch = "x86_64")]
 const BLOCK_MIN_AMX: usize = crate::isa::amx::TILE;
-/// Tasks that each thread should have.
+/// Blocks from which on decoding what they read of the cache is more than a tenth of the work.
+const BLOCK_SMALL: usize = 64;
+/// Tasks that each thread should have; twice as many where blocks are not small.
 const TASKS_PER_THREAD: usize = 2;
+/// Values of a row whose parts are merged by one task, at least.
+const MERGE_VALUES_MIN: usize = 64;
 /// Most bytes of results that wait to be merged.
 const PARTIAL_BYTES_MAX: usize = 64 << 20;
 
@@ -134,17 +139,18 @@ impl WorkList {
                 break;
             }
             finest = unit;
-            if self.items.len() >= limits.tasks_min {
+            if self.items.len() >= 2 * limits.tasks_min {
                 return;
             }
         }
         let mut block = BLOCK_MAX;
-        while block > limits.block_min {
-            block /= 2;
+        loop {
             self.divide(segments, heads, block, finest);
-            if self.items.len() >= limits.tasks_min {
+            let factor = if block > BLOCK_SMALL { 2 } else { 1 };
+            if self.items.len() >= factor * limits.tasks_min || block <= limits.block_min {
                 return;
             }
+            block /= 2;
         }
     }
 
@@ -303,7 +309,7 @@ impl Attention {
         let tiles = uses_tiles(tier, heads.count, values);
         let threads = cpu.pool().threads();
         let limits = Limits {
-            tasks_min: if threads == 1 { 1 } else { threads * TASKS_PER_THREAD },
+            tasks_min: if threads == 1 { 0 } else { threads * TASKS_PER_THREAD },
             block_min: block_min(tiles),
             partial_rows_max: PARTIAL_BYTES_MAX / ((values + 2) * size_of::<f32>()),
         };
@@ -348,17 +354,16 @@ impl Attention {
     }
 
     /// Merges the partial results of every query row, in the order and by the spans in which one
-    /// task would have computed them.
+    /// task would have computed them. A task has some rows, or some values of one.
     fn merge(&mut self, cpu: &Cpu, values: usize, out: Shared<'_, f32>) {
         let (list, tier) = (&self.list, cpu.tier());
-        let partial = SharedState::new(&mut self.maxima, &mut self.sums, &mut self.outputs);
         let rows: usize = list.blocks.iter().map(|block| block.rows).sum();
-        let size = rows.div_ceil(cpu.pool().threads() * TASKS_PER_THREAD).max(1);
-        let tasks = |block: &Block| block.rows.div_ceil(size);
-        let fold = |parts: &mut dyn Iterator<Item = State<'_>>, state: &mut State<'_>| {
-            parts.for_each(|part| state.merge(tier, &part));
-        };
-        cpu.pool().run(list.blocks.iter().map(tasks).sum(), &|_, mut i| {
+        let wanted = cpu.pool().threads() * TASKS_PER_THREAD;
+        let size = rows.div_ceil(wanted).max(1);
+        let width = values.div_ceil(wanted.div_ceil(rows)).next_multiple_of(MERGE_VALUES_MIN);
+        let groups = values.div_ceil(width);
+        let tasks = |block: &Block| block.rows.div_ceil(size) * groups;
+        cpu.pool().run(list.blocks.iter().map(tasks).sum(), &|scratch, mut i| {
             let mut blocks = list.blocks.iter();
             let Some(block) = blocks.find(|block| {
                 let is_here = i < tasks(block);
@@ -369,26 +374,56 @@ impl Attention {
             }) else {
                 return;
             };
-            let span = if list.unit == Unit::Run { SPAN } else { 1 };
-            let parts = block.parts(list.unit);
-            for row in i * size..block.rows.min((i + 1) * size) {
-                // SAFETY: this task alone touches these rows.
-                let part = |part: usize| unsafe {
-                    partial.rows(block.partial + part * block.rows + row, 1, values)
-                };
-                // A span is merged into its first run, all into the first span.
-                for first in (0..parts).step_by(span) {
-                    let mut state = part(first);
-                    fold(&mut (first + 1..parts.min(first + span)).map(part), &mut state);
-                }
-                let mut state = part(0);
-                fold(&mut (span..parts).step_by(span).map(part), &mut state);
-                state.normalize(tier);
-                // SAFETY: as for the partial results.
-                let out = unsafe { out.slice((block.first + row) * values, values) };
-                out.copy_from_slice(state.outputs);
+            let (first, from) = (i / groups * size, i % groups * width);
+            let columns = from..values.min(from + width);
+            for row in first..block.rows.min(first + size) {
+                let to = (block.first + row) * values + from;
+                // SAFETY: this task alone writes these values of these rows.
+                let out = unsafe { out.slice(to, columns.len()) };
+                with_simd(tier, || self.merge_row(block, row, columns.clone(), scratch, out));
             }
         });
+    }
+
+    /// Some outputs of row `row` of `block`.
+    #[inline(always)]
+    fn merge_row(
+        &self,
+        block: &Block,
+        row: usize,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let values = self.outputs.len() / self.sums.len();
+        let part = |part: usize| {
+            let at = block.partial + part * block.rows + row;
+            let outputs = &self.outputs[at * values..][..values][columns.clone()];
+            (RowState { max: self.maxima[at], sum: self.sums[at] }, outputs)
+        };
+        let (span, parts) = match self.list.unit {
+            Unit::Run => (SPAN, block.parts(Unit::Run)),
+            unit => (1, block.parts(unit)),
+        };
+        let of_span = scratch.softmax.resize(columns.len());
+        let mut all = RowState { max: f32::NEG_INFINITY, sum: 0.0 };
+        for first in (0..parts).step_by(span) {
+            // All are merged into the first span, and a span into its first run.
+            let to = if first == 0 { &mut *out } else { &mut *of_span };
+            let (mut state, outputs) = part(first);
+            to.copy_from_slice(outputs);
+            for next in first + 1..parts.min(first + span) {
+                let (next, outputs) = part(next);
+                state.merge(to, next, outputs);
+            }
+            if first == 0 {
+                all = state;
+            } else {
+                all.merge(out, state, of_span);
+            }
+        }
+        let scale = 1.0 / all.sum;
+        out.iter_mut().for_each(|o| *o *= scale);
     }
 }
 

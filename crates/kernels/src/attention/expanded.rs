@@ -171,13 +171,11 @@ impl Attention {
         let Sizes { tokens, heads, value } = self.expanded;
         assert_eq!(out.len(), tokens * heads * value, "outputs");
         let (sums, outputs) = (&*self.sums, &*self.outputs);
-        cpu.for_rows(out, heads * value, |t, out| {
-            for (h, out) in out.chunks_exact_mut(value).enumerate() {
-                let row = h * tokens + t;
-                let scale = 1.0 / sums[row];
-                let values = &outputs[row * value..][..value];
-                out.iter_mut().zip(values).for_each(|(o, v)| *o = v * scale);
-            }
+        cpu.for_rows(out, value, |at, out| {
+            let row = at % heads * tokens + at / heads;
+            let scale = 1.0 / sums[row];
+            let values = &outputs[row * value..][..value];
+            out.iter_mut().zip(values).for_each(|(o, v)| *o = v * scale);
         });
     }
 }

@@ -27,18 +27,11 @@ impl State<'_> {
         let values = self.outputs.len() / self.sums.len();
         with_simd(tier, || {
             for r in 0..self.sums.len() {
-                let (max, sum) = (part.maxima[r], part.sums[r]);
-                if max == f32::NEG_INFINITY && sum == 0.0 {
-                    continue;
-                }
-                let top = self.maxima[r].max(max);
-                let (own, other) = (factor(self.maxima[r], top), factor(max, top));
-                self.maxima[r] = top;
-                self.sums[r] = self.sums[r] * own + sum * other;
-                let outputs = self.outputs[r * values..][..values].iter_mut();
-                for (o, p) in outputs.zip(&part.outputs[r * values..][..values]) {
-                    *o = *o * own + p * other;
-                }
+                let outputs = &mut self.outputs[r * values..][..values];
+                let row = RowState { max: part.maxima[r], sum: part.sums[r] };
+                let mut own = RowState { max: self.maxima[r], sum: self.sums[r] };
+                own.merge(outputs, row, &part.outputs[r * values..][..values]);
+                (self.maxima[r], self.sums[r]) = (own.max, own.sum);
             }
         });
     }
@@ -52,6 +45,30 @@ impl State<'_> {
                 outputs.iter_mut().for_each(|o| *o *= scale);
             }
         });
+    }
+}
+
+/// The running softmax of one row, without its outputs.
+#[derive(Clone, Copy)]
+pub(super) struct RowState {
+    pub(super) max: f32,
+    pub(super) sum: f32,
+}
+
+impl RowState {
+    /// Adds `part` to this row, and its outputs, or some of them, to the row's.
+    #[inline(always)]
+    pub(super) fn merge(&mut self, outputs: &mut [f32], part: Self, of_part: &[f32]) {
+        if part.max == f32::NEG_INFINITY && part.sum == 0.0 {
+            return;
+        }
+        let top = self.max.max(part.max);
+        let (own, other) = (factor(self.max, top), factor(part.max, top));
+        self.max = top;
+        self.sum = self.sum * own + part.sum * other;
+        for (o, p) in outputs.iter_mut().zip(of_part) {
+            *o = *o * own + p * other;
+        }
     }
 }
 
