@@ -195,13 +195,13 @@ impl Hub {
         report: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<Model, Error> {
         let plan = self.plan(offer, targets, folder)?;
+        self.reuse(&plan)?;
+        crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
+        plan.write(folder)?;
         let parts = plan.set.parts().zip(&offer.headers);
         for (part, header) in parts {
             pulling::keep_header(folder, part, &header.bytes)?;
         }
-        self.reuse(&plan)?;
-        crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
-        plan.write(folder)?;
         let sums = self.ask(&plan.set.name.to_string(), |web| {
             let plan = &plan;
             async move {

@@ -11,6 +11,8 @@
 mod digest;
 mod error;
 mod fileset;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod hub;
 mod hugging_face;

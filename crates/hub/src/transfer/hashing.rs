@@ -47,8 +47,11 @@ struct Hashing<'a> {
     hasher: Hasher,
     /// Bytes hashed.
     at: u64,
-    /// The range that is being compared, with the hash of its bytes so far, and the state before it.
-    range: Option<(Chunksum, Hasher, Hasher)>,
+    /// The range that is being compared, and the hash of its bytes so far.
+    range: Option<(Chunksum, Hasher)>,
+    /// Where the last ranges began, with the states before them: back to the beginning of the chunk that
+    /// the current range begins in, because chunks are what is fetched again.
+    begun: Vec<(u64, Hasher)>,
 }
 
 /// `None` if the pull stops, or the file begins again.
@@ -63,7 +66,8 @@ fn hash_file(
         state.take_hashed().and_then(|(chunks, hash)| Some((chunks, Hasher::from_state(&hash)?)));
     let (chunks, hasher) = kept.unwrap_or_default();
     let at = journal::bytes(0..chunks, state.file.size).end;
-    let mut hashing = Hashing { shared, file, epoch, notes, hasher, at, range: None };
+    let begun = vec![(at, hasher.clone())];
+    let mut hashing = Hashing { shared, file, epoch, notes, hasher, at, range: None, begun };
     let mut buffer = vec![0; CHUNK as usize / 2];
     while hashing.at < state.file.size {
         let Some(until) = shared.wait_for(file, epoch, hashing.at) else { return Ok(None) };
@@ -71,54 +75,70 @@ fn hash_file(
             if shared.is_stopped() {
                 return Ok(None);
             }
-            hashing.advance(until, &mut buffer)?;
+            if !hashing.advance(until, &mut buffer)? {
+                break;
+            }
         }
     }
     Ok(Some((epoch, hashing.hasher.finish())))
 }
 
 impl Hashing<'_> {
-    /// Hashes the next bytes, not beyond `until`, and compares the range that they end.
-    fn advance(&mut self, until: u64, buffer: &mut [u8]) -> io::Result<()> {
+    /// Hashes the next bytes, not beyond `until`, and compares the range that they end. False if it was
+    /// wrong, and its bytes have to be waited for again.
+    fn advance(&mut self, until: u64, buffer: &mut [u8]) -> io::Result<bool> {
         let state = &self.shared.files[self.file];
         if self.range.is_none()
             && let Some(sum) = state.chunksum_at(self.at)
         {
-            self.range = Some((sum, Hasher::default(), self.hasher.clone()));
+            self.begin(sum);
         }
         let end = self.range.as_ref().map_or(until, |(sum, ..)| sum.end.min(until));
         let len = (end - self.at).min(buffer.len() as u64) as usize;
         let bytes = &mut buffer[..len];
         state.partial.read_exact_at(bytes, self.at)?;
         self.hasher.update(bytes);
-        if let Some((_, hasher, _)) = &mut self.range {
+        if let Some((_, hasher)) = &mut self.range {
             hasher.update(bytes);
         }
         self.at += len as u64;
-        if self.range.as_ref().is_some_and(|(sum, ..)| self.at == sum.end) {
-            self.compare();
+        if self.range.as_ref().is_some_and(|(sum, ..)| self.at == sum.end) && !self.compare() {
+            return Ok(false);
         }
         let chunks = self.at / CHUNK;
         if self.at.is_multiple_of(CHUNK * STATE_CHUNKS) && self.range.is_none() {
             self.note(Entry::Hashed(chunks, self.hasher.state()));
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Compares a range; if it is wrong, its chunks are fetched again.
-    fn compare(&mut self) {
-        let Some((sum, hasher, before)) = self.range.take() else { return };
+    fn begin(&mut self, sum: Chunksum) {
+        let chunk = sum.start / CHUNK * CHUNK;
+        let needed = self.begun.partition_point(|(start, _)| *start <= chunk);
+        self.begun.drain(..needed.saturating_sub(1));
+        self.begun.push((sum.start, self.hasher.clone()));
+        self.range = Some((sum, Hasher::default()));
+    }
+
+    /// Compares a range; if it is wrong, its chunks are fetched and hashed again, with what else is in
+    /// them.
+    fn compare(&mut self) -> bool {
+        let Some((sum, hasher)) = self.range.take() else { return true };
         let found = hasher.finish();
         if found == sum.hash {
-            return;
+            return true;
         }
         let chunks = sum.start / CHUNK..sum.end.div_ceil(CHUNK);
-        (self.hasher, self.at) = (before, sum.start);
+        let before = self.begun.partition_point(|(start, _)| *start <= chunks.start * CHUNK);
+        self.begun.truncate(before.max(1));
+        let (at, hasher) = self.begun[self.begun.len() - 1].clone();
+        (self.hasher, self.at) = (hasher, at);
         self.note(Entry::Lost(chunks.clone()));
         let (file, epoch) = (self.file, self.epoch);
         self.shared.schedule().release(file, epoch, chunks);
         self.shared.tell(Event::BadRange { file, sum, found });
         self.shared.announce();
+        false
     }
 
     fn note(&self, entry: Entry) {

@@ -75,7 +75,8 @@ fn identity(file: &RemoteFile) -> Sha256 {
     }
 }
 
-fn header(file: &RemoteFile) -> Vec<u8> {
+/// What a journal begins with.
+pub(crate) fn header(file: &RemoteFile) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(file.size.to_le_bytes());
     bytes.extend(CHUNK.to_le_bytes());

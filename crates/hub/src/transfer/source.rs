@@ -31,6 +31,8 @@ struct Known {
     tag: Option<(String, String)>,
     /// What a registry wants to be told.
     token: Option<HeaderValue>,
+    /// Counts how often the file was expected to be another one.
+    generation: u32,
 }
 
 /// Why bytes did not come.
@@ -75,15 +77,16 @@ impl Source {
     pub(crate) fn forget(&self) {
         let mut known = self.known();
         (known.direct, known.tag) = (None, None);
+        known.generation += 1;
     }
 
     /// Asks for a range. What is returned has status and headers as they must be.
     pub(crate) async fn open(&self, web: &Web, range: &Range<u64>) -> Result<Response, Trouble> {
-        let (url, tag, token) = {
+        let (url, tag, token, generation) = {
             let known = self.known();
             let url = known.direct.clone().unwrap_or_else(|| self.url.clone());
             let tag = known.tag.clone().filter(|(at, _)| *at == without_query(&url));
-            (url, tag.map(|(_, tag)| tag), known.token.clone())
+            (url, tag.map(|(_, tag)| tag), known.token.clone(), known.generation)
         };
         let is_direct = url != self.url;
         let mut ask =
@@ -95,6 +98,9 @@ impl Source {
             ask.headers.insert(AUTHORIZATION, token);
         }
         let response = web.send(&ask).await?;
+        if self.known().generation != generation {
+            return Err(Failure::again("the file begins again").into());
+        }
         self.judge(web, &ask, response, range, is_direct).await
     }
 

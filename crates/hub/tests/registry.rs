@@ -1,0 +1,128 @@
+//! A real registry server, Debian's package `docker-registry`, with a model in Ollama's way.
+
+#![allow(clippy::unwrap_used)] // as in tests
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cachalot_hub::{Hub, Settings, Sha256};
+use common::gguf;
+
+const SERVER: &str = "docker-registry";
+
+/// The server, until dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the server on a free port; `None` if it is not installed.
+fn start(folder: &Path) -> Option<(Server, u16)> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let configuration = folder.join("config.yml");
+    let text = format!(
+        "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  \
+         addr: 127.0.0.1:{port}\n",
+        folder.join("registry").display()
+    );
+    fs::write(&configuration, text).unwrap();
+    let server = Command::new(SERVER)
+        .arg("serve")
+        .arg(&configuration)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let server = Server(server.ok()?);
+    let begun = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the registry does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some((server, port))
+}
+
+/// One request; returns status and headers.
+fn request(port: u16, method: &str, target: &str, kind: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {kind}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Uploads a blob as the distribution specification says; returns its digest.
+fn upload(port: u16, bytes: &[u8]) -> String {
+    let begun = request(port, "POST", "/v2/library/m/blobs/uploads/", "text/plain", b"");
+    let location = begun.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
+    });
+    let location = location.unwrap_or_else(|| panic!("no place to upload to: {begun}"));
+    let target = location.split_once("/v2/").map(|(_, rest)| format!("/v2/{rest}")).unwrap();
+    let digest = format!("sha256:{}", Sha256::of(bytes));
+    let separator = if target.contains('?') { '&' } else { '?' };
+    let target = format!("{target}{separator}digest={digest}");
+    let done = request(port, "PUT", &target, "application/octet-stream", bytes);
+    assert!(done.starts_with("HTTP/1.1 201"), "{done}");
+    digest
+}
+
+#[test]
+fn a_real_registry_gives_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_server, port)) = start(folder.path()) else {
+        eprintln!("SKIPPED: {SERVER} is not installed (Debian: apt-get install {SERVER})");
+        return;
+    };
+    let parts = [1, 0].map(|no| gguf(no, 12_000_000, Some((no, 2))));
+    let layers: Vec<String> = parts
+        .iter()
+        .map(|part| {
+            format!(
+                r#"{{"mediaType":"application/vnd.ollama.image.model","digest":"{}","size":{}}}"#,
+                upload(port, part),
+                part.len()
+            )
+        })
+        .collect();
+    let config = b"{\"model_format\":\"gguf\"}";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",
+        "config":{{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"{}","size":{}}},
+        "layers":[{}]}}"#,
+        upload(port, config),
+        config.len(),
+        layers.join(",")
+    );
+    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    let put = request(port, "PUT", "/v2/library/m/manifests/q", kind, manifest.as_bytes());
+    assert!(put.starts_with("HTTP/1.1 201"), "{put}");
+
+    let hub = Hub::new(Settings::new(folder.path().join("library")));
+    let name = format!("127.0.0.1:{port}/library/m:q").parse().unwrap();
+    let offer = hub.resolve(&name).unwrap();
+    let model = hub.pull(&offer, &[], &mut |_| true).unwrap();
+    let [last, first] = parts;
+    let found: Vec<_> = model.parts().map(|part| fs::read(&part.path).unwrap()).collect();
+    assert_eq!(found, [first, last]);
+    cachalot_gguf::split::Set::open(&hub.library().runnable(&model).unwrap()).unwrap();
+    let unknown = format!("127.0.0.1:{port}/library/m:none").parse().unwrap();
+    let error = hub.resolve(&unknown).unwrap_err().to_string();
+    assert!(error.contains("404") && error.contains("manifest unknown"), "{error}");
+}
