@@ -165,8 +165,8 @@ fn two_pulls_of_one_model_are_one() {
         true
     });
     let (second, followed) = follower.join().unwrap();
-    assert_eq!(content(&model.unwrap()), [bytes.clone()]);
-    assert_eq!(content(&second.unwrap()), [bytes.clone()]);
+    assert_eq!(content(&model.unwrap()), std::slice::from_ref(&bytes));
+    assert_eq!(content(&second.unwrap()), std::slice::from_ref(&bytes));
     assert!(followed.iter().any(|progress| progress.following), "{followed:?}");
     assert!(followed.windows(2).all(|pair| pair[0].done <= pair[1].done));
     assert_eq!(fake.world().sent - before, bytes.len() as u64 + 2 + 19, "each byte once");
@@ -194,7 +194,7 @@ fn a_pull_that_was_stopped_is_listed_shown_and_continued() {
     assert!(hub.library().find(&name).unwrap().is_none());
     let (sent, done) = (fake.world().sent, partial.done);
     let model = hub.pull(&offer, &[], &mut |_| true).unwrap();
-    assert_eq!(content(&model), [bytes.clone()]);
+    assert_eq!(content(&model), std::slice::from_ref(&bytes));
     assert!(fake.world().sent - sent <= bytes.len() as u64 + 100 - done, "what is safe stays");
 }
 
