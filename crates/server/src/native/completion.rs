@@ -1,0 +1,152 @@
+//! `/completion`: a raw prompt, continued.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use cachalot_engine::{Request, ThoughtState};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::completion_stream::{CompletionStream, Wanted};
+use super::prompt;
+use crate::app::{App, Served, fresh_id};
+use crate::error::{ApiError, ApiResult};
+use crate::http::body::typed;
+use crate::openai::chat::{answers, response_format};
+use crate::options::{Options, TOP_MAX, limit, whole};
+use crate::respond::{Job, Run};
+use crate::routes::{Asked, blocking};
+
+/// A prompt to continue.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(crate) struct CompletionBody {
+    /// A text, tokens, both mixed, or a list of prompts.
+    #[schema(value_type = Object)]
+    prompt: Option<Value>,
+    #[serde(default, deserialize_with = "whole")]
+    n_predict: Option<i64>,
+    #[serde(default, deserialize_with = "whole")]
+    max_tokens: Option<i64>,
+    #[serde(default, deserialize_with = "whole")]
+    n: Option<i64>,
+    /// As `n`.
+    #[serde(default, deserialize_with = "whole")]
+    n_cmpl: Option<i64>,
+    stream: Option<bool>,
+    return_tokens: Option<bool>,
+    /// Only these fields; `a/b` is a field in a field.
+    response_fields: Option<Vec<String>>,
+    #[schema(value_type = Option<Object>)]
+    response_format: Option<Value>,
+    post_sampling_probs: Option<bool>,
+}
+
+/// All that a completion asks for; only for the document.
+#[derive(ToSchema)]
+#[expect(dead_code)]
+pub(crate) struct CompletionRequest {
+    #[serde(flatten)]
+    body: CompletionBody,
+    #[serde(flatten)]
+    options: Options,
+}
+
+/// Continues prompts.
+#[utoipa::path(
+    post, path = "/completion", tag = "llama-server", request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The text, or with `stream` events; a list for several prompts",
+         content((Object = "application/json"), (Object = "text/event-stream"))),
+        crate::openapi::Errors,
+    )
+)]
+pub(crate) async fn completion(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
+    let served = app.model()?;
+    let body: CompletionBody = typed(&asked.object)?;
+    let options: Options = typed(&asked.object)?;
+    let wanted = Wanted {
+        tokens: body.return_tokens == Some(true),
+        probs: options.n_probs.is_some_and(|n| n > 0),
+        post_sampling: body.post_sampling_probs == Some(true),
+        progress: options.return_progress == Some(true),
+        fields: body.response_fields.clone().unwrap_or_default(),
+        single: true,
+    };
+    let stream = body.stream == Some(true);
+    let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));
+    let prepared = blocking(move || prepare(&app_of, &served_of, &body, &options)).await?;
+    let wanted = Wanted { single: prepared.single, ..wanted };
+    let vocab = &served.info().vocab;
+    let prompts = prepared.requests.iter().map(|request| vocab.decode(&request.prompt)).collect();
+    let settings = prepared.requests.first().map(settings).unwrap_or_default();
+    let dialect = CompletionStream::new(app.model_id(&served), prompts, settings, wanted);
+    let job = Job { id: fresh_id("cmpl-"), requests: prepared.requests, calls: None };
+    let run = Run::submit(&app, &served, job, asked.context.caller)?;
+    run.respond(&app, dialect, stream, &asked.context).await
+}
+
+struct Prepared {
+    requests: Vec<Request>,
+    single: bool,
+}
+
+fn prepare(
+    app: &App,
+    served: &Served,
+    body: &CompletionBody,
+    options: &Options,
+) -> ApiResult<Prepared> {
+    let Some(prompt) = &body.prompt else {
+        return Err(ApiError::field("prompt", "`prompt` is missing"));
+    };
+    let prompts = prompt::read(&served.info().vocab, prompt)?;
+    let mut base = options.request(served.info(), &app.config.defaults)?;
+    if let Some(format) = &body.response_format
+        && let Some(constraint) = response_format(format)?
+    {
+        base.constraint = Some(constraint);
+    }
+    base.thought = ThoughtState::Ignored;
+    base.max_tokens = limit(body.n_predict.or(body.max_tokens));
+    base.logprobs = probs(options.n_probs)?;
+    let n = answers(body.n.or(body.n_cmpl))?;
+    let single = prompts.single && n == 1;
+    let requests = prompts.tokens.into_iter().flat_map(|prompt| {
+        let base = &base;
+        (0..n).map(move |i| Request {
+            prompt: prompt.clone(),
+            seed: base.seed.map(|seed| seed.wrapping_add(i as u64)),
+            ..base.clone()
+        })
+    });
+    Ok(Prepared { requests: requests.collect(), single })
+}
+
+/// `n_probs`: this many of the most likely tokens.
+pub(crate) fn probs(n: Option<i64>) -> ApiResult<Option<usize>> {
+    match usize::try_from(n.unwrap_or(0)) {
+        Ok(0) => Ok(None),
+        Ok(n) if n <= TOP_MAX => Ok(Some(n)),
+        _ => Err(ApiError::field("n_probs", format!("`n_probs` must be from 0 to {TOP_MAX}"))),
+    }
+}
+
+/// `generation_settings`, under llama-server's names.
+fn settings(request: &Request) -> Map<String, Value> {
+    let sampling = &request.sampling;
+    let max = request.max_tokens.map_or(-1, |max| i64::try_from(max).unwrap_or(i64::MAX));
+    let seed = request.seed.map_or(json!(-1), Value::from);
+    let settings = json!({
+        "n_predict": max, "max_tokens": max, "seed": seed,
+        "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
+        "min_p": sampling.min_p, "repeat_penalty": sampling.repeat_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "repeat_last_n": sampling.repeat_last_n, "stop": request.stop,
+        "ignore_eos": request.ignore_eos, "n_probs": request.logprobs.unwrap_or(0),
+        "adaptive_target": -1.0, "adaptive_decay": 0.0,
+    });
+    settings.as_object().cloned().unwrap_or_default()
+}

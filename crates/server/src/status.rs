@@ -1,0 +1,338 @@
+//! `/api/cachalot/status`: all that the page shows about the server, in one answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use cachalot_engine::{RequestId, SequencePhase, SequenceStatus};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::{App, Served};
+
+/// What is known of the model and the machine from the start.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The model's name.
+    pub id: String,
+    /// The file.
+    pub path: String,
+    /// What the model is, in a sentence.
+    pub identity: String,
+    /// The architecture that the file names.
+    pub architecture: String,
+    /// Weights.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// The format of most weights.
+    pub quantization: String,
+    /// The model that is part of the program.
+    pub embedded: bool,
+    /// Where the weights are.
+    pub layout: Vec<Place>,
+    /// Bytes per second of memory, if measured.
+    pub memory_limit: Option<f64>,
+    /// What the planner expects.
+    pub prediction: Option<Prediction>,
+    /// What would make it faster.
+    pub advice: Vec<String>,
+}
+
+impl Facts {
+    /// Ollama's words for what a model can do.
+    pub(crate) fn capabilities(&self) -> Vec<&'static str> {
+        vec!["completion", "tools", "thinking"]
+    }
+}
+
+/// A part of the model.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Place {
+    /// What it is.
+    pub what: String,
+    /// Where it is: `memory`, `drive` or a device.
+    #[serde(rename = "where")]
+    pub place: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What the planner expects of this machine.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Prediction {
+    /// Tokens generated per second.
+    pub tokens_per_s: f64,
+    /// The low end of the range.
+    pub low: f64,
+    /// The high end of the range.
+    pub high: f64,
+    /// What bounds it.
+    pub bound: String,
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Report {
+    version: &'static str,
+    /// `loading`, `ready`, `draining` or `failed`
+    state: &'static str,
+    uptime_s: f64,
+    load: Load,
+    model: Option<ModelReport>,
+    layout: Vec<Place>,
+    parallel: usize,
+    queue: Queue,
+    sequences: Vec<Sequence>,
+    kv: Option<Kv>,
+    experts: Option<Experts>,
+    drive: Option<Rate>,
+    memory: Memory,
+    prediction: Option<Prediction>,
+    measured: Measured,
+    advice: Vec<String>,
+}
+
+/// How far loading has come.
+#[derive(Debug, Serialize, ToSchema)]
+struct Load {
+    what: &'static str,
+    done: u64,
+    total: u64,
+    unit: &'static str,
+    fraction: f64,
+    error: Option<String>,
+}
+
+/// The model.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelReport {
+    id: String,
+    identity: String,
+    architecture: String,
+    parameters: u64,
+    bytes: u64,
+    quantization: String,
+    context: usize,
+    context_trained: usize,
+    embedded: bool,
+    capabilities: Vec<&'static str>,
+    sampling: HashMap<&'static str, f64>,
+}
+
+/// Requests that wait.
+#[derive(Debug, Serialize, ToSchema)]
+struct Queue {
+    waiting: usize,
+    limit: usize,
+}
+
+/// A request that runs or waits.
+#[derive(Debug, Serialize, ToSchema)]
+struct Sequence {
+    /// The id of the answer.
+    id: String,
+    /// `queued`, `prefill`, `thinking`, `answering` or `paused`
+    phase: &'static str,
+    position: Option<usize>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    prefill_done: usize,
+    prefill_total: usize,
+    tokens: usize,
+    tokens_per_s: f64,
+    elapsed_s: f64,
+}
+
+/// The KV cache.
+#[derive(Debug, Serialize, ToSchema)]
+struct Kv {
+    #[serde(rename = "type")]
+    kind: String,
+    page_tokens: usize,
+    pages: usize,
+    pages_used: usize,
+    pages_cached: usize,
+    bytes: u64,
+}
+
+/// The cache of experts that are streamed.
+#[derive(Debug, Serialize, ToSchema)]
+struct Experts {
+    cache_bytes: u64,
+    routed_bytes: u64,
+    hit_rate: f64,
+}
+
+/// Bytes per second, and what is possible.
+#[derive(Debug, Serialize, ToSchema)]
+struct Rate {
+    read_per_s: Option<f64>,
+    limit_per_s: Option<f64>,
+}
+
+/// Memory.
+#[derive(Debug, Serialize, ToSchema)]
+struct Memory {
+    read_per_s: Option<f64>,
+    limit_per_s: Option<f64>,
+    peak_bytes: Option<u64>,
+}
+
+/// Rates since the start.
+#[derive(Debug, Serialize, ToSchema)]
+struct Measured {
+    tokens_per_s: Option<f64>,
+    prompt_tokens_per_s: Option<f64>,
+    tokens: u64,
+    prompt_tokens: u64,
+}
+
+/// What the server is doing, for the page.
+#[utoipa::path(
+    get, path = "/api/cachalot/status", tag = "cachalot",
+    responses((status = 200, description = "The state of the server", body = Report),
+              (status = 401, description = "A key is needed", body = crate::openapi::ErrorBody),
+              (status = 403, description = "A foreign origin", body = crate::openapi::ErrorBody))
+)]
+pub(crate) async fn status(State(app): State<Arc<App>>) -> Response {
+    axum::Json(report(&app)).into_response()
+}
+
+fn report(app: &App) -> Report {
+    let served = app.ready().ok();
+    let loading = app.loading();
+    let state = match &served {
+        _ if app.is_draining() => "draining",
+        Some(_) => "ready",
+        None if loading.error.is_some() => "failed",
+        None => "loading",
+    };
+    let share = |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
+    let facts = served.as_ref().map(|served| served.facts.clone()).unwrap_or_default();
+    let live = served.as_deref().map(|served| live(app, served));
+    let (queue, sequences, kv, experts, drive) = live.unwrap_or_else(|| {
+        (Queue { waiting: 0, limit: app.config.queue }, Vec::new(), None, None, None)
+    });
+    Report {
+        version: app.config.version,
+        state,
+        uptime_s: app.begun.elapsed().as_secs_f64(),
+        load: Load {
+            what: "reading weights",
+            done: loading.done,
+            total: loading.total,
+            unit: "bytes",
+            fraction: if served.is_some() { 1.0 } else { share(loading.done, loading.total) },
+            error: loading.error,
+        },
+        model: served.as_deref().map(|served| model(app, served)),
+        layout: facts.layout,
+        parallel: app.config.parallel,
+        queue,
+        sequences,
+        kv,
+        experts,
+        drive,
+        memory: Memory {
+            read_per_s: None,
+            limit_per_s: facts.memory_limit,
+            peak_bytes: cachalot_engine::host::memory_peak(),
+        },
+        prediction: facts.prediction,
+        measured: measured(app),
+        advice: facts.advice,
+    }
+}
+
+type Live = (Queue, Vec<Sequence>, Option<Kv>, Option<Experts>, Option<Rate>);
+
+fn live(app: &App, served: &Served) -> Live {
+    let status = served.handle.status();
+    let mut names: HashMap<RequestId, (String, f64)> = HashMap::new();
+    for (name, running) in app.running().iter() {
+        let since = running.since.elapsed().as_secs_f64();
+        names.extend(running.ids.iter().map(|id| (*id, (name.clone(), since))));
+    }
+    let sequences = status.sequences.iter().map(|sequence| {
+        let name = names.remove(&sequence.id);
+        let (name, since) = name.unwrap_or_else(|| (sequence.id.to_string(), 0.0));
+        sequence_of(name, since, sequence)
+    });
+    let kv = Kv {
+        kind: served.info().kv_type.to_string(),
+        page_tokens: status.kv.page_tokens,
+        pages: status.kv.pages,
+        pages_used: status.kv.used,
+        pages_cached: status.kv.cached,
+        bytes: status.kv.page_bytes * status.kv.pages as u64,
+    };
+    let streamed = served.info().streaming.as_ref().zip(status.experts);
+    let experts = streamed.map(|(streaming, stats)| Experts {
+        cache_bytes: streaming.cache_bytes(),
+        routed_bytes: streaming.routed,
+        hit_rate: stats.hit_rate(),
+    });
+    let drive = streamed.map(|(streaming, stats)| Rate {
+        read_per_s: Some(stats.read_rate()).filter(|rate| rate.is_finite()),
+        limit_per_s: Some(streaming.rate.bytes_per_second),
+    });
+    let queue = Queue { waiting: status.queued, limit: status.limits.queue };
+    (queue, sequences.collect(), Some(kv), experts, drive)
+}
+
+fn sequence_of(id: String, elapsed_s: f64, sequence: &SequenceStatus) -> Sequence {
+    let (phase, position, done) = match sequence.phase {
+        SequencePhase::Queued { position } => ("queued", Some(position), 0),
+        SequencePhase::Prefill { done } => ("prefill", None, done),
+        SequencePhase::Reasoning => ("thinking", None, sequence.prompt),
+        SequencePhase::Answer => ("answering", None, sequence.prompt),
+        SequencePhase::Paused => ("paused", None, sequence.prompt),
+    };
+    Sequence {
+        id,
+        phase,
+        position,
+        prompt_tokens: sequence.prompt,
+        cached_tokens: sequence.cached,
+        prefill_done: done,
+        prefill_total: sequence.prompt,
+        tokens: sequence.generated,
+        tokens_per_s: sequence.rate,
+        elapsed_s,
+    }
+}
+
+fn model(app: &App, served: &Served) -> ModelReport {
+    let (info, facts) = (served.info(), &served.facts);
+    let value = |parameter: &cachalot_engine::Parameter| {
+        (parameter.name, parameter.get(&info.recommended).parse().unwrap_or_default())
+    };
+    ModelReport {
+        id: app.model_id(served),
+        identity: facts.identity.clone(),
+        architecture: facts.architecture.clone(),
+        parameters: facts.parameters,
+        bytes: facts.bytes,
+        quantization: facts.quantization.clone(),
+        context: info.context.tokens,
+        context_trained: info.context.model,
+        embedded: facts.embedded,
+        capabilities: facts.capabilities(),
+        sampling: cachalot_engine::PARAMETERS.iter().map(value).collect(),
+    }
+}
+
+fn measured(app: &App) -> Measured {
+    let sums = app.metrics.sums();
+    let rate = |tokens: u64, time: std::time::Duration| {
+        (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
+    };
+    Measured {
+        tokens_per_s: rate(sums.generated, sums.decode),
+        prompt_tokens_per_s: rate(sums.prompt, sums.prefill),
+        tokens: sums.generated,
+        prompt_tokens: sums.prompt,
+    }
+}
