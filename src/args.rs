@@ -16,6 +16,7 @@ use crate::command::plan::PlanArgs;
 use crate::command::prune::PruneArgs;
 use crate::command::pull::PullArgs;
 use crate::command::rm::RmArgs;
+use crate::command::serve::ServeArgs;
 use crate::command::show::ShowArgs;
 use crate::command::verify::VerifyArgs;
 use crate::values::{self, GroupsArg, Limit, Seed};
@@ -49,6 +50,8 @@ Ctrl-C.";
 pub(crate) enum Command {
     /// Answer a prompt, or chat
     Run(RunArgs),
+    /// Serve a model to many clients, over the APIs of OpenAI, Anthropic, Ollama and llama-server
+    Serve(ServeArgs),
     /// Predict whether a model runs, and how fast: on this machine or any other
     Plan(PlanArgs),
     /// Describe a GGUF file of any architecture

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Import(args) => command::import::run(&args, &environment, &mut stdout()),
         Command::Verify(args) => command::verify::run(&args, &environment, &mut stdout()),
         Command::Prune(args) => command::prune::run(&args, &environment, &mut stdout()),
+        Command::Serve(args) => command::serve::run(args, &environment),
         Command::Tokenize(args) => command::tokenize::tokenize(&args),
         Command::Detokenize(args) => command::tokenize::detokenize(&args),
         Command::Logits(args) => command::logits::run(&args, &environment),

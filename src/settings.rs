@@ -16,6 +16,10 @@
 //! | `HF_TOKEN`, `HF_TOKEN_PATH` | token for private and gated repositories, or the file that has it |
 //! | `HF_HUB_OFFLINE=1` | do not use the network for models |
 //! | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies of downloads, also in lower case |
+//! | `CACHALOT_HOST`, `OLLAMA_HOST` | address of `cachalot serve`, unless `--host` is given |
+//! | `OLLAMA_ORIGINS` | further origins of pages that may ask `cachalot serve` |
+//! | `LLAMA_API_KEY` | key that `cachalot serve` asks for, unless `--api-key` is given |
+//! | `NOTIFY_SOCKET` | where systemd is told that `cachalot serve` is ready |
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,7 +50,15 @@ pub(crate) struct Environment {
     /// File of past runs' speeds, unless turned off.
     pub(crate) runs: Option<PathBuf>,
     /// Folder of expert statistics of streamed models.
-    expert_stats: Option<PathBuf>,
+    pub(crate) expert_stats: Option<PathBuf>,
+    /// Where the server listens.
+    pub(crate) host: Option<String>,
+    /// Origins of pages that may ask the server.
+    pub(crate) origins: Vec<String>,
+    /// Keys that the server asks for.
+    pub(crate) api_keys: Vec<String>,
+    /// Where systemd is told about the server.
+    pub(crate) notify_socket: Option<String>,
     /// Where models are and come from; `None` without a home folder.
     pub(crate) models: Option<ModelPlaces>,
 }
@@ -89,6 +101,11 @@ impl Environment {
                 .or_else(|| Some(PathBuf::from(variable("HOME")?).join(in_home)))
                 .map(|folder| folder.join("cachalot"))
         };
+        let list = |name| {
+            let all = text(name).unwrap_or_default();
+            let items = all.split(',').map(str::trim).filter(|item| !item.is_empty());
+            items.map(str::to_owned).collect()
+        };
         let state = folder("XDG_STATE_HOME", ".local/state");
         let record = match text("CACHALOT_RECORD").as_deref() {
             None | Some("on") => true,
@@ -106,6 +123,10 @@ impl Environment {
             rates: folder("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("rates.json")),
             expert_stats: state.map(|state| state.join("experts")),
             models: model_places(variable),
+            host: text("CACHALOT_HOST").or_else(|| text("OLLAMA_HOST")),
+            origins: list("OLLAMA_ORIGINS"),
+            api_keys: list("LLAMA_API_KEY"),
+            notify_socket: text("NOTIFY_SOCKET"),
         })
     }
 }
@@ -283,7 +304,8 @@ fn available(threads: usize) -> usize {
     threads.min(cpus)
 }
 
-fn checked(args: &SamplingArgs) -> anyhow::Result<Vec<(&'static str, f64)>> {
+/// The sampling parameters that were given, checked.
+pub(crate) fn checked(args: &SamplingArgs) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let given: Vec<_> = args.given().collect();
     let mut sampling = Sampling::default();
     for &(name, value) in &given {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cachalot_engine::{Handle, ModelInfo, RequestId};
 use cachalot_text::ChatTemplate;
@@ -131,10 +131,7 @@ impl App {
         let vocab = &handle.info().vocab;
         let template = match &self.config.template {
             None => None,
-            Some(source) => {
-                let (bos, eos) = (vocab.token_text(vocab.bos()), vocab.token_text(vocab.eos()));
-                Some(ChatTemplate::new(Some(source), &bos, &eos)?)
-            }
+            Some(source) => Some(ChatTemplate::new(Some(source), vocab)?),
         };
         let served = Served { handle, template, facts, since: SystemTime::now() };
         let _ = self.served.set(Arc::new(served)); // a second model is not served
@@ -171,7 +168,8 @@ impl App {
         if let Some(error) = loading.error {
             return Err(ApiError::unavailable(format!("the model cannot be loaded: {error}")));
         }
-        let share = if loading.total == 0 { 0.0 } else { loading.done as f64 / loading.total as f64 };
+        let share =
+            if loading.total == 0 { 0.0 } else { loading.done as f64 / loading.total as f64 };
         Err(ApiError {
             retry_after: Some(5),
             progress: Some(share),
@@ -208,6 +206,13 @@ impl App {
     /// No request is accepted from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the engine, and with it whatever still runs.
+    pub fn shut_down(&self) {
+        if let Some(served) = self.served.get() {
+            served.handle.shutdown(Duration::ZERO);
+        }
     }
 
     /// Whether the server is shutting down.

@@ -1,24 +1,12 @@
 //! One conversation as all dialects give it, and the prompt that it becomes.
 
 use cachalot_engine::{ModelInfo, ThoughtState};
-use cachalot_text::{ChatTemplate, Message, RenderOptions, Think, Tool, strip_reasoning};
+use cachalot_text::{
+    ChatTemplate, Message, RenderOptions, Think, Tool, ToolChoice, strip_reasoning,
+};
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, ApiResult};
-
-/// Which tools the model may, or must, call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ToolChoice {
-    /// It may.
-    #[default]
-    Auto,
-    /// It may not, and does not see them.
-    None,
-    /// It must call one.
-    Required,
-    /// It must call this one.
-    Named(String),
-}
 
 /// A conversation whose last message awaits an answer.
 #[derive(Debug, Default)]
@@ -68,11 +56,6 @@ impl Chat {
         Ok(())
     }
 
-    /// Tools as the template sees them.
-    fn offered(&self) -> &[Tool] {
-        if self.choice == ToolChoice::None { &[] } else { &self.tools }
-    }
-
     /// Renders and tokenizes the conversation. This computes for a while: not for async tasks.
     ///
     /// # Errors
@@ -90,7 +73,7 @@ impl Chat {
                 Think::Force if !knows_thoughts => Think::Auto,
                 think => think,
             },
-            tools: self.offered().to_vec(),
+            tools: self.choice.offered(&self.tools),
             add_generation_prompt: self.add_generation_prompt,
             continue_final_message: self.continues(),
             kwargs: self.kwargs.clone(),
@@ -99,11 +82,7 @@ impl Chat {
         let prompt = template.render(&messages, &options).map_err(refused)?;
         Ok(Prompt {
             tokens: prompt.tokens(&info.vocab).map_err(refused)?,
-            thought: match prompt.tail() {
-                cachalot_text::Tail::OpenThought => ThoughtState::Open,
-                cachalot_text::Tail::ClosedThought => ThoughtState::Closed,
-                cachalot_text::Tail::Plain => ThoughtState::Undecided,
-            },
+            thought: prompt.tail().into(),
             text: prompt.text().to_owned(),
         })
     }
@@ -176,9 +155,9 @@ pub(crate) fn tool(value: &Value, index: usize) -> ApiResult<Tool> {
         return Err(wrong(format!("is of type `{kind}`: only functions are supported")));
     }
     let function = match object.get("function") {
-        Some(function) => {
-            function.as_object().ok_or_else(|| wrong("needs a `function` that is an object".into()))?
-        }
+        Some(function) => function
+            .as_object()
+            .ok_or_else(|| wrong("needs a `function` that is an object".into()))?,
         None => object,
     };
     let name = function.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
@@ -246,20 +225,32 @@ mod tests {
         assert_eq!(read(parts).unwrap().as_deref(), Some("a\n\nb"));
         let image = json!([{ "type": "image_url", "image_url": { "url": "data:" } }]);
         assert!(read(image).unwrap_err().message.contains("images are not supported"));
-        for wrong in [json!(1), json!([1]), json!([{}]), json!([{ "type": "text" }]), json!([{ "type": "x" }])] {
+        for wrong in [
+            json!(1),
+            json!([1]),
+            json!([{}]),
+            json!([{ "type": "text" }]),
+            json!([{ "type": "x" }]),
+        ] {
             assert_eq!(read(wrong.clone()).unwrap_err().status, 400, "{wrong}");
         }
     }
 
     #[test]
     fn tools_are_functions() {
-        let function = json!({ "name": "f", "description": "d", "parameters": { "type": "object" } });
+        let function =
+            json!({ "name": "f", "description": "d", "parameters": { "type": "object" } });
         let tool_of = |value: Value| tool(&value, 0);
         let nested = tool_of(json!({ "type": "function", "function": function })).unwrap();
         let mut flat = function;
         flat["type"] = "function".into();
         assert_eq!(tool_of(flat).unwrap(), nested);
-        for wrong in [json!(1), json!({}), json!({ "type": "web_search" }), json!({ "name": "f", "parameters": 1 })] {
+        for wrong in [
+            json!(1),
+            json!({}),
+            json!({ "type": "web_search" }),
+            json!({ "name": "f", "parameters": 1 }),
+        ] {
             assert!(tool_of(wrong.clone()).is_err(), "{wrong}");
         }
     }
@@ -270,7 +261,10 @@ mod tests {
         assert_eq!(choice(json!("required")).unwrap(), ToolChoice::Required);
         assert_eq!(choice(json!({ "type": "any" })).unwrap(), ToolChoice::Required);
         let named = ToolChoice::Named("f".to_owned());
-        assert_eq!(choice(json!({ "type": "function", "function": { "name": "f" } })).unwrap(), named);
+        assert_eq!(
+            choice(json!({ "type": "function", "function": { "name": "f" } })).unwrap(),
+            named
+        );
         assert_eq!(choice(json!({ "type": "function", "name": "f" })).unwrap(), named);
         assert_eq!(choice(json!({ "type": "tool", "name": "f" })).unwrap(), named);
         assert!(choice(json!("perhaps")).is_err() && choice(json!(3)).is_err());

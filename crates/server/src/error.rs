@@ -22,9 +22,9 @@ pub(crate) struct ApiError {
     /// Tokens of a prompt that is too long, and of the context.
     pub(crate) context: Option<Exceeded>,
     /// Seconds after which trying again makes sense.
-    pub(crate) retry_after: Option<u64>,
+    pub(crate) retry_after: Option<u32>,
     /// Requests that wait before this one would.
-    pub(crate) position: Option<usize>,
+    pub(crate) position: Option<u32>,
     /// While the model is loaded: the share that is done.
     pub(crate) progress: Option<f64>,
 }
@@ -158,8 +158,8 @@ impl From<SubmitError> for ApiError {
         let message = error.to_string();
         match error {
             SubmitError::QueueFull { position, retry_after } => Self {
-                retry_after: Some(retry_after.as_secs().max(1)),
-                position: Some(position),
+                retry_after: Some(u32::try_from(retry_after.as_secs().max(1)).unwrap_or(u32::MAX)),
+                position: u32::try_from(position).ok(),
                 // Ollama's clients look for these words.
                 ..Self::unavailable(format!(
                     "server busy, please try again.  maximum pending requests exceeded: {message}"
@@ -231,7 +231,10 @@ mod tests {
         let error = ApiError::from(SubmitError::PromptTooLong { n_prompt: 9, n_ctx: 4 });
         let body = error.body(Family::OpenAi);
         assert_eq!(body["error"]["type"], "exceed_context_size_error");
-        assert_eq!((&body["error"]["n_prompt_tokens"], &body["error"]["n_ctx"]), (&json!(9), &json!(4)));
+        assert_eq!(
+            (&body["error"]["n_prompt_tokens"], &body["error"]["n_ctx"]),
+            (&json!(9), &json!(4))
+        );
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
     }
 

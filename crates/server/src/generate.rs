@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachalot_engine::{Event, FinishReason, Finished, Generation, Kind, Token, Vocab};
+use cachalot_text::{Channel, ToolEvent, ToolParser};
 
 use crate::app::Served;
 use crate::error::ApiError;
-use crate::tools::{Calls, ToolDelta};
+use crate::tools;
 
 /// Something to write.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ pub(crate) struct Live {
 pub(crate) struct Source {
     served: Arc<Served>,
     generation: Generation,
-    calls: Option<Calls>,
+    calls: Option<ToolParser>,
     ready: VecDeque<Piece>,
     live: Live,
     begun: Instant,
@@ -109,7 +110,7 @@ impl Source {
         served: Arc<Served>,
         generation: Generation,
         prompt: usize,
-        calls: Option<Calls>,
+        calls: Option<ToolParser>,
     ) -> Self {
         Self {
             served,
@@ -156,19 +157,16 @@ impl Source {
                 self.live.decode = first.elapsed();
                 self.live.generated += token.tokens.len();
                 let tokens = probed(&self.served.info().vocab, token.tokens);
-                match token.kind {
-                    Kind::Reasoning => {
-                        self.live.reasoning += tokens.len();
-                        self.ready.push_back(Piece::Reasoning(Text { text: token.text, tokens }));
-                    }
-                    Kind::Answer => self.answer(token.text, tokens),
+                if token.kind == Kind::Reasoning {
+                    self.live.reasoning += tokens.len();
                 }
+                self.text(token.kind, token.text, tokens);
             }
             Event::Finished(finished) => self.finish(&finished),
             Event::Failed(error) => {
                 self.over = true;
                 let message = format!("the answer ended with an error: {error}");
-                let error = if error.is_request() {
+                let error = if is_requests_fault(&error) {
                     ApiError::invalid(error.to_string())
                 } else {
                     ApiError::unavailable(message)
@@ -179,39 +177,43 @@ impl Source {
         }
     }
 
-    fn answer(&mut self, text: String, tokens: Vec<Probed>) {
-        let Some(calls) = &mut self.calls else {
-            self.ready.push_back(Piece::Content(Text { text, tokens }));
-            return;
-        };
-        let deltas = calls.push(&text);
-        self.deltas(deltas, tokens);
+    fn text(&mut self, kind: Kind, text: String, tokens: Vec<Probed>) {
+        let channel = tools::channel(kind);
+        match &mut self.calls {
+            None => self.ready.push_back(in_channel(channel, Text { text, tokens })),
+            Some(parser) => {
+                let events = parser.push(channel, &text);
+                self.events(channel, events, tokens);
+            }
+        }
     }
 
-    /// Deltas of a text; its tokens go with the first of them.
-    fn deltas(&mut self, deltas: Vec<ToolDelta>, mut tokens: Vec<Probed>) {
-        if deltas.is_empty() && !tokens.is_empty() {
-            // Held back, since it may become a tool call; its tokens are not.
-            self.ready.push_back(Piece::Content(Text { text: String::new(), tokens }));
-            return;
-        }
-        for delta in deltas {
+    /// What a text was; its tokens go with the first event.
+    fn events(&mut self, channel: Channel, events: Vec<ToolEvent>, mut tokens: Vec<Probed>) {
+        for event in events.into_iter().filter(|event| !tools::is_end(event)) {
             let tokens = std::mem::take(&mut tokens);
-            self.ready.push_back(match delta {
-                ToolDelta::Text(text) => Piece::Content(Text { text, tokens }),
-                ToolDelta::Call { index, id, name } => Piece::Call { index, id, name, tokens },
-                ToolDelta::Arguments { index, text } => Piece::Arguments { index, text, tokens },
+            self.ready.push_back(match event {
+                ToolEvent::Text { channel, text } => in_channel(channel, Text { text, tokens }),
+                ToolEvent::Call { index, id, name } => Piece::Call { index, id, name, tokens },
+                ToolEvent::Arguments { index, delta: text } => {
+                    Piece::Arguments { index, text, tokens }
+                }
+                ToolEvent::End { .. } => continue,
             });
+        }
+        if !tokens.is_empty() {
+            // The text is held back, since it may become a call; its tokens are not.
+            self.ready.push_back(in_channel(channel, Text { text: String::new(), tokens }));
         }
     }
 
     fn finish(&mut self, finished: &Finished) {
         self.over = true;
         let mut called = false;
-        if let Some(mut calls) = self.calls.take() {
-            let rest = calls.finish();
-            self.deltas(rest, Vec::new());
-            called = calls.any();
+        if let Some(mut parser) = self.calls.take() {
+            let rest = parser.finish();
+            self.events(Channel::Answer, rest, Vec::new());
+            called = parser.calls() > 0;
         }
         let (usage, timings) = (finished.usage, finished.timings);
         self.live = Live {
@@ -242,6 +244,19 @@ impl Source {
             live: self.live,
         }));
     }
+}
+
+fn in_channel(channel: Channel, text: Text) -> Piece {
+    match channel {
+        Channel::Reasoning => Piece::Reasoning(text),
+        Channel::Answer => Piece::Content(text),
+    }
+}
+
+/// Whether an error is the request's own fault, not the machine's or the file's.
+fn is_requests_fault(error: &cachalot_engine::Error) -> bool {
+    use cachalot_engine::Error;
+    matches!(error, Error::PromptEmpty | Error::Token { .. } | Error::ParameterRange { .. })
 }
 
 fn probed(vocab: &Vocab, tokens: Vec<Token>) -> Vec<Probed> {

@@ -1,2 +1,40 @@
-//! HTTP APIs of OpenAI, Anthropic, Ollama and llama-server over the engine's handle.
+//! HTTP APIs of OpenAI, Anthropic, Ollama and llama-server over the engine's [`Handle`].
+//!
+//! ```text
+//! connection -> log -> errors in the family's shape -> gate (Host, Origin, key) -> route
+//!   body --dialect--> Chat, Options --template, vocabulary--> Request --Handle::submit--> Generation
+//!   events --generate::Source--> Piece --respond::Dialect--> bytes of the stream, or one body
+//! ```
+//!
+//! Rendering and tokenizing run apart from the tasks that serve connections; a dropped body drops its
+//! generation. What this crate does not know: files of models, terminals, the environment.
 #![forbid(unsafe_code)]
+
+mod app;
+mod chat;
+mod error;
+mod generate;
+mod http;
+mod listen;
+mod metrics;
+mod native;
+mod ollama;
+mod openai;
+mod openapi;
+mod options;
+mod respond;
+mod routes;
+mod status;
+mod streams;
+mod tools;
+
+pub use app::{App, Config, Defaults};
+pub use http::auth::Keys;
+pub use http::log::log;
+pub use http::tls::TlsFiles;
+pub use listen::{Address, Listener, Server, notify};
+pub use openapi::document;
+pub use routes::router;
+pub use status::{Facts, Place, Prediction};
+
+pub use cachalot_engine::Handle;

@@ -105,7 +105,11 @@ fn llama_server(page: &mut Page, app: &App, status: &Status, sums: &Sums) {
         ("tokens_predicted_total", "Tokens generated.", generated),
         ("tokens_predicted_seconds_total", "Time for generation.", sums.decode.as_secs_f64()),
         ("n_decode_total", "Tokens computed one by one.", generated),
-        ("n_tokens_max", "Tokens of the longest sequence.", app.metrics.tokens_max.load(Ordering::Relaxed) as f64),
+        (
+            "n_tokens_max",
+            "Tokens of the longest sequence.",
+            app.metrics.tokens_max.load(Ordering::Relaxed) as f64,
+        ),
         ("spec_decode_num_draft_tokens_total", "Tokens drafted.", 0.0),
         ("spec_decode_num_accepted_tokens_total", "Drafted tokens accepted.", 0.0),
     ];
@@ -116,7 +120,11 @@ fn llama_server(page: &mut Page, app: &App, status: &Status, sums: &Sums) {
     let used = share(status.kv.used, status.kv.pages);
     let gauges = [
         ("prompt_tokens_seconds", "Prompt tokens per second.", rate(sums.prompt, sums.prefill)),
-        ("predicted_tokens_seconds", "Tokens generated per second.", rate(sums.generated, sums.decode)),
+        (
+            "predicted_tokens_seconds",
+            "Tokens generated per second.",
+            rate(sums.generated, sums.decode),
+        ),
         ("kv_cache_usage_ratio", "Share of the KV cache in use.", used),
         ("requests_processing", "Requests being answered.", running),
         ("requests_deferred", "Requests waiting.", status.queued as f64),
@@ -139,7 +147,11 @@ fn own(page: &mut Page, app: &App, status: &Status) {
         ("cachalot_cancelled_total", "Requests cancelled.", totals.cancelled as f64),
         ("cachalot_failed_total", "Requests that failed.", totals.failed as f64),
         ("cachalot_preempted_total", "Sequences computed again.", totals.preempted as f64),
-        ("cachalot_prefix_tokens_total", "Prompt tokens found in the cache.", totals.prompt_cached as f64),
+        (
+            "cachalot_prefix_tokens_total",
+            "Prompt tokens found in the cache.",
+            totals.prompt_cached as f64,
+        ),
         ("cachalot_prompt_tokens_total", "Prompt tokens computed.", totals.prompt_computed as f64),
         ("cachalot_tokens_total", "Tokens generated.", totals.generated as f64),
     ];
@@ -154,8 +166,11 @@ fn own(page: &mut Page, app: &App, status: &Status) {
         ("cachalot_kv_pages", "Pages of the KV cache.", kv.pages as f64),
         ("cachalot_kv_pages_used", "Pages of running requests.", kv.used as f64),
         ("cachalot_kv_pages_cached", "Pages kept for prefixes.", kv.cached as f64),
-        ("cachalot_prefix_hit_ratio", "Share of prompt tokens found in the cache.",
-         if hits == 0 { 0.0 } else { totals.prompt_cached as f64 / hits as f64 }),
+        (
+            "cachalot_prefix_hit_ratio",
+            "Share of prompt tokens found in the cache.",
+            if hits == 0 { 0.0 } else { totals.prompt_cached as f64 / hits as f64 },
+        ),
     ];
     for (name, help, value) in gauges {
         page.gauge(name, help, value);

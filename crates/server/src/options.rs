@@ -87,7 +87,10 @@ impl Options {
             seed: self.seed.or(defaults.seed).and_then(|seed| u64::try_from(seed).ok()),
             stop: stops(self.stop.as_deref().unwrap_or_default())?,
             constraint: self.constraint()?,
-            logit_bias: self.logit_bias.as_ref().map_or(Ok(Vec::new()), |bias| biases(bias, info))?,
+            logit_bias: self
+                .logit_bias
+                .as_ref()
+                .map_or(Ok(Vec::new()), |bias| biases(bias, info))?,
             ignore_eos: self.ignore_eos.unwrap_or(false),
             cache_prompt: self.cache_prompt.unwrap_or(true),
             ..Request::default()
@@ -336,7 +339,10 @@ mod tests {
     fn a_thought_has_a_budget() {
         let budget = |body| serde_json::from_value::<Thinking>(body).unwrap().budget();
         assert_eq!(budget(json!({ "reasoning_budget_tokens": 7 })), Some(7));
-        assert_eq!(budget(json!({ "thinking": { "type": "enabled", "budget_tokens": 9 } })), Some(9));
+        assert_eq!(
+            budget(json!({ "thinking": { "type": "enabled", "budget_tokens": 9 } })),
+            Some(9)
+        );
         assert_eq!(budget(json!({ "reasoning_budget_tokens": -1 })), None);
         assert_eq!(budget(json!({})), None);
     }
@@ -346,7 +352,10 @@ mod tests {
         let options = |body| serde_json::from_value::<Options>(body);
         assert_eq!(options(json!({ "seed": 7.0 })).unwrap().seed, Some(7));
         assert!(options(json!({ "seed": 7.5 })).is_err());
-        assert_eq!(options(json!({ "seed": u64::MAX })).unwrap().seed.map(|seed| seed > 0), Some(true));
+        assert_eq!(
+            options(json!({ "seed": u64::MAX })).unwrap().seed.map(|seed| seed > 0),
+            Some(true)
+        );
         assert_eq!(options(json!({ "stop": "a" })).unwrap().stop.unwrap(), ["a"]);
         assert_eq!(options(json!({ "stop": ["a", ""] })).unwrap().stop.unwrap(), ["a", ""]);
         assert_eq!(stops(&["a".to_owned(), String::new()]).unwrap(), ["a"]);

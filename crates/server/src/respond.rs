@@ -11,6 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use cachalot_engine::{Generation, Request};
+use cachalot_text::ToolParser;
 use futures_util::stream::{BoxStream, SelectAll, Stream, StreamExt, unfold};
 use serde::Serialize;
 use serde_json::Value;
@@ -19,7 +20,6 @@ use crate::app::{App, Running, Served};
 use crate::error::{ApiError, ApiResult};
 use crate::generate::{Answer, Live, Piece, Source};
 use crate::http::auth::Caller;
-use crate::tools::Calls;
 
 /// How often a silent stream says that it is alive.
 const PING: Duration = Duration::from_secs(15);
@@ -142,7 +142,8 @@ impl Run {
         }
         let mut out = Vec::new();
         dialect.begin(&mut out);
-        let writing = Writing { dialect, pieces, running: self.running, next: first, out, over: false };
+        let writing =
+            Writing { dialect, pieces, running: self.running, next: first, out, over: false };
         Ok(unfold(writing, |mut writing| async move {
             let bytes = writing.chunk().await?;
             Some((bytes, writing))
@@ -214,12 +215,12 @@ pub(crate) struct Job {
     /// One for each answer.
     pub(crate) requests: Vec<Request>,
     /// Finds tool calls in the answer.
-    pub(crate) calls: Option<Calls>,
+    pub(crate) calls: Option<ToolParser>,
 }
 
 impl Job {
     /// A request, answered `n` times, with a seed for each.
-    pub(crate) fn new(id: String, request: Request, n: usize, calls: Option<Calls>) -> Self {
+    pub(crate) fn new(id: String, request: &Request, n: usize, calls: Option<ToolParser>) -> Self {
         let nth = |i: usize| Request {
             seed: request.seed.map(|seed| seed.wrapping_add(i as u64)),
             ..request.clone()

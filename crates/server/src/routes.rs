@@ -16,13 +16,12 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::auth::Caller;
 use crate::http::{body, errors, log, origin, page};
 use crate::respond::Context;
-use crate::{anthropic, native, ollama, openai, openapi, status};
+use crate::{native, ollama, openai, openapi, status};
 
 /// The whole API.
 pub fn router(app: &Arc<App>) -> Router {
     Router::new()
         .merge(openai_routes())
-        .merge(anthropic_routes())
         .merge(ollama_routes())
         .merge(native_routes())
         .fallback(page::serve)
@@ -47,17 +46,6 @@ fn openai_routes() -> Router<Arc<App>> {
         .route("/v1/embeddings", post(openai::models::embeddings))
         .route("/embeddings", post(openai::models::embeddings))
         .route("/embedding", post(openai::models::embeddings))
-        .route("/v1/responses", post(openai::responses::responses))
-        .route("/responses", post(openai::responses::responses))
-        .route("/v1/responses/input_tokens", post(openai::responses::input_tokens))
-        .route("/v1/responses/{id}", any(openai::responses::stored))
-        .route("/v1/responses/{id}/{what}", any(openai::responses::stored))
-}
-
-fn anthropic_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/messages", post(anthropic::messages))
-        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
 }
 
 fn ollama_routes() -> Router<Arc<App>> {
@@ -106,8 +94,9 @@ fn native_routes() -> Router<Arc<App>> {
 /// Paths that need no key: what tells whether the server is there.
 fn is_public(method: &Method, path: &str) -> bool {
     let reads = *method == Method::GET || *method == Method::HEAD;
-    reads && (["/health", "/v1/health", "/api/version", "/openapi.json"].contains(&path)
-        || page::is_asset(path))
+    reads
+        && (["/health", "/v1/health", "/api/version", "/openapi.json"].contains(&path)
+            || page::is_asset(path))
 }
 
 /// Who may ask: the Host header, the origin, the key.
@@ -173,7 +162,9 @@ fn resumable(headers: &HeaderMap) -> ApiResult<Option<String>> {
     if let Some(name) = headers.get("x-conversation-id") {
         return match name.to_str().ok().filter(|name| (1..=256).contains(&name.len())) {
             Some(name) => Ok(Some(name.to_owned())),
-            None => Err(ApiError::invalid("X-Conversation-Id must be 1 to 256 characters of ASCII")),
+            None => {
+                Err(ApiError::invalid("X-Conversation-Id must be 1 to 256 characters of ASCII"))
+            }
         };
     }
     let wanted = headers.get("x-resumable").is_some_and(|value: &HeaderValue| value == "1");

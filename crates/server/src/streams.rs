@@ -99,7 +99,8 @@ impl Streams {
     /// # Errors
     /// 404 for one that is not known any more.
     pub(crate) fn read(&self, name: &str, from: usize) -> ApiResult<Response> {
-        let kept = self.all().get(name).filter(|kept| !kept.is_over() || kept.age() < KEPT).cloned();
+        let kept =
+            self.all().get(name).filter(|kept| !kept.is_over() || kept.age() < KEPT).cloned();
         let Some(kept) = kept else {
             return Err(ApiError::not_found("this stream is not known, or no longer"));
         };

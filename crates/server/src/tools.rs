@@ -1,30 +1,33 @@
 //! Tool calls in the text of an answer, as the model's format has them.
 
-/// More of an answer in which tools may be called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ToolDelta {
-    Text(String),
-    Call { index: usize, id: String, name: String },
-    Arguments { index: usize, text: String },
+use cachalot_engine::Constraint;
+use cachalot_text::{Channel, ToolChoice, ToolEvent, ToolParser};
+
+use crate::app::{Served, fresh_id};
+use crate::chat::Chat;
+
+/// Finds tool calls, if the conversation may have any.
+pub(crate) fn parser(chat: &Chat, served: &Served) -> Option<ToolParser> {
+    let possible = !chat.tools.is_empty() && chat.choice != ToolChoice::None;
+    possible.then(|| served.template().tool_format().parser(&fresh_id("")))
 }
 
-/// Finds tool calls in a stream of text.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Calls {
-    count: usize,
+/// What makes calls valid, and makes the model call a tool that it must call.
+pub(crate) fn constraint(chat: &Chat, served: &Served) -> Option<Constraint> {
+    let format = served.template().tool_format();
+    let grammar = format.grammar(&chat.choice, &chat.tools, chat.parallel, &served.info().vocab);
+    grammar.map(Constraint::Lark)
 }
 
-impl Calls {
-    pub(crate) fn push(&mut self, text: &str) -> Vec<ToolDelta> {
-        vec![ToolDelta::Text(text.to_owned())]
+/// The part of an output that a text belongs to, as the parser names it.
+pub(crate) fn channel(kind: cachalot_engine::Kind) -> Channel {
+    match kind {
+        cachalot_engine::Kind::Reasoning => Channel::Reasoning,
+        cachalot_engine::Kind::Answer => Channel::Answer,
     }
+}
 
-    pub(crate) fn finish(&mut self) -> Vec<ToolDelta> {
-        Vec::new()
-    }
-
-    /// Whether a tool was called.
-    pub(crate) fn any(&self) -> bool {
-        self.count > 0
-    }
+/// Whether an event is something to write.
+pub(crate) fn is_end(event: &ToolEvent) -> bool {
+    matches!(event, ToolEvent::End { .. })
 }

@@ -106,7 +106,8 @@ impl Keys {
             return Ok(None);
         }
         let Some(given) = presented(headers) else {
-            let message = "an API key is needed: send `Authorization: Bearer KEY` or `x-api-key: KEY`";
+            let message =
+                "an API key is needed: send `Authorization: Bearer KEY` or `x-api-key: KEY`";
             return Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
         };
         let given = hash(given);
@@ -124,7 +125,7 @@ impl Keys {
         let tokens = key.tokens.as_ref().map_or(Ok(()), |bucket| bucket.take(0.0, 1.0));
         if let Err(seconds) = requests.and(tokens) {
             return Err(ApiError {
-                retry_after: Some(seconds.ceil().max(1.0) as u64),
+                retry_after: Some(seconds.ceil().max(1.0) as u32),
                 ..ApiError::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "this key has used up what it may use in a minute",

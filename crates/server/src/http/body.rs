@@ -30,8 +30,9 @@ pub(crate) async fn read(mut body: Body, limit: usize) -> ApiResult<Vec<u8>> {
     let reading = async {
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|_| ApiError::invalid("the body ended early, or its chunks are malformed"))?;
+            let frame = frame.map_err(|_| {
+                ApiError::invalid("the body ended early, or its chunks are malformed")
+            })?;
             if let Ok(data) = frame.into_data() {
                 if bytes.len() + data.len() > limit {
                     return Err(too_large());

@@ -46,7 +46,10 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(router: Router, ending: watch::Receiver<bool>) -> (Self, watch::Receiver<()>) {
+    pub(crate) fn new(
+        router: Router,
+        ending: watch::Receiver<bool>,
+    ) -> (Self, watch::Receiver<()>) {
         let (alive, over) = watch::channel(());
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         (Self { places, router, ending, alive: Arc::new(alive) }, over)
@@ -68,19 +71,19 @@ impl Connections {
             .pipeline_flush(true);
         let mut connection = http.serve_connection(TokioIo::new(io), service);
         let mut ending = self.ending.clone();
-        let result = loop {
-            let draining = async {
-                let _ = ending.wait_for(|ending| *ending).await;
-            };
-            tokio::select! {
-                result = std::future::poll_fn(|context| connection.poll_without_shutdown(context)) => {
-                    break result;
-                }
-                () = draining, if !*self.ending.borrow() => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    let done = std::future::poll_fn(|context| connection.poll_without_shutdown(context));
-                    break done.await;
-                }
+        let draining = async {
+            let _ = ending.wait_for(|ending| *ending).await;
+        };
+        let serving = std::future::poll_fn(|context| connection.poll_without_shutdown(context));
+        let result = tokio::select! {
+            result = serving => Some(result),
+            () = draining => None,
+        };
+        let result = match result {
+            Some(result) => result,
+            None => {
+                Pin::new(&mut connection).graceful_shutdown();
+                std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await
             }
         };
         let parts = connection.into_parts();

@@ -13,6 +13,16 @@ use http_body::Body as _;
 
 use crate::app::{App, fresh_id};
 
+/// Writes the log to standard error: one line for each request, and what goes wrong.
+pub fn log(json: bool, ansi: bool) {
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    // An earlier log stays.
+    let _ = match json {
+        true => builder.json().flatten_event(true).try_init(),
+        false => builder.with_ansi(ansi).try_init(),
+    };
+}
+
 /// The name of the key that a request came with.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyName(pub(crate) String);

@@ -30,7 +30,8 @@ impl Origins {
     /// # Errors
     /// 403 for a foreign origin or host.
     pub(crate) fn check(&self, headers: &HeaderMap) -> ApiResult<Option<HeaderValue>> {
-        let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+        let text =
+            |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
         let host = text(header::HOST).unwrap_or_default();
         let refused = |message: String| Err(ApiError::new(StatusCode::FORBIDDEN, message));
         if self.loopback && !self.is_own_name(name_of(host)) {
@@ -133,15 +134,23 @@ mod tests {
     #[test]
     fn pages_of_this_machine_may_ask_and_foreign_ones_may_not() {
         let origins = Origins { allowed: Vec::new(), loopback: true };
-        for origin in
-            ["http://localhost", "http://localhost:3000", "https://127.0.0.1:1", "app://obsidian.md",
-             "http://[::1]:80", "vscode-webview://x", "http://box.local:11434"]
-        {
+        for origin in [
+            "http://localhost",
+            "http://localhost:3000",
+            "https://127.0.0.1:1",
+            "app://obsidian.md",
+            "http://[::1]:80",
+            "vscode-webview://x",
+            "http://box.local:11434",
+        ] {
             assert!(check(&origins, "box.local:11434", Some(origin)), "{origin}");
         }
-        for origin in
-            ["https://example.org", "null", "http://localhost.example.org", "http://127.0.0.1.evil.org"]
-        {
+        for origin in [
+            "https://example.org",
+            "null",
+            "http://localhost.example.org",
+            "http://127.0.0.1.evil.org",
+        ] {
             assert!(!check(&origins, "localhost:11434", Some(origin)), "{origin}");
         }
         let open = Origins { allowed: vec!["https://*.example.org".to_owned()], loopback: true };
@@ -153,13 +162,23 @@ mod tests {
     #[test]
     fn a_foreign_host_is_refused_on_loopback() {
         let origins = Origins { allowed: Vec::new(), loopback: true };
-        for host in ["localhost:11434", "127.0.0.1", "[::1]:8080", "a.localhost", "192.168.1.2:1", "LOCALHOST"] {
+        for host in [
+            "localhost:11434",
+            "127.0.0.1",
+            "[::1]:8080",
+            "a.localhost",
+            "192.168.1.2:1",
+            "LOCALHOST",
+        ] {
             assert!(check(&origins, host, None), "{host}");
         }
         for host in ["example.org", "example.org:11434", "8.8.8.8", "localhost.example.org"] {
             assert!(!check(&origins, host, None), "{host}");
         }
-        assert!(check(&Origins::default(), "example.org", None), "names of a public server are its own");
+        assert!(
+            check(&Origins::default(), "example.org", None),
+            "names of a public server are its own"
+        );
     }
 
     #[test]

@@ -82,7 +82,10 @@ fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
     set(header::CONTENT_SECURITY_POLICY, POLICY);
     set(header::VARY, "Accept-Encoding");
     let for_ever = name.starts_with("assets/");
-    set(header::CACHE_CONTROL, if for_ever { "public, max-age=31536000, immutable" } else { "no-cache" });
+    set(
+        header::CACHE_CONTROL,
+        if for_ever { "public, max-age=31536000, immutable" } else { "no-cache" },
+    );
     set(header::REFERRER_POLICY, "no-referrer");
     if let Some(coding) = coding {
         set(header::CONTENT_ENCODING, coding);
@@ -98,7 +101,10 @@ mod tests {
     fn the_page_greets_as_ollama_does() {
         let index = Files::get("index.html").unwrap();
         let text = String::from_utf8(index.data.into_owned()).unwrap();
-        assert!(text.starts_with("<!doctype html>") && text.contains("Ollama is running"), "{text}");
+        assert!(
+            text.starts_with("<!doctype html>") && text.contains("Ollama is running"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -106,7 +112,12 @@ mod tests {
         let response = file("index.html", &HeaderMap::new()).unwrap();
         let headers = response.headers();
         assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
-        assert!(headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("script-src 'self'"));
+        assert!(
+            headers[header::CONTENT_SECURITY_POLICY]
+                .to_str()
+                .unwrap()
+                .contains("script-src 'self'")
+        );
         assert!(headers.get(header::CONTENT_ENCODING).is_none());
         assert!(file("../Cargo.toml", &HeaderMap::new()).is_none());
         assert_eq!(name_of("/"), "index.html");

@@ -49,11 +49,9 @@ fn read(files: &TlsFiles) -> io::Result<Arc<ServerConfig>> {
     let wrong = |path: &Path, what: String| {
         io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
     };
-    let pem = |path: &Path| move |error: rustls::pki_types::pem::Error| (path.to_owned(), error);
-    let certs = CertificateDer::pem_file_iter(&files.cert).map_err(pem(&files.cert));
-    let certs = certs
-        .and_then(|certs| certs.collect::<Result<Vec<_>, _>>().map_err(pem(&files.cert)))
-        .map_err(|(path, error)| wrong(&path, format!("no certificate in PEM: {error}")))?;
+    let certs = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(&files.cert, format!("no certificate in PEM: {error}")))?;
     if certs.is_empty() {
         return Err(wrong(&files.cert, "there is no certificate in it".to_owned()));
     }

@@ -130,22 +130,22 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, asked: Asked) -> ApiResult
         kwargs: Map::new(),
         ..Chat::default()
     };
-    let calls = tools::calls(&chat, &served);
+    let calls = tools::parser(&chat, &served);
     let stream = body.stream.unwrap_or(true);
     let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));
     let request = blocking(move || {
         let prompt = chat.prompt(served_of.template(), served_of.info())?;
         let mut request = options::request(&app_of, &served_of, body.options.as_ref())?;
-        request.constraint = options::format(body.format.as_ref())?;
+        request.constraint =
+            options::format(body.format.as_ref())?.or_else(|| tools::constraint(&chat, &served_of));
         request.logprobs = options::logprobs(body.logprobs, body.top_logprobs)?;
         request.prompt = prompt.tokens;
         request.thought = prompt.thought;
         Ok(request)
     })
     .await?;
-    let dialect =
-        OllamaStream::new(Kind::Chat, app.model_id(&served), request.logprobs.is_some());
-    let job = Job::new(fresh_id("chat-"), request, 1, calls);
+    let dialect = OllamaStream::new(Kind::Chat, app.model_id(&served), request.logprobs.is_some());
+    let job = Job::new(fresh_id("chat-"), &request, 1, calls);
     let run = Run::submit(&app, &served, job, asked.context.caller)?;
     run.respond(&app, dialect, stream, &asked.context).await
 }

@@ -121,7 +121,7 @@ pub(crate) async fn generate(State(app): State<Arc<App>>, asked: Asked) -> ApiRe
     .await?;
     let dialect =
         OllamaStream::new(Kind::Generate, app.model_id(&served), request.logprobs.is_some());
-    let job = Job::new(fresh_id("gen-"), request, 1, None);
+    let job = Job::new(fresh_id("gen-"), &request, 1, None);
     let run = Run::submit(&app, &served, job, asked.context.caller)?;
     run.respond(&app, dialect, stream, &asked.context).await
 }

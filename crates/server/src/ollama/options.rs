@@ -13,13 +13,31 @@ use crate::options::{TOP_MAX, limit, schema_constraint, stops};
 /// Names of Ollama's that change how a model is loaded, which happened already: they are accepted,
 /// and have no effect.
 const OF_LOADING: [&str; 14] = [
-    "num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa",
-    "num_keep", "low_vram", "f16_kv", "vocab_only", "draft_num_predict", "typical_p",
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "use_mlock",
+    "num_thread",
+    "numa",
+    "num_keep",
+    "low_vram",
+    "f16_kv",
+    "vocab_only",
+    "draft_num_predict",
+    "typical_p",
 ];
 /// Numbers of sampling.
 const SAMPLING: [&str; 8] = [
-    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty",
-    "frequency_penalty", "repeat_last_n",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "repeat_last_n",
 ];
 
 /// The engine's request with these options.
@@ -33,8 +51,7 @@ pub(crate) fn request(app: &App, served: &Served, options: Option<&Value>) -> Ap
         Some(Value::Object(options)) => options,
         Some(_) => return Err(ApiError::field("options", "`options` must be an object")),
     };
-    let mut request =
-        Request { sampling: served.info().recommended.clone(), ..Request::default() };
+    let mut request = Request { sampling: served.info().recommended.clone(), ..Request::default() };
     let wrong = |name: &str, what: &str| ApiError::field(name, format!("option `{name}` {what}"));
     for (name, value) in &app.config.defaults.sampling {
         let _ = request.sampling.set(name, *value); // checked when the server started
@@ -177,7 +194,9 @@ mod tests {
         assert!(format(Some(&json!("xml"))).is_err());
         assert_eq!(think(Some(&json!("high"))).unwrap(), Think::Force);
         assert!(think(Some(&json!("loud"))).is_err() && think(Some(&json!(1))).is_err());
-        assert!(unloads(Some(&json!(0))) && unloads(Some(&json!("0s"))) && unloads(Some(&json!("0"))));
+        assert!(
+            unloads(Some(&json!(0))) && unloads(Some(&json!("0s"))) && unloads(Some(&json!("0")))
+        );
         assert!(!unloads(Some(&json!("5m"))) && !unloads(Some(&json!(-1))) && !unloads(None));
         assert_eq!(stop(&json!(["a", ""])).unwrap(), ["a"]);
         assert!(stop(&json!({})).is_err());

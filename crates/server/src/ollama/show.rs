@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use cachalot_gguf::{Array, Value as Gguf};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -117,9 +118,9 @@ pub(crate) async fn show(State(app): State<Arc<App>>, asked: Asked) -> ApiResult
     let name = body.model.as_deref().filter(|name| !name.is_empty()).or(body.name.as_deref());
     let served = options::served(&app, name)?;
     let info = served.info();
-    let parameters = cachalot_engine::PARAMETERS.iter().map(|parameter| {
-        format!("{:<30} {}", parameter.name, parameter.get(&info.recommended))
-    });
+    let parameters = cachalot_engine::PARAMETERS
+        .iter()
+        .map(|parameter| format!("{:<30} {}", parameter.name, parameter.get(&info.recommended)));
     let template = app.config.template.as_deref().or(info.vocab.chat_template());
     let mut model_info = metadata(&served, body.verbose == Some(true));
     let count = json!(served.facts.parameters);
@@ -147,19 +148,24 @@ fn metadata(served: &Served, verbose: bool) -> Map<String, Value> {
     all
 }
 
-fn plain(value: &cachalot_gguf::Value, verbose: bool) -> Value {
-    use cachalot_gguf::Value as Gguf;
-    if let Some(text) = value.as_str() {
-        return text.into();
-    }
+fn plain(value: &Gguf, verbose: bool) -> Value {
     match value {
-        Gguf::Bool(value) => (*value).into(),
-        value if value.as_u64().is_some() => value.as_u64().into(),
-        value => match value.as_f64() {
-            Some(number) => json!(number),
-            None if verbose => value.to_string().into(),
-            None => Value::Null,
-        },
+        Gguf::U8(number) => json!(number),
+        Gguf::I8(number) => json!(number),
+        Gguf::U16(number) => json!(number),
+        Gguf::I16(number) => json!(number),
+        Gguf::U32(number) => json!(number),
+        Gguf::I32(number) => json!(number),
+        Gguf::U64(number) => json!(number),
+        Gguf::I64(number) => json!(number),
+        Gguf::F32(number) => json!(number),
+        Gguf::F64(number) => json!(number),
+        Gguf::Bool(bool) => json!(bool),
+        Gguf::String(string) => json!(string),
+        Gguf::Array(Array::String(texts)) if verbose => json!(texts),
+        Gguf::Array(Array::I32(numbers)) if verbose => json!(numbers),
+        Gguf::Array(Array::F32(numbers)) if verbose => json!(numbers),
+        Gguf::Array(_) => Value::Null,
     }
 }
 
@@ -214,7 +220,9 @@ pub(crate) async fn pull() -> ApiError {
     responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError))
 )]
 pub(crate) async fn copy() -> ApiError {
-    ApiError::unsupported("models are not copied over HTTP: use `cachalot cp`, or serve --alias NAME")
+    ApiError::unsupported(
+        "models are not copied over HTTP: use `cachalot cp`, or serve --alias NAME",
+    )
 }
 
 /// 404 for a model that is not here; the one that is served is not deleted.

@@ -103,7 +103,9 @@ impl Dialect for OllamaStream {
 
     fn piece(&mut self, _: usize, piece: &Piece, _: &Live, out: &mut Vec<u8>) {
         let (mut object, tokens) = match piece {
-            Piece::Reasoning(text) => (self.object("", &text.text, Vec::new(), false), &text.tokens),
+            Piece::Reasoning(text) => {
+                (self.object("", &text.text, Vec::new(), false), &text.tokens)
+            }
             Piece::Content(text) => (self.object(&text.text, "", Vec::new(), false), &text.tokens),
             Piece::Call { id, name, .. } => {
                 self.calls.push((id.clone(), name.clone(), String::new()));
@@ -131,7 +133,7 @@ impl Dialect for OllamaStream {
             Piece::Reasoning(text) | Piece::Content(text) => &text.text,
             _ => return,
         };
-        if text.is_empty() && !(self.logprobs && !tokens.is_empty()) {
+        if text.is_empty() && (tokens.is_empty() || !self.logprobs) {
             return;
         }
         self.probs(&mut object, tokens);
@@ -179,21 +181,25 @@ mod tests {
     }
 
     fn done() -> Piece {
-        let live = Live {
-            prompt: 3,
-            generated: 2,
-            decode: Duration::from_millis(2),
-            ..Live::default()
-        };
+        let live =
+            Live { prompt: 3, generated: 2, decode: Duration::from_millis(2), ..Live::default() };
         Piece::Done(Outcome { end: End::Length, stop_text: None, seed: 1, live })
     }
 
     #[test]
     fn a_chat_is_lines_of_messages_and_a_last_one_with_costs() {
         let text = |text: &str| Text { text: text.to_owned(), tokens: Vec::new() };
-        let pieces = [Piece::Reasoning(text("hm")), Piece::Content(text("")), Piece::Content(text("yes")), done()];
+        let pieces = [
+            Piece::Reasoning(text("hm")),
+            Piece::Content(text("")),
+            Piece::Content(text("yes")),
+            done(),
+        ];
         let lines = lines(Kind::Chat, &pieces);
-        assert_eq!(lines[0]["message"], json!({ "role": "assistant", "content": "", "thinking": "hm" }));
+        assert_eq!(
+            lines[0]["message"],
+            json!({ "role": "assistant", "content": "", "thinking": "hm" })
+        );
         assert_eq!(lines[1]["message"], json!({ "role": "assistant", "content": "yes" }));
         assert_eq!((&lines[2]["done"], &lines[2]["done_reason"]), (&json!(true), &json!("length")));
         assert_eq!(lines[2]["eval_duration"], 2_000_000);

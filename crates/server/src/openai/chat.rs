@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cachalot_engine::{Constraint, Request, ThoughtState};
-use cachalot_text::{Message, ToolCall};
+use cachalot_text::{Message, ToolCall, ToolChoice};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -198,7 +198,8 @@ impl Parsed {
     /// How many alternatives are reported, if log probabilities are.
     fn logprobs(&self) -> ApiResult<Option<usize>> {
         let top = self.body.top_logprobs.or(self.options.n_probs);
-        let wanted = self.body.logprobs == Some(true) || self.options.n_probs.is_some_and(|n| n > 0);
+        let wanted =
+            self.body.logprobs == Some(true) || self.options.n_probs.is_some_and(|n| n > 0);
         if self.body.top_logprobs.is_some_and(|top| top > 0) && self.body.logprobs != Some(true) {
             let message = "`top_logprobs` needs `logprobs: true`";
             return Err(ApiError::field("top_logprobs", message));
@@ -230,8 +231,9 @@ impl Parsed {
         {
             request.constraint = Some(constraint);
         }
-        if let Some(constraint) = tools::constraint(&self.chat, served)? {
-            request.constraint = Some(constraint);
+        // A format of the answer excludes calls, unless they are required.
+        if request.constraint.is_none() || forces(&self.chat.choice) {
+            request.constraint = tools::constraint(&self.chat, served).or(request.constraint);
         }
         request.prompt.clone_from(&prompt.tokens);
         request.thought = match self.thinking.reasoning_format.as_deref() {
@@ -243,6 +245,10 @@ impl Parsed {
         request.logprobs = self.logprobs()?;
         Ok(request)
     }
+}
+
+fn forces(choice: &ToolChoice) -> bool {
+    matches!(choice, ToolChoice::Required | ToolChoice::Named(_))
 }
 
 /// `n`.
@@ -321,9 +327,9 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
         verbose: (body.verbose == Some(true)).then(|| prompt.text.clone()),
     };
     let n = parsed.answers()?;
-    let calls = tools::calls(&parsed.chat, &served);
+    let calls = tools::parser(&parsed.chat, &served);
     let dialect = ChatStream::new(id.clone(), app.model_id(&served), n, extras);
-    let job = Job::new(id, request, n, calls);
+    let job = Job::new(id, &request, n, calls);
     let run = Run::submit(&app, &served, job, asked.context.caller)?;
     run.respond(&app, dialect, body.stream == Some(true), &asked.context).await
 }
@@ -353,7 +359,10 @@ pub(crate) struct InputTokens {
     request_body = ChatRequest,
     responses((status = 200, description = "The prompt", body = Object), crate::openapi::Errors)
 )]
-pub(crate) async fn apply_template(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
+pub(crate) async fn apply_template(
+    State(app): State<Arc<App>>,
+    asked: Asked,
+) -> ApiResult<Response> {
     let served = app.model()?;
     let parsed = parse(&asked.object)?;
     let prompt = blocking(move || parsed.chat.prompt(served.template(), served.info())).await?;
@@ -375,7 +384,7 @@ pub(crate) async fn control(State(app): State<Arc<App>>, asked: Asked) -> ApiRes
     let Some(running) = app.running().get(&control.id).cloned() else {
         return Err(ApiError::not_found("no answer of this id is running"));
     };
-    let ended = running.ids.into_iter().fold(false, |any, id| served.handle.end_thinking(id) || any);
+    let ended = running.ids.into_iter().filter(|id| served.handle.end_thinking(*id)).count() > 0;
     Ok(axum::Json(json!({ "success": ended })).into_response())
 }
 
@@ -467,7 +476,12 @@ mod tests {
         ] {
             assert_eq!(response_format(&format).unwrap(), expected);
         }
-        for wrong in [json!({ "type": "sound" }), json!({ "type": "json_object", "schema": 123 }), json!("x"), json!({ "type": "json_schema" })] {
+        for wrong in [
+            json!({ "type": "sound" }),
+            json!({ "type": "json_object", "schema": 123 }),
+            json!("x"),
+            json!({ "type": "json_schema" }),
+        ] {
             assert!(response_format(&wrong).is_err(), "{wrong}");
         }
     }

@@ -165,9 +165,15 @@ impl ChatStream {
         }
     }
 
-    fn delta(&self, n: usize, delta: Value, live: &Live, probs: Option<Logprobs>, out: &mut Vec<u8>) {
-        let mut chunk =
-            self.chunk(vec![ChunkChoice { logprobs: probs, ..choice(n, delta) }]);
+    fn delta(
+        &self,
+        n: usize,
+        delta: Value,
+        live: &Live,
+        probs: Option<Logprobs>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut chunk = self.chunk(vec![ChunkChoice { logprobs: probs, ..choice(n, delta) }]);
         chunk.timings = self.extras.timings_per_token.then(|| Timings::of(live));
         event(out, None, &chunk);
     }
@@ -252,10 +258,8 @@ impl Dialect for ChatStream {
             }
             Piece::Done(outcome) => {
                 self.lives[n] = outcome.live;
-                let last = ChunkChoice {
-                    finish_reason: Some(outcome.end.word()),
-                    ..choice(n, json!({}))
-                };
+                let last =
+                    ChunkChoice { finish_reason: Some(outcome.end.word()), ..choice(n, json!({})) };
                 let mut chunk = self.chunk(vec![last]);
                 // With usage, the timings are in the chunk of the usage.
                 chunk.timings = (!self.extras.include_usage).then(|| Timings::of(&outcome.live));
@@ -393,7 +397,8 @@ mod tests {
         let events = events(Extras::default(), 1, &pieces);
         let call = &events[1]["choices"][0]["delta"]["tool_calls"][0];
         assert_eq!((&call["id"], &call["function"]["name"]), (&json!("call_1"), &json!("f")));
-        let arguments = |i: usize| &events[i]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"];
+        let arguments =
+            |i: usize| &events[i]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"];
         assert_eq!((arguments(2), arguments(3)), (&json!("{\"a\":"), &json!("1}")));
         assert_eq!(events[4]["choices"][0]["finish_reason"], "tool_calls");
     }

@@ -178,7 +178,12 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_stay_bytes() {
-        let token = Probed { id: 1, bytes: vec![0xF0, 0x9F], logprob: Some(f32::NEG_INFINITY), top: vec![] };
+        let token = Probed {
+            id: 1,
+            bytes: vec![0xF0, 0x9F],
+            logprob: Some(f32::NEG_INFINITY),
+            top: vec![],
+        };
         let json = serde_json::to_value(logprobs(&[token])).unwrap();
         assert_eq!(json[0]["bytes"], serde_json::json!([0xF0, 0x9F]));
         assert_eq!(json[0]["token"], "\u{FFFD}");

@@ -1,0 +1,420 @@
+//! `cachalot serve`: one model for many clients, over HTTP.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use cachalot_engine::{Engine, Limits, ModelInfo, Options, Source};
+use cachalot_plan::units;
+use cachalot_server::{
+    Address, App, Config, Defaults, Facts, Keys, Listener, Place, Prediction, Server, TlsFiles,
+};
+use clap::{Args, ValueEnum};
+
+use crate::args::{ModelArgs, SamplingArgs};
+use crate::failure::usage;
+use crate::forecast::Forecast;
+use crate::settings::{self, Environment};
+use crate::subject;
+use crate::terminal::Progress;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// The model: a name in the library, or a .gguf file (any part of a split one); without it, the
+    /// embedded calf
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<OsString>,
+
+    /// Address to listen on, or the path of a Unix socket; several separated by commas
+    /// [default: 127.0.0.1, or CACHALOT_HOST or OLLAMA_HOST]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Port to listen on; 0 takes any that is free [default: 11434]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Name of the model in answers; may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) alias: Vec<String>,
+    /// Refuse requests that name another model
+    #[arg(long)]
+    pub(crate) strict_model: bool,
+    /// Context window of each request, in tokens [default: the model's, at most 32768]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) ctx: Option<usize>,
+    /// Requests answered at the same time
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+    /// Requests that may wait; further ones are refused
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) queue: usize,
+    /// Origins of web pages that may ask, besides those of this machine; * is all
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub(crate) cors_origins: Vec<String>,
+    /// Chat template that replaces the model's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Do not serve the web page
+    #[arg(long)]
+    pub(crate) no_page: bool,
+    /// Key that requests must show [default: LLAMA_API_KEY]
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub(crate) api_key: Vec<String>,
+    /// File of keys: lines `key` or `name:key`, then optional limits rpm=N, tpm=N
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Certificate (PEM), read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Listen beyond this machine without a key
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Seconds that answers in flight have after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) grace: u64,
+    /// Largest body of a request
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = crate::values::size)]
+    pub(crate) max_body: u64,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) computation: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cachalot serve                                      serve the embedded calf
+  cachalot serve DeepSeek-R1-UD-IQ1_S-00001-of-00003.gguf --alias r1
+  cachalot serve R1.gguf --host 0.0.0.0 --api-key-file keys.txt";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Serves until it is told to stop.
+pub(crate) fn run(args: ServeArgs, environment: &Environment) -> anyhow::Result<()> {
+    let source = source(args.model.as_ref(), environment)?;
+    let addresses = addresses(&args, environment)?;
+    let config = config(&args, environment, &addresses)?;
+    let ansi = environment.colour && io::stderr().is_terminal();
+    cachalot_server::log(args.log_format == LogFormat::Json, ansi);
+    let mut options = settings::model_options(&args.computation, environment);
+    options.context = args.ctx;
+    options.expert_stats.clone_from(&environment.expert_stats);
+    let listeners = addresses.iter().map(|address| {
+        Listener::bind(address).with_context(|| format!("cannot listen on {}", shown(address)))
+    });
+    let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
+    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| TlsFiles { cert, key });
+    let greeting = Greeting {
+        addresses: listeners.iter().map(ToString::to_string).collect(),
+        scheme: if tls.is_some() { "https" } else { "http" },
+        needs_key: !config.keys.is_empty(),
+    };
+    let limits = Limits { parallel: usize::from(args.parallel), queue: args.queue };
+    let app = App::new(config);
+    let server = Server::new(Arc::clone(&app), listeners, tls, Duration::from_secs(args.grace))?;
+    let failure = Arc::new(Mutex::new(None));
+    let loader = Loader { app: Arc::clone(&app), source, options, limits, greeting };
+    let notify = environment.notify_socket.clone();
+    let environment = environment.clone();
+    let failed = Arc::clone(&failure);
+    std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+        if let Err(error) = loader.load(&environment) {
+            loader.app.failed(format!("{error:#}"));
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            loader.app.stop();
+        }
+    })?;
+    let told = |state: &str| {
+        if let Some(socket) = &notify
+            && let Err(error) = cachalot_server::notify(socket, state)
+        {
+            tracing::warn!("systemd cannot be told {state}: {error}");
+        }
+    };
+    // Health is answered while the model is being loaded.
+    server.run(|| told("READY=1"))?;
+    told("STOPPING=1");
+    app.shut_down();
+    let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failed.map_or(Ok(()), Err)
+}
+
+/// Loads the model while the server answers that it does.
+struct Loader {
+    app: Arc<App>,
+    source: Source,
+    options: Options,
+    limits: Limits,
+    greeting: Greeting,
+}
+
+impl Loader {
+    fn load(&self, environment: &Environment) -> anyhow::Result<()> {
+        let forecast = Forecast::of(&self.source, &self.options, environment)?;
+        let mut progress = Progress::new("loading");
+        let engine = Engine::load(&self.source, &self.options, &mut |done, total| {
+            self.app.progress(done, total);
+            progress.set(done, total);
+        });
+        progress.clear();
+        let handle = engine?.start(self.limits)?;
+        let facts = facts(handle.info(), &self.source, forecast.as_ref());
+        let lines = self.greeting.lines(handle.info(), &facts, self.limits, forecast.as_ref());
+        self.app.serve(handle, facts)?;
+        eprintln!("{lines}");
+        Ok(())
+    }
+}
+
+fn source(model: Option<&OsString>, environment: &Environment) -> anyhow::Result<Source> {
+    let words = model.into_iter().cloned().collect();
+    match subject::model_and_prompt(words, environment)? {
+        (source, None) => Ok(source),
+        (_, Some(word)) => {
+            Err(usage(format!("there is no model `{word}` here: give a .gguf file or its name")))
+        }
+    }
+}
+
+/// Where to listen: the flags, `CACHALOT_HOST`, `OLLAMA_HOST`, or Ollama's address.
+fn addresses(args: &ServeArgs, environment: &Environment) -> anyhow::Result<Vec<Address>> {
+    let text = args.host.as_deref().or(environment.host.as_deref()).unwrap_or("127.0.0.1");
+    let mut addresses = Vec::new();
+    for host in text.split(',').map(str::trim).filter(|host| !host.is_empty()) {
+        if host.contains('/') && !host.contains("://") || host.ends_with(".sock") {
+            let path = host.strip_prefix("unix:").unwrap_or(host);
+            addresses.push(Address::Unix(PathBuf::from(path)));
+            continue;
+        }
+        let (host, port) = host_and_port(host);
+        let port = args.port.or(port).unwrap_or(11434);
+        let found = (host, port).to_socket_addrs();
+        let found: Vec<SocketAddr> =
+            found.map_err(|error| usage(format!("--host {host}: {error}")))?.collect();
+        let v4 = found.iter().find(|address| address.is_ipv4());
+        let Some(address) = v4.or(found.first()) else {
+            return Err(usage(format!("--host {host}: no address has this name")));
+        };
+        addresses.push(Address::Tcp(*address));
+    }
+    if addresses.is_empty() {
+        return Err(usage("--host names no address"));
+    }
+    Ok(addresses)
+}
+
+/// `host`, `host:port`, `http://host:port`, `[::1]:port`, `:port`.
+fn host_and_port(text: &str) -> (&str, Option<u16>) {
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
+    if text.parse::<IpAddr>().is_ok() {
+        return (text, None);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => match port.parse() {
+            Ok(port) => (host, Some(port)),
+            Err(_) => (text, None),
+        },
+        None => (text, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (if host.is_empty() { "0.0.0.0" } else { host }, port)
+}
+
+fn is_loopback(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => address.ip().is_loopback(),
+        Address::Unix(_) => true,
+    }
+}
+
+fn shown(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => path.display().to_string(),
+    }
+}
+
+fn config(
+    args: &ServeArgs,
+    environment: &Environment,
+    addresses: &[Address],
+) -> anyhow::Result<Config> {
+    let file = |path: &PathBuf| {
+        fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+    };
+    let given = match args.api_key.is_empty() {
+        false => args.api_key.clone(),
+        true => environment.api_keys.clone(),
+    };
+    let key_file = args.api_key_file.as_ref().map(file).transpose()?;
+    let keys = Keys::new(&given, key_file.as_deref()).map_err(usage)?;
+    let loopback = addresses.iter().all(is_loopback);
+    if !loopback && keys.is_empty() && !args.insecure {
+        let beyond = addresses.iter().find(|address| !is_loopback(address)).map(shown);
+        return Err(usage(format!(
+            "listening on {} lets others use this machine: protect it with --api-key KEY or \
+             --api-key-file FILE, or allow it to everybody with --insecure",
+            beyond.unwrap_or_default()
+        )));
+    }
+    let mut origins = args.cors_origins.clone();
+    origins.extend(environment.origins.iter().cloned());
+    Ok(Config {
+        aliases: args.alias.iter().filter(|alias| !alias.is_empty()).cloned().collect(),
+        strict_model: args.strict_model,
+        defaults: Defaults {
+            sampling: settings::checked(&args.sampling)?,
+            seed: args.sampling.seed.and_then(|seed| i64::try_from(seed.0?).ok()),
+        },
+        keys,
+        cors_origins: origins,
+        loopback,
+        body_max: usize::try_from(args.max_body).unwrap_or(usize::MAX),
+        page: !args.no_page,
+        parallel: usize::from(args.parallel),
+        queue: args.queue,
+        template: args.chat_template.as_ref().map(file).transpose()?,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// What is known of the model, for the API and the page.
+fn facts(info: &ModelInfo, source: &Source, forecast: Option<&Forecast>) -> Facts {
+    let embedded = matches!(source, Source::Embedded(_));
+    let tensors = info.weights.tensors();
+    let streamed = info.streaming.as_ref().map_or(0, |streaming| streaming.routed);
+    let bytes = info.weights.size();
+    let mut layout = Vec::new();
+    if streamed > 0 {
+        let (what, place) = ("routed experts".to_owned(), "drive".to_owned());
+        layout.push(Place { what, place, bytes: streamed });
+    }
+    let what = if streamed > 0 { "all other weights" } else { "all weights" }.to_owned();
+    let bytes_resident = bytes.saturating_sub(streamed);
+    layout.push(Place { what, place: "memory".to_owned(), bytes: bytes_resident });
+    let mut by_type: Vec<(&str, u64)> = Vec::new();
+    for tensor in tensors {
+        let (name, size) = (tensor.info.ty.name(), tensor.info.size);
+        match by_type.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += size,
+            None => by_type.push((name, size)),
+        }
+    }
+    let most = by_type.iter().max_by_key(|(_, size)| *size).map_or("", |(name, _)| name);
+    Facts {
+        id: if embedded { "calf".to_owned() } else { file_name(source) },
+        path: match source {
+            Source::File(path) => path.display().to_string(),
+            Source::Embedded(_) => "calf.gguf (embedded)".to_owned(),
+        },
+        identity: info.name.clone(),
+        architecture: info.metadata().arch().unwrap_or("unknown").to_owned(),
+        parameters: tensors.iter().map(|tensor| tensor.info.shape.iter().product::<u64>()).sum(),
+        bytes,
+        quantization: most.to_owned(),
+        embedded,
+        layout,
+        memory_limit: None,
+        prediction: forecast.and_then(|forecast| forecast.decode(0)).map(|range| Prediction {
+            tokens_per_s: range.likely,
+            low: range.low,
+            high: range.high,
+            bound: String::new(),
+        }),
+        advice: Vec::new(),
+    }
+}
+
+/// The file's name without its ending and, of a split one, without the number of its part.
+fn file_name(source: &Source) -> String {
+    let Source::File(path) = source else { return String::new() };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match stem.find("-00001-of-") {
+        Some(at) => stem[..at].to_owned(),
+        None => stem,
+    }
+}
+
+/// What is printed once the model is there.
+struct Greeting {
+    addresses: Vec<String>,
+    scheme: &'static str,
+    needs_key: bool,
+}
+
+impl Greeting {
+    fn lines(
+        &self,
+        info: &ModelInfo,
+        facts: &Facts,
+        limits: Limits,
+        forecast: Option<&Forecast>,
+    ) -> String {
+        let Self { addresses, scheme, needs_key } = self;
+        let what = match facts.embedded {
+            true => "calf, the small embedded model (a real one: cachalot serve FILE.gguf)",
+            false => facts.id.as_str(),
+        };
+        let tokens = units::grouped(info.context.tokens as u64);
+        let mut text = format!(
+            "Serving {what}\n  context {tokens} tokens, {} at a time, {} may wait",
+            limits.parallel, limits.queue
+        );
+        if let Some(forecast) = forecast {
+            text += &format!("\n  {}", forecast.line());
+        }
+        for address in addresses {
+            match address.starts_with('/') || !address.contains(':') {
+                true => text += &format!("\n  on the Unix socket {address}"),
+                false => text += &format!("\n  on {scheme}://{address}"),
+            }
+        }
+        if let Some(address) = addresses.iter().find(|address| address.contains(':')) {
+            let key = if *needs_key { " -H 'Authorization: Bearer KEY'" } else { "" };
+            text += &format!(
+                "\nTry: curl {scheme}://{address}/v1/chat/completions{key} -d \
+                 '{{\"messages\":[{{\"role\":\"user\",\"content\":\"How many letters are in strawberry?\"}}]}}'"
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_come_with_and_without_ports() {
+        assert_eq!(host_and_port("127.0.0.1"), ("127.0.0.1", None));
+        assert_eq!(host_and_port("127.0.0.1:80"), ("127.0.0.1", Some(80)));
+        assert_eq!(host_and_port("http://box:80/"), ("box", Some(80)));
+        assert_eq!(host_and_port("[::1]:80"), ("::1", Some(80)));
+        assert_eq!(host_and_port("::1"), ("::1", None));
+        assert_eq!(host_and_port(":80"), ("0.0.0.0", Some(80)));
+    }
+
+    #[test]
+    fn split_files_lose_their_number() {
+        let name = |path: &str| file_name(&Source::File(path.into()));
+        assert_eq!(name("/m/R1-Q4-00001-of-00009.gguf"), "R1-Q4");
+        assert_eq!(name("R1.gguf"), "R1");
+    }
+}
