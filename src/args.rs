@@ -169,6 +169,9 @@ pub(crate) struct ModelArgs {
     /// Faster, but CHANGES RESULTS; --verbose shows the share of unchanged routing decisions
     #[arg(long)]
     pub(crate) prefer_cached: bool,
+    /// Make each answer independent of other requests and of caching; prompts become slow
+    #[arg(long)]
+    pub(crate) reproducible: bool,
     /// Compute with the scalar f32 reference kernels: slow, and the reference for all others
     #[arg(long)]
     pub(crate) exact: bool,

@@ -274,6 +274,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
             None => None,
         },
         context: None,
+        parallel: 1,
         experts: args.experts,
         groups: match args.expert_groups {
             GroupsArg::Auto => ExpertGroups::Auto,
@@ -290,6 +291,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         interleave: args.numa == NumaArg::Interleave,
         prefetch: args.guess_experts,
         prefer_cached: args.prefer_cached,
+        reproducible: args.reproducible,
         trace: None,
         expert_stats: None,
     }

@@ -105,6 +105,7 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         numa: args.computation.numa,
         guess_experts: false,
         prefer_cached: false,
+        reproducible: false,
         exact: false,
     };
     model_options(&with_file_settings, environment)

@@ -4,62 +4,87 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
+use crate::constraint::Constrained;
 use crate::event::{Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, Usage};
 use crate::handle::{EventSender, Submission};
 use crate::info::ModelInfo;
 use crate::output::Output;
-use crate::{CacheStats, Error, Sampler};
+use crate::sampler::{Sampled, Sampler, Scratch, Unsampled};
+use crate::{CacheStats, Error};
 
 /// How the templates of the R1 family end a thought.
 const THOUGHT_END: &str = "\n</think>\n\n";
 
-/// The state of an answer from its admission to its end.
+/// How the templates of the R1 family separate it from the answer.
+const ANSWER_START: &str = "\n\n";
+
+/// The state of an answer, from when its request was submitted to its end.
 pub(crate) struct Answer {
     sampler: Sampler,
+    constraint: Option<Constrained>,
+    /// The constraint is satisfied, and nothing can follow.
+    is_complete: bool,
     output: Output,
     events: EventSender,
     stop: Vec<String>,
     reader_timeout: Option<Duration>,
     limit: usize,
     ignore_eos: bool,
+    logprobs: Option<usize>,
     /// Tokens that a thought may still have, its end not counted.
     thinking_left: usize,
     /// Tokens that come next, whatever the model computes.
     forced: VecDeque<u32>,
     usage: Usage,
     seed: u64,
-    queued: Instant,
-    admitted: Instant,
+    submitted: Instant,
+    admitted: Option<Instant>,
     first: Option<Instant>,
     reads: [Option<CacheStats>; 2], // at admission and at the first token
 }
 
 impl Answer {
-    /// Begins the answer of a request that is admitted now, with `cached` tokens of its prompt reused.
-    pub(crate) fn new(submission: Submission, cached: usize, info: &ModelInfo) -> (Self, Vec<u32>) {
-        let Submission { request, events, since, .. } = submission;
+    /// The answer of a request that waits, after the tokens of its prompt.
+    pub(crate) fn new(submission: Submission, prompt: &[u32], info: &ModelInfo) -> Self {
+        let Submission { request, constraint, events, since, .. } = submission;
         let seed = request.seed.unwrap_or_else(random_seed);
-        let mut sampler = Sampler::new(request.sampling, seed, info.vocab.len());
-        request.prompt.iter().for_each(|&token| sampler.accept(token));
-        let answer = Self {
+        let mut bias = request.logit_bias;
+        if request.ignore_eos {
+            let ends = (0..info.vocab.len() as u32).filter(|id| info.vocab.is_end(*id));
+            bias.extend(ends.map(|id| (id, f32::NEG_INFINITY)));
+        }
+        let mut sampler = Sampler::new(request.sampling, seed, bias);
+        prompt.iter().for_each(|&token| sampler.accept(token, info.vocab.token_bytes(token)));
+        Self {
             sampler,
+            constraint,
+            is_complete: false,
             output: Output::new(request.thought, info.thought_tags, &request.stop),
             events,
             stop: request.stop,
             reader_timeout: request.reader_timeout,
             limit: request.max_tokens.unwrap_or(usize::MAX),
             ignore_eos: request.ignore_eos,
+            logprobs: request.logprobs,
             thinking_left: request.thinking_budget.unwrap_or(usize::MAX),
             forced: VecDeque::new(),
-            usage: Usage { prompt: request.prompt.len(), cached, ..Usage::default() },
+            usage: Usage { prompt: prompt.len(), ..Usage::default() },
             seed,
-            queued: since,
-            admitted: Instant::now(),
+            submitted: since,
+            admitted: None,
             first: None,
-            reads: [reads(info), None],
-        };
-        answer.events.ticket.set_thinking(answer.output.is_reasoning());
-        (answer, request.prompt)
+            reads: [None; 2],
+        }
+    }
+
+    /// Its turn has come, with `cached` tokens of its prompt in the cache. Only the first time counts.
+    pub(crate) fn admitted(&mut self, cached: usize, info: &ModelInfo) {
+        if self.admitted.is_none() {
+            self.admitted = Some(Instant::now());
+            self.usage.cached = cached.min(self.usage.prompt);
+            self.reads[0] = reads(info);
+            self.events.ticket.set_thinking(self.output.is_reasoning());
+        }
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -83,18 +108,47 @@ impl Answer {
         self.usage.generated >= self.limit
     }
 
-    /// The next token by the logits `[vocabulary]` after the tokens so far.
+    /// The next token by the logits `[vocabulary]` after the tokens so far; `None` if the answer is
+    /// complete.
     ///
     /// # Errors
-    /// If the logits are not finite.
-    pub(crate) fn choose(&mut self, logits: &[f32], info: &ModelInfo) -> Result<u32, Error> {
+    /// If the logits are not finite, or the constraint leaves nothing.
+    pub(crate) fn choose(
+        &mut self,
+        scratch: &mut Scratch,
+        logits: &[f32],
+        info: &ModelInfo,
+    ) -> Result<Option<Token>, Error> {
         if self.first.is_none() {
             self.first = Some(Instant::now());
             self.reads[1] = reads(info);
         }
         self.close_thought(info)?;
-        let chosen = self.sampler.sample(logits).ok_or(Error::NotFinite)?;
-        Ok(self.forced.pop_front().unwrap_or(chosen))
+        if let Some(id) = self.forced.pop_front() {
+            let sampled = scratch.given(id, logits, self.logprobs).ok_or(Error::NotFinite)?;
+            return Ok(Some(sampled.into()));
+        }
+        let opening = self.output.may_open_thought().filter(|_| self.usage.generated == 0);
+        let mut mask = match &mut self.constraint {
+            Some(constraint) if !self.output.is_reasoning() => Some(constraint.mask()?),
+            _ => None,
+        };
+        if let (Some(mask), Some(open)) = (&mut mask, opening) {
+            mask.allow_token(open);
+        }
+        match self.sampler.sample(scratch, logits, mask.as_ref(), self.logprobs) {
+            Ok(sampled) => {
+                let is_answer = mask.is_some() && Some(sampled.id) != opening;
+                if let Some(constraint) = self.constraint.as_mut().filter(|_| is_answer) {
+                    self.is_complete = constraint.accept(sampled.id)?;
+                }
+                Ok(Some(sampled.into()))
+            }
+            Err(Unsampled::NotFinite) => Err(Error::NotFinite),
+            // Only an end could follow, and the caller does not want one.
+            Err(Unsampled::Nothing) if self.ignore_eos && mask.is_some() => Ok(None),
+            Err(Unsampled::Nothing) => Err(Error::NoToken),
+        }
     }
 
     /// Ends the thought as the template would, if its budget is used up or the caller wants that.
@@ -110,25 +164,41 @@ impl Answer {
     }
 
     /// Takes the token that was chosen, and sends what that makes certain; returns why the answer ends
-    /// with it, if it does.
-    pub(crate) fn accept(&mut self, token: u32, info: &ModelInfo) -> Option<(FinishReason, usize)> {
-        if info.vocab.is_end(token) && !self.ignore_eos {
-            return Some((FinishReason::Stop, 0));
+    /// with it, if it does, and which stop text ended it.
+    ///
+    /// # Errors
+    /// If the template's white space has no tokens, which is not so for any known vocabulary.
+    pub(crate) fn accept(
+        &mut self,
+        token: Token,
+        info: &ModelInfo,
+    ) -> Result<Option<(FinishReason, usize)>, Error> {
+        if info.vocab.is_end(token.id) && !self.ignore_eos {
+            return Ok(Some((FinishReason::Stop, 0)));
         }
-        self.usage.generated += 1;
-        self.sampler.accept(token);
-        let token = Token { id: token, logprob: None, top: Vec::new() };
         let bytes = info.vocab.token_bytes(token.id);
+        self.usage.generated += 1;
+        self.sampler.accept(token.id, bytes);
+        let was_reasoning = self.output.is_reasoning();
         let (usage, events) = (&mut self.usage, &self.events);
         let stop = self.output.push(token, bytes, &mut |event| {
             usage.reasoning += if event.kind == Kind::Reasoning { event.tokens.len() } else { 0 };
             events.send(Event::Token(event));
         });
-        self.events.ticket.set_thinking(self.output.is_reasoning());
-        if let Some(stop) = stop {
-            return Some((FinishReason::StopText, stop));
+        let thinks = self.output.is_reasoning();
+        self.events.ticket.set_thinking(thinks);
+        // A constraint leaves no room for the white space that models write here.
+        let begins = was_reasoning && !thinks && self.constraint.is_some();
+        if begins && info.thought_tags.is_some() && self.forced.is_empty() {
+            self.forced.extend(info.vocab.encode(ANSWER_START, false)?);
         }
-        self.is_full().then_some((FinishReason::Length, 0))
+        if let Some(stop) = stop {
+            return Ok(Some((FinishReason::StopText, stop)));
+        }
+        if self.is_complete {
+            return Ok(Some((FinishReason::Stop, 0)));
+        }
+        Ok(self.is_full().then_some((FinishReason::Length, 0)))
     }
 
     /// Ends the answer.
@@ -142,6 +212,7 @@ impl Answer {
             });
         }
         let now = Instant::now();
+        let admitted = self.admitted.unwrap_or(now);
         let first = self.first.unwrap_or(now);
         let stop_text = (reason == FinishReason::StopText).then(|| self.stop.swap_remove(stop));
         self.events.send(Event::Finished(Box::new(Finished {
@@ -149,8 +220,8 @@ impl Answer {
             stop_text,
             usage: self.usage,
             timings: Timings {
-                queued: self.admitted - self.queued,
-                prefill: first - self.admitted,
+                queued: admitted - self.submitted,
+                prefill: first - admitted,
                 decode: now - first,
             },
             seed: self.seed,
@@ -160,8 +231,14 @@ impl Answer {
     }
 
     /// Ends the answer with an error.
-    pub(crate) fn fail(self, error: Error) {
+    pub(crate) fn fail(self, error: Error) -> Usage {
         self.events.send(Event::Failed(error));
+        self.usage
+    }
+
+    /// How long it has been running.
+    pub(crate) fn running_time(&self) -> Duration {
+        self.admitted.map(|admitted| admitted.elapsed()).unwrap_or_default()
     }
 
     fn experts(&self, info: &ModelInfo) -> Option<ExpertReads> {
@@ -170,10 +247,16 @@ impl Answer {
         Some(ExpertReads { prefill: first.since(&begun), decode: now.since(&first) })
     }
 
-    /// How long the answer has been running, and its rate so far.
+    /// Tokens generated per second so far.
     pub(crate) fn rate(&self) -> f64 {
         let time = self.first.map(|first| first.elapsed()).unwrap_or_default();
         crate::event::rate(self.usage.generated.saturating_sub(1), time)
+    }
+}
+
+impl From<Sampled> for Token {
+    fn from(Sampled { id, logprob, top }: Sampled) -> Self {
+        Self { id, logprob, top }
     }
 }
 

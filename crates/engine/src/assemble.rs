@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use cachalot_gguf::{Gguf, Metadata};
 use cachalot_kernels::Cpu;
-use cachalot_model::{Logits, Model};
+use cachalot_model::{Batch, Logits, Model, PAGE_ROWS, Progress};
 use cachalot_plan::fit::headroom;
 use cachalot_text::{ChatTemplate, Vocab, VocabParts};
 
+use crate::blocks::PageId;
 use crate::handle::{Handle, Limits, Shared};
 use crate::info::{Context, ModelInfo};
 use crate::options::{Options, Source};
 use crate::output::ThoughtTags;
 use crate::place::{Placed, place};
-use crate::worker::Worker;
+use crate::step::{Compute, Computed, Core, Sizes};
 use crate::{Error, Sampling, host};
 
 /// How often available memory is checked while experts are streamed.
@@ -30,6 +31,7 @@ const LOGITS_CHUNK: usize = 256;
 pub struct Engine {
     pub(crate) model: Model,
     pub(crate) info: Arc<ModelInfo>,
+    sizes: Sizes,
     /// When available memory is checked next, and how much should be free then.
     pressure: (Instant, u64),
 }
@@ -78,10 +80,11 @@ impl Engine {
         if vocab.len() != model.vocab_size() {
             return Err(Error::Vocabulary { tokens: vocab.len(), logits: model.vocab_size() });
         }
+        let parallel = placed.fit.parallel.max(1);
         let context = Context {
             tokens: placed.fit.context as usize,
             model: model.context_length(),
-            bytes: placed.fit.kv,
+            bytes: placed.fit.kv / parallel,
             reduced: placed.fit.context_reduced,
         };
         let template = ChatTemplate::new(None, &vocab)?;
@@ -104,7 +107,11 @@ impl Engine {
             load_time: begun.elapsed(),
         };
         let pressure = (Instant::now(), host::memory_available().map_or(0, headroom));
-        Ok(Self { model: placed.model, info: Arc::new(info), pressure })
+        let sizes = Sizes {
+            pages: context.tokens.div_ceil(PAGE_ROWS) * parallel as usize,
+            micro_batch: placed.fit.micro_batch as usize,
+        };
+        Ok(Self { model: placed.model, info: Arc::new(info), sizes, pressure })
     }
 
     /// Starts answering requests, in a thread of its own.
@@ -112,13 +119,14 @@ impl Engine {
     /// # Errors
     /// If there is no memory for the KV cache, or no thread can be started.
     pub fn start(mut self, limits: Limits) -> Result<Handle, Error> {
-        let cache = self.model.cache(self.info.context.tokens, self.info.kv_type)?;
         let shared = Arc::new(Shared::new(Arc::clone(&self.info), limits));
-        Handle::start(shared, move |shared| Worker::new(shared, self, cache).run())
+        let sizes = self.sizes;
+        self.model.reserve_pages(sizes.pages, self.info.kv_type)?;
+        Handle::start(shared, move |shared| Core::new(shared, self, sizes).run())
     }
 
     /// Between steps: releases memory if other programs need it.
-    pub(crate) fn respond_to_pressure(&mut self) {
+    fn respond_to_pressure(&mut self) {
         let Some(streaming) = &self.info.streaming else { return };
         if self.pressure.0.elapsed() < PRESSURE_INTERVAL {
             return;
@@ -171,6 +179,36 @@ impl Engine {
     /// Text <-> tokens.
     pub fn vocab(&self) -> &Vocab {
         &self.info.vocab
+    }
+}
+
+impl Compute for Engine {
+    fn copy_page(&mut self, from: PageId, to: PageId) {
+        self.model.copy_page(from, to);
+    }
+
+    fn forward<'a>(
+        &'a mut self,
+        batch: &'a Batch<'_>,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<Vec<Computed<'a>>, cachalot_model::Error> {
+        let output = self.model.forward(batch, progress)?;
+        let computed = batch.segments.iter().enumerate().map(|(index, segment)| {
+            let failure = output.failures().iter().find(|failure| failure.seq == segment.seq);
+            match failure {
+                Some(failure) => Err(Arc::clone(&failure.error)),
+                None => Ok(output.logits(index)),
+            }
+        });
+        Ok(computed.collect())
+    }
+
+    fn page_bytes(&self) -> u64 {
+        self.model.page_bytes(self.info.kv_type) as u64
+    }
+
+    fn rest(&mut self) {
+        self.respond_to_pressure();
     }
 }
 

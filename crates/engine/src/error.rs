@@ -1,6 +1,7 @@
 //! What can keep a request from being answered, said so that the reader can act on it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why a model cannot be put together or an answer not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,8 @@ pub enum Error {
     Text(#[from] cachalot_text::Error),
     #[error(transparent)]
     Fit(#[from] cachalot_plan::PlacementError),
+    #[error(transparent)]
+    Computation(Arc<cachalot_model::Error>),
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Self> },
 
@@ -46,6 +49,12 @@ pub enum Error {
     PromptEmpty,
     #[error("token {token} is not in the vocabulary of {vocabulary} tokens")]
     Token { token: u32, vocabulary: usize },
+    #[error("the constraint of the answer is not valid: {fault}")]
+    Constraint { fault: String },
+    #[error("the constraint of the answer cannot be followed any further: {fault}")]
+    ConstraintStuck { fault: String },
+    #[error("neither the constraint nor the logit bias leaves a token that may come next")]
+    NoToken,
     #[error("the engine has stopped: an internal error, see its log")]
     EngineGone,
 
@@ -60,7 +69,8 @@ pub enum Error {
     ParameterRange { name: &'static str, value: f64, kind: &'static str, min: f64, max: f64 },
     #[error(
         "unknown parameter `{name}`: use temperature, top_p, top_k, min_p, repeat_penalty, \
-         presence_penalty, frequency_penalty or repeat_last_n"
+         presence_penalty, frequency_penalty, repeat_last_n, typical_p, xtc_probability, \
+         xtc_threshold, dry_multiplier, dry_base, dry_allowed_length or dry_penalty_last_n"
     )]
     ParameterName { name: String },
     #[error("the file's own recommendation `{key}` cannot be followed: {source}")]

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender, TryRecvError};
 
 use crate::Error;
+use crate::constraint::{Constrained, Constraints};
 use crate::event::Event;
 use crate::info::ModelInfo;
-use crate::request::{Request, RequestId, SubmitError, UNREAD_MAX};
+use crate::request::{Constraint, Request, RequestId, SubmitError, UNREAD_MAX};
 use crate::status::Status;
 
 /// Many answers at once, and how many more may wait.
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     /// The engine waits here while there is nothing to do.
     wake: Condvar,
     status: Mutex<Status>,
+    /// Made for the first request that needs it.
+    constraints: OnceLock<Constraints>,
     next_id: AtomicU64,
 }
 
@@ -91,6 +94,7 @@ struct Inbox {
 /// A request on its way to the engine.
 pub(crate) struct Submission {
     pub(crate) request: Request,
+    pub(crate) constraint: Option<Constrained>,
     pub(crate) ticket: Arc<Ticket>,
     pub(crate) events: EventSender,
     pub(crate) since: Instant,
@@ -181,8 +185,66 @@ impl Shared {
             inbox: Mutex::default(),
             wake: Condvar::new(),
             status: Mutex::default(),
+            constraints: OnceLock::new(),
             next_id: AtomicU64::new(1),
         }
+    }
+
+    pub(crate) fn submit(shared: &Arc<Self>, request: Request) -> Result<Generation, SubmitError> {
+        request.check(&shared.info)?;
+        let constraint = request.constraint.as_ref();
+        let constraint = constraint.map(|constraint| shared.compile(constraint)).transpose()?;
+        let id = RequestId(shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let ticket = Arc::new(Ticket::new(id, request.cancel.clone()));
+        let (events, receiver) = async_channel::unbounded();
+        let submission = Submission {
+            request,
+            constraint,
+            ticket: Arc::clone(&ticket),
+            events: EventSender { events, ticket: Arc::clone(&ticket) },
+            since: Instant::now(),
+        };
+        let mut inbox = shared.inbox();
+        if inbox.closing.is_some() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        // Those that will be admitted at once do not wait.
+        let running = inbox.tickets.len() - inbox.waiting.min(inbox.tickets.len());
+        let free = shared.limits.parallel.saturating_sub(running);
+        if inbox.waiting >= shared.limits.queue + free {
+            let position = inbox.waiting;
+            drop(inbox);
+            let retry_after = shared.status().turnover();
+            return Err(SubmitError::QueueFull { position, retry_after });
+        }
+        inbox.waiting += 1;
+        inbox.tickets.insert(id, Arc::downgrade(&ticket));
+        inbox.submissions.push_back(submission);
+        shared.wake.notify_all();
+        drop(inbox);
+        let shared = Arc::clone(shared);
+        Ok(Generation { shared, ticket, events: receiver, is_over: false })
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let inbox = self.inbox();
+        status.queued = inbox.waiting;
+        status.limits = self.limits;
+        status.is_shutting_down = inbox.closing.is_some();
+        status.experts = self.info.streaming.as_ref().map(|streaming| streaming.stats());
+        status
+    }
+
+    fn compile(&self, constraint: &Constraint) -> Result<Constrained, Error> {
+        let constraints = match self.constraints.get() {
+            Some(constraints) => constraints,
+            None => {
+                let made = Constraints::new(&self.info.vocab)?;
+                self.constraints.get_or_init(|| made)
+            }
+        };
+        constraints.compile(constraint)
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -275,40 +337,7 @@ impl Handle {
     /// If the queue is full, the prompt does not fit, or the request makes no sense. Nothing has been
     /// computed then.
     pub fn submit(&self, request: Request) -> Result<Generation, SubmitError> {
-        let info = &self.shared.info;
-        request.check(info)?;
-        let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let ticket = Arc::new(Ticket::new(id, request.cancel.clone()));
-        let (events, receiver) = async_channel::unbounded();
-        let submission = Submission {
-            request,
-            ticket: Arc::clone(&ticket),
-            events: EventSender { events, ticket: Arc::clone(&ticket) },
-            since: Instant::now(),
-        };
-        let mut inbox = self.shared.inbox();
-        if inbox.closing.is_some() {
-            return Err(SubmitError::ShuttingDown);
-        }
-        // Those that will be admitted at once do not wait.
-        let running = inbox.tickets.len() - inbox.waiting.min(inbox.tickets.len());
-        let free = self.shared.limits.parallel.saturating_sub(running);
-        if inbox.waiting >= self.shared.limits.queue + free {
-            let position = inbox.waiting;
-            drop(inbox);
-            return Err(SubmitError::QueueFull { position, retry_after: self.status().turnover() });
-        }
-        inbox.waiting += 1;
-        inbox.tickets.insert(id, Arc::downgrade(&ticket));
-        inbox.submissions.push_back(submission);
-        self.shared.wake.notify_all();
-        drop(inbox);
-        Ok(Generation {
-            shared: Arc::clone(&self.shared),
-            ticket,
-            events: receiver,
-            is_over: false,
-        })
+        Shared::submit(&self.shared, request)
     }
 
     /// Cancels a request, which ends within one step with [`crate::FinishReason::Cancelled`]. One that has
@@ -330,13 +359,7 @@ impl Handle {
 
     /// What the engine is doing.
     pub fn status(&self) -> Status {
-        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let inbox = self.shared.inbox();
-        status.queued = inbox.waiting;
-        status.limits = self.shared.limits;
-        status.is_shutting_down = inbox.closing.is_some();
-        status.experts = self.shared.info.streaming.as_ref().map(|streaming| streaming.stats());
-        status
+        self.shared.status()
     }
 
     /// The model.

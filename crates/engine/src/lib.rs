@@ -13,7 +13,10 @@
 
 mod answer;
 mod assemble;
+mod blocks;
 mod chat;
+mod constraint;
+mod dry;
 mod error;
 mod event;
 mod handle;
@@ -25,11 +28,15 @@ mod random;
 mod request;
 mod sampler;
 mod sampling;
+mod scheduler;
+mod sequence;
 mod status;
+mod step;
 mod stream;
-mod worker;
 
 pub use assemble::{Engine, open_vocab, processor};
+#[doc(hidden)]
+pub use constraint::fuzz_gbnf;
 pub use error::Error;
 pub use event::{
     Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
@@ -41,7 +48,6 @@ pub use place::{Placed, constraints, described, memory_budget, place};
 pub use request::{
     Constraint, READER_TIMEOUT, Request, RequestId, SubmitError, ThoughtState, UNREAD_MAX,
 };
-pub use sampler::Sampler;
 pub use sampling::{PARAMETERS, Parameter, Sampling};
 pub use status::{KvStatus, SequencePhase, SequenceStatus, Status, Totals};
 pub use stream::Streaming;

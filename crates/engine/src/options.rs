@@ -27,10 +27,15 @@ pub struct Options {
     pub kv_type: Option<KvType>,
     /// Context window, in tokens; `None` leaves it to the model and the memory.
     pub context: Option<usize>,
+    /// Sequences that the KV cache holds full contexts of.
+    pub parallel: usize,
     /// Active experts per token; `None` is what the file says.
     pub experts: Option<usize>,
     /// Groups that experts are chosen from.
     pub groups: ExpertGroups,
+    /// Whether a request's text depends on nothing but itself: neither on others that run beside it,
+    /// nor on how its prompt is divided, or was cached. Prompts are then about as slow as decoding.
+    pub reproducible: bool,
     /// Bytes of memory to use; `None` is what is free, less some headroom.
     pub memory: Option<u64>,
     /// Whether to stream experts from drives.
@@ -58,8 +63,10 @@ impl Default for Options {
             tier: Tier::detect(),
             kv_type: None,
             context: None,
+            parallel: 1,
             experts: None,
             groups: ExpertGroups::Auto,
+            reproducible: false,
             memory: None,
             stream: Stream::Auto,
             huge_pages: false,

@@ -20,7 +20,7 @@ pub(crate) struct ThoughtTags {
 impl ThoughtTags {
     /// Those of a vocabulary that has them.
     pub(crate) fn of(vocab: &Vocab) -> Option<Self> {
-        Some(Self { open: vocab.id_of("<think>")?, close: vocab.id_of("</think>")? })
+        Some(Self { open: vocab.special_id("<think>")?, close: vocab.special_id("</think>")? })
     }
 }
 
@@ -188,6 +188,16 @@ impl Output {
     /// Whether the next token belongs to a thought, as far as is known.
     pub(crate) fn is_reasoning(&self) -> bool {
         self.splitter.is_reasoning()
+    }
+
+    /// The token that would open a thought, if the next one may.
+    pub(crate) fn may_open_thought(&self) -> Option<u32> {
+        match &self.splitter {
+            Splitter::ByToken(by_token) if by_token.state == State::Start => {
+                Some(by_token.tags.open)
+            }
+            _ => None,
+        }
     }
 
     /// Takes a token and its bytes; calls `sink` with what that makes certain. Returns the index of the

@@ -65,7 +65,7 @@ pub fn constraints<'a>(
         cache_type: options.kv_type,
         stream: if in_memory { Stream::Never } else { options.stream },
         memory: options.memory,
-        ..Constraints::default()
+        parallel: options.parallel.max(1) as u64,
     }
 }
 
@@ -111,6 +111,7 @@ fn placed(
     let model_options = ModelOptions {
         expert_groups: options.groups,
         experts: options.experts,
+        reproducible: options.reproducible,
         ..ModelOptions::default()
     };
     let config = Config::of(&weights, &model_options)?;

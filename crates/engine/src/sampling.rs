@@ -9,7 +9,7 @@ use crate::Error;
 /// top-p 0.95, nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the likeliest token always.
+    /// Divides the logits; 0 always takes the most likely token.
     pub temperature: f32,
     /// Only the smallest set of likeliest tokens whose probability reaches this; 1 is off.
     pub top_p: f32,
@@ -25,6 +25,22 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// How many tokens count as recent, those of the prompt included.
     pub repeat_last_n: usize,
+    /// Only tokens whose surprise is typical, up to this sum of probabilities; 1 is off.
+    pub typical_p: f32,
+    /// How often XTC excludes the most likely tokens; 0 is off.
+    pub xtc_probability: f32,
+    /// The probability from which on XTC calls a token likely; above 0.5 is off.
+    pub xtc_threshold: f32,
+    /// Scales DRY's penalty for repetitions; 0 is off.
+    pub dry_multiplier: f32,
+    /// DRY's penalty grows by this factor with each token of a repetition.
+    pub dry_base: f32,
+    /// Repetitions up to this length are free.
+    pub dry_allowed_length: usize,
+    /// Tokens that DRY searches for repetitions; -1 is all, 0 none.
+    pub dry_penalty_last_n: i32,
+    /// Texts across which nothing counts as a repetition.
+    pub dry_sequence_breakers: Vec<String>,
 }
 
 impl Default for Sampling {
@@ -38,6 +54,14 @@ impl Default for Sampling {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             repeat_last_n: 64,
+            typical_p: 1.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            dry_multiplier: 0.0,
+            dry_base: 1.75,
+            dry_allowed_length: 2,
+            dry_penalty_last_n: -1,
+            dry_sequence_breakers: ["\n", ":", "\"", "*"].map(str::to_owned).to_vec(),
         }
     }
 }
@@ -58,7 +82,7 @@ pub struct Parameter {
 }
 
 /// Every number of [`Sampling`].
-pub const PARAMETERS: [Parameter; 8] = [
+pub const PARAMETERS: [Parameter; 15] = [
     Parameter {
         name: "temperature",
         help: "0 takes the likeliest token, more is more varied",
@@ -139,6 +163,76 @@ pub const PARAMETERS: [Parameter; 8] = [
         get: |s| s.repeat_last_n as f64,
         set: |s, value| s.repeat_last_n = value as usize,
     },
+    Parameter {
+        name: "typical_p",
+        help: "locally typical sampling; 1 is off",
+        key: None,
+        min: 0.0,
+        max: 1.0,
+        whole: false,
+        get: |s| s.typical_p.into(),
+        set: |s, value| s.typical_p = value as f32,
+    },
+    Parameter {
+        name: "xtc_probability",
+        help: "chance that XTC drops the likeliest; 0 is off",
+        key: Some("xtc_probability"),
+        min: 0.0,
+        max: 1.0,
+        whole: false,
+        get: |s| s.xtc_probability.into(),
+        set: |s, value| s.xtc_probability = value as f32,
+    },
+    Parameter {
+        name: "xtc_threshold",
+        help: "probability that XTC calls likely",
+        key: Some("xtc_threshold"),
+        min: 0.0,
+        max: 1.0,
+        whole: false,
+        get: |s| s.xtc_threshold.into(),
+        set: |s, value| s.xtc_threshold = value as f32,
+    },
+    Parameter {
+        name: "dry_multiplier",
+        help: "penalty for repeated sequences; 0 is off",
+        key: None,
+        min: 0.0,
+        max: 100.0,
+        whole: false,
+        get: |s| s.dry_multiplier.into(),
+        set: |s, value| s.dry_multiplier = value as f32,
+    },
+    Parameter {
+        name: "dry_base",
+        help: "growth of that penalty with their length",
+        key: None,
+        min: 0.0,
+        max: 100.0,
+        whole: false,
+        get: |s| s.dry_base.into(),
+        set: |s, value| s.dry_base = value as f32,
+    },
+    Parameter {
+        name: "dry_allowed_length",
+        help: "length of sequences that may repeat",
+        key: None,
+        min: 0.0,
+        max: 1e9,
+        whole: true,
+        get: |s| s.dry_allowed_length as f64,
+        set: |s, value| s.dry_allowed_length = value as usize,
+    },
+    Parameter {
+        name: "dry_penalty_last_n",
+        help: "tokens searched for repeats; -1 is all",
+        key: None,
+        min: -1.0,
+        max: 1e9,
+        whole: true,
+        get: |s| s.dry_penalty_last_n.into(),
+        set: |s, value| s.dry_penalty_last_n = value as i32,
+    },
 ];
 
 impl Parameter {
@@ -165,6 +259,11 @@ impl Parameter {
 }
 
 impl Sampling {
+    /// Whether recent tokens are penalized at all.
+    pub(crate) fn penalizes(&self) -> bool {
+        self.repeat_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
     /// Sets the number called `name`; `-` for `_` is allowed, and `temp` for `temperature`.
     ///
     /// # Errors

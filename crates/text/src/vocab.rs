@@ -263,6 +263,11 @@ impl Vocab {
         self.eos
     }
 
+    /// The tokens that stand for themselves, and are never the result of merging text.
+    pub fn special_ids(&self) -> impl Iterator<Item = u32> {
+        self.specials.iter().filter_map(|(_, id)| id)
+    }
+
     /// The padding token.
     pub fn pad(&self) -> Option<u32> {
         self.pad

@@ -1,0 +1,412 @@
+//! The engine's thread: take requests in, schedule, compute, sample, send.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachalot_model::{Batch, PAGE_ROWS, Phase, Progress, Segment, Wanted};
+
+use crate::Error;
+use crate::blocks::PageId;
+use crate::event::{Event, FinishReason, Token};
+use crate::handle::Shared;
+use crate::info::ModelInfo;
+use crate::sampler::Scratch;
+use crate::scheduler::{Plan, SHARE_MIN, Scheduler, Work};
+use crate::sequence::Sequence;
+use crate::status::{KvStatus, SequencePhase, SequenceStatus};
+
+#[cfg(test)]
+mod tests;
+
+/// How long a step may keep running answers waiting for prompts, where the machine can do that.
+const STALL_TARGET: Duration = Duration::from_millis(250);
+/// Between two reports of how far a prompt is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+/// How often paused requests look whether their readers are back.
+const PAUSE_INTERVAL: Duration = Duration::from_millis(20);
+/// The vocabulary from which on sampling is worth a thread for each sequence.
+const PARALLEL_VOCABULARY: usize = 1 << 14;
+
+/// What computes a step: the model, or a stand-in of tests.
+pub(crate) trait Compute: Send {
+    /// Copies a page of the KV cache.
+    fn copy_page(&mut self, from: PageId, to: PageId);
+
+    /// Computes a batch; returns for each segment the logits that it wanted, or why it failed.
+    fn forward<'a>(
+        &'a mut self,
+        batch: &'a Batch<'_>,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<Vec<Computed<'a>>, cachalot_model::Error>;
+
+    /// Bytes of a page.
+    fn page_bytes(&self) -> u64;
+
+    /// Called between steps.
+    fn rest(&mut self) {}
+}
+
+/// Logits `[vocabulary]`, none if none were wanted, or why there are none.
+pub(crate) type Computed<'a> = Result<&'a [f32], Arc<cachalot_model::Error>>;
+
+/// The engine.
+pub(crate) struct Core<'a, C> {
+    shared: &'a Shared,
+    info: Arc<ModelInfo>,
+    compute: C,
+    scheduler: Scheduler,
+    /// The most tokens of prompts in a step, and how many of them running answers can wait for.
+    micro_batch: usize,
+    chunk: usize,
+    scratch: Vec<Scratch>,
+}
+
+/// How a sequence goes on after a step.
+enum Next {
+    Continues,
+    Ends(FinishReason, usize),
+    Fails(Error),
+}
+
+/// Sizes of an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Pages of the KV cache.
+    pub(crate) pages: usize,
+    /// The most tokens of prompts in a step.
+    pub(crate) micro_batch: usize,
+}
+
+impl<'a, C: Compute> Core<'a, C> {
+    pub(crate) fn new(shared: &'a Shared, compute: C, sizes: Sizes) -> Self {
+        let info = Arc::clone(&shared.info);
+        let scheduler = Scheduler::new(sizes.pages, shared.limits.parallel);
+        let micro_batch = sizes.micro_batch.max(1);
+        let chunk = micro_batch.min(256);
+        Self { shared, info, compute, scheduler, micro_batch, chunk, scratch: Vec::new() }
+    }
+
+    /// Answers requests until the engine is shut down.
+    pub(crate) fn run(mut self) {
+        while self.receive(true) {
+            self.step();
+        }
+    }
+
+    /// Takes in what was submitted, waiting for it if there is nothing to do; returns whether the
+    /// engine goes on.
+    pub(crate) fn receive(&mut self, may_wait: bool) -> bool {
+        let is_empty = self.scheduler.waiting.is_empty() && self.scheduler.running.is_empty();
+        let is_paused = !is_empty && self.scheduler.running.iter().all(|s| s.is_paused);
+        let pause = (is_paused && !is_empty).then_some(PAUSE_INTERVAL);
+        for submission in self.shared.receive(may_wait && (is_empty || is_paused), pause) {
+            self.scheduler.waiting.push_back(Sequence::new(submission, &self.info));
+        }
+        self.sweep();
+        let is_empty = self.scheduler.waiting.is_empty() && self.scheduler.running.is_empty();
+        !(is_empty && self.shared.closing().is_some())
+    }
+
+    /// Ends what was cancelled, and pauses what is not read.
+    fn sweep(&mut self) {
+        let closed = self.shared.closing().is_some_and(|deadline| Instant::now() >= deadline);
+        let end = |sequence: &mut Sequence| {
+            let behind = sequence.ticket.is_behind();
+            sequence.paused_at = behind.then(|| sequence.paused_at.unwrap_or_else(Instant::now));
+            sequence.is_paused = behind;
+            let timeout = sequence.answer.reader_timeout();
+            let waited = sequence.paused_at.map(|since| since.elapsed());
+            if closed || sequence.ticket.is_cancelled() {
+                Some(FinishReason::Cancelled)
+            } else if waited.zip(timeout).is_some_and(|(waited, timeout)| waited >= timeout) {
+                Some(FinishReason::ReaderStalled)
+            } else {
+                sequence.answer.is_full().then_some(FinishReason::Length)
+            }
+        };
+        for index in (0..self.scheduler.waiting.len()).rev() {
+            if let Some(reason) = end(&mut self.scheduler.waiting[index])
+                && let Some(sequence) = self.scheduler.waiting.remove(index)
+            {
+                self.conclude(sequence, Next::Ends(reason, 0));
+            }
+        }
+        for index in (0..self.scheduler.running.len()).rev() {
+            if let Some(reason) = end(&mut self.scheduler.running[index]) {
+                let sequence = self.scheduler.remove(index, true);
+                self.conclude(sequence, Next::Ends(reason, 0));
+            }
+        }
+    }
+
+    /// One pass through the model.
+    pub(crate) fn step(&mut self) {
+        self.compute.rest();
+        let is_decoding = self.scheduler.is_decoding();
+        let Plan { copies, work } =
+            self.scheduler.plan(if is_decoding { self.chunk } else { self.micro_batch });
+        copies.into_iter().for_each(|(from, to)| self.compute.copy_page(from, to));
+        self.announce();
+        if !work.is_empty() {
+            let begun = Instant::now();
+            let next = self.pass(&work);
+            self.account(&work, is_decoding, begun.elapsed());
+            for (work, next) in work.iter().zip(next).rev() {
+                if !matches!(next, Next::Continues) {
+                    let is_sound = !matches!(next, Next::Fails(_));
+                    let sequence = self.scheduler.remove(work.index, is_sound);
+                    self.conclude(sequence, next);
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// Admits sequences to their statistics, and tells the others their places.
+    fn announce(&mut self) {
+        for sequence in &mut self.scheduler.running {
+            if !std::mem::replace(&mut sequence.was_admitted, true) {
+                sequence.answer.admitted(sequence.computed, &self.info);
+                self.shared.admitted();
+            }
+        }
+        for (position, sequence) in self.scheduler.waiting.iter_mut().enumerate() {
+            if !sequence.was_admitted && sequence.position != Some(position) {
+                sequence.position = Some(position);
+                sequence.answer.events().send(Event::Queued { position });
+            }
+        }
+    }
+
+    /// Computes `work` and takes the tokens that follow; returns how each sequence goes on.
+    fn pass(&mut self, work: &[Work]) -> Vec<Next> {
+        let running = &self.scheduler.running;
+        // The results live as long as the batch, while sequences go on.
+        let pages: Vec<_> = work.iter().map(|work| running[work.index].pages.clone()).collect();
+        let (mut tokens, mut segments) = (Vec::new(), Vec::new());
+        for (&Work { index, count, phase }, pages) in work.iter().zip(&pages) {
+            let sequence = &running[index];
+            let (start, rows) = (sequence.computed, tokens.len()..tokens.len() + count);
+            let end = start + count;
+            tokens.extend_from_slice(&sequence.tokens[start..end]);
+            let want = if end == sequence.tokens.len() { Wanted::Last } else { Wanted::None };
+            segments.push(Segment { seq: sequence.ticket.id.0, start, rows, pages, phase, want });
+        }
+        let batch = Batch { tokens: &tokens, segments: &segments };
+        let mut reporter = Reporter::new(self.shared, running, work);
+        let computed = self.compute.forward(&batch, &mut |progress| reporter.report(progress));
+        let computed = match computed {
+            Ok(computed) => computed,
+            // All were cancelled, and end before the next step.
+            Err(cachalot_model::Error::Stopped) => {
+                return work.iter().map(|_| Next::Continues).collect();
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                let failed = |_| Next::Fails(Error::Computation(Arc::clone(&error)));
+                return work.iter().map(failed).collect();
+            }
+        };
+        for (work, _) in work.iter().zip(&computed).filter(|(_, computed)| computed.is_ok()) {
+            self.scheduler.advance(work);
+        }
+        let context = self.info.context.tokens;
+        let mut chosen =
+            choose(&mut self.scheduler.running, work, computed, &mut self.scratch, &self.info);
+        let mut next = Vec::with_capacity(work.len());
+        for (work, chosen) in work.iter().zip(chosen.drain(..)) {
+            next.push(accept(&mut self.scheduler.running[work.index], chosen, &self.info, context));
+        }
+        next
+    }
+
+    fn account(&mut self, work: &[Work], is_decoding: bool, time: Duration) {
+        let prompts = || work.iter().filter(|work| work.phase == Phase::Prefill);
+        let count: usize = prompts().map(|work| work.count).sum();
+        let has_prompts = count > 0;
+        // As much of prompts as the time allows, in steps of half and double.
+        if is_decoding && count * 2 > self.chunk {
+            let ratio = STALL_TARGET.as_secs_f64() / time.as_secs_f64().max(1e-6);
+            let chunk = (self.chunk as f64 * ratio.clamp(0.5, 2.0)) as usize;
+            self.chunk = chunk.clamp(SHARE_MIN.min(self.micro_batch), self.micro_batch);
+        }
+        self.shared.publish(|status| {
+            let totals = &mut status.totals;
+            totals.prompt_computed += count as u64;
+            if has_prompts {
+                totals.prefill_time += time;
+            } else {
+                totals.decode_time += time;
+            }
+        });
+    }
+
+    /// Ends a sequence that has left the scheduler.
+    fn conclude(&mut self, sequence: Sequence, next: Next) {
+        let Sequence { ticket, answer, was_admitted, .. } = sequence;
+        if !was_admitted {
+            self.shared.admitted();
+        }
+        let (running, cancelled) =
+            (answer.running_time(), matches!(next, Next::Ends(FinishReason::Cancelled, _)));
+        let failed = matches!(next, Next::Fails(_));
+        let usage = match next {
+            Next::Fails(error) => answer.fail(error),
+            Next::Ends(reason, stop) => answer.finish(reason, stop, &self.info),
+            Next::Continues => unreachable!("it has left the scheduler"),
+        };
+        self.shared.ended(ticket.id);
+        self.shared.publish(|status| {
+            let totals = &mut status.totals;
+            totals.requests += 1;
+            totals.failed += u64::from(failed);
+            totals.cancelled += u64::from(cancelled);
+            totals.prompt_cached += usage.cached as u64;
+            totals.generated += usage.generated as u64;
+            totals.running_time += running;
+        });
+    }
+
+    fn publish(&self) {
+        let Scheduler { waiting, running, pages, preempted, .. } = &self.scheduler;
+        let kv = KvStatus {
+            page_tokens: PAGE_ROWS,
+            page_bytes: self.compute.page_bytes(),
+            pages: pages.len(),
+            used: pages.len() - pages.available(),
+            cached: pages.idle(),
+        };
+        let state = |sequence: &Sequence, phase| {
+            let usage = sequence.answer.usage();
+            SequenceStatus {
+                id: sequence.ticket.id,
+                phase,
+                prompt: usage.prompt,
+                cached: usage.cached,
+                generated: usage.generated,
+                rate: sequence.answer.rate(),
+            }
+        };
+        let running = running.iter().map(|sequence| {
+            let phase = match sequence {
+                _ if sequence.is_paused => SequencePhase::Paused,
+                _ if !sequence.is_decoding() => SequencePhase::Prefill { done: sequence.computed },
+                _ if sequence.answer.is_reasoning() => SequencePhase::Reasoning,
+                _ => SequencePhase::Answer,
+            };
+            state(sequence, phase)
+        });
+        let waiting = waiting.iter().enumerate();
+        let waiting = waiting.map(|(position, s)| state(s, SequencePhase::Queued { position }));
+        self.shared.publish(|status| {
+            status.kv = kv;
+            status.totals.preempted = *preempted;
+            status.sequences.clear();
+            status.sequences.extend(running.chain(waiting));
+        });
+    }
+}
+
+/// Chooses the tokens that follow, each sequence in a thread of its own where that is worth it.
+fn choose(
+    running: &mut [Sequence],
+    work: &[Work],
+    computed: Vec<Computed<'_>>,
+    scratch: &mut Vec<Scratch>,
+    info: &ModelInfo,
+) -> Vec<Result<Option<Option<Token>>, Error>> {
+    struct Choice<'a> {
+        sequence: &'a mut Sequence,
+        logits: &'a [f32],
+        chosen: Result<Option<Option<Token>>, Error>,
+    }
+    let mut by_index = work.iter().map(|work| work.index).peekable();
+    let sequences = running.iter_mut().enumerate();
+    let sequences = sequences.filter(|(index, _)| by_index.next_if_eq(index).is_some());
+    let mut choices: Vec<Choice<'_>> = sequences
+        .zip(computed)
+        .map(|((_, sequence), computed)| match computed {
+            Ok(logits) => Choice { sequence, logits, chosen: Ok(None) },
+            Err(error) => Choice { sequence, logits: &[], chosen: Err(Error::Computation(error)) },
+        })
+        .collect();
+    let sampled = choices.iter().filter(|choice| !choice.logits.is_empty()).count();
+    let threads = match info.vocab.len() >= PARALLEL_VOCABULARY {
+        true => info.threads.min(sampled).max(1),
+        false => 1,
+    };
+    scratch.resize_with(threads.max(scratch.len()), Scratch::default);
+    let run = |choices: &mut [Choice<'_>], scratch: &mut Scratch| {
+        for choice in choices.iter_mut().filter(|choice| !choice.logits.is_empty()) {
+            let answer = &mut choice.sequence.answer;
+            choice.chosen = answer.choose(scratch, choice.logits, info).map(Some);
+        }
+    };
+    let size = choices.len().div_ceil(threads).max(1);
+    let mut parts = choices.chunks_mut(size).zip(scratch.iter_mut());
+    let first = parts.next();
+    std::thread::scope(|scope| {
+        for (part, scratch) in parts {
+            scope.spawn(move || run(part, scratch));
+        }
+        if let Some((part, scratch)) = first {
+            run(part, scratch);
+        }
+    });
+    choices.into_iter().map(|choice| choice.chosen).collect()
+}
+
+/// Takes the token that was chosen, if one was.
+fn accept(
+    sequence: &mut Sequence,
+    chosen: Result<Option<Option<Token>>, Error>,
+    info: &ModelInfo,
+    context: usize,
+) -> Next {
+    let token = match chosen {
+        Ok(None) => return Next::Continues, // its prompt goes on
+        Ok(Some(None)) => return Next::Ends(FinishReason::Stop, 0),
+        Ok(Some(Some(token))) => token,
+        Err(error) => return Next::Fails(error),
+    };
+    sequence.tokens.push(token.id);
+    match sequence.answer.accept(token, info) {
+        Err(error) => Next::Fails(error),
+        Ok(Some((reason, stop))) => Next::Ends(reason, stop),
+        Ok(None) if sequence.computed >= context => Next::Ends(FinishReason::ContextFull, 0),
+        Ok(None) => Next::Continues,
+    }
+}
+
+/// Tells prompts how far they are, and whether a pass is still wanted.
+struct Reporter<'a> {
+    shared: &'a Shared,
+    running: &'a [Sequence],
+    work: &'a [Work],
+    reported: Option<Instant>,
+}
+
+impl<'a> Reporter<'a> {
+    fn new(shared: &'a Shared, running: &'a [Sequence], work: &'a [Work]) -> Self {
+        Self { shared, running, work, reported: None }
+    }
+
+    fn report(&mut self, Progress { done, layers }: Progress) -> bool {
+        let is_due = self.reported.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
+        if is_due || done == layers {
+            self.reported = Some(Instant::now());
+            for &Work { index, count, phase } in self.work {
+                let sequence = &self.running[index];
+                // What is computed again after a preemption is no news.
+                if phase == Phase::Prefill && sequence.answer.usage().generated == 0 {
+                    let (total, cached) = (sequence.prompt, sequence.answer.usage().cached);
+                    let done = sequence.computed + count * done / layers.max(1);
+                    sequence.answer.events().send(Event::Prefill { done, total, cached });
+                }
+            }
+        }
+        let closed = self.shared.closing().is_some_and(|deadline| Instant::now() >= deadline);
+        let wanted = |work: &Work| !self.running[work.index].ticket.is_cancelled();
+        !closed && self.work.iter().any(wanted)
+    }
+}
