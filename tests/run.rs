@@ -287,17 +287,18 @@ fn a_closed_pipe_ends_it_quietly() {
 #[cfg(unix)]
 #[test]
 fn an_interrupt_stops_it_with_its_own_exit_code() {
-    let mut child = common::command(&["run", "--exact", "--threads=1", "--temp=0"])
+    let mut child = common::command(&["run", "--exact", "--threads=1", "--temp=100", "--top-p=1"])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // More blanks than a pipe holds: once they are written, the program is reading, and ready.
     let mut input = "12 + 30 = 42, ".repeat(250);
-    input.push_str(&" ".repeat(200_000));
+    input.push('\n');
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    // The first character of the answer: it has installed its handler, and computes.
+    let mut first = [0];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
     let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(kill.unwrap().success(), "it was still running");
     let output = child.wait_with_output().unwrap();

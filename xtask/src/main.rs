@@ -1,6 +1,7 @@
-//! Chores of the repository, as `cargo xtask NAME`.
+//! Maintenance commands of the repository: `cargo xtask NAME`.
 #![forbid(unsafe_code)]
 
+mod package;
 mod replay;
 mod synth;
 mod tidy;
@@ -11,14 +12,18 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask NAME
 
-  tidy    check the rules of style that a program can check; CONTRIBUTING.md gives their reasons
-  synth   write a model with random weights at a published model's shapes; --help tells more
-  trace   write a trace of routing with the skew and repeats of published models
-  replay  replay a trace of routing with caches of several sizes and policies";
+  tidy    check the style rules that a program can check; CONTRIBUTING.md gives the reasons
+  man     write the man pages in packaging/man again
+  dist    build a release binary with its debug lines in a separate file
+  synth   write a model with random weights and the shapes of a published one; see --help
+  trace   write a routing trace with the skew and repetition of published models
+  replay  replay a routing trace with caches of several sizes and policies";
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => run_tidy(),
+        Some("man") => ended(package::man(&root())),
+        Some("dist") => ended(package::dist(&root())),
         Some("synth") => ended(synth::run(std::env::args().skip(1))),
         Some("trace") => ended(replay::run_generate(std::env::args().skip(1))),
         Some("replay") => ended(replay::run(std::env::args().skip(1))),
@@ -53,7 +58,7 @@ fn run_tidy() -> ExitCode {
     match findings.len() {
         0 => ExitCode::SUCCESS,
         count => {
-            eprintln!("tidy: {count} to put right");
+            eprintln!("tidy: {count} findings");
             ExitCode::FAILURE
         }
     }

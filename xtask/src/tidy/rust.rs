@@ -6,6 +6,7 @@ use super::tree::Tree;
 
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 600;
+pub(super) const COLUMNS_MAX: usize = 100;
 
 /// Crates that may hold `unsafe`; each block there has a `SAFETY:` reason, which clippy checks.
 pub(super) const ISLANDS: [&str; 2] = ["crates/kernels", "crates/store"];
@@ -22,7 +23,57 @@ pub(super) fn check(tree: &Tree, findings: &mut Vec<Finding>) {
             found(0, "open with `//!`: what this file is, and why this way".to_owned());
         }
         lengths(source, &mut found);
+        texts(source, &mut found);
         places(source, &mut found);
+    }
+}
+
+/// Words of our own making, or of another century. (Compared in lower case, as whole words.)
+const BANNED: [&str; 9] = [
+    "shall",
+    "whoever",
+    "nobody",
+    "so many",
+    "as good as",
+    "lies in",
+    "lies on",
+    "lies at",
+    "meets",
+];
+
+/// What to say instead of a banned word in this text, if it has one.
+pub(super) fn wording(text: &str) -> Option<String> {
+    let is_letter = |c: char| c.is_alphanumeric() || c == '_';
+    let lower = text.to_lowercase();
+    let found = BANNED.iter().find(|word| {
+        lower.match_indices(**word).any(|(at, _)| {
+            !lower[..at].ends_with(is_letter) && !lower[at + word.len()..].starts_with(is_letter)
+        })
+    })?;
+    Some(format!("`{found}`: use plain English, as CONTRIBUTING asks"))
+}
+
+/// Messages in plain words, and lines that fit.
+fn texts(source: &Source, found: &mut dyn FnMut(usize, String)) {
+    for (at, literal) in source.literals().filter(|(at, _)| !source.is_test_at(*at)) {
+        if let Some(what) = wording(literal) {
+            found(at, what);
+        }
+    }
+    if source.name() == "tables" {
+        return;
+    }
+    let mut offset = 0;
+    for line in source.text.split_inclusive('\n') {
+        let columns = line.trim_end_matches('\n').chars().count();
+        let code = source.code.get(offset..offset + line.len()).unwrap_or_default();
+        // A row of a table in a comment, an address, or a literal cannot be broken.
+        let comment = line.trim_start().trim_start_matches(['/', '!']).trim_start();
+        let is_whole = comment.starts_with('|') || line.contains("://") || code.contains('"');
+        if columns > COLUMNS_MAX && !is_whole {
+            found(offset, format!("{columns} columns, {COLUMNS_MAX} at most: break the line"));
+        }
+        offset += line.len();
     }
 }
 
@@ -64,6 +115,7 @@ fn places(source: &Source, found: &mut dyn FnMut(usize, String)) {
             "env"
                 if after.starts_with("::var")
                     && source.path != SETTINGS
+                    && source.name() != "build" // cargo's own variables
                     && !source.is_test_at(at) =>
             {
                 found(at, format!("only {SETTINGS} reads the environment: pass the value on"));
@@ -93,6 +145,23 @@ mod tests {
         assert!(found("src/a.rs", "//! A.\n").is_empty());
         assert_eq!(found("src/a.rs", "// A.\n").len(), 1);
         assert_eq!(found("tests/a.rs", "\n//! A.\n").len(), 1);
+    }
+
+    #[test]
+    fn messages_are_in_plain_words_and_lines_fit() {
+        let text = "//! A.\n// it shall stay\nfn f() { g(\"it shall\\nstay\"); }\n";
+        let found_in = found("src/a.rs", text);
+        assert!(found_in.len() == 1 && found_in[0].starts_with("3: `shall`"), "{found_in:?}");
+        assert!(found("tests/a.rs", text).is_empty(), "tests may quote");
+        assert!(
+            wording("marshall so many-fold lies inside")
+                .is_some_and(|what| what.contains("so many"))
+        );
+        assert_eq!(wording("marshalled; what lies inside"), None);
+        let long = format!("//! A.\n// {}\n", "word ".repeat(20));
+        assert!(found("src/a.rs", &long)[0].starts_with("2: 103 columns"));
+        let table = format!("//! A.\n//! | {} |\n", "word ".repeat(20));
+        assert!(found("src/a.rs", &table).is_empty());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
 /// One file.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -50,6 +52,17 @@ impl Source {
     /// Whether this byte is part of a test.
     pub(super) fn is_test_at(&self, offset: usize) -> bool {
         self.is_test || self.tests.iter().any(|test| test.contains(&offset))
+    }
+
+    /// String literals, with their places.
+    pub(super) fn literals(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut rest = 0;
+        std::iter::from_fn(move || {
+            let start = rest + self.code[rest..].find('"')?;
+            let other = |c: char| c != '"' && c != '\n';
+            rest = self.code[start..].find(other).map_or(self.code.len(), |end| start + end);
+            Some((start, &self.text[start..rest]))
+        })
     }
 
     /// Identifiers and keywords, with their places.
@@ -189,88 +202,42 @@ fn item_end(code: &str, from: usize) -> (bool, usize) {
     (false, code.len())
 }
 
+/// The text with comments and literals blanked, byte for byte; blank if it is not Rust.
 fn blanked(text: &str) -> String {
-    let mut code = text.as_bytes().to_vec();
-    let mut at = 0;
-    while at < text.len() {
-        let (len, filler) = comment_or_literal(text, at);
-        if let Some(filler) = filler {
-            code[at..at + len].iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = filler);
-        }
-        at += len;
+    let blank = |byte: u8| if byte == b'\n' { b'\n' } else { b' ' };
+    let mut code: Vec<u8> = text.bytes().map(blank).collect();
+    if let Ok(tokens) = text.parse::<TokenStream>() {
+        copy(tokens, text, &mut code);
     }
-    // Whole characters were replaced by as many ASCII ones as they had bytes.
+    // The parser keeps all text for its spans.
+    proc_macro2::extra::invalidate_current_thread_spans();
     String::from_utf8(code).unwrap_or_default()
 }
 
-/// Bytes of what begins at `at`, and what to fill it with if it is a comment or a literal.
-fn comment_or_literal(text: &str, at: usize) -> (usize, Option<u8>) {
-    let rest = &text[at..];
-    let end_of = |end: Option<usize>| end.unwrap_or(rest.len());
-    let in_word = text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-    if rest.starts_with("//") {
-        (end_of(rest.find('\n')), Some(b' '))
-    } else if rest.starts_with("/*") {
-        (block_comment(rest), Some(b' '))
-    } else if let Some(len) = raw_string(rest).filter(|_| !in_word) {
-        (len, Some(b'"'))
-    } else if rest.starts_with('"') {
-        (quoted(rest, '"'), Some(b'"'))
-    } else if rest.starts_with("'\\") {
-        (quoted(rest, '\''), Some(b'"'))
-    } else if rest.starts_with('\'') {
-        // 'a' is a character, 'a a lifetime.
-        let mut characters = rest.char_indices().skip(2);
-        match characters.next() {
-            Some((close, '\'')) => (close + 1, Some(b'"')),
-            _ => (1, None),
+/// Copies the code of `tokens` from `text`, with literals as `"`.
+fn copy(tokens: TokenStream, text: &str, code: &mut [u8]) {
+    for token in tokens {
+        let range = token.span().byte_range();
+        let written = &text[range.clone()];
+        // To the parser, comments of documentation are attributes.
+        if written.starts_with("//") || written.starts_with("/*") {
+            continue;
         }
-    } else {
-        (rest.chars().next().map_or(1, char::len_utf8), None)
-    }
-}
-
-/// Bytes of a comment that may hold others.
-fn block_comment(rest: &str) -> usize {
-    let mut depth = 0;
-    let mut at = 0;
-    while at < rest.len() {
-        let step = match rest.as_bytes()[at..] {
-            [b'/', b'*', ..] => (2, 1),
-            [b'*', b'/', ..] => (2, -1),
-            _ => (1, 0),
-        };
-        at += step.0;
-        depth += step.1;
-        if depth == 0 {
-            break;
+        match token {
+            TokenTree::Group(group) => {
+                if group.delimiter() != Delimiter::None {
+                    for range in [group.span_open().byte_range(), group.span_close().byte_range()] {
+                        code[range.clone()].copy_from_slice(text[range].as_bytes());
+                    }
+                }
+                copy(group.stream(), text, code);
+            }
+            TokenTree::Literal(_) if !written.starts_with(|c: char| c.is_ascii_digit()) => {
+                code[range].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b'"');
+            }
+            _ => code[range].copy_from_slice(written.as_bytes()),
         }
     }
-    at
-}
-
-/// Bytes of `r"..."`, `br#"..."#` and the like, if that is what begins here.
-fn raw_string(rest: &str) -> Option<usize> {
-    let after = rest.strip_prefix("br").or(rest.strip_prefix("cr")).or(rest.strip_prefix('r'))?;
-    let content = after.trim_start_matches('#');
-    let hashes = &after[..after.len() - content.len()];
-    let content = content.strip_prefix('"')?;
-    let start = rest.len() - content.len();
-    let close = format!("\"{hashes}");
-    Some(content.find(&close).map_or(rest.len(), |end| start + end + close.len()))
-}
-
-/// Bytes of a literal between two of `quote`, which a backslash escapes.
-fn quoted(rest: &str, quote: char) -> usize {
-    let mut characters = rest.char_indices().skip(1);
-    while let Some((i, c)) = characters.next() {
-        match c {
-            '\\' => drop(characters.next()),
-            _ if c == quote => return i + 1,
-            _ => {}
-        }
-    }
-    rest.len()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Rules for all text: nothing left over, nothing about somebody's own machine, nothing huge.
 
 use super::Finding;
+use super::rust;
 use super::tree::Tree;
 
 /// Bytes of the largest file that the repository should carry.
@@ -36,10 +37,33 @@ pub(super) fn check(tree: &Tree, findings: &mut Vec<Finding>) {
             }
         }
     }
+    for (path, text) in tree.texts.iter().filter(|(path, _)| path.ends_with(".md")) {
+        prose(path, text, findings);
+    }
     for (path, bytes) in tree.sizes.iter().filter(|(_, bytes)| *bytes > FILE_BYTES_MAX) {
         let (size, max) = (bytes / 1_000_000, FILE_BYTES_MAX / 1_000_000);
         let what = format!("{size} MB, at most {max}: make it smaller, or make it when needed");
         findings.push(Finding::new(path, 1, what));
+    }
+}
+
+/// Documents: plain words, lines that fit. Tables and examples are as wide as they are.
+fn prose(path: &str, text: &str, findings: &mut Vec<Finding>) {
+    if is_data(path) {
+        return;
+    }
+    let mut is_example = false;
+    for (i, line) in text.lines().enumerate() {
+        is_example ^= line.starts_with("```");
+        if is_example {
+            continue;
+        }
+        findings.extend(rust::wording(line).map(|what| Finding::new(path, i + 1, what)));
+        let columns = line.chars().count();
+        if columns > rust::COLUMNS_MAX && !line.starts_with('|') && !line.contains("](") {
+            let what = format!("{columns} columns, {} at most", rust::COLUMNS_MAX);
+            findings.push(Finding::new(path, i + 1, what));
+        }
     }
 }
 
