@@ -1,5 +1,6 @@
 //! Adds the commit to the version of release builds: `0.1.0 (1a2b3c4)`. Without git, or outside a
-//! repository, the version stays as it is. Debug builds skip this, or every commit would rebuild them.
+//! repository, the version stays as it is. Debug builds skip this, or every commit would rebuild
+//! them.
 
 use std::path::Path;
 use std::process::Command;

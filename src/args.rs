@@ -91,12 +91,13 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// A model (its name, or a .gguf file; any part of a split one) and a prompt. Without a model, the
-    /// embedded calf answers; without a prompt, a chat starts
+    /// A model (its name, or a .gguf file; any part of a split one) and a prompt. Without a model,
+    /// the embedded calf answers; without a prompt, a chat starts
     #[arg(value_name = "MODEL] [PROMPT")]
     pub(crate) words: Vec<OsString>,
 
-    /// Think before answering: as the model's chat template says (auto), always (force), or never (off)
+    /// Think before answering: as the model's chat template says (auto), always (force), or never
+    /// (off)
     #[arg(long, value_enum, default_value_t = ThinkArg::Auto, value_name = "WHEN")]
     pub(crate) think: ThinkArg,
     /// Think, but do not show the thinking
@@ -150,19 +151,20 @@ pub(crate) struct ModelArgs {
     /// Memory limit, such as 64GiB [default: free memory, less some headroom]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) memory: Option<u64>,
-    /// Stream experts from the drive: if the model does not fit into memory (auto), always, or never
+    /// Stream experts from the drive: if the model does not fit into memory (auto), always, or
+    /// never
     #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
     pub(crate) stream: StreamArg,
-    /// Copy a model that fits into private huge pages: a few percent faster, but it loads as slowly as
-    /// the file can be read, and no other process shares the memory
+    /// Copy a model that fits into private huge pages: a few percent faster, but it loads as slowly
+    /// as the file can be read, and no other process shares the memory
     #[arg(long)]
     pub(crate) huge_pages: bool,
-    /// Memory placement on NUMA machines: interleaved over all nodes, or first touch (off); no effect
-    /// on single-node machines
+    /// Memory placement on NUMA machines: interleaved over all nodes, or first touch (off); no
+    /// effect on single-node machines
     #[arg(long, value_enum, default_value_t = NumaArg::Interleave, value_name = "HOW")]
     pub(crate) numa: NumaArg,
-    /// Prefetch experts that the next layer will probably need, while the drive is idle; results do not
-    /// change
+    /// Prefetch experts that the next layer will probably need, while the drive is idle; results do
+    /// not change
     #[arg(long)]
     pub(crate) guess_experts: bool,
     /// Cache-aware routing: prefer experts in memory when the router scores them almost as high.
@@ -196,7 +198,8 @@ pub(crate) struct SamplingArgs {
     /// Sampling temperature; 0 always takes the most likely token [default: the file's, or 0.6]
     #[arg(long, alias = "temp", value_name = "T", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) temperature: Option<f64>,
-    /// Sample from the most likely tokens with cumulative probability P [default: the file's, or 0.95]
+    /// Sample from the most likely tokens with cumulative probability P [default: the file's, or
+    /// 0.95]
     #[arg(long, value_name = "P", value_parser = values::decimal, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
     /// Sample from the K most likely tokens; 0 is off
@@ -252,7 +255,8 @@ pub(crate) struct TokenizeArgs {
     pub(crate) model: PathBuf,
     /// The text; `-` reads it from standard input
     pub(crate) text: String,
-    /// Print a JSON object: {"tokens": [ids], "pieces": [text, or the bytes of an incomplete character]}
+    /// Print a JSON object: {"tokens": [ids], "pieces": [text, or the bytes of an incomplete
+    /// character]}
     #[arg(long)]
     pub(crate) json: bool,
     /// Treat the names of special tokens as ordinary text

@@ -1,5 +1,5 @@
-//! The planner asked before a model is loaded: where it will lie, whether it fits, what to expect. Loading
-//! asks it the same, with the same answer.
+//! The planner asked before a model is loaded: where it will lie, whether it fits, what to expect.
+//! Loading asks it the same, with the same answer.
 
 use std::path::Path;
 
@@ -33,8 +33,8 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// Asks the planner about `source`, for tokens of a text. `None` for what is no model: loading will say
-    /// so.
+    /// Asks the planner about `source`, for tokens of a text. `None` for what is no model: loading
+    /// will say so.
     ///
     /// # Errors
     /// If the model does not fit into this machine.
@@ -49,8 +49,8 @@ impl Forecast {
         Ok(Some(Self::at(placed, source, options, environment, measure)))
     }
 
-    /// The same for random tokens, on a machine that is measured in any case: for whoever measures a model,
-    /// too.
+    /// The same for random tokens, on a machine that is measured in any case: for whoever measures
+    /// a model, too.
     ///
     /// # Errors
     /// If the model does not fit into this machine.

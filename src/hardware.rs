@@ -1,7 +1,8 @@
 //! The machine that this program runs on, with its measured rates.
 //!
-//! Measuring takes a few seconds, so rates are kept in a file of the user's cache, by processor, number
-//! of threads and build of this program, and by drive. Deleting the file, or `--fresh`, measures again.
+//! Measuring takes a few seconds, so rates are kept in a file of the user's cache, by processor,
+//! number of threads and build of this program, and by drive. Deleting the file, or `--fresh`,
+//! measures again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -202,8 +203,8 @@ fn with_drive(
     machine
 }
 
-/// There is no model yet: measures the drive of the first folder that is on one and can be written to.
-/// Where none can, the drives that the system lists keep an unknown rate.
+/// There is no model yet: measures the drive of the first folder that is on one and can be written
+/// to. Where none can, the drives that the system lists keep an unknown rate.
 fn any_drive(machine: &mut Machine, rates: &mut Rates, kept: Option<&Path>, measure: Measure) {
     let cache = kept.and_then(Path::parent).map(Path::to_owned);
     let folders = cache.into_iter().chain(std::env::current_dir()).chain([VAR_TMP.into()]);

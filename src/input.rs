@@ -1,4 +1,5 @@
-//! Text from standard input and from files: UTF-8, without a byte order mark, and of a limited length.
+//! Text from standard input and from files: UTF-8, without a byte order mark, and of a limited
+//! length.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};

@@ -113,8 +113,8 @@ fn not_here(name: &Name) -> String {
     format!("there is no file and no model `{name}` here: `cachalot pull {name}` downloads it")
 }
 
-/// The file of a model that is to be run. If it is not here, it is downloaded, after asking; `None` if it
-/// cannot be asked for, or is not wanted.
+/// The file of a model that is to be run. If it is not here, it is downloaded, after asking; `None`
+/// if it cannot be asked for, or is not wanted.
 ///
 /// # Errors
 /// If it is a distill, or cannot be downloaded.
@@ -139,8 +139,8 @@ pub(crate) fn for_run(word: &str, environment: &Environment) -> anyhow::Result<O
     }
 }
 
-/// Checks a name against what is known of published models: a distill is no R1, and a name that is nearly
-/// a known one is probably misspelled. Written with its host, a name is taken as it is.
+/// Checks a name against what is known of published models: a distill is no R1, and a name that is
+/// nearly a known one is probably misspelled. Written with its host, a name is taken as it is.
 ///
 /// # Errors
 /// One sentence that says what the name really is, or what may be meant.

@@ -1,8 +1,8 @@
 //! Files that the user asked for: never half written, and never in place of something else.
 //!
 //! An output is written to a temporary file in the same folder, which replaces the destination when
-//! complete. A destination is refused if it is an input, if it is a link, a device or a pipe, and, without
-//! `--force`, if it holds something of another kind.
+//! complete. A destination is refused if it is an input, if it is a link, a device or a pipe, and,
+//! without `--force`, if it holds something of another kind.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};

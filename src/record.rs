@@ -1,5 +1,6 @@
-//! Measured speeds of past runs next to their predictions; the next prediction is calibrated with them.
-//! One line of JSON per run, in a local file of the user's; `CACHALOT_RECORD=off` turns it off.
+//! Measured speeds of past runs next to their predictions; the next prediction is calibrated with
+//! them. One line of JSON per run, in a local file of the user's; `CACHALOT_RECORD=off` turns it
+//! off.
 
 use std::path::Path;
 
@@ -21,8 +22,8 @@ pub(crate) const TOKENS_MIN: usize = 32;
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// File name and size of the model, number of threads, whether experts were streamed, and whether
-    /// tokens were random: runs with equal values are comparable.
+    /// File name and size of the model, number of threads, whether experts were streamed, and
+    /// whether tokens were random: runs with equal values are comparable.
     pub(crate) model: String,
     pub(crate) size: u64,
     pub(crate) threads: usize,
@@ -47,7 +48,8 @@ impl Run {
     }
 }
 
-/// Median ratio of measured to predicted speed of recent comparable runs, or else of other large models.
+/// Median ratio of measured to predicted speed of recent comparable runs, or else of other large
+/// models.
 pub(crate) fn calibration(path: Option<&Path>, like: &Run) -> Option<Calibration> {
     let text = state::read(path?, BYTES_MAX)?;
     // Lines that do not parse are of another version, or were cut short.

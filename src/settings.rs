@@ -97,7 +97,8 @@ impl Environment {
         let folder = |name, in_home| {
             variable(name)
                 .map(PathBuf::from)
-                .filter(|path| path.is_absolute()) // the XDG base directory specification ignores relative paths
+                // the XDG base directory specification ignores relative paths
+                .filter(|path| path.is_absolute())
                 .or_else(|| Some(PathBuf::from(variable("HOME")?).join(in_home)))
                 .map(|folder| folder.join("cachalot"))
         };

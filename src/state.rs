@@ -1,7 +1,7 @@
 //! Small files that the program keeps between runs: history, past speeds, measured bandwidths.
 //!
-//! None of them is needed to work. A file that is missing, damaged, too large, not a regular file or not
-//! writable costs one line on standard error per run of the program, never the run.
+//! None of them is needed to work. A file that is missing, damaged, too large, not a regular file
+//! or not writable costs one line on standard error per run of the program, never the run.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,8 +14,8 @@ use crate::terminal::note;
 /// Whether a failure was already reported.
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
-/// The last `max` bytes of a file, from the start of a line; `None` if it does not exist or cannot be
-/// read.
+/// The last `max` bytes of a file, from the start of a line; `None` if it does not exist or cannot
+/// be read.
 pub(crate) fn read(path: &Path, max: u64) -> Option<String> {
     match read_tail(path, max) {
         Ok(text) => Some(text),

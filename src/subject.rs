@@ -26,12 +26,13 @@ const MISSPELLING_MAX: usize = 2;
 
 /// Splits the words into a model, if the first one names a model, and the prompt.
 ///
-/// A model in the library goes by its name. A word that ends in `.gguf` or is an existing path names one, so that a mistyped or unreadable
-/// path is reported instead of becoming part of a prompt. Text with spaces is always a prompt.
+/// A model in the library goes by its name. A word that ends in `.gguf` or is an existing path
+/// names one, so that a mistyped or unreadable path is reported instead of becoming part of a
+/// prompt. Text with spaces is always a prompt.
 ///
 /// # Errors
-/// A usage error if the first word looks like a model that does not exist here, or a word of the prompt
-/// is not UTF-8.
+/// A usage error if the first word looks like a model that does not exist here, or a word of the
+/// prompt is not UTF-8.
 pub(crate) fn model_and_prompt(
     mut words: Vec<OsString>,
     environment: &Environment,

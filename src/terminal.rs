@@ -114,8 +114,8 @@ impl<W: Write> AnswerWriter<W> {
         if self.at_line_start { Ok(()) } else { self.put("\n") }
     }
 
-    /// Writes text from the model. Each piece is dimmed separately, so that the terminal is left clean
-    /// whenever the program ends.
+    /// Writes text from the model. Each piece is dimmed separately, so that the terminal is left
+    /// clean whenever the program ends.
     fn text(&mut self, text: &str) -> io::Result<()> {
         self.at_line_start = text.ends_with('\n');
         let shown = if self.style.terminal { without_controls(text) } else { text.into() };
@@ -250,8 +250,8 @@ fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
     table
 }
 
-/// The rows of a table that is too wide, one below the other: the first cell, then the others with the
-/// names that the first row gives them.
+/// The rows of a table that is too wide, one below the other: the first cell, then the others with
+/// the names that the first row gives them.
 fn blocks(line: usize, rows: &[Vec<String>]) -> String {
     let Some((names, rows)) = rows.split_first() else { return String::new() };
     // Two columns are a list of names and values, which has no row of names.

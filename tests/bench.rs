@@ -1,5 +1,5 @@
-//! The measuring commands end to end. Tests cannot check speeds, but they check that the numbers exist
-//! and mean what their names say.
+//! The measuring commands end to end. Tests cannot check speeds, but they check that the numbers
+//! exist and mean what their names say.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;

@@ -1,8 +1,8 @@
 //! README's examples, replayed: what it shows is what the program prints.
 //!
-//! A line that starts with `$` in a code block is a command; the lines up to the next one are its output.
-//! Times, rates and sizes of memory differ from run to run, so lines of statistics are compared without
-//! their numbers. The output of `plan` may go on after what README shows.
+//! A line that starts with `$` in a code block is a command; the lines up to the next one are its
+//! output. Times, rates and sizes of memory differ from run to run, so lines of statistics are
+//! compared without their numbers. The output of `plan` may go on after what README shows.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)] // what fails here is a test
 

@@ -293,9 +293,7 @@ fn an_interrupt_stops_it_with_its_own_exit_code() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let mut input = "12 + 30 = 42, ".repeat(250);
-    input.push('\n');
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"Tell me a story.\n").unwrap();
     // The first character of the answer: it has installed its handler, and computes.
     let mut first = [0];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();

@@ -1,4 +1,5 @@
-//! Any bytes give an error or a sound description, and a file's beginning never contradicts the file.
+//! Any bytes give an error or a sound description, and a file's beginning never contradicts the
+//! file.
 
 #![no_main]
 

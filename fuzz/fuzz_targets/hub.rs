@@ -1,5 +1,5 @@
-//! What services and drives say of models: manifests, listings, hashes of ranges, plans and journals of
-//! downloads, and names. Any bytes are an error or something sound.
+//! What services and drives say of models: manifests, listings, hashes of ranges, plans and
+//! journals of downloads, and names. Any bytes are an error or something sound.
 
 #![no_main]
 

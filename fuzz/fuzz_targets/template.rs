@@ -1,5 +1,5 @@
-//! Any chat template with any conversation: an error or a prompt, no panic, and soon. The input is the
-//! template, then a zero byte before each message. Messages write no control token.
+//! Any chat template with any conversation: an error or a prompt, no panic, and soon. The input is
+//! the template, then a zero byte before each message. Messages write no control token.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! Any text through a small vocabulary and back, and any tokens to bytes: nothing is lost, nothing panics.
+//! Any text through a small vocabulary and back, and any tokens to bytes: nothing is lost, nothing
+//! panics.
 #![no_main]
 
 use cachalot_text::{ReasoningParser, StopStrings, Utf8Stream, Vocab, VocabParts};

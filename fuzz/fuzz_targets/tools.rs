@@ -1,5 +1,5 @@
-//! Any output, cut anywhere, through the parsers of tool calls: the events do not depend on the cuts,
-//! and what is not a call is passed on. The first byte is the size of the pieces.
+//! Any output, cut anywhere, through the parsers of tool calls: the events do not depend on the
+//! cuts, and what is not a call is passed on. The first byte is the size of the pieces.
 #![no_main]
 
 use cachalot_text::{Channel, ToolEvent, ToolFormat};

@@ -1,9 +1,9 @@
 //! `cachalot perplexity`: perplexity of a text, and KL divergence from a reference model.
 //!
-//! Fewer bits, fewer experts and a smaller KV cache make a model faster but cost quality; this command
-//! measures how much. The text is split and scored as by llama.cpp's `perplexity`, so that numbers are
-//! comparable: chunks of equal length that start with BOS; the second half of each is scored, so that
-//! every scored token has at least half a chunk of context.
+//! Fewer bits, fewer experts and a smaller KV cache make a model faster but cost quality; this
+//! command measures how much. The text is split and scored as by llama.cpp's `perplexity`, so that
+//! numbers are comparable: chunks of equal length that start with BOS; the second half of each is
+//! scored, so that every scored token has at least half a chunk of context.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,8 @@ pub(crate) struct PerplexityArgs {
     /// Score only the first N chunks [default: all]
     #[arg(long, value_name = "N", value_parser = values::whole::<usize>)]
     pub(crate) chunks: Option<usize>,
-    /// Reference model with the same vocabulary; it may be the same file. --experts, --expert-groups,
+    /// Reference model with the same vocabulary; it may be the same file. --experts,
+    /// --expert-groups,
     /// --kv-type and --exact do not apply to it
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,

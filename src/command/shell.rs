@@ -1,4 +1,5 @@
-//! `cachalot completions` and the man pages: both generated from the definition of the command line.
+//! `cachalot completions` and the man pages: both generated from the definition of the command
+//! line.
 
 use std::fs;
 use std::io::Write;

@@ -26,7 +26,8 @@ pub(crate) fn command(args: &[&str]) -> Command {
     }
     // Tests write nothing into the user's home.
     command.env("CACHALOT_RECORD", "off");
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")); // bandwidths, measured once for all tests
+    // bandwidths, measured once for all tests
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -16,8 +16,8 @@ pub(crate) fn man(root: &Path) -> anyhow::Result<()> {
     run(root, "cargo", &["run", "--quiet", "--package", "cachalot", "--", "man", MAN])
 }
 
-/// Builds `target/dist/cachalot` without debug lines, and `cachalot.debug` with them, which debuggers and
-/// profilers find beside it.
+/// Builds `target/dist/cachalot` without debug lines, and `cachalot.debug` with them, which
+/// debuggers and profilers find beside it.
 ///
 /// # Errors
 /// If cargo or objcopy fails.

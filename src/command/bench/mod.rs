@@ -1,10 +1,10 @@
 //! `cachalot bench`: how fast a model is here, and how near to what this machine can do.
 //!
-//! A rate alone says little. Decoding is bound by the bytes of weights that a token reads, so beside
-//! it stand the bytes per second that it amounts to and those that this machine can read; a prompt is
-//! bound by products. Tokens are pseudo-random, so that the router spreads them over the experts, and
-//! the same in every run. The engine only places the model, because a bench feeds tokens that nobody
-//! sampled and looks at the threads' work.
+//! A rate alone says little. Decoding is bound by the bytes of weights that a token reads, so
+//! beside it stand the bytes per second that it amounts to and those that this machine can read; a
+//! prompt is bound by products. Tokens are pseudo-random, so that the router spreads them over the
+//! experts, and the same in every run. The engine only places the model, because a bench feeds
+//! tokens that nobody sampled and looks at the threads' work.
 
 mod report;
 
@@ -32,7 +32,8 @@ const WARM_PROMPT: usize = 32;
 const WARM_DECODE: usize = 4;
 /// The smallest piece that the system brings into memory.
 const PAGE: usize = 4096;
-/// Bytes over which the memory's rate is measured at least, whatever the budget: more than most caches hold.
+/// Bytes over which the memory's rate is measured at least, whatever the budget: more than most
+/// caches hold.
 const PROBED_MIN: u64 = 64 << 20;
 /// Bytes that one thread brings into memory at a time.
 const TOUCHED: usize = 16 << 20;
@@ -231,8 +232,8 @@ impl Subject {
         Ok(())
     }
 
-    /// Takes `tokens` one at a time through the model, with logits, after the `depth` tokens that [`Self::fill`]
-    /// left.
+    /// Takes `tokens` one at a time through the model, with logits, after the `depth` tokens that
+    /// [`Self::fill`] left.
     fn decode(
         &mut self,
         depth: usize,
@@ -304,8 +305,8 @@ fn touch(weights: &Weights, threads: usize) {
     });
 }
 
-/// The same pseudo-random tokens each time; none of the last of a vocabulary, where the special ones
-/// are. The constants are Knuth's, for MMIX.
+/// The same pseudo-random tokens each time; none of the last of a vocabulary, where the special
+/// ones are. The constants are Knuth's, for MMIX.
 fn random_tokens(count: usize, vocabulary: usize) -> Vec<u32> {
     let ordinary = vocabulary.saturating_sub((vocabulary / 64).max(64)).max(1) as u64;
     let mut state = 671u64;

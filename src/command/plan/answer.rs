@@ -127,8 +127,8 @@ pub(super) fn patience(rate: f64) -> String {
     )
 }
 
-/// The change of least effort with which it runs, and of those the one that brings least: more memory
-/// or a better drive than is needed is no smaller change.
+/// The change of least effort with which it runs, and of those the one that brings least: more
+/// memory or a better drive than is needed is no smaller change.
 fn smallest_change(question: &Question<'_>) -> String {
     let mut upgrades = question.upgrades();
     upgrades.extend(upgrade::cheapest_pair(&question.upgrade_question()));
@@ -260,7 +260,8 @@ fn remarks(machine: &Machine, planned: &Plan) -> String {
     text + &unknown(machine)
 }
 
-/// What could not be seen and would matter: not what channels promise of a memory that was measured.
+/// What could not be seen and would matter: not what channels promise of a memory that was
+/// measured.
 pub(super) fn unknown(machine: &Machine) -> String {
     let is_known = |why: &str| machine.memory.measured_here && why.starts_with("memory channels");
     let unknown = machine.unknown.iter().filter(|why| !is_known(why));

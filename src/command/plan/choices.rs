@@ -1,8 +1,8 @@
 //! `cachalot plan` without a model: every quantization of R1 that makes sense here, best first.
 //!
-//! Best is what most people would choose: the most bits per weight among those that are at least half
-//! as fast as the fastest, and not slower than a token per second if one is faster; after them the others
-//! by speed.
+//! Best is what most people would choose: the most bits per weight among those that are at least
+//! half as fast as the fastest, and not slower than a token per second if one is faster; after them
+//! the others by speed.
 
 use cachalot_plan::catalogue::{CATALOGUE, Published};
 use cachalot_plan::{Constraints, Machine, Mode, ModelFacts, Plan, RuntimeProfile, plan, units};

@@ -1,5 +1,5 @@
-//! `cachalot plan --kv`: the size of the KV cache, for all heads as in runtimes until spring 2025, and
-//! as the latent of multi-head latent attention.
+//! `cachalot plan --kv`: the size of the KV cache, for all heads as in runtimes until spring 2025,
+//! and as the latent of multi-head latent attention.
 
 use cachalot_plan::{KvType, units};
 use serde_json::json;

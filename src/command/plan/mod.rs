@@ -1,7 +1,8 @@
 //! `cachalot plan`: can I run R1, how, and how fast?
 //!
-//! The answer in plain words comes first, the table behind it next, and with `--explain` the formula
-//! behind every number. Facts and arithmetic are `cachalot-plan`'s; here are flags and pages.
+//! The answer in plain words comes first, the table behind it next, and with `--explain` the
+//! formula behind every number. Facts and arithmetic are `cachalot-plan`'s; here are flags and
+//! pages.
 
 mod answer;
 mod choices;
@@ -38,7 +39,8 @@ pub(crate) struct PlanArgs {
     /// [default: every quantization of R1 that makes sense]
     #[arg(value_name = "MODEL")]
     model: Option<String>,
-    /// A preset, a description, or a JSON file that `plan --machine --json` wrote [default: this machine]
+    /// A preset, a description, or a JSON file that `plan --machine --json` wrote [default: this
+    /// machine]
     #[arg(long, value_name = "HARDWARE")]
     on: Option<String>,
     /// Tokens of context [default: 32768 if they fit, else as many as do]
@@ -57,7 +59,8 @@ pub(crate) struct PlanArgs {
     /// As if its drive delivered this: 7GB/s
     #[arg(long, value_name = "RATE")]
     disk: Option<String>,
-    /// As if it had this graphics card: 4090, 2x3090, 24GB:1008GB/s, or none; may be given several times
+    /// As if it had this graphics card: 4090, 2x3090, 24GB:1008GB/s, or none; may be given several
+    /// times
     #[arg(long, value_name = "CARD")]
     gpu: Vec<String>,
 
@@ -67,7 +70,8 @@ pub(crate) struct PlanArgs {
     /// Print everything as one JSON object
     #[arg(long)]
     json: bool,
-    /// Draw tokens per second against memory, as a small chart and, with a name, as FILE.svg or FILE.png
+    /// Draw tokens per second against memory, as a small chart and, with a name, as FILE.svg or
+    /// FILE.png
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = false)]
     plot: Option<Option<PathBuf>>,
     /// Replace an existing file with the picture, whatever it contains
@@ -86,10 +90,12 @@ pub(crate) struct PlanArgs {
     #[arg(long, conflicts_with = "on")]
     fresh: bool,
 
-    /// Memory that the model may use, as `run --memory` has it [default: what is free, less headroom]
+    /// Memory that the model may use, as `run --memory` has it [default: what is free, less
+    /// headroom]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     memory: Option<u64>,
-    /// Whether experts are streamed from the drive: if the model does not fit (auto), always, or never
+    /// Whether experts are streamed from the drive: if the model does not fit (auto), always, or
+    /// never
     #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
     stream: StreamArg,
     /// Active experts per token [default: what the model was trained with]
@@ -206,8 +212,8 @@ fn one(
     Ok(page)
 }
 
-/// The software, with what past runs on this machine tell about the model, if it is this machine that is asked
-/// about, as it is.
+/// The software, with what past runs on this machine tell about the model, if it is this machine
+/// that is asked about, as it is.
 fn profile(
     args: &PlanArgs,
     machine: &Machine,

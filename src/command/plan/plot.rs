@@ -40,7 +40,8 @@ const NOTHING: RateRange = RateRange { low: 0.0, likely: 0.0, high: 0.0 };
 pub(super) fn curve(question: &Question<'_>) -> Curve {
     let total = question.machine.memory.total_bytes.unwrap_or(0);
     let most = (question.model.size + question.model.size / 4).max(total + total / 8);
-    // At one and the same context where that fits, or the curve would have steps that memory did not make.
+    // At one and the same context where that fits, or the curve would have steps that memory did
+    // not make.
     let here = question.plan().ok();
     let context = here.as_ref().map(|plan| plan.fit.context);
     let fixed =
@@ -66,8 +67,8 @@ pub(super) fn curve(question: &Question<'_>) -> Curve {
     Curve { points, here, title }
 }
 
-/// Round steps with which at most six reach `most`: 1, 2 or 5 times a power of ten, or for sizes of memory, of
-/// two.
+/// Round steps with which at most six reach `most`: 1, 2 or 5 times a power of ten, or for sizes of
+/// memory, of two.
 fn step(most: f64, of_memory: bool) -> f64 {
     let mut steps = (-3..6).flat_map(|power| {
         let unit = 10f64.powi(power);
@@ -111,8 +112,8 @@ pub(super) fn chart(curve: &Curve) -> String {
     text
 }
 
-/// Draws the curve into a file whose name ends in `.svg` or `.png`; `inputs` are never replaced, other
-/// files that are not pictures only with `force`.
+/// Draws the curve into a file whose name ends in `.svg` or `.png`; `inputs` are never replaced,
+/// other files that are not pictures only with `force`.
 pub(super) fn draw(
     curve: &Curve,
     file: &Path,

@@ -27,7 +27,8 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// A path of something that exists, or that ends in `.gguf`, is a file; anything else is a name.
+    /// A path of something that exists, or that ends in `.gguf`, is a file; anything else is a
+    /// name.
     pub(super) fn find(name: &str, quant: Option<&str>) -> anyhow::Result<Self> {
         let path = Path::new(name);
         let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));

@@ -1,8 +1,8 @@
 //! `--quant auto`: of the quantizations of a repository, the one that most people would take here.
 //!
-//! As in `cachalot plan`: the most bits per weight among those that are at least half as fast as the
-//! fastest, and not slower than a token per second if one is faster. Of repositories whose files the
-//! planner does not know, the largest that fits into memory, else the smallest.
+//! As in `cachalot plan`: the most bits per weight among those that are at least half as fast as
+//! the fastest, and not slower than a token per second if one is faster. Of repositories whose
+//! files the planner does not know, the largest that fits into memory, else the smallest.
 
 use anyhow::bail;
 use cachalot_hub::{Choice, Name};

@@ -35,7 +35,8 @@ pub(crate) struct PullArgs {
     /// The quantization, if a repository has several; `auto` takes what suits this machine best
     #[arg(long, value_name = "NAME|auto")]
     quant: Option<String>,
-    /// Folder for the model's files; several folders share its parts; `ram` is memory, until a restart
+    /// Folder for the model's files; several folders share its parts; `ram` is memory, until a
+    /// restart
     #[arg(long, value_name = "DIR|ram")]
     to: Vec<PathBuf>,
     /// Say what would be downloaded, and stop

@@ -1,7 +1,8 @@
 //! `cachalot show`: what a file is and what it requires, from its header alone.
 //!
-//! The verdict comes first, because the usual question is whether this is the real R1. Any GGUF file is
-//! described, whether cachalot runs it or not, and a model of 700 GB as fast as one of 1 MB.
+//! The verdict comes first, because the usual question is whether this is the real R1. Any GGUF
+//! file is described, whether cachalot runs it or not, and a model of 700 GB as fast as one of 1
+//! MB.
 
 mod json;
 mod page;

@@ -1,7 +1,7 @@
 //! Recorded routing, replayed with caches of other sizes and other policies.
 //!
-//! The bookkeeping is the cache's own ([`Residency`]), so that what is found here is what a run will
-//! do. The optimum, which knows the future, tells how much there is to gain at all.
+//! The bookkeeping is the cache's own ([`Residency`]), so that what is found here is what a run
+//! will do. The optimum, which knows the future, tells how much there is to gain at all.
 
 mod generate;
 
@@ -196,7 +196,8 @@ mod tests {
     #[test]
     fn below_one_cycle_a_layer_finds_half_of_its_experts() {
         // Two layers, each of which picks the same two experts with every token: four in turn. With
-        // room for three, one of each layer's survives, for what is there is kept before others enter.
+        // room for three, one of each layer's survives, for what is there is kept before others
+        // enter.
         let header = cachalot_store::trace::Header { layers: 2, experts: 8, used: 2 };
         let mut writer = cachalot_store::trace::TraceWriter::new(Vec::new(), header).unwrap();
         (0..20).for_each(|_| writer.token(&[0, 1, 2, 3]).unwrap());

@@ -96,8 +96,8 @@ impl Family {
             metadata.insert(&format!("deepseek2.{key}"), value);
         };
         add("attention.layer_norm_rms_epsilon", 1e-6_f32.into());
-        // Zero says "not compressed". Without the key, llama.cpp expects compressed queries unless a
-        // model has exactly V2-Lite's number of layers.
+        // Zero says "not compressed". Without the key, llama.cpp expects compressed queries unless
+        // a model has exactly V2-Lite's number of layers.
         add("attention.q_lora_rank", (self.shape.q_lora as u32).into());
         add("rope.freq_base", self.rope_base.into());
         add("rope.scaling.type", "yarn".into());

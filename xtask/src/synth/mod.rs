@@ -1,9 +1,10 @@
 //! Synthetic models: random weights at a published model's true shapes, with fewer layers.
 //!
-//! What a runtime does with a layer of DeepSeek-R1 depends on its shapes, its formats and how evenly
-//! its experts are picked, not on what the weights mean. So speed can be measured on any machine with
-//! a file of a few layers, which takes seconds to write instead of a day to download. The weights are
-//! scaled so that activations keep their size from layer to layer, and tokens stay distinct.
+//! What a runtime does with a layer of DeepSeek-R1 depends on its shapes, its formats and how
+//! evenly its experts are picked, not on what the weights mean. So speed can be measured on any
+//! machine with a file of a few layers, which takes seconds to write instead of a day to download.
+//! The weights are scaled so that activations keep their size from layer to layer, and tokens stay
+//! distinct.
 
 mod family;
 mod random;

@@ -40,7 +40,8 @@ impl Recipe {
         if tensor.shape.len() == 1 || part == "ffn_gate_inp" {
             return TensorType::F32;
         }
-        // Rows of 128 weights: no format of larger blocks fits, and published files take no fewer bits.
+        // Rows of 128 weights: no format of larger blocks fits, and published files take no fewer
+        // bits.
         if part == "attn_k_b" {
             return TensorType::Q8_0;
         }

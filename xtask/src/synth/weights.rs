@@ -1,9 +1,9 @@
 //! Random weights, encoded as fast as a disk takes them.
 //!
-//! Real encoders search for scales and take microseconds per block; a file of 13 GB would need hours.
-//! So for each format and scale one pool of Gaussian weights is encoded, and the rows of a tensor are
-//! runs of whole blocks from random places in it. Every block is a true encoding, no two rows are
-//! alike, and the bytes of a file are read from memory once each, whatever they hold.
+//! Real encoders search for scales and take microseconds per block; a file of 13 GB would need
+//! hours. So for each format and scale one pool of Gaussian weights is encoded, and the rows of a
+//! tensor are runs of whole blocks from random places in it. Every block is a true encoding, no two
+//! rows are alike, and the bytes of a file are read from memory once each, whatever they hold.
 
 use std::collections::HashMap;
 use std::thread;

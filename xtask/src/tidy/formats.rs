@@ -1,8 +1,8 @@
-//! Rules for the formats of weights: each has its specification, and README.md tells the truth about
-//! what runs fast.
+//! Rules for the formats of weights: each has its specification, and README.md tells the truth
+//! about what runs fast.
 //!
-//! README.md lists them in a table whose first columns are `format` and `id`, and which has a column
-//! for each kind of fast kernel, with `yes` where a format's folder has such a file.
+//! README.md lists them in a table whose first columns are `format` and `id`, and which has a
+//! column for each kind of fast kernel, with `yes` where a format's folder has such a file.
 
 use std::collections::BTreeMap;
 
@@ -49,6 +49,12 @@ fn folders(tree: &Tree) -> Vec<&str> {
     let mut folders: Vec<&str> = inside.filter_map(|path| Some(path.split_once('/')?.0)).collect();
     folders.sort_unstable();
     folders.dedup();
+    // A folder with neither specification is code that formats share.
+    folders.retain(|folder| {
+        let source = |file: &str| tree.source(&format!("{FORMATS}{folder}/{file}"));
+        let is_shared = source("mod.rs").is_some_and(|source| !source.code.contains(": Spec = "));
+        !is_shared || source("scalar.rs").is_some()
+    });
     folders
 }
 

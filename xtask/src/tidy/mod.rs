@@ -1,7 +1,7 @@
 //! Rules of style that a program can check, as a test: a rule that nobody has to remember.
 //!
-//! It reads source as text with comments and literals blanked out (`source.rs`), which is enough for
-//! these rules and needs no parser. Where a rule must give way, a comment says why:
+//! It reads source as text with comments and literals blanked out (`source.rs`), which is enough
+//! for these rules and needs no parser. Where a rule must give way, a comment says why:
 //! `// tidy: long because ...` before a function, or before the first item of a file, and
 //! `// tidy: unsafe because ...` before the first item of a file.
 
