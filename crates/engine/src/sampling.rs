@@ -105,7 +105,7 @@ pub const PARAMETERS: [Parameter; 15] = [
     },
     Parameter {
         name: "top_k",
-        help: "only so many of the likeliest; 0 is off",
+        help: "sample from this many of the most likely tokens; 0 is off",
         key: Some("top_k"),
         min: 0.0,
         max: 1e9,

@@ -54,8 +54,9 @@ mod tests {
             maps.lines().find(|line| line.contains(&start)).map(str::to_owned)
         });
         let told = told.join().expect("the thread ends");
-        if let Some(line) = told {
-            assert!(line.contains("interleave"), "{line}");
+        match told {
+            Some(line) => assert!(line.contains("interleave"), "{line}"),
+            None => println!("skipped: this system has no NUMA policies, or hides them"),
         }
         let beyond = interleave(&[4095]).expect_err("there is no such node");
         assert_ne!(beyond.kind(), io::ErrorKind::Unsupported);

@@ -128,6 +128,8 @@ mod tests {
         assert_eq!(calls(usize::MAX), [], "what was just written is cached");
         // The system may decline to forget the file, and a look at it may begin to read it.
         #[cfg(target_os = "linux")]
+        let mut was_cold = false;
+        #[cfg(target_os = "linux")]
         for _ in 0..20 {
             let forget = || rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
             forget().unwrap();
@@ -137,8 +139,13 @@ mod tests {
             assert!(!is_cold(&path, len));
             if !calls.is_empty() {
                 assert_eq!((calls.len(), calls.last()), (4, Some(&(len as u64, len as u64))));
+                was_cold = true;
                 break;
             }
+        }
+        #[cfg(target_os = "linux")]
+        if !was_cold {
+            println!("skipped: the page cache would not forget a file");
         }
     }
 

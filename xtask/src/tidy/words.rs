@@ -63,7 +63,11 @@ fn prose(path: &str, text: &str, findings: &mut Vec<Finding>) {
         }
         findings.extend(rust::wording(line).map(|what| Finding::new(path, i + 1, what)));
         let columns = line.chars().count();
-        if columns > rust::COLUMNS_MAX && !path.starts_with(RECORDS) && !line.starts_with('|') && !line.contains("](") {
+        if columns > rust::COLUMNS_MAX
+            && !path.starts_with(RECORDS)
+            && !line.starts_with('|')
+            && !line.contains("](")
+        {
             let what = format!("{columns} columns, {} at most", rust::COLUMNS_MAX);
             findings.push(Finding::new(path, i + 1, what));
         }

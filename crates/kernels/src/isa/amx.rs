@@ -318,6 +318,7 @@ mod tests {
     #[test]
     fn panels_hold_the_scalar_twins_weights_as_bf16() {
         if !(crate::Tier::detect().has_avx512() && is_x86_feature_detected!("avx512bf16")) {
+            crate::kernel_tests::skipped("no AVX-512 with bf16 on this machine");
             return;
         }
         let mut random = Random::new(3);
