@@ -3,7 +3,7 @@
 use cachalot_kernels::{Activations, Cpu, GateUp, Matrix, Product, Tokens, Weighted};
 
 use crate::bind::{Binder, Weight};
-use crate::scratch::{AllRows, recycle};
+use crate::scratch::AllRows;
 use crate::{Error, Precision};
 
 /// A gated feed-forward network: `down · (silu(gate · x) * (up · x))`.
@@ -65,21 +65,16 @@ impl MlpWeights {
 #[derive(Debug, Default)]
 pub(crate) struct MlpScratch {
     inner: Activations, // [rows, width]
-    gates: Vec<GateUp<'static>>,
-    products: Vec<Product<'static>>,
-    downs: Vec<Weighted<'static>>,
     all_rows: AllRows,
 }
 
 impl MlpScratch {
     /// Leaves the hidden states of the network in `inner`.
-    fn gate_up(&mut self, cpu: &Cpu, mlp: Mlp<'_>, precision: Precision, x: &mut Activations) {
-        let all = Tokens::Range { start: 0, len: x.rows() };
-        let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
-        let groups = precision.groups(all);
-        gates.extend(groups.map(|tokens| GateUp { gate: mlp.gate, up: mlp.up, tokens }));
-        cpu.gate_up(x, &gates, self.inner.reset(x.rows(), mlp.gate.rows()));
-        self.gates = recycle(gates);
+    fn gate_up(&mut self, cpu: &Cpu, mlp: Mlp<'_>, x: &mut Activations) -> Tokens<'static> {
+        let tokens = Tokens::Range { start: 0, len: x.rows() };
+        let inner = self.inner.reset(x.rows(), mlp.gate.rows());
+        cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens }], inner);
+        tokens
     }
 }
 
@@ -87,55 +82,24 @@ impl MlpScratch {
 pub(crate) fn add(
     cpu: &Cpu,
     mlp: Mlp<'_>,
-    precision: Precision,
     x: &mut Activations,
     scratch: &mut MlpScratch,
     out: &mut [f32],
 ) {
-    scratch.gate_up(cpu, mlp, precision, x);
-    let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut scratch.downs));
-    let (targets, ones) = scratch.all_rows.of(x.rows());
-    DownList { precision, start: 0, downs: &mut downs }.push(mlp.down, targets, ones);
-    cpu.add_weighted(&mut scratch.inner, &downs, out);
-    scratch.downs = recycle(downs);
+    let tokens = scratch.gate_up(cpu, mlp, x);
+    let (targets, weights) = scratch.all_rows.of(x.rows());
+    let down = Weighted { matrix: mlp.down, tokens, targets, weights };
+    cpu.add_weighted(&mut scratch.inner, &[down], out);
 }
 
 /// Writes the network's output for each row of `x` `[rows, hidden]` to `out` `[rows, hidden]`.
 pub(crate) fn compute(
     cpu: &Cpu,
     mlp: Mlp<'_>,
-    precision: Precision,
     x: &mut Activations,
     scratch: &mut MlpScratch,
     out: &mut [f32],
 ) {
-    scratch.gate_up(cpu, mlp, precision, x);
-    let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut scratch.products));
-    let groups = precision.groups(Tokens::Range { start: 0, len: x.rows() });
-    products.extend(groups.map(|tokens| Product { matrix: mlp.down, tokens }));
-    cpu.multiply(&mut scratch.inner, &products, out);
-    scratch.products = recycle(products);
-}
-
-/// Down projections of one work list, whose inputs follow each other.
-pub(crate) struct DownList<'l, 'a> {
-    pub(crate) precision: Precision,
-    /// The first row of inputs of the next one.
-    pub(crate) start: usize,
-    pub(crate) downs: &'l mut Vec<Weighted<'a>>,
-}
-
-impl<'a> DownList<'_, 'a> {
-    /// Adds the products of `matrix` with the next inputs, to be added to these rows.
-    pub(crate) fn push(&mut self, matrix: Matrix<'a>, targets: &'a [u32], weights: &'a [f32]) {
-        let mut at = 0;
-        let all = Tokens::Range { start: self.start, len: targets.len() };
-        for tokens in self.precision.groups(all) {
-            let end = at + tokens.len();
-            let (targets, weights) = (&targets[at..end], &weights[at..end]);
-            self.downs.push(Weighted { matrix, tokens, targets, weights });
-            at = end;
-        }
-        self.start += at;
-    }
+    let tokens = scratch.gate_up(cpu, mlp, x);
+    cpu.multiply(&mut scratch.inner, &[Product { matrix: mlp.down, tokens }], out);
 }

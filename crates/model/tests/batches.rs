@@ -226,3 +226,57 @@ fn a_sequence_that_is_not_finite_fails_alone() {
         assert!(logits[0] == logits[1] && logits[0] == logits[2], "{tier}: others are unharmed");
     }
 }
+
+/// The logits of the last 8 tokens of 1,208, whose prompt is computed in these chunks.
+fn deep(options: &ModelOptions, chunks: &[usize]) -> Vec<f32> {
+    let cpu = common::cpu(2, Tier::detect());
+    let mut model = Model::load(&common::open(FILE), &cpu, options).unwrap();
+    model.reserve_pages(40, KvType::F16).unwrap();
+    let pages: Vec<PageId> = (0..20).map(|page| (page * 7 + 3) % 40).collect();
+    let mut sequences = [Sequence::new(5, 1208, &pages)];
+    assert_eq!(chunks.iter().sum::<usize>(), 1200);
+    chunks.iter().for_each(|&len| step(&mut model, &mut sequences, &[prefill(0, len)]));
+    (0..8).for_each(|_| step(&mut model, &mut sequences, &[decode(0)]));
+    sequences[0].logits[1200..].concat()
+}
+
+#[test]
+fn deep_caches_agree_in_both_forms_and_in_any_chunks() {
+    let chunks: [&[usize]; 2] = [&[1024, 9, 127, 40], &[600, 64, 536]];
+    let absorbed = ModelOptions { expanded_from: Some(usize::MAX), ..ModelOptions::default() };
+    let reproducible = ModelOptions { reproducible: true, ..ModelOptions::default() };
+    let expected = deep(&reproducible, &[1200]);
+    for chunks in chunks {
+        assert!(deep(&reproducible, chunks) == expected, "reproducible, {chunks:?}");
+        for options in [ModelOptions::default(), absorbed.clone()] {
+            let distance = common::distance(&expected, &deep(&options, chunks), VOCABULARY);
+            assert!(distance.kl_median < 2e-3, "{chunks:?}: {distance:?}");
+        }
+    }
+}
+
+#[test]
+fn batches_of_any_size_at_depth_give_what_each_sequence_gives_alone() {
+    let (tier, depth) = (Tier::detect(), 1100);
+    for rows in [9, 127] {
+        let mut logits = Vec::new();
+        for reproducible in [true, false] {
+            for together in [true, false] {
+                let mut model = model(tier, reproducible);
+                let pages = [0, 20].map(|first| (first..first + 20).collect::<Vec<PageId>>());
+                let mut sequences = [0, 1].map(|at| Sequence::new(at, 1240, &pages[at as usize]));
+                (0..2).for_each(|at| step(&mut model, &mut sequences, &[prefill(at, depth)]));
+                let batches: &[&[Piece]] = match together {
+                    true => &[&[prefill(0, rows), decode(1)]],
+                    false => &[&[prefill(0, rows)], &[decode(1)]],
+                };
+                batches.iter().for_each(|pieces| step(&mut model, &mut sequences, pieces));
+                let last = sequences.each_ref().map(|sequence| sequence.logits[depth..].concat());
+                logits.push(last.concat());
+            }
+        }
+        assert!(logits[0] == logits[1], "{rows} rows, reproducible");
+        let distance = common::distance(&logits[3], &logits[2], VOCABULARY);
+        assert!(distance.kl_median < 2e-3, "{rows} rows: {distance:?}");
+    }
+}

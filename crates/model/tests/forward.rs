@@ -40,7 +40,7 @@ fn threads_and_placement_change_nothing() {
         };
         let one = run(1, Placement::Mapped);
         assert!(one.iter().all(|logit| logit.is_finite()));
-        for threads in [2, 3, 4] {
+        for threads in [2, 3, 4, 64] {
             assert!(run(threads, Placement::Resident) == one, "{threads} threads");
         }
     }

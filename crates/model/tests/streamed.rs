@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Config, Model, ModelOptions, Phase, Resident, Streamed, Traced, Wanted};
+use cachalot_model::{
+    Batch, Config, Model, ModelOptions, Phase, Resident, Segment, Streamed, Traced, Wanted,
+};
 use cachalot_store::trace::Trace;
 use cachalot_store::{CacheOptions, Monitor, Placement, ReadFunction, Reader, Weights};
 use common::Sequence;
@@ -282,4 +284,91 @@ fn a_model_without_its_experts_in_memory_is_told_from_one_with_them() {
     }
     let error = Model::load(&weights, &common::cpu(1, Tier::SCALAR), &ModelOptions::default());
     assert!(error.unwrap_err().to_string().contains("ffn_"), "resident experts need their bytes");
+}
+
+/// Rows of three sequences in one batch.
+const ROWS: [std::ops::Range<usize>; 3] = [0..3, 3..4, 4..9];
+
+/// The logits of the last tokens of three sequences, those of failed ones left out, and the failures.
+fn three_sequences(model: &mut Model) -> (Vec<Option<Vec<f32>>>, Vec<(u64, String)>) {
+    model.reserve_pages(3, KvType::F16).unwrap();
+    let tokens = tokens(9);
+    let segment = |at: usize| Segment {
+        seq: at as u64,
+        start: 0,
+        rows: ROWS[at].clone(),
+        pages: [&[0][..], &[1], &[2]][at],
+        phase: if at == 1 { Phase::Decode } else { Phase::Prefill },
+        want: Wanted::Last,
+    };
+    let segments = [0, 1, 2].map(segment);
+    let batch = Batch { tokens: &tokens, segments: &segments };
+    let output = model.forward(&batch, &mut |_| true).unwrap();
+    let logits = |at: usize| (!output.has_failed(at)).then(|| output.logits(at).to_vec());
+    let failures = output.failures().iter().map(|f| (f.seq, f.error.to_string()));
+    ((0..3).map(logits).collect(), failures.collect())
+}
+
+/// An expert of layer 1 that sequence `seq` alone uses, and where its down projection is in the file.
+fn own_expert(seq: usize, options: &ModelOptions) -> (usize, std::ops::Range<u64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let weights = common::open(FILES[1]);
+    let shape = Config::of(&weights, options).unwrap().expert_shape();
+    let cpu = common::cpu(2, Tier::detect());
+    let resident = Box::new(Resident::bind(&weights, &cpu, &shape).unwrap());
+    let traced = Box::new(Traced::new(resident, &shape, File::create(&path).unwrap()).unwrap());
+    let mut model = Model::load_with_experts(&weights, &cpu, options, traced).unwrap();
+    three_sequences(&mut model);
+    drop(model);
+    let trace = Trace::read(&std::fs::read(&path).unwrap()).unwrap();
+    let rows: Vec<&[u16]> = trace.tokens().map(|row| &row[..shape.used]).collect();
+    let uses = |rows: &[&[u16]], expert: u16| rows.iter().any(|row| row.contains(&expert));
+    let expert = (0..shape.count as u16).find(|&expert| {
+        let others = (0..3).filter(|&other| other != seq);
+        uses(&rows[ROWS[seq].clone()], expert)
+            && others.into_iter().all(|other| !uses(&rows[ROWS[other].clone()], expert))
+    });
+    let expert = usize::from(expert.expect("an expert of its own"));
+    let info = &weights.tensor("blk.1.ffn_down_exps.weight").unwrap().info;
+    let len = info.size / shape.count as u64;
+    let start = info.offset + expert as u64 * len;
+    // Its neighbours' reads are aligned, and touch the first and last page.
+    (expert, start + 4096..start + len - 4096)
+}
+
+#[test]
+fn an_expert_that_cannot_be_read_fails_the_sequences_that_use_it_and_no_others() {
+    let options = ModelOptions { reproducible: true, ..ModelOptions::default() };
+    for seq in 0..3 {
+        let (expert, bytes) = own_expert(seq, &options);
+        for budget in [1, 1 << 30] {
+            let broken = Arc::new(AtomicBool::new(false));
+            let (seen, range) = (Arc::clone(&broken), bytes.clone());
+            let read: ReadFunction = Arc::new(move |file: &File, bytes: &mut [u8], offset| {
+                let hit = offset < range.end && range.start < offset + bytes.len() as u64;
+                if hit && seen.load(Ordering::Relaxed) {
+                    return Err(std::io::Error::from_raw_os_error(5)); // EIO
+                }
+                file.read_at(bytes, offset)
+            });
+            let new = || {
+                let reader = Reader::pool(3, "faulty", &read).unwrap();
+                streamed(FILES[1], reader, budget, &options).0
+            };
+            let (expected, failures) = three_sequences(&mut new());
+            assert_eq!(failures, []);
+            let mut model = new();
+            broken.store(true, Ordering::Relaxed);
+            let (logits, failures) = three_sequences(&mut model);
+            let [(failed, error)] = &failures[..] else { panic!("one failure: {failures:?}") };
+            assert_eq!(*failed, seq as u64);
+            assert!(error.contains(&format!("expert {expert} of layer 1")), "{error}");
+            for at in (0..3).filter(|&at| at != seq) {
+                assert!(logits[at] == expected[at], "sequence {at} beside {seq}, {budget} bytes");
+            }
+            broken.store(false, Ordering::Relaxed);
+            assert!(three_sequences(&mut model) == (expected, vec![]), "afterwards");
+        }
+    }
 }

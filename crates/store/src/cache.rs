@@ -134,6 +134,8 @@ struct Shared {
     stats: Mutex<CacheStats>,
     /// Bytes of memory that the cache is asked to release.
     reclaim_target: AtomicU64,
+    /// Bytes of memory that the cache may take back.
+    available: AtomicU64,
     /// Bytes of memory in use.
     capacity: AtomicU64,
 }
@@ -152,6 +154,12 @@ impl Monitor {
     /// Asks the cache to release memory; it does so with the next token.
     pub fn release(&self, bytes: u64) {
         self.0.reclaim_target.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets the cache take back memory that it has released, up to `bytes`; it does so with the next
+    /// token.
+    pub fn allow(&self, bytes: u64) {
+        self.0.available.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes of memory that are still to be released.
@@ -174,7 +182,8 @@ pub struct ExpertCache {
     frame_bytes: Vec<u64>, // [classes]
     counts: Vec<usize>,    // [classes]: frames in use
     counts_min: usize,
-    class_of: Vec<usize>, // [layers]
+    retired: Vec<Vec<usize>>, // [classes]: frames whose memory was released
+    class_of: Vec<usize>,     // [layers]
     reader: Reader,
     first_layer: usize,
     stall_timeout: Duration,
@@ -184,7 +193,8 @@ pub struct ExpertCache {
     wanted: Vec<u32>,
     prefetches: Prefetches,
     /// Where popularity is saved for the next run.
-    memory: Option<PathBuf>,
+    stats_file: Option<PathBuf>,
+    saved_at: Instant,
     /// Until when reads are known to have been in flight.
     busy_until: Instant,
     monitor: Monitor,
@@ -253,6 +263,7 @@ impl ExpertCache {
             frame_bytes,
             counts,
             counts_min: used,
+            retired: vec![Vec::new(); classes.len()],
             class_of,
             reader,
             first_layer,
@@ -261,7 +272,8 @@ impl ExpertCache {
             failures: Vec::new(),
             wanted: Vec::new(),
             prefetches: Prefetches::new(reserve),
-            memory: None,
+            stats_file: None,
+            saved_at: Instant::now(),
             busy_until: Instant::now(),
             monitor,
             is_locked,
@@ -296,10 +308,14 @@ impl ExpertCache {
     /// Starts a batch of `tokens` tokens.
     pub fn advance(&mut self, tokens: usize) {
         self.residency.policy().advance(u32::try_from(tokens).unwrap_or(u32::MAX));
-        let reclaim_target = self.monitor.0.reclaim_target.swap(0, Ordering::Relaxed);
-        if reclaim_target > 0 {
-            self.shrink(reclaim_target);
+        let release = self.monitor.0.reclaim_target.swap(0, Ordering::Relaxed);
+        let grow = self.monitor.0.available.swap(0, Ordering::Relaxed);
+        if release > 0 {
+            self.shrink(release);
+        } else if grow > 0 {
+            self.grow(grow);
         }
+        self.save_stats_in_time();
     }
 
     /// The token `age` tokens before the last one of the batch uses `expert` of `layer`.
@@ -389,7 +405,9 @@ impl ExpertCache {
         let Frame { slots, missing, cancelled, .. } = &mut self.frames[frame];
         cancelled[at] = false;
         let Some(stack) = self.layers[layer].get(at) else { return };
-        let Some(slot) = slots[at].take() else { return };
+        let Some(slot) = slots[at].take() else {
+            panic!("slice {at} of expert {expert} in layer {layer} is being read already")
+        };
         let offset = stack.offset + (expert * stack.len) as u64;
         let tag = (frame * SLICES_MAX + at) as u64;
         let read = Read::covering(tag, &stack.file, offset, stack.len, slot);
@@ -514,19 +532,25 @@ impl ExpertCache {
         let (frame, slice) =
             (done.read.tag as usize / SLICES_MAX, done.read.tag as usize % SLICES_MAX);
         self.count(&done);
-        let Some(number) = self.residency.expert(frame) else { return };
+        let Done { read, result, .. } = done;
+        // First of all: a frame without its memory could never be used again.
+        let Frame { slots, missing, .. } = &mut self.frames[frame];
+        slots[slice] = Some(read.slot);
+        *missing -= 1;
+        let missing = *missing;
+        let Some(number) = self.residency.expert(frame) else {
+            panic!("frame {frame} was given away while it was read into")
+        };
         let (layer, expert) = (number / self.experts, number % self.experts);
-        let wrong = match done.result {
-            Ok(()) => done.read.file.check_unchanged(|| self.name(layer, expert)).err(),
+        let error = match result {
+            Ok(()) => read.file.check_unchanged(|| self.name(layer, expert)).err(),
             Err(source) => Some(self.unreadable(layer, expert, slice, source)),
         };
-        let Frame { slots, missing, failure, .. } = &mut self.frames[frame];
-        slots[slice] = Some(done.read.slot);
-        *missing -= 1;
+        let failure = &mut self.frames[frame].failure;
         if failure.is_none() {
-            *failure = wrong;
+            *failure = error;
         }
-        if *missing == 0 {
+        if missing == 0 {
             self.completed(number, frame);
         }
     }
@@ -571,12 +595,35 @@ impl ExpertCache {
                 }
                 let Some(frame) = self.residency.retire(class) else { break };
                 self.frames[frame].slots.iter_mut().flatten().for_each(Slot::discard);
+                self.retired[class].push(frame);
                 self.counts[class] -= 1;
                 given += frame_bytes;
             }
         }
         self.residency.rank_again();
         self.monitor.0.capacity.fetch_sub(given, Ordering::Relaxed);
+    }
+
+    /// Takes back up to `bytes` of memory that was released, for each class its share.
+    fn grow(&mut self, bytes: u64) {
+        let retired = |class: usize| self.retired[class].len() as u64 * self.frame_bytes[class];
+        let all: u64 = (0..self.counts.len()).map(retired).sum();
+        let share = (bytes as f64 / all.max(1) as f64).min(1.0);
+        let mut taken = 0;
+        for class in 0..self.counts.len() {
+            let count = (self.retired[class].len() as f64 * share) as usize;
+            for _ in 0..count {
+                let Some(frame) = self.retired[class].pop() else { break };
+                if self.is_locked {
+                    let slots = self.frames[frame].slots.iter_mut().flatten();
+                    slots.for_each(|slot| drop(slot.lock()));
+                }
+                self.residency.revive(frame);
+                self.counts[class] += 1;
+                taken += self.frame_bytes[class];
+            }
+        }
+        self.monitor.0.capacity.fetch_add(taken, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,11 @@ pub enum Error {
     NotFound { path: PathBuf },
     #[error("{}: is a folder; name a .gguf file in it", path.display())]
     Directory { path: PathBuf },
+    #[error(
+        "{}: is not a regular file but a pipe, a socket or a device: copy its contents to a file",
+        path.display()
+    )]
+    NotRegular { path: PathBuf },
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error(

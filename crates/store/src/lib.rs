@@ -17,6 +17,8 @@ mod rate;
 mod region;
 mod residency;
 mod resident;
+#[cfg(target_os = "linux")]
+mod sigbus;
 mod slab;
 pub mod trace;
 mod warm;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::io::{Priority, Read, ReadFile, Reader};
 use crate::slab::Slot;
+use crate::weights::check_regular;
 
 /// Bytes of a piece: about an expert's slice.
 const PIECE: usize = 4 << 20;
@@ -34,6 +35,7 @@ pub struct ReadRate {
 /// If it cannot be read, or is empty.
 pub fn read_rate(path: &Path, budget: Duration) -> Result<ReadRate, Error> {
     let unreadable = |source| Error::unreadable(path, source);
+    check_regular(path, &std::fs::metadata(path).map_err(unreadable)?)?;
     let file = Arc::new(ReadFile::open(path).map_err(unreadable)?);
     let mut reader = Reader::start().map_err(unreadable)?;
     let pieces = file.size().div_ceil(PIECE as u64);

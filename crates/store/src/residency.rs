@@ -202,6 +202,13 @@ impl<P: Policy> Residency<P> {
         Some(frame)
     }
 
+    /// Undoes [`Residency::retire`]: the frame is free.
+    pub fn revive(&mut self, frame: usize) {
+        self.frames[frame].pins = 0;
+        let class = self.frames[frame].class as usize;
+        self.classes[class].free.push(frame as u32);
+    }
+
     /// Keeps an expert in its frame until it is unpinned as often.
     pub fn pin(&mut self, frame: usize) {
         self.frames[frame].pins += 1;

@@ -71,7 +71,7 @@ pub(crate) fn warm<'a>(
 /// Reads `len` bytes of a mapped file into the page cache, and whether that worked.
 fn populate(region: &Region, start: usize, len: usize) -> bool {
     #[cfg(target_os = "linux")]
-    if let Region::Map(map) = region {
+    if let Region::Map { map, .. } = region {
         let done = map.advise_range(memmap2::Advice::PopulateRead, start, len);
         // Before Linux 5.14 there is no such advice; any other error is the drive's or the file's.
         if !done.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
@@ -118,7 +118,7 @@ mod tests {
         let file = File::open(&path).unwrap();
         file.sync_all().unwrap();
         let calls = |room: usize| {
-            let region = Region::map(&file).unwrap();
+            let region = Region::map(&file, &path).unwrap();
             let mut calls = Vec::new();
             warm([(path.as_path(), &region)].into_iter(), room as u64, &mut |done, all| {
                 calls.push((done, all));
@@ -155,7 +155,7 @@ mod tests {
         let path = folder.path().join("model");
         std::fs::write(&path, vec![7; 2 * PIECE]).unwrap();
         let file = File::options().read(true).write(true).open(&path).unwrap();
-        let region = Region::map(&file).unwrap();
+        let region = Region::map(&file, &path).unwrap();
         assert!(populate(&region, 0, PIECE));
         file.set_len(PIECE as u64).unwrap();
         #[cfg(target_os = "linux")]

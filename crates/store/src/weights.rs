@@ -88,7 +88,7 @@ impl Weights {
         let mut described = Vec::with_capacity(paths.len());
         for path in &paths {
             let file = open_file(path, paths.len())?;
-            let region = Region::map(&file).map_err(|e| Error::unreadable(path, e))?;
+            let region = Region::map(&file, path).map_err(|e| Error::unreadable(path, e))?;
             let gguf = describe(path, &region)?;
             files.push(file);
             regions.push(Arc::new(region));
@@ -130,7 +130,7 @@ impl Weights {
         let mut sources = Vec::with_capacity(paths.len());
         for path in &paths {
             let file = open_file(path, paths.len())?;
-            let region = Region::map(&file).map_err(|e| Error::unreadable(path, e))?;
+            let region = Region::map(&file, path).map_err(|e| Error::unreadable(path, e))?;
             described.push((path.clone(), describe(path, &region)?));
             let source = ReadFile::open(path).map_err(|e| Error::unreadable(path, e))?;
             sources.push(Arc::new(source));
@@ -241,18 +241,25 @@ impl Weights {
 }
 
 fn open_file(path: &Path, parts: usize) -> Result<File, Error> {
-    let file = File::open(path).map_err(|source| match source.kind() {
+    let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound if parts > 1 => {
             Error::MissingPart { path: path.to_owned(), count: parts }
         }
         std::io::ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
         _ => Error::unreadable(path, source),
-    })?;
-    let metadata = file.metadata().map_err(|source| Error::unreadable(path, source))?;
+    };
+    // Before it is opened: opening a FIFO waits for a writer.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
         return Err(Error::Directory { path: path.to_owned() });
     }
-    Ok(file)
+    check_regular(path, &metadata)?;
+    File::open(path).map_err(failed)
+}
+
+/// Refuses FIFOs, sockets and devices, which have no length and may block.
+pub(crate) fn check_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Error> {
+    if metadata.is_file() { Ok(()) } else { Err(Error::NotRegular { path: path.to_owned() }) }
 }
 
 fn describe(path: &Path, region: &Region) -> Result<Gguf, Error> {

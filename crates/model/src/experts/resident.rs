@@ -8,7 +8,7 @@ use cachalot_store::Weights;
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::Error;
 use crate::bind::{Binder, Weight};
-use crate::mlp::{self, DownList, MlpScratch, MlpWeights};
+use crate::mlp::{self, MlpScratch, MlpWeights};
 use crate::scratch::{AllRows, recycle};
 use crate::seam::{ExpertCall, Experts, FailedRows};
 
@@ -80,32 +80,35 @@ impl Experts for Resident {
         let mut total = 0;
         for batch in routing.batches() {
             let ExpertMatrices { gate, up, .. } = expert(batch.expert);
-            let groups = precision.groups(Tokens::List(batch.rows));
-            gates.extend(groups.map(|tokens| GateUp { gate, up, tokens }));
+            gates.push(GateUp { gate, up, tokens: Tokens::List(batch.rows) });
             total += batch.rows.len();
         }
         if let Some(mlp) = fused {
-            let groups = precision.groups(all);
-            gates.extend(groups.map(|tokens| GateUp { gate: mlp.gate, up: mlp.up, tokens }));
+            gates.push(GateUp { gate: mlp.gate, up: mlp.up, tokens: all });
             total += rows;
         }
         cpu.gate_up(input, &gates, inner.reset(total, width));
         self.gates = recycle(gates);
 
         let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
-        let mut list = DownList { precision, start: 0, downs: &mut downs };
+        let mut start = 0;
         for batch in routing.batches() {
-            list.push(expert(batch.expert).down, batch.rows, batch.weights);
+            let (targets, weights) = (batch.rows, batch.weights);
+            let tokens = Tokens::Range { start, len: targets.len() };
+            let matrix = expert(batch.expert).down;
+            downs.push(Weighted { matrix, tokens, targets, weights });
+            start += targets.len();
         }
         if let Some(mlp) = fused {
-            let (targets, ones) = all_rows.of(rows);
-            list.push(mlp.down, targets, ones);
+            let (targets, weights) = all_rows.of(rows);
+            let tokens = Tokens::Range { start, len: rows };
+            downs.push(Weighted { matrix: mlp.down, tokens, targets, weights });
         }
         cpu.add_weighted(inner, &downs, out);
         self.downs = recycle(downs);
 
         if let Some(mlp) = separate {
-            mlp::add(cpu, mlp, precision, input, &mut self.separate, out);
+            mlp::add(cpu, mlp, input, &mut self.separate, out);
         }
         Ok(Vec::new())
     }

@@ -14,7 +14,7 @@ use cachalot_store::{CacheOptions, ExpertCache, Monitor, Reader, SLICES_MAX, Wei
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::bind::{Binder, StreamedMatrix};
-use crate::mlp::{self, DownList, MlpScratch, MlpWeights};
+use crate::mlp::{self, MlpScratch, MlpWeights};
 use crate::scratch::{ensure_len, recycle};
 use crate::seam::{ExpertCall, Experts, FailedRows, Residency};
 use crate::{Error, ExpertBatch, Routing};
@@ -165,7 +165,7 @@ impl Streamed {
             let mlp = shared.mlp(call.precision);
             let outputs = ensure_len(&mut self.shared_outputs, out.len());
             let (x, scratch) = (&mut self.x, &mut self.shared_scratch);
-            mlp::compute(&self.cpu, mlp, call.precision, x, scratch, outputs);
+            mlp::compute(&self.cpu, mlp, x, scratch, outputs);
         }
         self.progress.clear();
         self.progress.extend(routing.batches().map(|_| State::Waiting));
@@ -238,10 +238,8 @@ impl Streamed {
             };
             let ExpertMatrices { gate, up, down } = tensors.matrices(view);
             let len = batch.rows.len();
-            let groups = precision.groups(Tokens::List(batch.rows));
-            gates.extend(groups.map(|tokens| GateUp { gate, up, tokens }));
-            let groups = precision.groups(Tokens::Range { start: rows, len });
-            downs.extend(groups.map(|tokens| Product { matrix: down, tokens }));
+            gates.push(GateUp { gate, up, tokens: Tokens::List(batch.rows) });
+            downs.push(Product { matrix: down, tokens: Tokens::Range { start: rows, len } });
             *state = State::Computed(before + rows);
             rows += len;
         }
@@ -289,7 +287,7 @@ impl Streamed {
         }
         if let Some(shared) = self.shared.get(layer) {
             let (mlp, scratch) = (shared.mlp(call.precision), &mut self.shared_scratch);
-            mlp::add(&self.cpu, mlp, call.precision, &mut self.x, scratch, out);
+            mlp::add(&self.cpu, mlp, &mut self.x, scratch, out);
         }
         Ok(failed.rows)
     }
@@ -302,18 +300,19 @@ impl Streamed {
         let tensors = &layers[layer];
         let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
         let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
-        let mut list = DownList { precision, start: 0, downs: &mut downs };
+        let mut rows = 0;
         for batch in routing.batches().skip(run.first).take(run.count) {
             let slices = cache.slices(layer, batch.expert);
             let view = |matrix: &StreamedMatrix, at: usize| {
                 precision.tolerant(matrix.matrix(batch.expert, slices[at]))
             };
             let ExpertMatrices { gate, up, down } = tensors.matrices(view);
-            let groups = precision.groups(Tokens::List(batch.rows));
-            gates.extend(groups.map(|tokens| GateUp { gate, up, tokens }));
-            list.push(down, batch.rows, batch.weights);
+            let ExpertBatch { rows: targets, weights, .. } = batch;
+            let tokens = Tokens::Range { start: rows, len: targets.len() };
+            gates.push(GateUp { gate, up, tokens: Tokens::List(targets) });
+            downs.push(Weighted { matrix: down, tokens, targets, weights });
+            rows += targets.len();
         }
-        let rows = list.start;
         cpu.gate_up(x, &gates, inner.reset(rows, shape.width));
         cpu.add_weighted(inner, &downs, out);
         (self.gates, self.downs) = (recycle(gates), recycle(downs));

@@ -1,6 +1,7 @@
 //! Reads with `io_uring`: one thread owns the ring and all memory that the kernel writes to.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -23,7 +24,8 @@ pub(super) struct Ring {
     wake: Arc<OwnedFd>,
     queue: Arc<Queue<Read>>,
     /// What the kernel writes to: slots stay here, unmoved and untouched, until their reads are done.
-    in_flight: Vec<Option<InFlight>>,
+    /// Never freed while the thread unwinds.
+    in_flight: ManuallyDrop<Vec<Option<InFlight>>>,
 }
 
 struct InFlight {
@@ -50,7 +52,7 @@ impl Ring {
             ring: IoUring::new(2 * IN_FLIGHT_MAX as u32)?,
             wake: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             queue: Arc::clone(queue),
-            in_flight: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
+            in_flight: ManuallyDrop::new((0..IN_FLIGHT_MAX).map(|_| None).collect()),
         })
     }
 
@@ -63,13 +65,13 @@ impl Ring {
     pub(super) fn serve(mut self, done: &SyncSender<Done>) {
         let mut listening = false;
         loop {
-            let open = self.start();
+            let open = self.start(done);
             if !open && self.in_flight.iter().all(Option::is_none) {
+                drop(ManuallyDrop::into_inner(self.in_flight));
                 return;
             }
             if !listening {
-                self.listen();
-                listening = true;
+                listening = self.listen();
             }
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
@@ -80,11 +82,10 @@ impl Ring {
             listening &= !self.finish(done);
         }
         // The ring is broken, and the kernel may still write to the slots: they are never freed.
-        std::mem::forget(self.in_flight);
     }
 
     /// Hands reads to the kernel up to the depth; returns whether the queue is open.
-    fn start(&mut self) -> bool {
+    fn start(&mut self, done: &SyncSender<Done>) -> bool {
         while let Some(place) = self.in_flight.iter().position(Option::is_none) {
             match self.queue.try_pop() {
                 Next::Item(priority, mut read) => {
@@ -92,7 +93,7 @@ impl Ring {
                         read.asked = Instant::now();
                     }
                     self.in_flight[place] = Some(InFlight { read, priority, have: 0 });
-                    self.push(place);
+                    self.push(place, done);
                 }
                 Next::Nothing => return true,
                 Next::Closed => return false,
@@ -101,8 +102,9 @@ impl Ring {
         true
     }
 
-    /// Submits a read of the bytes that the one at `place` lacks.
-    fn push(&mut self, place: usize) {
+    /// Submits a read of the bytes that the one at `place` lacks. If the kernel takes no more, it has
+    /// failed.
+    fn push(&mut self, place: usize, done: &SyncSender<Done>) {
         let Some(InFlight { read, have, .. }) = &mut self.in_flight[place] else { return };
         let file = types::Fd(read.file.file().as_raw_fd());
         let bytes = &mut read.slot[*have..read.len];
@@ -110,23 +112,37 @@ impl Ring {
             .offset(read.offset + *have as u64)
             .build()
             .user_data(place as u64);
-        self.push_entry(&entry);
+        if !self.push_entry(&entry) {
+            let full = io::Error::other("the submission queue of io_uring is full");
+            self.end(place, Err(full), done);
+        }
     }
 
-    /// Polls the wake event.
-    fn listen(&mut self) {
+    /// Returns a read that has ended.
+    fn end(&mut self, place: usize, result: io::Result<()>, done: &SyncSender<Done>) {
+        let Some(InFlight { read, priority, .. }) = self.in_flight[place].take() else { return };
+        self.queue.done(priority);
+        if result.is_ok() {
+            read.file.forget(read.offset, read.len);
+        }
+        // The receiver may be gone.
+        let _ = done.send(Done { read, result, ended: Instant::now() });
+    }
+
+    /// Polls the wake event; `false` if the kernel takes no more now.
+    fn listen(&mut self) -> bool {
         let wake = types::Fd(self.wake.as_raw_fd());
         let entry = opcode::PollAdd::new(wake, u32::from(libc::POLLIN.cast_unsigned()));
-        self.push_entry(&entry.build().user_data(WAKE));
+        self.push_entry(&entry.build().user_data(WAKE))
     }
 
-    fn push_entry(&mut self, entry: &squeue::Entry) {
-        // SAFETY: what a read refers to, its file and its bytes, is owned by an entry of `in_flight`, which stays
-        // in the list until the kernel has said that it is done; a poll refers to the wake's
-        // descriptor, which lives as long as the ring.
+    /// Whether there was room.
+    fn push_entry(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what a read refers to, its file and its bytes, is owned by an entry of `in_flight`,
+        // which stays there until the kernel has said that it is done, even if this thread unwinds; a
+        // poll refers to the wake's descriptor, which lives as long as the ring.
         let pushed = unsafe { self.ring.submission().push(entry) };
-        // Twice as many entries as flights, all of which are submitted in every round.
-        debug_assert!(pushed.is_ok(), "the submission queue has room");
+        pushed.is_ok()
     }
 
     /// Takes completions; returns whether the wake event was among them.
@@ -144,17 +160,10 @@ impl Ring {
             let place = event.user_data() as usize;
             let Some(flight) = &mut self.in_flight[place] else { continue };
             let Some(result) = completed(flight, event.result()) else {
-                self.push(place);
+                self.push(place, done);
                 continue;
             };
-            if let Some(InFlight { read, priority, .. }) = self.in_flight[place].take() {
-                self.queue.done(priority);
-                if result.is_ok() {
-                    read.file.forget(read.offset, read.len);
-                }
-                // The receiver may be gone.
-                let _ = done.send(Done { read, result, ended: Instant::now() });
-            }
+            self.end(place, result, done);
         }
     }
 }

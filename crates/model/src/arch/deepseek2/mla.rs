@@ -99,7 +99,6 @@ pub(crate) struct MlaScratch {
     attention: Attention,
     segments: Vec<AttentionSegment<'static>>,
     products: Vec<Product<'static>>,
-    weighted: Vec<Weighted<'static>>,
     all_rows: AllRows,
 }
 
@@ -182,16 +181,11 @@ impl Mla {
                 self.expanded(step, segment, s, &mut values[start * width..end * width]);
             }
         }
-        let mut weighted: Vec<Weighted<'_>> = recycle(std::mem::take(&mut s.weighted));
         let (targets, weights) = s.all_rows.of(rows);
         let matrix = step.precision.tolerant(self.output.matrix());
-        for tokens in step.precision.groups(Tokens::Range { start: 0, len: rows }) {
-            let Tokens::Range { start, len } = tokens else { continue };
-            let (targets, weights) = (&targets[start..start + len], &weights[start..start + len]);
-            weighted.push(Weighted { matrix, tokens, targets, weights });
-        }
-        step.cpu.add_weighted(&mut inputs, &weighted, hidden);
-        s.weighted = recycle(weighted);
+        let tokens = Tokens::Range { start: 0, len: rows };
+        let output = Weighted { matrix, tokens, targets, weights };
+        step.cpu.add_weighted(&mut inputs, &[output], hidden);
         s.values = inputs;
     }
 
@@ -206,24 +200,17 @@ impl Mla {
         let (first, kv_a) = (first.matrix(), self.kv_a.matrix());
         let q_len = rows * first.rows();
         let low = ensure_len(&mut s.low, q_len + rows * (latent + rope));
-        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
-        for matrix in [first, kv_a] {
-            products.extend(precision.groups(all).map(|tokens| Product { matrix, tokens }));
-        }
-        cpu.multiply(&mut s.x, &products, low);
+        let product = |matrix| Product { matrix: precision.exacting(matrix), tokens: all };
+        cpu.multiply(&mut s.x, &[product(first), product(kv_a)], low);
         let q = ensure_len(&mut s.q, rows * heads * key);
         match &self.query {
             Query::Full(_) => q.copy_from_slice(&low[..q_len]),
             Query::LowRank { norm, b, .. } => {
                 let q_low = s.q_low.reset(rows, norm.len());
                 cpu.rms_norm_rows(&low[..q_len], norm, epsilon, q_low);
-                products.clear();
-                let matrix = b.matrix();
-                products.extend(precision.groups(all).map(|tokens| Product { matrix, tokens }));
-                cpu.multiply(&mut s.q_low, &products, q);
+                cpu.multiply(&mut s.q_low, &[product(b.matrix())], q);
             }
         }
-        s.products = recycle(products);
         let angles = &s.angles;
         cpu.for_rows(q, heads * key, |row, q| {
             let angles = &angles[row * rope..][..rope];
@@ -274,9 +261,8 @@ impl Mla {
         });
         let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
         for (h, rows) in s.head_rows.chunks_exact(count).enumerate() {
-            let matrix = self.keys_values.keys(h);
-            let groups = precision.groups(Tokens::List(rows));
-            products.extend(groups.map(|tokens| Product { matrix, tokens }));
+            let matrix = precision.exacting(self.keys_values.keys(h));
+            products.push(Product { matrix, tokens: Tokens::List(rows) });
         }
         let by_head = ensure_len(&mut s.by_head, count * heads * latent);
         cpu.multiply(&mut s.q_nope, &products, by_head);
@@ -295,9 +281,8 @@ impl Mla {
 
         let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
         for (h, rows) in s.head_rows.chunks_exact(count).enumerate() {
-            let matrix = self.keys_values.values(h);
-            let groups = precision.groups(Tokens::List(rows));
-            products.extend(groups.map(|tokens| Product { matrix, tokens }));
+            let matrix = precision.exacting(self.keys_values.values(h));
+            products.push(Product { matrix, tokens: Tokens::List(rows) });
         }
         let by_head = ensure_len(&mut s.by_head, count * heads * value);
         cpu.multiply(&mut s.latents, &products, by_head);
@@ -349,7 +334,7 @@ impl Mla {
         let (tokens, past) = (segment.rows.len(), segment.start);
         let seen = past + tokens;
         let shape = ExpandedShape { nope, rope, value };
-        let matrix = self.keys_values.both(cpu, &mut s.derived);
+        let matrix = step.precision.exacting(self.keys_values.both(cpu, &mut s.derived));
         let key = heads * (nope + rope);
         let q = &s.q[segment.rows.start * key..segment.rows.end * key];
         let cache = step.kv.rows(step.layer, segment.pages, seen);

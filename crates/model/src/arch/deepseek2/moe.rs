@@ -91,7 +91,7 @@ impl Moe {
         let shared = self.shared.as_ref().filter(|_| !step.experts.includes_shared());
         if let Some(shared) = shared {
             let out = ensure_len(&mut scratch.shared_outputs, rows.hidden.len());
-            mlp::compute(cpu, shared.mlp(precision), precision, input, &mut scratch.shared, out);
+            mlp::compute(cpu, shared.mlp(precision), input, &mut scratch.shared, out);
         }
         let failed = step.experts.finish(&call, &mut rows.hidden)?;
         if shared.is_some() {

@@ -6,7 +6,7 @@ use cachalot_kernels::{Activations, Cpu, Product, Tokens, ops};
 
 use super::config::{ExpertConfig, Gate, bias_name};
 use crate::bind::{Binder, Weight};
-use crate::scratch::{ensure_len, recycle};
+use crate::scratch::ensure_len;
 use crate::{Error, Precision, Routing};
 
 /// Smallest sum of a token's weights that they are divided by: 2^-14, the least normal f16.
@@ -42,13 +42,19 @@ pub(crate) struct Choice<'a> {
 /// The memory of a router.
 #[derive(Debug, Default)]
 pub(crate) struct RouterScratch {
-    products: Vec<Product<'static>>,
-    scores: Vec<f32>, // [tokens, experts]
+    scores: Vec<f32>, // [rows, experts]
+    ranked: Vec<Ranked>,
+    /// Experts that may still be replaced.
+    replaceable: f64,
+}
+
+/// The best experts of a row.
+#[derive(Debug, Default)]
+struct Ranked {
+    scores: Vec<f32>, // [experts]
     choice: Vec<f32>, // [experts]: scores as they count for the choice
     groups: Vec<f32>, // [groups]
-    best: Vec<usize>, // [candidates]
-    /// Routing that may still be replaced.
-    replaceable: f64,
+    best: Vec<usize>, // [considered]: the best first
 }
 
 impl Router {
@@ -77,33 +83,37 @@ impl Router {
         let (rows, experts) = (x.rows(), self.config.count);
         let mut all = std::mem::take(&mut scratch.scores);
         let scores = ensure_len(&mut all, rows * experts);
-        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut scratch.products));
-        let matrix = self.gate.matrix();
-        let groups = choice.precision.groups(Tokens::Range { start: 0, len: rows });
-        products.extend(groups.map(|tokens| Product { matrix, tokens }));
-        cpu.multiply(x, &products, scores);
-        scratch.products = recycle(products);
-        routing.clear(self.config.used);
-        for (row, scores) in scores.chunks_exact_mut(experts).enumerate() {
+        let matrix = choice.precision.exacting(self.gate.matrix());
+        let product = Product { matrix, tokens: Tokens::Range { start: 0, len: rows } };
+        cpu.multiply(x, &[product], scores);
+        let used = self.config.used;
+        let considered = match choice.preferred {
+            Some(_) => ((used as f64 * CANDIDATES) as usize).min(self.selectable()),
+            None => used,
+        };
+        let mut ranked = std::mem::take(&mut scratch.ranked);
+        ranked.resize_with(ranked.len().max(rows), Ranked::default);
+        let cost = experts * considered;
+        cpu.for_costly_rows(&mut ranked[..rows], 1, cost, |row, ranked| {
+            self.rank(&scores[row * experts..][..experts], considered, &mut ranked[0]);
+        });
+        routing.clear(used);
+        for (row, ranked) in ranked[..rows].iter_mut().enumerate() {
             if choice.skipped.is_some_and(|skipped| skipped(row)) {
                 routing.push_none();
             } else {
-                self.choose_one(scores, choice.preferred, scratch, routing);
+                self.take(ranked, choice.preferred, &mut scratch.replaceable, routing);
             }
         }
-        scratch.scores = all;
+        (scratch.scores, scratch.ranked) = (all, ranked);
         routing.sort(experts);
     }
 
-    /// `scores` are the router's products for one row.
-    fn choose_one(
-        &self,
-        scores: &mut [f32],
-        preferred: Option<&dyn Fn(usize) -> bool>,
-        scratch: &mut RouterScratch,
-        routing: &mut Routing,
-    ) {
-        let RouterScratch { choice, groups, best, replaceable, .. } = scratch;
+    /// Scores the experts of one row, whose router's products are `logits`, and finds the best.
+    fn rank(&self, logits: &[f32], considered: usize, ranked: &mut Ranked) {
+        let Ranked { scores, choice, groups, best } = ranked;
+        scores.clear();
+        scores.extend_from_slice(logits);
         match self.config.gate {
             Gate::Softmax => ops::softmax(scores),
             Gate::Sigmoid => scores.iter_mut().for_each(|s| *s = ops::sigmoid(*s)),
@@ -114,17 +124,24 @@ impl Router {
             choice.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
         }
         self.drop_groups(choice, groups);
-        let used = self.config.used;
-        let looked_at = match preferred {
-            Some(_) => ((used as f64 * CANDIDATES) as usize).min(self.selectable()),
-            None => used,
-        };
         best.clear();
-        for _ in 0..looked_at {
+        for _ in 0..considered {
             let next = largest(choice);
             choice[next] = f32::NEG_INFINITY;
             best.push(next);
         }
+    }
+
+    /// Adds the experts of one row and their weights.
+    fn take(
+        &self,
+        ranked: &mut Ranked,
+        preferred: Option<&dyn Fn(usize) -> bool>,
+        replaceable: &mut f64,
+        routing: &mut Routing,
+    ) {
+        let Ranked { scores, best, .. } = ranked;
+        let used = self.config.used;
         if let Some(preferred) = preferred {
             *replaceable = (*replaceable + REPLACED_SHARE * used as f64).min(REPLACED_MAX);
             let replaced = prefer(best, used, *replaceable as usize, preferred);
@@ -139,7 +156,7 @@ impl Router {
         weights.iter_mut().for_each(|w| *w = *w / sum * self.config.scale);
     }
 
-    /// Experts that a token can pick from.
+    /// Experts that a token can choose from.
     fn selectable(&self) -> usize {
         let count = self.config.count;
         self.config.groups.map_or(count, |groups| count / groups.count * groups.used)
@@ -169,9 +186,8 @@ impl Router {
     }
 }
 
-/// Reorders `best`, experts from the best on, so that the first `used` have those that are `preferred`
-/// before others, but for the very best. Returns how many of these were not among the first before, at
-/// most `most`.
+/// Reorders `best`, experts from the best on, so that the first `used` are `preferred` ones, except the
+/// very best. Returns how many were replaced, at most `most`.
 fn prefer(
     best: &mut [usize],
     used: usize,
@@ -179,7 +195,7 @@ fn prefer(
     preferred: &dyn Fn(usize) -> bool,
 ) -> usize {
     let mut replaced = 0;
-    // From the worst pick on: each that is not at hand gives way to the best of the rest that is.
+    // From the worst on, each that is not preferred gives way to the best of the rest that is.
     for at in (ALWAYS_KEPT.min(used)..used).rev() {
         if replaced == most {
             break;

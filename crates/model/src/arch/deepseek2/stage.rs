@@ -18,7 +18,7 @@ use crate::bind::{Binder, Weight};
 use crate::kv::{self, KvPages, RowShape};
 use crate::mlp::{self, MlpScratch, MlpWeights};
 use crate::rope::Rope;
-use crate::scratch::{ensure_len, recycle};
+use crate::scratch::ensure_len;
 use crate::seam::{Batch, Experts, PAGE_ROWS, PageId, Rows, Segment, Stage, StageSpec};
 use crate::{Error, ModelOptions, Precision};
 
@@ -43,7 +43,6 @@ pub(super) struct CpuStage {
     x: Activations,   // [rows, hidden]
     mlp: MlpScratch,
     moe: MoeScratch,
-    products: Vec<Product<'static>>,
 }
 
 /// From hidden states to logits.
@@ -112,7 +111,6 @@ impl CpuStage {
             x: Activations::new(),
             mlp: MlpScratch::default(),
             moe: MoeScratch::default(),
-            products: Vec::new(),
         })
     }
 
@@ -154,7 +152,7 @@ impl CpuStage {
         match &layer.network {
             Network::Dense(dense) => {
                 let (mlp, x) = (dense.mlp(precision), &mut self.x);
-                mlp::add(cpu, mlp, precision, x, &mut self.mlp, &mut rows.hidden);
+                mlp::add(cpu, mlp, x, &mut self.mlp, &mut rows.hidden);
                 Ok(())
             }
             Network::Experts(moe) => {
@@ -186,12 +184,9 @@ impl CpuStage {
         }
         let x = self.x.reset(count, width);
         self.cpu.rms_norm_rows(normed, &head.norm, self.config.epsilon, x);
-        let matrix = head.weight.matrix();
-        let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut self.products));
-        let groups = precision.groups(Tokens::Range { start: 0, len: count });
-        products.extend(groups.map(|tokens| Product { matrix, tokens }));
-        self.cpu.multiply(&mut self.x, &products, &mut rows.logits);
-        self.products = recycle(products);
+        let matrix = precision.exacting(head.weight.matrix());
+        let product = Product { matrix, tokens: Tokens::Range { start: 0, len: count } };
+        self.cpu.multiply(&mut self.x, &[product], &mut rows.logits);
     }
 }
 
