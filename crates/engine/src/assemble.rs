@@ -36,16 +36,23 @@ pub struct Engine {
     pressure: (Instant, u64),
 }
 
-/// The processor as `options` describe it. With `options.interleave`, memory of this thread, and of those
-/// that it starts from now on, is interleaved over all NUMA nodes.
+/// The processor as `options` describe it. With `options.interleave`, memory of its threads is
+/// interleaved over all NUMA nodes.
 pub fn processor(options: &Options) -> Arc<Cpu> {
+    let threads = options.threads.unwrap_or_else(host::physical_cores);
+    interleaved(options, || Arc::new(Cpu::new(threads, options.tier)))
+}
+
+/// Runs `work` with interleaved memory, if `options` say so and there are several NUMA nodes. Where
+/// the system refuses, memory is on the node of the thread that touches it first: slower, with the
+/// same results.
+pub(crate) fn interleaved<R>(options: &Options, work: impl FnOnce() -> R) -> R {
     let nodes = host::memory_nodes();
     if options.interleave && nodes.len() > 1 {
-        // Refused, memory is on the node of the thread that touches it first: slower, same results.
-        let _refused = cachalot_store::numa::interleave(&nodes);
+        cachalot_store::numa::interleaved(&nodes, work)
+    } else {
+        work()
     }
-    let threads = options.threads.unwrap_or_else(host::physical_cores);
-    Arc::new(Cpu::new(threads, options.tier))
 }
 
 impl Engine {

@@ -12,6 +12,7 @@ use cachalot_plan::fit::fit;
 use cachalot_plan::{Constraints, Demand, MemoryBudget, Mode, Placement, Stream};
 use cachalot_store::{CacheOptions, Placement as Storage, Reader, Weights};
 
+use crate::assemble::interleaved;
 use crate::options::{Options, Source};
 use crate::stream::Streaming;
 use crate::{Error, host};
@@ -80,7 +81,7 @@ pub fn place(
     cpu: &Arc<Cpu>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Placed, Error> {
-    match source {
+    interleaved(options, || match source {
         Source::Embedded(bytes) => {
             // Its bytes are the program's, wherever that is.
             let options = Options { stream: Stream::Never, huge_pages: false, ..options.clone() };
@@ -95,7 +96,7 @@ pub fn place(
                 _ => Error::InFile { path: path.clone(), source: Box::new(error) },
             })
         }
-    }
+    })
 }
 
 fn placed(

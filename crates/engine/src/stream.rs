@@ -35,10 +35,13 @@ impl Streaming {
     }
 
     /// Releases a part of the cache if less than half of the `headroom` is `available`: with no memory
-    /// left, the system would take pages of this process.
+    /// left, the system would take pages of this process. The cache takes it back once more than the
+    /// headroom is available.
     pub(crate) fn respond_to_pressure(&self, available: u64, headroom: u64) {
         if available < headroom / 2 {
             self.monitor.release(headroom - available);
+        } else if available > headroom {
+            self.monitor.allow(available - headroom);
         }
     }
 }

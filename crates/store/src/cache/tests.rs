@@ -150,6 +150,7 @@ proptest! {
                 4 => (picks[0]..EXPERTS).for_each(|expert| cache.prefetch(layer, expert)),
                 5 => cache.prefetch((layer + 1) % LAYERS, picks[0]),
                 2 => cache.monitor().release(20_000),
+                7 => cache.monitor().allow(30_000),
                 6 => {
                     cache.begin_layer();
                     cache.keep(layer, picks[0]);
@@ -379,11 +380,41 @@ fn memory_is_given_back_when_asked_for() {
 }
 
 #[test]
+fn memory_that_was_released_is_taken_back_when_it_is_available() {
+    let model = model();
+    let mut cache = cache(&model, 40, Reader::start().unwrap());
+    (0..8).for_each(|expert| pick(&mut cache, 0, &[expert]).unwrap());
+    let monitor = cache.monitor();
+    let (bytes, capacity) = (monitor.capacity(), cache.capacity());
+    for _ in 0..3 {
+        monitor.release(u64::MAX);
+        cache.advance(1);
+        assert!(cache.capacity() < capacity / 4);
+        monitor.allow(bytes / 2);
+        cache.advance(1);
+        assert!((bytes / 3..bytes * 9 / 10).contains(&monitor.capacity()), "a part of it");
+        monitor.allow(u64::MAX);
+        cache.advance(1);
+        assert_eq!((monitor.capacity(), cache.capacity()), (bytes, capacity), "and no more");
+        for layer in 0..LAYERS {
+            for expert in 0..EXPERTS {
+                pick(&mut cache, layer, &[expert]).unwrap();
+                expect(&model, &cache, layer, expert);
+            }
+        }
+        let resident = (0..LAYERS * EXPERTS).filter(|&n| cache.residency.frame(n).is_some());
+        assert_eq!(resident.count(), capacity, "every frame is in use again");
+    }
+}
+
+#[test]
 fn what_was_popular_is_read_when_there_is_nothing_else_to_do() {
     let model = model();
     let mut first = cache(&model, 48, Reader::start().unwrap());
     let memory = model.path.with_extension("popular");
     fs::write(&memory, b"of another model").unwrap();
+    fs::create_dir(model.path.with_extension("folder")).unwrap();
+    first.load_expert_stats(model.path.with_extension("folder")); // ignored, and not replaced
     first.load_expert_stats(memory.clone());
     for _ in 0..3 {
         pick(&mut first, 1, &[6, 11]).unwrap();
