@@ -289,8 +289,11 @@ fn a_model_without_its_experts_in_memory_is_told_from_one_with_them() {
 /// Rows of three sequences in one batch.
 const ROWS: [std::ops::Range<usize>; 3] = [0..3, 3..4, 4..9];
 
-/// The logits of the last tokens of three sequences, those of failed ones left out, and the failures.
-fn three_sequences(model: &mut Model) -> (Vec<Option<Vec<f32>>>, Vec<(u64, String)>) {
+/// The logits of the last token of each sequence, unless it has failed.
+type Results = Vec<Option<Vec<f32>>>;
+
+/// Computes three sequences; returns the failures as well.
+fn three_sequences(model: &mut Model) -> (Results, Vec<(u64, String)>) {
     model.reserve_pages(3, KvType::F16).unwrap();
     let tokens = tokens(9);
     let segment = |at: usize| Segment {
