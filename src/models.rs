@@ -127,7 +127,7 @@ pub(crate) fn for_run(word: &str, environment: &Environment) -> anyhow::Result<O
     if let Some(model) = hub.library().find(&name)? {
         return Ok(Some(hub.library().runnable(&model)?));
     }
-    checked(&name, false)?;
+    checked(word, &name, false)?;
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Ok(None);
     }
@@ -140,11 +140,12 @@ pub(crate) fn for_run(word: &str, environment: &Environment) -> anyhow::Result<O
 }
 
 /// Checks a name against what is known of published models: a distill is no R1, and a name that is
-/// nearly a known one is probably misspelled. Written with its host, a name is taken as it is.
+/// nearly a known one is probably misspelled. `word` is the name as it was written: with its host,
+/// it is taken as it is.
 ///
 /// # Errors
 /// One sentence that says what the name really is, or what may be meant.
-pub(crate) fn checked(name: &Name, distill: bool) -> anyhow::Result<()> {
+pub(crate) fn checked(word: &str, name: &Name, distill: bool) -> anyhow::Result<()> {
     if !name.is_ollama_library() && !matches!(name, Name::HuggingFace(_)) {
         return Ok(());
     }
@@ -152,7 +153,7 @@ pub(crate) fn checked(name: &Name, distill: bool) -> anyhow::Result<()> {
         Resolved::Distill(found) if !distill => {
             bail!("{}. With --distill, it is downloaded all the same", found.verdict())
         }
-        Resolved::Unknown { nearest } if name.is_ollama_library() && !nearest.is_empty() => {
+        Resolved::Unknown { nearest } if !word.contains('/') && !nearest.is_empty() => {
             bail!(
                 "`{name}` is no model that is known here. Did you mean {}? (To download it under \
                  exactly this name: ollama.com/library/{name})",

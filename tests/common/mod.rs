@@ -26,6 +26,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     }
     // Tests write nothing into the user's home.
     command.env("CACHALOT_RECORD", "off");
+    command.env("CACHALOT_MODELS", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-models"));
     // bandwidths, measured once for all tests
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command

@@ -48,3 +48,40 @@ pub fn read_all(bytes: &[u8]) {
         assert!(name.key().iter().all(|part| !part.contains('/') && !part.starts_with('.')));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::read_all;
+
+    /// The fuzzer's inputs.
+    fn corpus() -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/hub");
+        let files = fs::read_dir(folder).unwrap().flatten();
+        let inputs: Vec<_> = files.map(|file| fs::read(file.path()).unwrap()).collect();
+        assert!(inputs.len() >= 6);
+        inputs
+    }
+
+    proptest! {
+        #[test]
+        fn inputs_with_changes_are_read(
+            which in any::<prop::sample::Index>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let inputs = corpus();
+            let mut input = which.get(&inputs).clone();
+            for (at, byte) in changes {
+                let at = at.index(input.len());
+                input[at] = byte;
+            }
+            read_all(&input);
+            read_all(&input[..cut.index(input.len())]);
+        }
+    }
+}

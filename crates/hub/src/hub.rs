@@ -117,6 +117,11 @@ impl Hub {
 
     /// The plan of the pull that is under way, or a new one.
     fn plan(&self, offer: &Offer, targets: &[PathBuf], folder: &Path) -> Result<Plan, Error> {
+        let targets: Vec<PathBuf> = targets
+            .iter()
+            .map(|target| std::path::absolute(target).map_err(at(target)))
+            .collect::<Result<_, _>>()?;
+        // Parts stay in the folder that they have begun in, whatever room there is by now.
         if let Ok(plan) = Plan::read(folder)
             && plan.set.files.len() == offer.set.files.len()
             && plan.set.files.iter().zip(&offer.set.files).all(|(a, b)| same_content(a, b))
@@ -127,10 +132,6 @@ impl Hub {
         }
         let mut folders = vec![folder.to_owned(); offer.set.files.len()];
         if !targets.is_empty() {
-            let targets: Vec<PathBuf> = targets
-                .iter()
-                .map(|target| std::path::absolute(target).map_err(at(target)))
-                .collect::<Result<_, _>>()?;
             let parts: Vec<usize> = (0..folders.len())
                 .filter(|index| offer.set.files[*index].role == Role::Model)
                 .collect();
@@ -176,6 +177,8 @@ impl Hub {
         pulling::keep_error(&folder, None);
         let result = self.pull_locked(offer, targets, &folder, report);
         match &result {
+            // Whoever waits takes over from one that was stopped, and fails with one that failed.
+            Err(Error::Cancelled) => {}
             Err(error) => pulling::keep_error(&folder, Some(error)),
             // The lock's file goes last, while it is still locked.
             Ok(_) => drop(fs::remove_dir_all(folder.join(PULL_FOLDER))),

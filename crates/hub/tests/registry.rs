@@ -83,22 +83,14 @@ fn upload(port: u16, bytes: &[u8]) -> String {
     digest
 }
 
-#[test]
-fn a_real_registry_gives_a_model() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some((_server, port)) = start(folder.path()) else {
-        eprintln!("SKIPPED: {SERVER} is not installed (Debian: apt-get install {SERVER})");
-        return;
-    };
-    let parts = [1, 0].map(|no| gguf(no, 12_000_000, Some((no, 2))));
+/// Uploads parts, in this order, with a manifest in Ollama's way.
+fn publish(port: u16, parts: &[Vec<u8>]) {
     let layers: Vec<String> = parts
         .iter()
         .map(|part| {
-            format!(
-                r#"{{"mediaType":"application/vnd.ollama.image.model","digest":"{}","size":{}}}"#,
-                upload(port, part),
-                part.len()
-            )
+            let (digest, size) = (upload(port, part), part.len());
+            let kind = "application/vnd.ollama.image.model";
+            format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{size}}}"#)
         })
         .collect();
     let config = b"{\"model_format\":\"gguf\"}";
@@ -113,6 +105,17 @@ fn a_real_registry_gives_a_model() {
     let kind = "application/vnd.docker.distribution.manifest.v2+json";
     let put = request(port, "PUT", "/v2/library/m/manifests/q", kind, manifest.as_bytes());
     assert!(put.starts_with("HTTP/1.1 201"), "{put}");
+}
+
+#[test]
+fn a_real_registry_gives_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_server, port)) = start(folder.path()) else {
+        eprintln!("SKIPPED: {SERVER} is not installed (Debian: apt-get install {SERVER})");
+        return;
+    };
+    let parts = [1, 0].map(|no| gguf(no, 12_000_000, Some((no, 2))));
+    publish(port, &parts);
 
     let hub = Hub::new(Settings::new(folder.path().join("library")));
     let name = format!("127.0.0.1:{port}/library/m:q").parse().unwrap();
@@ -125,4 +128,46 @@ fn a_real_registry_gives_a_model() {
     let unknown = format!("127.0.0.1:{port}/library/m:none").parse().unwrap();
     let error = hub.resolve(&unknown).unwrap_err().to_string();
     assert!(error.contains("404") && error.contains("manifest unknown"), "{error}");
+}
+
+/// How fast a download is beside `curl`, hash included, as `bench/README.md` records it:
+/// `cargo test --release -p cachalot-hub --test registry -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn beside_curl() {
+    const BYTES: usize = 2_000_000_000;
+    const ROUNDS: usize = 5;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (_server, port) = start(folder.path()).expect("docker-registry is installed");
+    let model = gguf(1, BYTES, None);
+    publish(port, std::slice::from_ref(&model));
+    let blob = format!("http://127.0.0.1:{port}/v2/library/m/blobs/sha256:{}", Sha256::of(&model));
+    let (out, library) = (folder.path().join("curl.gguf"), folder.path().join("library"));
+    let rate = |begun: Instant| BYTES as f64 / begun.elapsed().as_secs_f64() / 1e6;
+    let mut rates: [Vec<f64>; 4] = Default::default();
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let done = Command::new("curl").args(["-sf", "-o"]).arg(&out).arg(&blob).status().unwrap();
+        assert!(done.success());
+        rates[0].push(rate(begun));
+        fs::File::open(&out).unwrap().sync_all().unwrap();
+        rates[1].push(rate(begun));
+        assert!(Command::new("sha256sum").arg(&out).output().unwrap().status.success());
+        rates[2].push(rate(begun));
+        fs::remove_file(&out).unwrap();
+
+        let hub = Hub::new(Settings::new(library.clone()));
+        let name = format!("127.0.0.1:{port}/library/m:q").parse().unwrap();
+        let begun = Instant::now();
+        let offer = hub.resolve(&name).unwrap();
+        hub.pull(&offer, &[], &mut |_| true).unwrap();
+        rates[3].push(rate(begun));
+        fs::remove_dir_all(&library).unwrap();
+    }
+    let names = ["curl", "curl, sync", "curl, sync, sha256sum", "pull"];
+    for (name, rates) in names.iter().zip(&mut rates) {
+        rates.sort_by(f64::total_cmp);
+        let all: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+        println!("{name}: median {:.0} MB/s of {}", rates[ROUNDS / 2], all.join(", "));
+    }
 }

@@ -103,7 +103,7 @@ pub(crate) fn pull(
 ) -> anyhow::Result<Option<Model>> {
     let interrupt = Interrupt::install()?;
     let mut name: Name = args.name.parse()?;
-    models::checked(&name, args.distill)?;
+    models::checked(&args.name, &name, args.distill)?;
     match args.quant.as_deref() {
         None => {}
         Some(_) if !matches!(name, Name::HuggingFace(_)) => {
@@ -115,7 +115,7 @@ pub(crate) fn pull(
         }
         Some(quant) => name = name.with_quant(quant),
     }
-    models::checked(&name, args.distill)?;
+    models::checked(&args.name, &name, args.distill)?;
     let offer = match hub.resolve(&name) {
         Err(Error::Choose { .. }) => return Err(several(args, hub, &name, out)?),
         offer => offer?,
