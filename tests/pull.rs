@@ -1,4 +1,5 @@
-//! Models by name, end to end: pulled from a registry in this process, listed, run, copied, removed.
+//! Models by name, end to end: pulled from a registry in this process, listed, run, copied,
+//! removed.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;

@@ -86,8 +86,8 @@ impl Hub {
     /// Asks what a name stands for: exact files, sizes and hashes, and the headers of its parts.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Choose`], [`Error::NoQuant`], [`Error::Answer`] for what makes no
-    /// sense, [`Error::Offline`], or why the service could not be asked.
+    /// [`Error::NotFound`], [`Error::Choose`], [`Error::NoQuant`], [`Error::Answer`] for what makes
+    /// no sense, [`Error::Offline`], or why the service could not be asked.
     pub fn resolve(&self, name: &Name) -> Result<Offer, Error> {
         self.ask(&name.to_string(), |web| async move { resolve(&web, name).await })
     }
@@ -145,13 +145,13 @@ impl Hub {
     }
 
     /// Fetches an offer into the library, and returns once every file is verified and the model is
-    /// listed. If another process pulls the same model, its progress is reported, and the end is the
-    /// same. `report` is called about ten times a second and returns whether to go on; what has arrived
-    /// is kept in any case.
+    /// listed. If another process pulls the same model, its progress is reported, and the end is
+    /// the same. `report` is called about ten times a second and returns whether to go on; what has
+    /// arrived is kept in any case.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::WrongHash`], [`Error::Changed`], [`Error::GaveUp`], [`Error::Io`],
-    /// [`Error::Cancelled`].
+    /// [`Error::NoSpace`], [`Error::WrongHash`], [`Error::Changed`], [`Error::GaveUp`],
+    /// [`Error::Io`], [`Error::Cancelled`].
     pub fn pull(
         &self,
         offer: &Offer,
@@ -254,8 +254,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Waits for the process that pulls the same files. `None` if it has finished; its lock, if it has
-    /// gone without finishing.
+    /// Waits for the process that pulls the same files. `None` if it has finished; its lock, if it
+    /// has gone without finishing.
     fn follow(
         &self,
         folder: &Path,
@@ -293,7 +293,8 @@ impl Hub {
         model.ok_or_else(|| Error::NotHere { name: name.to_string() })
     }
 
-    /// Whether a model has the files of this set, as far as hashes and sizes tell, and all are there.
+    /// Whether a model has the files of this set, as far as hashes and sizes tell, and all are
+    /// there.
     fn is_this(&self, model: &Model, set: &FileSet) -> bool {
         let same = model.files.len() == set.files.len()
             && model.files.iter().zip(&set.files).all(|(here, there)| {

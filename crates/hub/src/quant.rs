@@ -108,8 +108,8 @@ fn is_model(path: &str) -> bool {
         && !["mmproj", "imatrix", "lora", "vocab-only"].iter().any(|part| name.contains(part))
 }
 
-/// The choice that somebody means: by its label, the path or name of one of its files, or, if only one
-/// of them has it, a part of a path. Case does not matter.
+/// The choice that somebody means: by its label, the path or name of one of its files, or, if only
+/// one of them has it, a part of a path. Case does not matter.
 pub(crate) fn pick<'a>(choices: &'a [Choice], wanted: &str) -> Option<&'a Choice> {
     let wanted = wanted.to_lowercase();
     let exact = choices.iter().find(|choice| choice.label.to_lowercase() == wanted);

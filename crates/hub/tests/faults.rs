@@ -1,5 +1,5 @@
-//! What services and the way to them do wrong: a fault that passes costs time alone, one that stays is an
-//! error that says so, and nothing is listed, lost, or written outside its place.
+//! What services and the way to them do wrong: a fault that passes costs time alone, one that stays
+//! is an error that says so, and nothing is listed, lost, or written outside its place.
 
 #![allow(clippy::unwrap_used)] // as in tests
 

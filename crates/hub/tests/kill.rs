@@ -1,4 +1,5 @@
-//! A download that is killed at any point continues: nothing wrong is kept, and little is fetched twice.
+//! A download that is killed at any point continues: nothing wrong is kept, and little is fetched
+//! twice.
 
 #![allow(clippy::unwrap_used)] // as in tests
 

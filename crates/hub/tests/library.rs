@@ -22,7 +22,8 @@ fn library(folder: &Path) -> Library {
     Library::new(&settings)
 }
 
-/// A store as Ollama leaves it, with a model in two parts whose manifest has them in the wrong order.
+/// A store as Ollama leaves it, with a model in two parts whose manifest has them in the wrong
+/// order.
 fn ollama(folder: &Path) -> [Vec<u8>; 2] {
     let parts = [0, 1].map(|no| gguf(no, 10_000, Some((no, 2))));
     let blobs = folder.join("ollama/blobs");

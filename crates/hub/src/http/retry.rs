@@ -32,7 +32,8 @@ impl Patience {
     /// Waits before the next attempt: as long as the service wants, else twice as long each time.
     ///
     /// # Errors
-    /// [`Error::GaveUp`] after too many failures, [`Error::Busy`] if the service wants too long a pause.
+    /// [`Error::GaveUp`] after too many failures, [`Error::Busy`] if the service wants too long a
+    /// pause.
     pub(crate) async fn wait(
         &mut self,
         url: &str,

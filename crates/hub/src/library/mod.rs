@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! manifests/HOST/OWNER/MODEL/TAG.json      a model: its files with sizes, times and hashes
-//! files/HOST/OWNER/MODEL/TAG@REVISION/     its GGUF files under their usual names, for any program;
+//! files/HOST/OWNER/MODEL/TAG@REVISION/     its GGUF files under their usual names, for anyone;
 //!                                          links, where they are in other folders
 //! files/.../.pull/                         what a pull under way needs: see `transfer`
 //! views/                                   links that give Ollama's blobs the names of GGUF files
@@ -199,8 +199,8 @@ impl Library {
     /// Hugging Face's. A repository without quantization is found if one of it is here.
     ///
     /// # Errors
-    /// [`Error::Choose`] if several quantizations are here; [`Error::Io`] or [`Error::Answer`] for a
-    /// manifest that cannot be read.
+    /// [`Error::Choose`] if several quantizations are here; [`Error::Io`] or [`Error::Answer`] for
+    /// a manifest that cannot be read.
     pub fn find(&self, name: &Name) -> Result<Option<Model>, Error> {
         let manifest = self.manifest(name);
         if manifest.is_file() {
@@ -309,7 +309,8 @@ impl Library {
         record.write(&self.manifest(target))
     }
 
-    /// Enters a GGUF file, or all parts of a split one, by reference: the files stay where they are.
+    /// Enters a GGUF file, or all parts of a split one, by reference: the files stay where they
+    /// are.
     ///
     /// # Errors
     /// [`Error::Gguf`] for what is no GGUF, [`Error::Exists`], or those of reading and writing.

@@ -7,8 +7,8 @@ use std::sync::mpsc::Sender;
 
 use tokio::sync::Semaphore;
 
-use super::disk::Arrival;
-use super::journal::{self, CHUNK, PENDING_CHUNKS};
+use super::disk::Note;
+use super::journal::{self, CHUNK, Entry, PENDING_CHUNKS};
 use super::limit::Limit;
 use super::schedule::Job;
 use super::source::{Reader, Source, Trouble};
@@ -22,17 +22,16 @@ pub(crate) struct Line {
     pub(crate) shared: Arc<Shared>,
     pub(crate) web: Web,
     pub(crate) sources: Vec<Source>,
-    pub(crate) arrivals: Vec<Sender<Arrival>>,
+    /// By folder.
+    pub(crate) notes: Vec<Sender<Note>>,
     pub(crate) limit: Limit,
 }
 
 /// Where a connection is within its range.
 struct Place {
-    /// The next byte to ask for.
+    /// The next byte to ask for, and to write.
     at: u64,
     end: u64,
-    /// Bytes of the chunk that is arriving.
-    chunk: Vec<u8>,
 }
 
 /// Fetches until there is nothing left.
@@ -49,7 +48,7 @@ pub(crate) async fn run(line: Arc<Line>) {
 async fn fetch(line: &Line, job: &Job, pending: &Arc<Semaphore>) -> Result<(), Error> {
     let source = &line.sources[job.file];
     let Range { start: at, end } = journal::bytes(job.chunks.clone(), line.shared.size(job.file));
-    let mut place = Place { at, end, chunk: Vec::new() };
+    let mut place = Place { at, end };
     let mut patience = Patience::new(&line.web.settings);
     while place.at < place.end {
         if line.shared.is_stopped() || line.shared.schedule().epoch(job.file) != job.epoch {
@@ -95,17 +94,21 @@ async fn attempt(
         }
         line.limit.pass(bytes.len()).await;
         while !bytes.is_empty() {
-            let room = CHUNK as usize - place.chunk.len();
-            if place.chunk.capacity() == 0 {
-                place.chunk.reserve_exact(room.min((place.end - place.at) as usize));
+            let room = CHUNK - place.at % CHUNK;
+            let (now, rest) = bytes.split_at(bytes.len().min(room as usize));
+            let state = &line.shared.files[job.file];
+            match state.write(job.epoch, now, place.at) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()), // the file begins again
+                Err(error) => {
+                    line.shared.tell(Event::Disk { file: job.file, error });
+                    return Err(Failure::Final(Error::Cancelled).into());
+                }
             }
-            let (now, rest) = bytes.split_at(bytes.len().min(room));
-            place.chunk.extend_from_slice(now);
             place.at += now.len() as u64;
             bytes = rest;
-            let state = &line.shared.files[job.file];
             state.received.fetch_add(now.len() as u64, Ordering::Relaxed);
-            if place.chunk.len() == CHUNK as usize || place.at == place.end {
+            if place.at.is_multiple_of(CHUNK) || place.at == place.end {
                 hand_over(line, job, place, pending).await;
             }
         }
@@ -116,12 +119,15 @@ async fn attempt(
     Ok(())
 }
 
-/// Gives a whole chunk to the drive, once few enough others are on their way.
-async fn hand_over(line: &Line, job: &Job, place: &mut Place, pending: &Arc<Semaphore>) {
+/// Has a whole chunk recorded, once few enough others are on their way to that.
+async fn hand_over(line: &Line, job: &Job, place: &Place, pending: &Arc<Semaphore>) {
     let Ok(permit) = pending.clone().acquire_owned().await else { return };
-    let chunk = (place.at - 1) / CHUNK;
-    let bytes = std::mem::take(&mut place.chunk);
     let (file, epoch) = (job.file, job.epoch);
+    let chunk = (place.at - 1) / CHUNK;
+    let entry = Entry::Safe(chunk..chunk + 1);
     let disk = line.shared.files[file].disk;
-    let _ = line.arrivals[disk].send(Arrival { file, epoch, chunk, bytes, permit });
+    let _ = line.notes[disk].send(Note { file, epoch, entry, _permit: Some(permit) });
+    if line.shared.schedule().arrived(file, epoch, chunk) {
+        line.shared.announce();
+    }
 }

@@ -49,8 +49,8 @@ struct Hashing<'a> {
     at: u64,
     /// The range that is being compared, and the hash of its bytes so far.
     range: Option<(Chunksum, Hasher)>,
-    /// Where the last ranges began, with the states before them: back to the beginning of the chunk that
-    /// the current range begins in, because chunks are what is fetched again.
+    /// Where the last ranges began, with the states before them: back to the beginning of the chunk
+    /// that the current range begins in, because chunks are what is fetched again.
     begun: Vec<(u64, Hasher)>,
 }
 
@@ -84,8 +84,8 @@ fn hash_file(
 }
 
 impl Hashing<'_> {
-    /// Hashes the next bytes, not beyond `until`, and compares the range that they end. False if it was
-    /// wrong, and its bytes have to be waited for again.
+    /// Hashes the next bytes, not beyond `until`, and compares the range that they end. False if it
+    /// was wrong, and its bytes have to be waited for again.
     fn advance(&mut self, until: u64, buffer: &mut [u8]) -> io::Result<bool> {
         let state = &self.shared.files[self.file];
         if self.range.is_none()
@@ -120,8 +120,8 @@ impl Hashing<'_> {
         self.range = Some((sum, Hasher::default()));
     }
 
-    /// Compares a range; if it is wrong, its chunks are fetched and hashed again, with what else is in
-    /// them.
+    /// Compares a range; if it is wrong, its chunks are fetched and hashed again, with what else is
+    /// in them.
     fn compare(&mut self) -> bool {
         let Some((sum, hasher)) = self.range.take() else { return true };
         let found = hasher.finish();

@@ -1,22 +1,24 @@
-//! Which chunks of a file are on the drive: an append-only file of small records.
+//! Which chunks of a file are on the drive: a file of small records, one after the other.
 //!
 //! The order of writes that survives a crash at any point, of the process or of the machine:
 //!
 //! 1. the bytes of a chunk are written to `NAME.partial`;
 //! 2. `fdatasync` of `NAME.partial`: the bytes are on the drive;
-//! 3. a record that says so is appended to the journal;
+//! 3. a record that says so is written to the journal, after all others;
 //! 4. `fdatasync` of the journal: from here on the chunk is not fetched again.
 //!
 //! A record is believed if its check agrees, and ends the journal if not: what a crash leaves half
-//! written is the tail. A connection has at most [`PENDING_CHUNKS`] chunks between 1 and 4 and one
-//! that is arriving, 6 MiB together, and the system may have received some more: below 8 MiB in all.
+//! written is the tail, and zeros are no record. A connection has at most [`PENDING_CHUNKS`] chunks
+//! between 1 and 4 and one that is arriving, 6 MiB together, and the system may have received some
+//! more: below 8 MiB in all.
 //!
 //! At the end the hash is checked, the file is renamed to its name, its folder is synchronized, the
 //! manifest is written, and only then the journal goes.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::intervals::Intervals;
@@ -34,6 +36,8 @@ pub(crate) const SIZE_MAX: u64 = 1 << 50;
 
 const MAGIC: &[u8; 8] = b"cachjnl1";
 const CHECK: usize = 4;
+/// Zeros that are written ahead.
+const ROOM: usize = 64 << 10;
 /// No journal is longer; it is made short again each time that a pull begins.
 const JOURNAL_MAX: u64 = 256 << 20;
 
@@ -176,13 +180,18 @@ fn read(path: &Path, file: &RemoteFile) -> io::Result<State> {
     Ok(parse(&bytes, file))
 }
 
-/// A journal that is being written.
+/// A journal that is being written. Zeros follow what has been written, so that the drive has room
+/// for entries before they come, and their synchronization has nothing but them to write.
 #[derive(Debug)]
-pub(crate) struct Journal(File);
+pub(crate) struct Journal {
+    file: File,
+    end: u64,
+    len: u64,
+}
 
 impl Journal {
-    /// Opens the journal of `file` and makes it short. Chunks beyond the end of the partial file are
-    /// not believed: it was cut, or is another one.
+    /// Opens the journal of `file` and makes it short. Chunks beyond the end of the partial file
+    /// are not believed: it was cut, or is another one.
     pub(crate) fn open(
         path: &Path,
         file: &RemoteFile,
@@ -204,23 +213,34 @@ impl Journal {
             Entry::Hashed(*chunks, hash.clone()).write(&mut bytes);
         }
         crate::library::write_atomically(path, &bytes)?;
-        let file = File::options().append(true).open(path).map_err(at(path))?;
-        Ok((Self(file), state))
+        let file = File::options().write(true).open(path).map_err(at(path))?;
+        let end = bytes.len() as u64;
+        Ok((Self { file, end, len: end }, state))
     }
 
     /// Appends entries and waits until they are on the drive.
     pub(crate) fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(entries.len() * 24);
         entries.iter().for_each(|entry| entry.write(&mut bytes));
-        self.0.write_all(&bytes)?;
-        self.0.sync_data()
+        let end = self.end + bytes.len() as u64;
+        if end > self.len {
+            let zeros = vec![0; (end - self.len) as usize + ROOM];
+            self.file.write_all_at(&zeros, self.len)?;
+            self.len += zeros.len() as u64;
+        }
+        self.file.write_all_at(&bytes, self.end)?;
+        self.end = end;
+        self.file.sync_data()
     }
 
     /// Forgets everything.
     pub(crate) fn reset(&mut self, file: &RemoteFile) -> io::Result<()> {
-        self.0.set_len(0)?;
-        self.0.write_all(&header(file))?;
-        self.0.sync_data()
+        let header = header(file);
+        self.file.set_len(0)?;
+        self.file.write_all_at(&header, 0)?;
+        self.end = header.len() as u64;
+        self.len = self.end;
+        self.file.sync_data()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Fetching files: ranges over several connections, written and checked as they arrive.
 //!
 //! ```text
-//! connections (async)  --chunks-->  write  --notes-->  commit: fdatasync, journal, fdatasync
-//!      ^ ranges                       |                   ^ states of hashes
-//!   schedule  <------ written --------+-->  hashing ------+--> events --> the calling thread
+//! connections (async): write  --notes-->  commit: fdatasync, journal, fdatasync
+//!      ^ ranges          |                  ^ states of hashes
+//!   schedule  <-- written +-->  hashing ----+--> events --> the calling thread
 //! ```
 //!
-//! The calling thread names files whose hash is right, begins those again whose is not, and reports.
+//! The calling thread names files whose hash is right, begins those again whose is not, and
+//! reports.
 
 mod connection;
 mod disk;
@@ -21,10 +22,11 @@ pub(crate) mod source;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -69,8 +71,6 @@ struct Shared {
     /// Files that wait for a thread to hash them.
     to_hash: Mutex<VecDeque<usize>>,
     stopped: AtomicBool,
-    /// Chunks that have become safe.
-    committed: AtomicU64,
     events: Mutex<Sender<Event>>,
 }
 
@@ -78,6 +78,8 @@ struct Shared {
 struct FileState {
     file: RemoteFile,
     partial: File,
+    /// The epoch whose bytes may be written.
+    writing: RwLock<u32>,
     journal: Mutex<Journal>,
     /// Which of the folders it goes to.
     disk: usize,
@@ -92,6 +94,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FileState {
+    /// Writes bytes of an epoch; false if another one has begun. Writers of an earlier epoch are
+    /// never between looking and writing while the next one begins.
+    fn write(&self, epoch: u32, bytes: &[u8], at: u64) -> io::Result<bool> {
+        let current = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        if *current != epoch {
+            return Ok(false);
+        }
+        self.partial.write_all_at(bytes, at)?;
+        Ok(true)
+    }
+
     fn journal(&self) -> MutexGuard<'_, Journal> {
         locked(&self.journal)
     }
@@ -220,7 +233,7 @@ pub(crate) fn fetch(
         shared: shared.clone(),
         web: web.clone(),
         sources: sources.collect::<Result<_, _>>()?,
-        arrivals: disks.iter().map(|disk| disk.arrivals.clone()).collect(),
+        notes: disks.iter().map(|disk| disk.notes.clone()).collect(),
         limit: Limit::new(web.settings.limit),
     });
     let hashers = (0..WIDTH).map(|_| {
@@ -289,6 +302,7 @@ fn prepare(
         files.push(FileState {
             file: file.clone(),
             partial,
+            writing: RwLock::new(0),
             journal: Mutex::new(journal),
             disk: folders.iter().position(|folder| *folder == plan.folders[number]).unwrap_or(0),
             received: AtomicU64::new(done),
@@ -304,13 +318,13 @@ fn prepare(
         wake: tokio::sync::Notify::new(),
         to_hash: Mutex::new(to_hash),
         stopped: AtomicBool::new(false),
-        committed: AtomicU64::new(0),
         events: Mutex::new(events),
     };
     Ok((shared, index))
 }
 
-/// Opens the file that chunks are written to, sparse and of its full length; and says how long it was.
+/// Opens the file that chunks are written to, sparse and of its full length; and says how long it
+/// was.
 fn open_partial(path: &Path, size: u64) -> Result<(File, u64), Error> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(at(folder))?;
@@ -479,7 +493,9 @@ impl<'a> Pull<'a> {
         let path = self.plan.partial_path(self.number(file));
         {
             let mut journal = state.journal();
+            let mut writing = state.writing.write().unwrap_or_else(PoisonError::into_inner);
             self.shared.schedule().reset(file);
+            *writing = self.shared.schedule().epoch(file);
             let mut emptied = || {
                 journal.reset(&state.file)?;
                 state.partial.set_len(0)?;

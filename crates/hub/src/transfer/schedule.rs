@@ -1,5 +1,5 @@
-//! Which connection fetches what next: ranges of the first unfinished files, in order, so that hashes
-//! can follow closely behind.
+//! Which connection fetches what next: ranges of the first unfinished files, in order, so that
+//! hashes can follow closely behind.
 
 use std::ops::Range;
 

@@ -27,7 +27,8 @@ pub(crate) struct Source {
 struct Known {
     /// The signed address on another host, until it expires.
     direct: Option<Url>,
-    /// The tag of the file, and the address without query that gave it: hosts have tags of their own.
+    /// The tag of the file, and the address without query that gave it: hosts have tags of their
+    /// own.
     tag: Option<(String, String)>,
     /// What a registry wants to be told.
     token: Option<HeaderValue>,

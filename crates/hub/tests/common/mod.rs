@@ -1,7 +1,7 @@
 //! Both services in this process, with every fault that they or the way to them have had.
 //!
-//! Two addresses stand for two hosts: `origin` knows manifests, listings and commits, and redirects to
-//! `cdn`, which has the bytes under signed addresses. Each request is recorded.
+//! Two addresses stand for two hosts: `origin` knows manifests, listings and commits, and redirects
+//! to `cdn`, which has the bytes under signed addresses. Each request is recorded.
 
 #![allow(dead_code)] // each test uses a part of it
 #![allow(clippy::unwrap_used)] // as in tests
@@ -72,7 +72,8 @@ pub(crate) struct World {
     pub(crate) blobs: BTreeMap<String, Arc<Vec<u8>>>,
     /// Answers of the origin by path: status, headers, body.
     pub(crate) answers: BTreeMap<String, Answer>,
-    /// Blobs that the origin redirects to, by its path: path at the CDN, and headers of the redirect.
+    /// Blobs that the origin redirects to, by its path: path at the CDN, and headers of the
+    /// redirect.
     pub(crate) redirects: BTreeMap<String, (String, Vec<(String, String)>)>,
     /// Blobs that the origin serves itself, as a plain registry does.
     pub(crate) plain: BTreeMap<String, String>,
@@ -171,7 +172,8 @@ impl Fake {
         format!("{}/library/m:q", self.origin)
     }
 
-    /// A repository at Hugging Face with these files; two to a page of the listing. Returns its name.
+    /// A repository at Hugging Face with these files; two to a page of the listing. Returns its
+    /// name.
     pub(crate) fn hugging_face(&self, files: &[(&str, &[u8])]) -> String {
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let mut world = self.world();
