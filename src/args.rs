@@ -163,6 +163,10 @@ pub(crate) struct ModelArgs {
     /// effect on single-node machines
     #[arg(long, value_enum, default_value_t = NumaArg::Interleave, value_name = "HOW")]
     pub(crate) numa: NumaArg,
+    /// Keep each thread on a CPU of its own, where there is a thread for every core (auto), or
+    /// leave that to the system (off)
+    #[arg(long, value_enum, default_value_t = PinArg::Auto, value_name = "WHEN")]
+    pub(crate) pin: PinArg,
     /// Prefetch experts that the next layer will probably need, while the drive is idle; results do
     /// not change
     #[arg(long)]
@@ -338,6 +342,12 @@ pub(crate) enum StreamArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NumaArg {
     Interleave,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PinArg {
+    Auto,
     Off,
 }
 

@@ -67,6 +67,14 @@ impl Conversation {
             Engine::load(&run.source, &run.options, &mut |done, all| progress.set(done, all));
         progress.clear();
         let engine = engine?;
+        if engine.info().threads_missing > 0 {
+            note(&err.dim(&format!(
+                "The system refused to start {} threads: {} compute (see `ulimit -u`, or the pids limit of \
+                 the container).",
+                engine.info().threads_missing,
+                engine.info().threads
+            )));
+        }
         let mut answering = run.answering;
         answering.sampling = engine.info().recommended.clone();
         for (name, value) in run.given {

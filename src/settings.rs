@@ -25,11 +25,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use cachalot_engine::{
-    Error, ExpertGroups, Groups, KvType, Message, ModelInfo, Options, Request, Sampling, Source,
-    Stream, Think, Tier, TierName,
+    Error, ExpertGroups, Groups, KvType, Message, ModelInfo, Options, Pinning, Request, Sampling,
+    Source, Stream, Think, Tier, TierName,
 };
 
-use crate::args::{ModelArgs, NumaArg, OutputArgs, RunArgs, SamplingArgs, StreamArg, ThinkArg};
+use crate::args::{
+    ModelArgs, NumaArg, OutputArgs, PinArg, RunArgs, SamplingArgs, StreamArg, ThinkArg,
+};
 use crate::embedded;
 use crate::failure::usage;
 use crate::subject::model_and_prompt;
@@ -290,6 +292,10 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         },
         huge_pages: args.huge_pages,
         interleave: args.numa == NumaArg::Interleave,
+        pinning: match args.pin {
+            PinArg::Auto => Pinning::Auto,
+            PinArg::Off => Pinning::Off,
+        },
         prefetch: args.guess_experts,
         prefer_cached: args.prefer_cached,
         reproducible: args.reproducible,

@@ -104,6 +104,7 @@ fn reference_options(args: &PerplexityArgs, environment: &Environment) -> Option
         stream: args.computation.stream,
         huge_pages: false,
         numa: args.computation.numa,
+        pin: args.computation.pin,
         guess_experts: false,
         prefer_cached: false,
         reproducible: false,

@@ -40,7 +40,7 @@ pub struct Engine {
 /// interleaved over all NUMA nodes.
 pub fn processor(options: &Options) -> Arc<Cpu> {
     let threads = options.threads.unwrap_or_else(host::physical_cores);
-    interleaved(options, || Arc::new(Cpu::new(threads, options.tier)))
+    interleaved(options, || Arc::new(Cpu::with_pinning(threads, options.tier, options.pinning)))
 }
 
 /// Runs `work` with interleaved memory, if `options` say so and there are several NUMA nodes. Where
@@ -108,6 +108,7 @@ impl Engine {
             kv_type,
             recommended,
             threads: cpu.pool().threads(),
+            threads_missing: cpu.pool().missing(),
             tier: cpu.tier(),
             streaming: placed.streaming,
             weights: placed.weights,

@@ -29,6 +29,8 @@ pub struct ModelInfo {
     pub recommended: Sampling,
     /// Threads that compute.
     pub threads: usize,
+    /// Threads that the system refused to start.
+    pub threads_missing: usize,
     /// The instructions that they use.
     pub tier: Tier,
     /// What is streamed, if anything is.

@@ -53,7 +53,7 @@ pub use status::{KvStatus, SequencePhase, SequenceStatus, Status, Totals};
 pub use stream::Streaming;
 
 pub use cachalot_gguf::KvType;
-pub use cachalot_kernels::{Tier, TierName};
+pub use cachalot_kernels::{Pinning, Tier, TierName};
 pub use cachalot_model::{ExpertGroups, Groups};
 pub use cachalot_plan::Stream;
 pub use cachalot_probe::system as host;

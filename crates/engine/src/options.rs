@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::Tier;
+use cachalot_kernels::{Pinning, Tier};
 use cachalot_model::ExpertGroups;
 use cachalot_plan::Stream;
 
@@ -45,6 +45,8 @@ pub struct Options {
     /// Whether memory is interleaved over all NUMA nodes, if there are several: that of the thread that
     /// loads a model, of those it starts, and of files that they bring into the page cache.
     pub interleave: bool,
+    /// Whether threads stay on CPUs of their own.
+    pub pinning: Pinning,
     /// Whether to read experts that the next layer will probably need, while the drive is idle. It
     /// changes no result.
     pub prefetch: bool,
@@ -71,6 +73,7 @@ impl Default for Options {
             stream: Stream::Auto,
             huge_pages: false,
             interleave: true,
+            pinning: Pinning::Auto,
             prefetch: false,
             prefer_cached: false,
             trace: None,
