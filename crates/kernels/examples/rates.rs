@@ -1,9 +1,10 @@
-//! Rates of every format and tier on this machine, for whoever writes kernels:
+//! Rates of every format and tier on this machine, for writing kernels:
 //! `cargo run --release -p cachalot-kernels --example rates [FORMAT] [COLUMNS...]`.
 //!
 //! Prints, per format, tier and number of columns, the bytes of weights read per second and the
-//! multiplications per second (with activations of 8 bits), best of several rounds: over matrices too large for the caches, and
-//! over one of 512 KiB a thread that stays there. Where the two are far apart, memory is the limit.
+//! multiplications per second (with activations of 8 bits), best of several rounds: over matrices
+//! too large for the caches, and over one of 512 KiB a thread that stays there. Where the two are
+//! far apart, memory is the limit.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
 //! CPUs for the threads of a pool.
 //!
-//! A thread that stays on its CPU keeps its caches, and its memory near. But a thread that must stay
-//! where another program computes has to wait for it, so that threads are pinned only if there is one
-//! for every core that this process may use; with fewer, the system does better.
+//! A thread that stays on its CPU keeps its caches, and its memory near. But a thread that must
+//! stay where another program computes has to wait for it, so that threads are pinned only if there
+//! is one for every core that this process may use; with fewer, the system does better.
 
 /// The CPUs for `threads` threads, one each, or nothing if they are better left to the system.
 pub(crate) fn cpus(threads: usize) -> Option<Vec<usize>> {
@@ -15,8 +15,8 @@ pub(crate) fn pin(cpu: usize) {
     system::pin(cpu);
 }
 
-/// The first CPU of every core, then the others, if there are threads for all cores and no more than
-/// CPUs.
+/// The first CPU of every core, then the others, if there are threads for all cores and no more
+/// than CPUs.
 fn choose(
     threads: usize,
     allowed: &[usize],
@@ -66,8 +66,8 @@ mod system {
     pub(super) fn pin(cpu: usize) {
         // SAFETY: a set of CPUs is plain bits, for which zero is a value.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the macro writes a bit of the set; `cpu` came from one. The call reads the set, and
-        // changes where this thread runs, nothing else; if it fails, the thread stays unpinned.
+        // SAFETY: the macro writes a bit of the set; `cpu` came from one. The call reads the set,
+        // and changes where this thread runs, nothing else; if it fails, the thread stays unpinned.
         unsafe {
             libc::CPU_SET(cpu, &mut set);
             libc::sched_setaffinity(0, size_of_val(&set), &raw const set);

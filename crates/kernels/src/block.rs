@@ -20,7 +20,8 @@ use std::ops::Range;
 /// Tokens up to which gemv reads a matrix in place, without unpacking it first; with activations of
 /// 8 bits on AVX-512, one less.
 const GEMV_MAX: usize = 4;
-/// The same for weights that are floats, four tokens at a time: unpacking them means transposing them.
+/// The same for weights that are floats, four tokens at a time: unpacking them means transposing
+/// them.
 const FLOAT_GEMV_MAX: usize = 16;
 /// Tokens up to which 8-bit integers are faster than bf16 tiles.
 #[cfg(target_arch = "x86_64")]
@@ -101,9 +102,9 @@ pub(crate) struct Division {
 }
 
 impl Division {
-    /// So that each of `threads` threads has several tasks of a list whose matrices have `rows` rows
-    /// in all, and none waits long for the last. Tokens are divided only where rows are too few,
-    /// because each task unpacks its rows. Outputs do not depend on it.
+    /// So that each of `threads` threads has several tasks of a list whose matrices have `rows`
+    /// rows in all, and none waits long for the last. Tokens are divided only where rows are too
+    /// few, because each task unpacks its rows. Outputs do not depend on it.
     pub(crate) fn of(threads: usize, rows: usize, tokens: usize, is_gemv: bool) -> Self {
         let share = rows.div_ceil(threads * TASKS_PER_THREAD).max(1);
         if is_gemv {
@@ -333,8 +334,8 @@ impl Task<'_> {
                 *token = activations.row(tokens.get(t + i));
             }
             let out = &mut values[t * matrix.rows()..][..n * matrix.rows()];
-            // SAFETY: the path was chosen for the tier of its kernel; activations are as long as rows
-            // (`compute`), and `out` has `n` times as many numbers as there are rows.
+            // SAFETY: the path was chosen for the tier of its kernel; activations are as long as
+            // rows (`compute`), and `out` has `n` times as many numbers as there are rows.
             unsafe { gemv(rows_of(matrix), matrix.cols(), &group[..n], out.as_mut_ptr()) };
         }
     }

@@ -1,7 +1,7 @@
 //! Which instructions this machine has, asked once at start.
 //!
-//! A [`Tier`] is a proof: one above `Scalar` comes only from [`Tier::detect`] or [`Tier::at_most`], so
-//! the kernels that it selects may run.
+//! A [`Tier`] is a proof: one above `Scalar` comes only from [`Tier::detect`] or [`Tier::at_most`],
+//! so the kernels that it selects may run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -141,8 +141,8 @@ mod amx {
     fn request() -> bool {
         const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
         const XTILEDATA: libc::c_ulong = 18;
-        // SAFETY: the call reads no memory of ours and changes only this process's permission to use
-        // tile registers.
+        // SAFETY: the call reads no memory of ours and changes only this process's permission to
+        // use tile registers.
         unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
     }
 

@@ -1,4 +1,5 @@
-//! The formats of weights: one line each in [`FORMATS`], everything else in the format's own folder.
+//! The formats of weights: one line each in [`FORMATS`], everything else in the format's own
+//! folder.
 //!
 //! A format is a name, the id that GGUF files use, the size of its blocks and a handful of
 //! functions. Nothing outside `formats/` matches on a [`Format`]; who needs to know asks its

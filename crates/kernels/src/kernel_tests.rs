@@ -1,9 +1,9 @@
 //! The matrix of kernel tests: every format x tier x precision x kernel x shape x number of tokens.
 //!
-//! Fast kernels are compared with the reference kernel's weights, multiplied in f64; those with 8-bit
-//! activations with exactly those activations, rounded here once more, so that a single wrong weight
-//! shows. Weights are random bytes, so scales are extreme as often as not; blocks that decode to
-//! infinities or NaN are drawn again, because no encoder writes them.
+//! Fast kernels are compared with the reference kernel's weights, multiplied in f64; those with
+//! 8-bit activations with exactly those activations, rounded here once more, so that a single wrong
+//! weight shows. Weights are random bytes, so scales are extreme as often as not; blocks that
+//! decode to infinities or NaN are drawn again, because no encoder writes them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -161,8 +161,8 @@ impl Case {
     }
 }
 
-/// What a product is, and the sum of magnitudes, counting each weight as large as the largest of its
-/// 256 (codes have offsets that cancel).
+/// What a product is, and the sum of magnitudes, counting each weight as large as the largest of
+/// its 256 (codes have offsets that cancel).
 fn expected(row: &[f32], x: &[f32]) -> (f64, f64) {
     let product = |(&w, &x): (&f32, &f32)| f64::from(w) * f64::from(x);
     let sum = row.iter().zip(x).map(product).sum();
@@ -229,7 +229,8 @@ fn very_large_and_very_small_activations_keep_their_precision() {
     }
 }
 
-/// With a kernel chosen by the caller, that is; and as long as the number of tokens chooses the same.
+/// With a kernel chosen by the caller, that is; and as long as the number of tokens chooses the
+/// same.
 #[test]
 fn outputs_of_a_token_depend_neither_on_other_tokens_nor_on_threads() {
     let mut random = Random::new(8);

@@ -47,8 +47,8 @@ pub enum ActBits {
     #[default]
     Fourteen,
     /// 8 bits, for prompts, where a matrix tolerates them: feed-forward networks and the output of
-    /// attention. The median divergence of the small models in the tests is then a half to a quarter
-    /// of llama.cpp's. With queries, keys and values in 8 bits as well, it is the same.
+    /// attention. The median divergence of the small models in the tests is then a half to a
+    /// quarter of llama.cpp's. With queries, keys and values in 8 bits as well, it is the same.
     Eight,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Matrix<'a> {
         Self { scale: self.scale * scale, ..self }
     }
 
-    /// The same weights, to be multiplied with activations of at least so many bits.
+    /// The same weights, to be multiplied with activations of at least this precision.
     #[must_use]
     pub fn with_activations(self, act_bits: ActBits) -> Self {
         Self { act_bits, ..self }

@@ -2,9 +2,9 @@
 //!
 //! A decode step is hundreds of short parallel regions, so a region must cost about a microsecond.
 //! Workers spin briefly for the next one, then park; the caller works too. Each has a share of
-//! neighbouring tasks, whose weights follow one another in memory, and then helps with the shares of
-//! others, so a slow core does fewer. Who computes a task never changes what is computed: every task
-//! writes its own outputs in a fixed order.
+//! neighbouring tasks, whose weights follow one another in memory, and then helps with the shares
+//! of others, so a slow core does fewer. Who computes a task never changes what is computed: every
+//! task writes its own outputs in a fixed order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -104,9 +104,10 @@ struct Region {
 unsafe impl Send for Region {}
 
 impl Pool {
-    /// A pool of `threads` threads in all, the caller's included; at least one. Those that the system
-    /// does not start are [`missing`](Pool::missing). Worker `i` stays on CPU `cpus[i + 1]`, if there
-    /// are CPUs; the caller's thread is left as it is, because others may inherit its CPUs.
+    /// A pool of `threads` threads in all, the caller's included; at least one. Those that the
+    /// system does not start are [`missing`](Pool::missing). Worker `i` stays on CPU `cpus[i + 1]`,
+    /// if there are CPUs; the caller's thread is left as it is, because others may inherit its
+    /// CPUs.
     pub(crate) fn new(threads: usize, cpus: Option<&[usize]>) -> Self {
         let others = threads.max(1) - 1;
         let shared = Arc::new(State {

@@ -1,9 +1,9 @@
 //! What this machine can do at best: the rates that bound everything else.
 //!
-//! Decoding is bound by the bytes that are read per second, or by unpacking them where that is slower;
-//! prompts by the products that are made per second; both, after many tokens, by attention. All are
-//! measured with the threads and the instructions that a model would use, and the best of some short
-//! rounds counts: whatever else runs here only makes a round slower.
+//! Decoding is bound by the bytes that are read per second, or by unpacking them where that is
+//! slower; prompts by the products that are made per second; both, after many tokens, by attention.
+//! All are measured with the threads and the instructions that a model would use, and the best of
+//! some short rounds counts: whatever else runs here only makes a round slower.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ const BUFFER_BYTES: usize = 1 << 30;
 const PIECE: usize = 1 << 17;
 /// Numbers summed side by side: eight registers of 64 bytes.
 const LANES: usize = 64;
-/// The shape that is multiplied: several tasks for each thread, so that none waits long for another.
+/// The shape that is multiplied: several tasks for each thread, so that none waits long for
+/// another.
 const ROWS_PER_THREAD: usize = 1024;
 const COLS: usize = 4096;
 const INPUTS: usize = 256;
@@ -36,12 +37,12 @@ const TOKENS: usize = 4;
 const HEADS: usize = 128;
 const LATENT: usize = 512;
 const ROTATED: usize = 64;
-/// Parallel regions of a round that measures what they cost, and pieces of work of each thread in them: about
-/// a microsecond each.
+/// Parallel regions of a round that measures what they cost, and pieces of work of each thread in
+/// them: about a microsecond each.
 const JOINS: usize = 200;
 const TASKS_PER_THREAD: usize = 8;
 const JOIN_ROUNDS: usize = 9;
-/// Rounds go on for this long, but there are at least so many.
+/// Rounds go on for this long, but at least three.
 const ROUNDS_TIME: Duration = Duration::from_millis(400);
 /// The same where much is measured.
 const ROUNDS_TIME_SHORT: Duration = Duration::from_millis(60);
@@ -57,8 +58,8 @@ pub fn read_bandwidth(cpu: &Cpu) -> f64 {
 pub fn read_bandwidth_over(cpu: &Cpu, bytes: usize) -> f64 {
     let pieces = (bytes.min(BUFFER_BYTES) / (PIECE * size_of::<u64>())).max(1);
     let mut buffer = vec![0u64; pieces * PIECE];
-    // Written by all threads, so that pages lie near those who read them. Pages never written would
-    // all be one and the same page of zeros, in the caches.
+    // Written by all threads, so that pages are near the threads that read them. Pages never
+    // written would all be one and the same page of zeros, in the caches.
     let shared = Shared::new(&mut buffer);
     cpu.pool().run(pieces, &|_, i| {
         // SAFETY: each task has a piece of its own.
@@ -95,7 +96,8 @@ pub fn product_rate(cpu: &Cpu) -> f64 {
     (rows * COLS * INPUTS) as f64 / best
 }
 
-/// Bytes that look like weights of any format: all of them differ, so that codebooks are looked up all over.
+/// Bytes that look like weights of any format: all of them differ, so that codebooks are looked up
+/// all over.
 pub fn noise(cpu: &Cpu, bytes: usize) -> Vec<u8> {
     let piece = PIECE * size_of::<u64>();
     let pieces = (bytes / piece).max(1);
@@ -109,8 +111,8 @@ pub fn noise(cpu: &Cpu, bytes: usize) -> Vec<u8> {
 }
 
 /// Bytes per second of weights in `format` that all threads together multiply with one input: what
-/// decoding does all the time. `bytes` are any, and should be more than the caches hold. 0 if they are
-/// too few for a matrix.
+/// decoding does all the time. `bytes` are any, and should be more than the caches hold. 0 if they
+/// are too few for a matrix.
 pub fn decode_rate(cpu: &Cpu, format: Format, bytes: &[u8]) -> f64 {
     let size = format.row_bytes(COLS).map_or(0, |row| row * LIST_ROWS);
     let matrix = |bytes| Matrix::new(format, LIST_ROWS, COLS, bytes).ok();
@@ -135,9 +137,9 @@ pub fn decode_rate(cpu: &Cpu, format: Format, bytes: &[u8]) -> f64 {
     (longest * size) as f64 / best
 }
 
-/// Seconds that a parallel region costs besides its work, as decoding has them: short ones, with something for
-/// one thread alone to do in between. What waking a thread costs is the better part of it, where the system or
-/// a hypervisor takes its time.
+/// Seconds that a parallel region costs besides its work, as decoding has them: short ones, with
+/// something for one thread alone to do in between. What waking a thread costs is the better part
+/// of it, where the system or a hypervisor takes its time.
 pub fn region_time(cpu: &Cpu) -> f64 {
     let numbers = vec![1u64; LANES * 64];
     let alone = || black_box(sum(cpu.tier(), &numbers));
@@ -160,8 +162,8 @@ pub fn region_time(cpu: &Cpu) -> f64 {
 }
 
 /// Operations per second of attention in decoding, over latents in f16 as R1 has them: 2 for each
-/// number of a key and of a value, head, token and cache row. The cache is so deep, and there are so
-/// many tokens, that each thread has several tasks, all alike.
+/// number of a key and of a value, head, token and cache row. The cache is so deep, and there are
+/// so many tokens, that each thread has several tasks, all alike.
 pub fn attention_rate(cpu: &Cpu) -> f64 {
     let width = LATENT + ROTATED;
     let len = attention_depth(cpu.pool().threads());

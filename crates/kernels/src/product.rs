@@ -1,10 +1,10 @@
 //! Products of matrices with activations: the work lists that a layer is made of.
 //!
-//! A list is one parallel region however many matrices it has. A task is some rows of a matrix times
-//! some tokens; each output is summed by one task in a fixed order that depends neither on how the
-//! work is divided nor on the other tokens, so results do not depend on the number of threads.
-//! Few tokens go through the tier's gemv, straight from the file's layout; many go through unpacked
-//! panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::i8`],
+//! A list is one parallel region however many matrices it has. A task is some rows of a matrix
+//! times some tokens; each output is summed by one task in a fixed order that depends neither on
+//! how the work is divided nor on the other tokens, so results do not depend on the number of
+//! threads. Few tokens go through the tier's gemv, straight from the file's layout; many go through
+//! unpacked panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::i8`],
 //! [`crate::isa::avx2::i14`]).
 
 use crate::activations::Activations;
@@ -43,7 +43,8 @@ pub struct GateUp<'a> {
     pub tokens: Tokens<'a>,
 }
 
-/// A matrix, the activations to multiply it with, and where the products are added with what weight.
+/// A matrix, the activations to multiply it with, and where the products are added with what
+/// weight.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighted<'a> {
     /// `[rows, cols]`.
@@ -67,7 +68,8 @@ struct OutputShape {
 /// Whether threads stay on CPUs of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pinning {
-    /// Where there is a thread for every core that this process may use, and no thread more than CPUs.
+    /// Where there is a thread for every core that this process may use, and no thread more than
+    /// CPUs.
     #[default]
     Auto,
     /// Never.
@@ -89,8 +91,8 @@ impl Cpu {
         Self { pool: Pool::new(threads, cpus.as_deref()), tier }
     }
 
-    /// A processor that computes nothing: it divides work as if it had `threads` threads, and counts
-    /// the tasks of each parallel region ([`Pool::take_counts`]).
+    /// A processor that computes nothing: it divides work as if it had `threads` threads, and
+    /// counts the tasks of each parallel region ([`Pool::take_counts`]).
     pub fn counting(threads: usize, tier: Tier) -> Self {
         Self { pool: Pool::counting(threads), tier }
     }

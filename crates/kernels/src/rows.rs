@@ -57,8 +57,8 @@ impl Cpu {
         });
     }
 
-    /// Calls `task(i)` for every `i` below `count`, in parallel if that is worth it: each takes about
-    /// as long as copying `cost` numbers.
+    /// Calls `task(i)` for every `i` below `count`, in parallel if that is worth it: each takes
+    /// about as long as copying `cost` numbers.
     pub fn for_each(&self, count: usize, cost: usize, task: impl Fn(usize) + Sync) {
         self.run_rows(count, cost, &|_, i| task(i));
     }

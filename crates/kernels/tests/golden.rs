@@ -1,9 +1,9 @@
 //! Every decoder against the reference decoder's values, bit for bit, and every encoder against the
 //! reference encoder's error.
 //!
-//! `fixtures/quants.safetensors` holds 12 rows of 512 weights (normal, tiny, huge, constant, skewed,
-//! heavy-tailed, zero, with an outlier, a ramp, ...) as `source`, and per format the reference
-//! encoder's `NAME.bytes` and the reference decoder's `NAME.values` of them.
+//! `fixtures/quants.safetensors` holds 12 rows of 512 weights (normal, tiny, huge, constant,
+//! skewed, heavy-tailed, zero, with an outlier, a ramp, ...) as `source`, and per format the
+//! reference encoder's `NAME.bytes` and the reference decoder's `NAME.values` of them.
 
 use cachalot_kernels::Format;
 
@@ -90,7 +90,8 @@ fn encoders_err_no_more_than_the_reference() {
     for format in Format::all() {
         let (ours, theirs) = (encode(format, &source), reference(format).1);
         let (ours_rmse, theirs_rmse) = (rmse(&ours, &source), rmse(&theirs, &source));
-        // The rows' magnitudes differ by 10^6; so that the small ones count, also compare row by row.
+        // The rows' magnitudes differ by 10^6; so that the small ones count, also compare row by
+        // row.
         let rows = ours.chunks(COLS).zip(theirs.chunks(COLS)).zip(source.chunks(COLS));
         let ratios: Vec<f64> = rows
             .map(|((ours, theirs), source)| (rmse(ours, source), rmse(theirs, source)))

@@ -1,5 +1,5 @@
-//! Work is divided so that many threads have some, at the shape of DeepSeek-R1: tasks are counted, not
-//! timed, and nothing is computed.
+//! Work is divided so that many threads have some, at the shape of DeepSeek-R1: tasks are counted,
+//! not timed, and nothing is computed.
 
 use cachalot_kernels::attention::{
     Attention, AttentionSegment, ExpandedQueries, ExpandedRun, ExpandedShape, Heads, Latent,

@@ -1,8 +1,8 @@
 //! Vectors to multiply, in the encodings that the kernels take.
 //!
-//! The caller fills f32 rows; each encoding is derived once, when the first product asks for it, and
-//! shared by all products with the same rows (the query and the latent projection; gate and up of
-//! all experts):
+//! The caller fills f32 rows; each encoding is derived once, when the first product asks for it,
+//! and shared by all products with the same rows (the query and the latent projection; gate and up
+//! of all experts):
 //!
 //! - [`SplitI16`]: 16-bit integers with one scale for 256 activations, as two bytes, for gemv, and
 //!   for gemm on AVX-512;
@@ -261,8 +261,8 @@ fn fresh<'a, E>(all: &'a [Ordered<E>], order: &Order) -> &'a E {
     &found.derived.encoding
 }
 
-/// Up to `N` numbers as integers of magnitudes up to `limit`, and their scale; missing ones count as
-/// zero. With a NaN or an infinity among them, the scale is NaN and the integers are zero.
+/// Up to `N` numbers as integers of magnitudes up to `limit`, and their scale; missing ones count
+/// as zero. With a NaN or an infinity among them, the scale is NaN and the integers are zero.
 #[inline(always)]
 fn round_to_ints<const N: usize>(floats: &[f32], limit: f32) -> ([i32; N], f32) {
     let mut padded = [0.0f32; N];

@@ -2,11 +2,11 @@
 //!
 //! The cache of a query row divides into *runs*, whose length follows from the row's position, and
 //! eight runs are a *span*. A span's result is that of its runs, merged in order; the row's that of
-//! its spans, merged in order. Which tasks compute them does not matter to a single bit: a task takes
-//! a block of query rows along the whole cache, or along a span, or along a run, and the rest is
-//! merged afterwards. Blocks and what they take are chosen so that all threads have work: large
-//! blocks, because a task decodes what it reads of the cache for all its rows, along the whole cache,
-//! because nothing is then left to merge, as far as there are enough of them.
+//! its spans, merged in order. Which tasks compute them does not matter to a single bit: a task
+//! takes a block of query rows along the whole cache, or along a span, or along a run, and the rest
+//! is merged afterwards. Blocks and what they take are chosen so that all threads have work: large
+//! blocks, because a task decodes what it reads of the cache for all its rows, along the whole
+//! cache, because nothing is then left to merge, as far as there are enough of them.
 
 use super::online::{self, ROWS, RowState, Scoring, State, Tile};
 #[cfg(target_arch = "x86_64")]
@@ -195,8 +195,8 @@ impl WorkList {
 
 /// See [`Attention::absorbed_bytes_max`].
 pub(super) fn bytes_max(width: usize, threads: usize) -> usize {
-    // Per thread: a run's and a span's results of a block, scores, queries and a page of the cache in
-    // both orders and as two parts in bf16.
+    // Per thread: a run's and a span's results of a block, scores, queries and a page of the cache
+    // in both orders and as two parts in bf16.
     let block = BLOCK_MAX * (2 * (width + 2) + ROWS + 2 * width);
     let page = ROWS * 4 * width.next_multiple_of(64) + ROWS * BLOCK_MAX;
     PARTIAL_BYTES_MAX + threads * (block + page) * size_of::<f32>()
@@ -285,15 +285,15 @@ fn in_memory(memory: &mut [f32], rows: usize) -> State<'_> {
 }
 
 impl Attention {
-    /// Absorbed form: `out[t, h] = softmax(scale · q[t, h] · cacheᵀ) · cache[.., ..values]`, for the
-    /// rows of all segments in one work list.
+    /// Absorbed form: `out[t, h] = softmax(scale · q[t, h] · cacheᵀ) · cache[.., ..values]`, for
+    /// the rows of all segments in one work list.
     ///
-    /// `queries` is `[rows, heads, width]`, `out` `[rows, heads, values]`; rows in no segment are not
-    /// written. An output depends on its own row's query, position and cache alone, to the bit.
+    /// `queries` is `[rows, heads, width]`, `out` `[rows, heads, values]`; rows in no segment are
+    /// not written. An output depends on its own row's query, position and cache alone, to the bit.
     ///
     /// # Panics
-    /// If shapes do not agree, a segment has rows that do not exist or fewer cache rows than its last
-    /// token sees, or two segments have rows in common.
+    /// If shapes do not agree, a segment has rows that do not exist or fewer cache rows than its
+    /// last token sees, or two segments have rows in common.
     pub fn absorbed(
         &mut self,
         cpu: &Cpu,

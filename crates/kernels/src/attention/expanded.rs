@@ -31,8 +31,8 @@ pub struct ExpandedQueries<'a> {
     pub q: &'a [f32],
     /// The heads.
     pub heads: Heads,
-    /// Cache rows before the first token: token `t` is at position `past + t`, and sees positions up
-    /// to its own.
+    /// Cache rows before the first token: token `t` is at position `past + t`, and sees positions
+    /// up to its own.
     pub past: usize,
     /// Sizes of one head.
     pub shape: ExpandedShape,

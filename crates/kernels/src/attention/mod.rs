@@ -1,4 +1,5 @@
-//! Multi-head latent attention over a cache of latents (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+//! Multi-head latent attention over a cache of latents (DeepSeek-V2, arXiv 2405.04434, section
+//! 2.1).
 //!
 //! Two forms of the same sum:
 //!
@@ -10,9 +11,9 @@
 //!
 //! The rows of a sequence are in pages of [`PAGE_ROWS`], which are read in place.
 //!
-//! A query row's output depends on its own position and on its own sequence alone: not on the number
-//! of threads, nor on the other tokens of its segment, nor on other segments. Softmax runs along the
-//! cache ([`online`]), in runs whose length follows from the position ([`absorbed`]).
+//! A query row's output depends on its own position and on its own sequence alone: not on the
+//! number of threads, nor on the other tokens of its segment, nor on other segments. Softmax runs
+//! along the cache ([`online`]), in runs whose length follows from the position ([`absorbed`]).
 
 mod absorbed;
 mod expanded;
@@ -93,8 +94,8 @@ impl Attention {
         Self::default()
     }
 
-    /// The most bytes that the absorbed form takes besides queries and outputs, for heads whose rows
-    /// have `width` numbers, on `threads` threads. It depends on neither depth nor batch.
+    /// The most bytes that the absorbed form takes besides queries and outputs, for heads whose
+    /// rows have `width` numbers, on `threads` threads. It depends on neither depth nor batch.
     pub fn absorbed_bytes_max(width: usize, threads: usize) -> usize {
         absorbed::bytes_max(width, threads)
     }

@@ -21,8 +21,8 @@ impl State<'_> {
         self.outputs.fill(0.0);
     }
 
-    /// Adds the cache rows of `part`, which come after those of `self`, to it. Rows that see nothing
-    /// of `part` stay as they are, to the bit.
+    /// Adds the cache rows of `part`, which come after those of `self`, to it. Rows that see
+    /// nothing of `part` stay as they are, to the bit.
     pub(super) fn merge(&mut self, tier: Tier, part: &State<'_>) {
         let values = self.outputs.len() / self.sums.len();
         with_simd(tier, || {
@@ -148,7 +148,8 @@ pub(super) fn online_softmax_tile(
     });
 }
 
-/// Turns the scores of one row into weights; returns what earlier outputs are to be multiplied with.
+/// Turns the scores of one row into weights; returns what earlier outputs are to be multiplied
+/// with.
 #[inline(always)]
 fn online_softmax_update(
     scores: &mut [f32],

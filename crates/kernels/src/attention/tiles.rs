@@ -1,8 +1,8 @@
 //! The absorbed form on AMX tiles: all query rows of a block against 64 cache rows at a time.
 //!
 //! With 128 heads on one key row, decode at depth is arithmetic, not memory, and tiles do it some
-//! twenty times faster than f32 lanes. Numbers are split into a high and a low bf16, and the product
-//! of the two low parts dropped: about 16 bits, more than an f16 cache has.
+//! twenty times faster than f32 lanes. Numbers are split into a high and a low bf16, and the
+//! product of the two low parts dropped: about 16 bits, more than an f16 cache has.
 //!
 //! ```text
 //! queries  [2][block][padded width]   scores [block][64]   weights [2][block][64]
@@ -161,8 +161,8 @@ fn key_panel(tier: Tier, rows: &[u16], padded: usize, panel: &mut [u16]) {
     }
 }
 
-/// The first `values` numbers of the rows as panels whose rows are value numbers and whose pairs are
-/// neighbouring cache rows.
+/// The first `values` numbers of the rows as panels whose rows are value numbers and whose pairs
+/// are neighbouring cache rows.
 #[inline(always)]
 fn value_panel(rows: &[u16], padded: usize, values: usize, panel: &mut [u16]) {
     for (tile, out) in panel.chunks_exact_mut(TILE * STEP).enumerate() {

@@ -1,8 +1,9 @@
 //! The search for vectors and scales that the encoders of formats with grids share.
 //!
-//! The distance of weights `x` from a scaled entry `c·v` is `x² - 2c·(x·v) + c²·v²`, so all products
-//! `x·v` are computed once and every scale after that costs few operations an entry. The search over
-//! entries is exhaustive: simple, optimal for its scale, and slow with the larger grids.
+//! The distance of weights `x` from a scaled entry `c·v` is `x² - 2c·(x·v) + c²·v²`, so all
+//! products `x·v` are computed once and every scale after that costs few operations an entry. The
+//! search over entries is exhaustive: simple, optimal for its scale, and slow with the larger
+//! grids.
 
 use half::f16;
 

@@ -1,5 +1,5 @@
-//! One folder per format: `mod.rs` draws the layout, `scalar.rs` is the specification, `avx2.rs` and
-//! `avx512.rs` say how 256 weights come out of their bytes, `quantize.rs` how they go in.
+//! One folder per format: `mod.rs` draws the layout, `scalar.rs` is the specification, `avx2.rs`
+//! and `avx512.rs` say how 256 weights come out of their bytes, `quantize.rs` how they go in.
 
 pub(crate) mod bf16;
 pub(crate) mod f16;

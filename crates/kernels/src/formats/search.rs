@@ -7,8 +7,8 @@
 
 use half::f16;
 
-/// Encodes block after block. Weights arrive tamed: what lies beyond every format's range is cut
-/// off at ±1e9 and what lies below every format's resolution is zero, so that squares, sums and
+/// Encodes block after block. Weights are clipped first: what is beyond every format's range is cut
+/// off at ±1e9 and what is below every format's resolution is zero, so that squares, sums and
 /// reciprocals stay finite. The bytes arrive zeroed.
 pub(crate) fn each_block<const LEN: usize, const BYTES: usize>(
     weights: &[f32],

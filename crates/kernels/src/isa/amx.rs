@@ -1,14 +1,14 @@
-//! AMX tiles: products of many columns, by way of bf16.
+//! AMX tiles: gemm by way of bf16.
 //!
 //! A tile multiply does 16 x 16 x 32 products in 16 cycles, some eight times what AVX-512 does, so
-//! prefill unpacks weights to bf16 once per batch and lets the tiles do the rest. Sums are f32, over
-//! the whole row, in one fixed order. Rounding a weight and an input to bf16 costs about a quarter
-//! of the error of 8-bit inputs.
+//! prefill unpacks weights to bf16 once per batch and lets the tiles do the rest. Sums are f32,
+//! over the whole row, in one fixed order. Rounding a weight and an input to bf16 costs about a
+//! quarter of the error of 8-bit inputs.
 //!
 //! ```text
 //! panel   [row groups of 16][steps of 32 weights][16 pairs][16 rows][2]   bf16, 1 KiB a step
-//! inputs  [columns][steps of 32 weights][32]                              bf16, row by row
-//! out     [columns][rows]                                                 f32
+//! inputs  [tokens][steps of 32 weights][32]                              bf16, row by row
+//! out     [tokens][rows]                                                 f32
 //! ```
 //! The compiler knows no tiles yet, so they are spelled in assembly; it never uses them itself, and
 //! every function here leaves them released.
@@ -27,7 +27,7 @@ use super::{BlockRange, Blocks, Order, Rows, Sums};
 
 /// Weights that one tile multiply consumes of each row.
 pub(crate) const STEP: usize = 32;
-/// Rows and columns of a tile.
+/// Rows and tokens of a tile.
 pub(crate) const TILE: usize = 16;
 /// bf16 numbers in a tile.
 const TILE_LEN: usize = TILE * STEP;
@@ -174,12 +174,12 @@ pub(crate) unsafe fn pack_vnni_pairs(rows: *const u16, stride: usize, to: *mut u
     }
 }
 
-/// Activations of a tile product: `[columns][stride]` bf16.
+/// Activations of a tile product: `[tokens][stride]` bf16.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TileInputs {
-    /// First number of the first column.
+    /// First number of the first token.
     pub(crate) first: *const u16,
-    /// Numbers from column to column.
+    /// Numbers from token to token.
     pub(crate) stride: usize,
 }
 
@@ -256,17 +256,12 @@ unsafe fn store_sums(tiles: [*mut f32; 4], stride: usize) {
     }
 }
 
-/// Two column groups times two row groups, added to the four tiles of sums.
+/// Two token groups times two row groups, added to the four tiles of sums.
 ///
 /// # Safety
-/// `columns` have 16 rows of `steps * 32` numbers, `stride` apart; `weights` have `steps` tiles.
+/// `tokens` have 16 rows of `steps * 32` numbers, `stride` apart; `weights` have `steps` tiles.
 #[inline]
-unsafe fn multiply(
-    columns: [*const u16; 2],
-    stride: usize,
-    weights: [*const u16; 2],
-    steps: usize,
-) {
+unsafe fn multiply(tokens: [*const u16; 2], stride: usize, weights: [*const u16; 2], steps: usize) {
     for step in 0..steps {
         // SAFETY: reads tile `step` of each operand; tile registers belong to this module.
         unsafe {
@@ -276,7 +271,7 @@ unsafe fn multiply(
                  "tdpbf16ps tmm1, tmm4, tmm7",
                  "tileloadd tmm5, [{1} + {4}*1]",
                  "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
-                 in(reg) columns[0].add(step * STEP), in(reg) columns[1].add(step * STEP),
+                 in(reg) tokens[0].add(step * STEP), in(reg) tokens[1].add(step * STEP),
                  in(reg) weights[0].add(step * TILE_LEN), in(reg) weights[1].add(step * TILE_LEN),
                  in(reg) stride * 2, in(reg) 64usize, options(nostack, readonly));
         }

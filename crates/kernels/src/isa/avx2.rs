@@ -1,13 +1,13 @@
-//! The AVX2 driver: products of few columns, straight from the file's layout.
+//! The AVX2 driver: gemv, products of up to four tokens, straight from the file's layout.
 //!
 //! A format's [`Codes256`] turns 256 weights into eight registers of codes, always in the order of
-//! [`ORDER`]: the four registers of a half hold, lane by lane, the same 16 weights. So their products
-//! with the inputs are summed as integers, scales are applied once per 128 weights, and vectors
-//! quantized for one format serve all others.
+//! [`ORDER`]: the four registers of a half hold, lane by lane, the same 16 weights. So their
+//! products with the inputs are summed as integers, scales are applied once per 128 weights, and
+//! vectors quantized for one format serve all others.
 //!
 //! `vpmaddubsw` multiplies unsigned bytes with signed ones and adds pairs to 16 bits that saturate.
-//! Activations have 16 bits as two bytes of at most 127 and 128; [`run`] says how many products of codes
-//! up to the format's largest may be added before 16 bits are too few.
+//! Activations have 16 bits as two bytes of at most 127 and 128; [`run`] says how many products of
+//! codes up to the format's largest may be added before 16 bits are too few.
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
@@ -99,8 +99,8 @@ pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
     }
 }
 
-/// Which scales and minima of a row's last block are of weights that the row has; codes of others meet inputs that
-/// are zero.
+/// Which scales and minima of a row's last block are of weights that the row has; codes of others
+/// are multiplied with activations that are zero.
 struct Tail {
     scale: [__m256; 2],
     min: [__m256; 2],
@@ -132,17 +132,17 @@ impl Tail {
     }
 }
 
-/// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.
+/// Products of `rows` with 1 to 4 tokens: `out[c * rows.count + r]`.
 ///
 /// # Safety
-/// As for [`Kernels256::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
+/// As for [`Kernels256::gemv`]: the CPU has the tier; `rows`, `tokens` and `out` are as long as
 /// `blocks` says.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[SplitI16Row], out: *mut f32) {
+unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], out: *mut f32) {
     let mut padded = TailBlock::new();
     let kept = Tail::of::<F>(blocks);
     for r in 0..rows.count {
-        // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
+        // SAFETY: rows and outputs are in bounds by this function's contract; `tokens` has the
         // length that each arm asks for.
         unsafe {
             let row = rows.start.add(r * rows.stride);
@@ -153,24 +153,24 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, columns: &[SplitI16Row],
             }
             let row = (row, tail.wrapping_sub(blocks.whole * F::BYTES));
             let out = (out.add(r), rows.count);
-            match columns {
+            match tokens {
                 [a] => dot::<F, 1>(row, blocks, [a], &kept, out),
                 [a, b] => dot::<F, 2>(row, blocks, [a, b], &kept, out),
                 [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &kept, out),
                 [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &kept, out),
-                _ => unreachable!("1 to 4 columns"),
+                _ => unreachable!("1 to 4 tokens"),
             }
         }
     }
 }
 
-/// One row with `C` columns.
+/// One row with `C` tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn dot<F: Codes256, const C: usize>(
     (row, tail): (*const u8, *const u8),
     blocks: Blocks,
-    columns: [&SplitI16Row; C],
+    tokens: [&SplitI16Row; C],
     kept: &Tail,
     (out, stride): (*mut f32, usize),
 ) {
@@ -179,42 +179,42 @@ unsafe fn dot<F: Codes256, const C: usize>(
         for b in all {
             let at = from.wrapping_add(b * F::BYTES);
             prefetch(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
-            // SAFETY: block `b` of the row and of every column is in bounds.
+            // SAFETY: block `b` of the row and of every token is in bounds.
             unsafe {
                 let mut weights = F::unpack(at); // Once, or it would not be inlined.
                 if b == blocks.whole {
                     kept.cut(&mut weights);
                 }
-                add_block::<F, C>(&weights, b, columns, &mut sums);
+                add_block::<F, C>(&weights, b, tokens, &mut sums);
             }
         }
     }
     for (c, [products, minima]) in sums.into_iter().enumerate() {
-        // SAFETY: `out` has `C` columns of `stride` elements from here on.
+        // SAFETY: `out` has `C` tokens of `stride` elements from here on.
         unsafe { *out.add(c * stride) = total(_mm256_add_ps(products, minima)) };
     }
 }
 
-/// Adds the products of one block of 256 weights with `C` columns.
+/// Adds the products of one block of 256 weights with `C` tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn add_block<F: Codes256, const C: usize>(
     weights: &Unpacked256,
     block: usize,
-    columns: [&SplitI16Row; C],
+    tokens: [&SplitI16Row; C],
     sums: &mut [[__m256; 2]; C],
 ) {
-    for (column, [products, minima]) in columns.into_iter().zip(sums) {
-        // SAFETY: every array of a column has this block, by the contract of `gemv`.
-        let input_scale = _mm256_set1_ps(unsafe { *column.scale.add(block) });
+    for (token, [products, minima]) in tokens.into_iter().zip(sums) {
+        // SAFETY: every array of a token has this block, by the contract of `gemv`.
+        let input_scale = _mm256_set1_ps(unsafe { *token.scale.add(block) });
         for half in 0..2 {
             // SAFETY: as above.
-            let t = unsafe { half_products::<F>(weights, half, block, column) };
+            let t = unsafe { half_products::<F>(weights, half, block, token) };
             let scale = _mm256_mul_ps(weights.scale[half], input_scale);
             *products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t), scale, *products);
             if !F::SIGNED {
                 // SAFETY: as above.
-                let inputs = unsafe { _mm256_loadu_ps(column.sums.add(block * 16 + half * 8)) };
+                let inputs = unsafe { _mm256_loadu_ps(token.sums.add(block * 16 + half * 8)) };
                 *minima = _mm256_fmadd_ps(weights.min[half], inputs, *minima);
             }
         }
@@ -228,7 +228,7 @@ unsafe fn half_products<F: Codes256>(
     weights: &Unpacked256,
     half: usize,
     block: usize,
-    column: &SplitI16Row,
+    token: &SplitI16Row,
 ) -> __m256i {
     let zero = _mm256_setzero_si256();
     let mut sum = zero;
@@ -236,9 +236,9 @@ unsafe fn half_products<F: Codes256>(
         let (mut highs, mut lows) = (zero, zero);
         for i in first..first + run(F::LARGEST) {
             let at = block * 256 + i * 32;
-            // SAFETY: every array of a column has this block, by the contract of `gemv`.
+            // SAFETY: every array of a token has this block, by the contract of `gemv`.
             let (mut high, mut low) = unsafe {
-                let (high, low) = (column.high.add(at), column.low.add(at));
+                let (high, low) = (token.high.add(at), token.low.add(at));
                 (_mm256_loadu_si256(high.cast()), _mm256_loadu_si256(low.cast()))
             };
             if F::SIGNED {
@@ -281,7 +281,7 @@ pub(crate) unsafe trait Floats256 {
     unsafe fn eight(at: *const u8) -> __m256;
 }
 
-/// Products of rows of floats with 1 to 4 columns.
+/// Products of rows of floats with 1 to 4 tokens.
 ///
 /// # Safety
 /// As for [`super::FloatGemv`].
@@ -289,7 +289,7 @@ pub(crate) unsafe trait Floats256 {
 pub(crate) unsafe fn float_gemv<F: Floats256>(
     rows: Rows,
     cols: usize,
-    columns: &[&[f32]],
+    tokens: &[&[f32]],
     out: *mut f32,
 ) {
     for r in 0..rows.count {
@@ -297,24 +297,24 @@ pub(crate) unsafe fn float_gemv<F: Floats256>(
         unsafe {
             let row = rows.start.add(r * rows.stride);
             let out = out.add(r);
-            match *columns {
+            match *tokens {
                 [a] => float_dot::<F, 1>(row, cols, [a], out, rows.count),
                 [a, b] => float_dot::<F, 2>(row, cols, [a, b], out, rows.count),
                 [a, b, c] => float_dot::<F, 3>(row, cols, [a, b, c], out, rows.count),
                 [a, b, c, d] => float_dot::<F, 4>(row, cols, [a, b, c, d], out, rows.count),
-                _ => unreachable!("1 to 4 columns"),
+                _ => unreachable!("1 to 4 tokens"),
             }
         }
     }
 }
 
-/// One row of floats with `C` columns.
+/// One row of floats with `C` tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn float_dot<F: Floats256, const C: usize>(
     row: *const u8,
     cols: usize,
-    columns: [&[f32]; C],
+    tokens: [&[f32]; C],
     out: *mut f32,
     stride: usize,
 ) {
@@ -325,8 +325,8 @@ unsafe fn float_dot<F: Floats256, const C: usize>(
         // SAFETY: 16 weights and inputs from `i` on are in bounds.
         unsafe {
             let weights = [F::eight(row.add(i * F::BYTES)), F::eight(row.add((i + 8) * F::BYTES))];
-            for (column, sums) in columns.iter().zip(&mut sums) {
-                let x = column.as_ptr().add(i);
+            for (token, sums) in tokens.iter().zip(&mut sums) {
+                let x = token.as_ptr().add(i);
                 sums[0] = _mm256_fmadd_ps(weights[0], _mm256_loadu_ps(x), sums[0]);
                 sums[1] = _mm256_fmadd_ps(weights[1], _mm256_loadu_ps(x.add(8)), sums[1]);
             }
@@ -340,9 +340,9 @@ unsafe fn float_dot<F: Floats256, const C: usize>(
         unsafe {
             row.add(i * F::BYTES).copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
         }
-        for (column, sums) in columns.iter().zip(&mut sums) {
+        for (token, sums) in tokens.iter().zip(&mut sums) {
             let mut inputs = [0.0f32; 16];
-            inputs[..rest].copy_from_slice(&column[i..cols]);
+            inputs[..rest].copy_from_slice(&token[i..cols]);
             for (half, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: both arrays have 16 elements.
                 unsafe {
@@ -353,7 +353,7 @@ unsafe fn float_dot<F: Floats256, const C: usize>(
         }
     }
     for (c, [first, second]) in sums.into_iter().enumerate() {
-        // SAFETY: `out` has `C` columns of `stride` elements from here on.
+        // SAFETY: `out` has `C` tokens of `stride` elements from here on.
         unsafe { *out.add(c * stride) = total(_mm256_add_ps(first, second)) };
     }
 }

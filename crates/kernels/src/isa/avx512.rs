@@ -1,4 +1,4 @@
-//! The AVX-512 driver: products of few columns, straight from the file's layout.
+//! The AVX-512 driver: gemv, products of up to four tokens, straight from the file's layout.
 //!
 //! A format's [`Codes512`] turns 256 weights into four registers of unsigned bytes with scales and
 //! minima: `weight = scale · code + min`. One `vpdpbusd` then multiplies 64 codes with 64 inputs;
@@ -65,13 +65,15 @@ pub(crate) unsafe trait Codes512 {
     /// As for `indices`, which are those of these weights if `LOOKS_UP`.
     unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512;
 
-    /// Whether [`Codes512::unpack_x16`] is there: only where blocks have 256 weights, so that none is incomplete.
+    /// Whether [`Codes512::unpack_x16`] is there: only where blocks have 256 weights, so that none
+    /// is incomplete.
     const HAS_X16: bool = false;
 
     /// Unpacks a block of sixteen rows at once, which takes fewer moves than row by row.
     ///
     /// # Safety
-    /// `BYTES` bytes at each of `rows` are readable, `to` has room for a block; the CPU has this tier's instructions.
+    /// `BYTES` bytes at each of `rows` are readable, `to` has room for a block; the CPU has this
+    /// tier's instructions.
     unsafe fn unpack_x16(_rows: &panel::Rows16, _to: panel::Panel16) {
         unreachable!("only if HAS_X16")
     }
@@ -85,8 +87,8 @@ pub(crate) unsafe trait Codes512 {
     }
 }
 
-/// Places of 32 vectors, four to a number, the first lowest. They come from a vector register by way of memory: read
-/// at once they would have to wait until they are written (Zen 4: 14 instead of 7 ns a block), so those of several
+/// Places of 32 vectors, four to a number, the first lowest. They come from a vector register by
+/// way of memory: read at once they would have to wait until they are written, so those of several
 /// blocks are found before the first is used.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -111,41 +113,41 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
     }
 }
 
-/// Products of `rows` with 1 to 4 columns: `out[c * rows.count + r]`.
+/// Products of `rows` with 1 to 4 tokens: `out[c * rows.count + r]`.
 ///
 /// # Safety
-/// As for [`Kernels512::gemv`]: the CPU has the tier; `rows`, `columns` and `out` are as long as
+/// As for [`Kernels512::gemv`]: the CPU has the tier; `rows`, `tokens` and `out` are as long as
 /// `blocks` says.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, columns: &[SplitI16Row], out: *mut f32) {
+unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], out: *mut f32) {
     let mut padded = TailBlock::new();
     let tail = Tail::of::<F>(blocks);
     for r in 0..rows.count {
-        // SAFETY: rows and outputs are in bounds by this function's contract; `columns` has the
+        // SAFETY: rows and outputs are in bounds by this function's contract; `tokens` has the
         // length that each arm asks for.
         unsafe {
             let row = rows.start.add(r * rows.stride);
             let mut last = row.add(blocks.whole * F::BYTES);
-            // What follows the row may be read, too, if the next rows are as long; a copy would have to be
-            // waited for.
+            // What follows the row may be read, too, if the next rows are as long; a copy would
+            // have to be waited for.
             if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
                 last = padded.pad(last, blocks.whole, blocks);
             }
             let row = (row, last.wrapping_sub(blocks.whole * F::BYTES));
             let out = (out.add(r), rows.count);
-            match columns {
+            match tokens {
                 [a] => dot::<F, 1>(row, blocks, [a], &tail, out),
                 [a, b] => dot::<F, 2>(row, blocks, [a, b], &tail, out),
                 [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &tail, out),
                 [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &tail, out),
-                _ => unreachable!("1 to 4 columns"),
+                _ => unreachable!("1 to 4 tokens"),
             }
         }
     }
 }
 
-/// Which scales and minima of a row's last block are of weights that the row has; codes of others meet inputs that
-/// are zero.
+/// Which scales and minima of a row's last block are of weights that the row has; codes of others
+/// are multiplied with activations that are zero.
 struct Tail {
     scale: [u16; 4],
     min: u16,
@@ -196,13 +198,13 @@ pub(crate) unsafe fn find_indices<F: Codes512>(
     }
 }
 
-/// One row with `C` columns.
+/// One row with `C` tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn dot<F: Codes512, const C: usize>(
     (row, tail): (*const u8, *const u8),
     blocks: Blocks,
-    columns: [&SplitI16Row; C],
+    tokens: [&SplitI16Row; C],
     kept: &Tail,
     (out, stride): (*mut f32, usize),
 ) {
@@ -212,7 +214,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
         let length = if F::LOOKS_UP { RUN } else { usize::MAX };
         for first in all.clone().step_by(length) {
             let run = first..all.end.min(first.saturating_add(length));
-            // SAFETY: all these blocks of the row and of every column are in bounds.
+            // SAFETY: all these blocks of the row and of every token are in bounds.
             unsafe {
                 if F::LOOKS_UP {
                     for (b, indices) in run.clone().zip(&mut indices) {
@@ -227,29 +229,29 @@ unsafe fn dot<F: Codes512, const C: usize>(
                     if b == blocks.whole {
                         kept.cut(&mut weights);
                     }
-                    add_block::<F, C>(&weights, b, columns, &mut sums);
+                    add_block::<F, C>(&weights, b, tokens, &mut sums);
                 }
             }
         }
     }
     for (c, [products, minima]) in sums.into_iter().enumerate() {
-        // SAFETY: `out` has `C` columns of `stride` elements from here on.
+        // SAFETY: `out` has `C` tokens of `stride` elements from here on.
         unsafe { *out.add(c * stride) = _mm512_reduce_add_ps(_mm512_add_ps(products, minima)) };
     }
 }
 
-/// Adds the products of one block of 256 weights with `C` columns.
+/// Adds the products of one block of 256 weights with `C` tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn add_block<F: Codes512, const C: usize>(
     weights: &Unpacked512,
     block: usize,
-    columns: [&SplitI16Row; C],
+    tokens: [&SplitI16Row; C],
     sums: &mut [[__m512; 2]; C],
 ) {
     let streams = F::ORDER.streams();
-    for (column, [products, minima]) in columns.into_iter().zip(sums) {
-        // SAFETY: every array of a column has this block, by the contract of `gemv`.
+    for (token, [products, minima]) in tokens.into_iter().zip(sums) {
+        // SAFETY: every array of a token has this block, by the contract of `gemv`.
         unsafe {
             let input = |plane: *const i8, i: usize| {
                 _mm512_loadu_si512(plane.add(block * 256 + i * 64).cast())
@@ -259,22 +261,23 @@ unsafe fn add_block<F: Codes512, const C: usize>(
                 let registers = s * F::ORDER.chain..(s + 1) * F::ORDER.chain;
                 let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
                 for i in registers.clone() {
-                    high = _mm512_dpbusd_epi32(high, weights.codes[i], input(column.high, i));
+                    high = _mm512_dpbusd_epi32(high, weights.codes[i], input(token.high, i));
                 }
                 high = _mm512_slli_epi32::<8>(high);
-                // Going on from it saves an addition, but of longer chains the latency would be waited for.
+                // Going on from it saves an addition, but of longer chains the latency would be
+                // waited for.
                 if F::ORDER.chain == 1 {
                     std::mem::swap(&mut high, &mut low);
                 }
                 for i in registers {
-                    low = _mm512_dpbusd_epi32(low, weights.codes[i], input(column.low, i));
+                    low = _mm512_dpbusd_epi32(low, weights.codes[i], input(token.low, i));
                 }
                 let t = if F::ORDER.chain == 1 { low } else { _mm512_add_epi32(high, low) };
                 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), weights.scale[s], sum);
             }
-            let input_scale = _mm512_set1_ps(*column.scale.add(block));
+            let input_scale = _mm512_set1_ps(*token.scale.add(block));
             *products = _mm512_fmadd_ps(sum, input_scale, *products);
-            let inputs = _mm512_loadu_ps(column.sums.add(block * 16));
+            let inputs = _mm512_loadu_ps(token.sums.add(block * 16));
             *minima = _mm512_fmadd_ps(weights.min, inputs, *minima);
         }
     }
@@ -295,7 +298,7 @@ pub(crate) unsafe trait Floats512 {
     unsafe fn sixteen(at: *const u8) -> __m512;
 }
 
-/// Products of rows of floats with 1 to 4 columns.
+/// Products of rows of floats with 1 to 4 tokens.
 ///
 /// # Safety
 /// As for [`super::FloatGemv`].
@@ -303,7 +306,7 @@ pub(crate) unsafe trait Floats512 {
 pub(crate) unsafe fn float_gemv<F: Floats512>(
     rows: Rows,
     cols: usize,
-    columns: &[&[f32]],
+    tokens: &[&[f32]],
     out: *mut f32,
 ) {
     for r in 0..rows.count {
@@ -316,8 +319,8 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
                 prefetch(row.wrapping_add(i * F::BYTES + AHEAD), 32 * F::BYTES);
                 let first = F::sixteen(row.add(i * F::BYTES));
                 let second = F::sixteen(row.add((i + 16) * F::BYTES));
-                for (column, sums) in columns.iter().zip(&mut sums) {
-                    let x = column.as_ptr().add(i);
+                for (token, sums) in tokens.iter().zip(&mut sums) {
+                    let x = token.as_ptr().add(i);
                     sums[0] = _mm512_fmadd_ps(first, _mm512_loadu_ps(x), sums[0]);
                     sums[1] = _mm512_fmadd_ps(second, _mm512_loadu_ps(x.add(16)), sums[1]);
                 }
@@ -328,9 +331,9 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
                 let mut weights = [0u8; 128];
                 let tail = row.add(i * F::BYTES);
                 tail.copy_to_nonoverlapping(weights.as_mut_ptr(), rest * F::BYTES);
-                for (column, sums) in columns.iter().zip(&mut sums) {
+                for (token, sums) in tokens.iter().zip(&mut sums) {
                     let mut inputs = [0.0f32; 32];
-                    inputs[..rest].copy_from_slice(&column[i..]);
+                    inputs[..rest].copy_from_slice(&token[i..]);
                     for (half, sum) in sums.iter_mut().enumerate() {
                         let w = F::sixteen(weights.as_ptr().add(half * 16 * F::BYTES));
                         let x = _mm512_loadu_ps(inputs.as_ptr().add(half * 16));
@@ -338,7 +341,7 @@ pub(crate) unsafe fn float_gemv<F: Floats512>(
                     }
                 }
             }
-            for (c, [first, second]) in sums.into_iter().enumerate().take(columns.len()) {
+            for (c, [first, second]) in sums.into_iter().enumerate().take(tokens.len()) {
                 *out.add(c * rows.count + r) = _mm512_reduce_add_ps(_mm512_add_ps(first, second));
             }
         }

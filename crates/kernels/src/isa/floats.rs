@@ -55,8 +55,8 @@ pub(crate) fn gemm(tier: Tier, a: Strided<'_>, b: Strided<'_>, size: Gemm, out: 
         let b = RowsOf { start: b.numbers.as_ptr(), stride: b.stride };
         let out = RowsOf { start: out.as_mut_ptr(), stride };
         if tier.has_avx512() {
-            // SAFETY: the tier has the instructions; factors and sums are as long as `size` says, by
-            // the assertions.
+            // SAFETY: the tier has the instructions; factors and sums are as long as `size` says,
+            // by the assertions.
             unsafe { avx512::gemm(a, b, size, out) };
             done = n / avx512::LANES * avx512::LANES;
         } else if tier.has_avx2() {

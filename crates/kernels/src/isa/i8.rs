@@ -21,7 +21,7 @@ pub(crate) struct I8Row {
     pub(crate) factors: *const i32,
 }
 
-// SAFETY: two addresses; whoever reads through them has the row's lifetime to answer for.
+// SAFETY: two addresses; reading through them is unsafe and has its own reasons.
 unsafe impl Send for I8Row {}
 
 impl I8Row {

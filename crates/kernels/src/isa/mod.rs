@@ -1,4 +1,4 @@
-//! What the kernels of one CPU tier share: the drivers that walk rows and columns.
+//! What the kernels of one CPU tier share: the drivers that walk rows and tokens.
 //!
 //! A format says only how 256 weights come out of its bytes (`formats/*/avx2.rs`,
 //! `formats/*/avx512.rs`); the drivers here do the rest, once for all formats.
@@ -82,7 +82,7 @@ pub(crate) struct SplitI16Row {
     pub(crate) sums: *const f32,
 }
 
-// SAFETY: four addresses; whoever reads through them has the row's lifetime to answer for.
+// SAFETY: four addresses; reading through them is unsafe and has its own reasons.
 unsafe impl Send for SplitI16Row {}
 
 impl SplitI16Row {
@@ -145,7 +145,7 @@ pub(crate) struct Kernels256 {
 
 /// The AVX-512 kernels of one format.
 ///
-/// All are unsafe: the CPU must have the tier's instructions, and rows, columns and outputs must be
+/// All are unsafe: the CPU must have the tier's instructions, and rows, tokens and outputs must be
 /// as long as the arguments say.
 pub(crate) struct Kernels512 {
     /// The order its codes come out in.
@@ -203,8 +203,8 @@ impl TailBlock {
         Self([0; 1024])
     }
 
-    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed, whose
-    /// weights are multiplied with activations that are zero.
+    /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed,
+    /// whose weights are multiplied with activations that are zero.
     ///
     /// # Safety
     /// The block, as far as the row has it, is readable, and takes no more than this.

@@ -61,8 +61,8 @@ pub fn sigmoid(x: f32) -> f32 {
 
 /// `exp(x)` to about 2 units in the last place, by a polynomial that vectorizes.
 ///
-/// Range reduction by `ln 2` in two parts and a Taylor polynomial of degree 7 on ±`ln 2 / 2`; results
-/// outside the normal range are clamped to its ends.
+/// Range reduction by `ln 2` in two parts and a Taylor polynomial of degree 7 on ±`ln 2 / 2`;
+/// results outside the normal range are clamped to its ends.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.3, 88.3);

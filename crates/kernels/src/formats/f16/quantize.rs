@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{BYTES, RUN};
 
-/// Rounds to nearest, ties to even; what lies beyond the range becomes infinite.
+/// Rounds to nearest, ties to even; what is beyond the range becomes infinite.
 pub(super) fn encode(weights: &[f32], bytes: &mut [u8]) {
     let mut rounded = [f16::ZERO; RUN];
     for (weights, bytes) in weights.chunks(RUN).zip(bytes.chunks_mut(RUN * BYTES)) {

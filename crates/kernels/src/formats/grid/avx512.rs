@@ -18,8 +18,8 @@ use crate::isa::map_lanes;
 use crate::isa::shuffle512::join;
 
 /// The order of formats that look up vectors of 8 weights, `CHAIN` registers to a scale: register
-/// `w` holds vector `w` of each of the eight groups of 32 weights, so that eight indices lie side by
-/// side as they are needed.
+/// `w` holds vector `w` of each of the eight groups of 32 weights, so that eight indices are side
+/// by side as they are needed.
 pub(crate) const fn vectors(chain: usize) -> Order {
     let mut quads = [0; 64];
     let mut i = 0;
@@ -31,8 +31,8 @@ pub(crate) const fn vectors(chain: usize) -> Order {
     Order { quads, chain }
 }
 
-/// Vectors of a grid as their 2-bit codes, one to a byte: register `w` has those of the vectors whose
-/// indices are words `w` of the 64-bit lanes.
+/// Vectors of a grid as their 2-bit codes, one to a byte: register `w` has those of the vectors
+/// whose indices are words `w` of the 64-bit lanes.
 ///
 /// # Safety
 /// Every index is below `N`; the CPU has the tier's instructions.
@@ -69,8 +69,8 @@ unsafe fn permuted<const N: usize>(table: &[u16; N], index: __m512i) -> __m512i 
     if N == 256 { parts[0] } else { _mm512_mask_blend_epi16(bit(256), parts[0], parts[1]) }
 }
 
-/// [`look_up`] in a larger table, whose codes are one to a byte already. Loaded one by one: on some processors (Zen 4
-/// and 5) gathering takes longer.
+/// [`look_up`] in a larger table, whose codes are one to a byte already. Loaded one by one: on some
+/// processors (Zen 4 and 5) gathering takes longer.
 ///
 /// # Safety
 /// Every index is below `N`; the CPU has the tier's instructions.
@@ -94,8 +94,8 @@ pub(crate) unsafe fn load_up<const N: usize>(codes: &[u64; N], indices: &Indices
     })
 }
 
-/// Indices of 32 vectors: the bytes of `low` and, above each, those bits of the number of its group of four in `high`
-/// that `mask` leaves, `step` bits further for each vector.
+/// Indices of 32 vectors: the bytes of `low` and, above each, those bits of the number of its group
+/// of four in `high` that `mask` leaves, `step` bits further for each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(crate) fn indices_of(low: __m256i, high: __m512i, step: i64, mask: i16) -> Indices {
@@ -119,7 +119,8 @@ fn spread(words: __m512i) -> [__m512i; 4] {
 }
 
 /// Indices of the four vectors of each of eight groups, side by side as words: the byte from bit
-/// `low[w]` of the group on and, above it, those bits of the byte from bit `high[w]` on that `mask` leaves.
+/// `low[w]` of the group on and, above it, those bits of the byte from bit `high[w]` on that `mask`
+/// leaves.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vbmi")]
 pub(crate) fn indices(groups: __m512i, low: [i64; 4], high: [i64; 4], mask: i16) -> __m512i {
@@ -154,8 +155,8 @@ static SIGNS: [u8; 128] = {
     table
 };
 
-/// Signs by register from indices of 7 bits: byte `w` of 64-bit lane `g` is the index for vector `w`
-/// of group `g`; higher bits are ignored.
+/// Signs by register from indices of 7 bits: byte `w` of 64-bit lane `g` is the index for vector
+/// `w` of group `g`; higher bits are ignored.
 ///
 /// # Safety
 /// The CPU has the tier's instructions.
@@ -218,8 +219,9 @@ pub(crate) unsafe fn nibble_scales(at: *const u8) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles))
 }
 
-/// `128 ± level` of the IQ3 formats, minus where a bit is set: vectors of 4 weights are looked up as 3-bit codes,
-/// and these in `levels`. `indices` have a word for each vector, `2w` and `2w + 1` of a group for register `w`.
+/// `128 ± level` of the IQ3 formats, minus where a bit is set: vectors of 4 weights are looked up
+/// as 3-bit codes, and these in `levels`. `indices` have a word for each vector, `2w` and `2w + 1`
+/// of a group for register `w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(crate) fn look_up_iq3<const N: usize>(

@@ -79,8 +79,8 @@ unsafe fn heads(at: *const u8) -> __m512i {
     unsafe { _mm512_cvtepu16_epi64(_mm_loadu_si128(at.add(34).cast())) }
 }
 
-/// `8·(code + 1) ± 1` for the codes `v + 1`, plus where a bit is set for the 64 bits that they are in; shared with
-/// IQ1_M.
+/// `8·(code + 1) ± 1` for the codes `v + 1`, plus where a bit is set for the 64 bits that they are
+/// in; shared with IQ1_M.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) fn shifted(codes: __m512i, plus: u8) -> __m512i {

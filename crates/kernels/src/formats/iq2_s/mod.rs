@@ -6,10 +6,10 @@
 //! ```
 //! Thirty-two vectors of 8 magnitudes from a grid of 1024 ([`tables::GRID`]), two to a scale:
 //! `weight = ±d·(s + 1/2)/4·v`, v 8, 25 or 43.
-//! Byte `i` of the indices is bits 0-7 of the index of vector `i`, bits `2·(i mod 4)` and the next of
-//! byte `i / 4` of `high` are its bits 8-9, and byte `i` of the signs has a bit set for each negative
-//! weight. Byte `j` of the scales holds `s` of the vectors `4j`, `4j + 1` in its low nibble and of
-//! `4j + 2`, `4j + 3` in its high nibble.
+//! Byte `i` of the indices is bits 0-7 of the index of vector `i`, bits `2·(i mod 4)` and the next
+//! of byte `i / 4` of `high` are its bits 8-9, and byte `i` of the signs has a bit set for each
+//! negative weight. Byte `j` of the scales holds `s` of the vectors `4j`, `4j + 1` in its low
+//! nibble and of `4j + 2`, `4j + 3` in its high nibble.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

@@ -6,9 +6,9 @@
 //! ```
 //! Thirty-two vectors of 8 magnitudes from a grid of 512 ([`tables::GRID`]), two to a scale:
 //! `weight = ±d·(s + 1/2)/4·v`, v 8, 25 or 43.
-//! A u16 holds the index of its vector in bits 0-8 and seven signs in bits 9-15 (the eighth makes the
-//! number of negative weights even). Byte `j` of the scales holds `s` of the vectors `4j`, `4j + 1` in
-//! its low nibble and of `4j + 2`, `4j + 3` in its high nibble.
+//! A u16 holds the index of its vector in bits 0-8 and seven signs in bits 9-15 (the eighth makes
+//! the number of negative weights even). Byte `j` of the scales holds `s` of the vectors `4j`,
+//! `4j + 1` in its low nibble and of `4j + 2`, `4j + 3` in its high nibble.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

@@ -6,8 +6,8 @@
 //! ```
 //! Eight groups of 32 weights, each four vectors of 8 magnitudes from a grid of 256
 //! ([`tables::GRID`]), one byte of index each: `weight = ±d·(s + 1/2)/4·v`, v 8, 25 or 43.
-//! The u32 holds four times seven signs in bits 0-27 (the eighth makes the number of negative weights
-//! even) and the 4-bit `s` in bits 28-31.
+//! The u32 holds four times seven signs in bits 0-27 (the eighth makes the number of negative
+//! weights even) and the 4-bit `s` in bits 28-31.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

@@ -6,10 +6,10 @@
 //! ```
 //! Eight groups of 32 weights, each eight vectors of 4 magnitudes from a grid of 512
 //! ([`tables::GRID`]): `weight = ±d·(2s + 1)·v`, v 1, 3, ..., 15.
-//! Byte `i` of the indices is bits 0-7 of the index of vector `i` and bit `i mod 8` of byte `i / 8` of
-//! `high` its bit 8. Byte `i` of the signs has a bit set for each negative one of the weights
-//! `8i .. 8i + 8`. Byte `j` of the scales holds the 4-bit `s` of group `2j` in its low nibble and of
-//! group `2j + 1` in its high nibble.
+//! Byte `i` of the indices is bits 0-7 of the index of vector `i` and bit `i mod 8` of byte `i / 8`
+//! of `high` its bit 8. Byte `i` of the signs has a bit set for each negative one of the weights
+//! `8i .. 8i + 8`. Byte `j` of the scales holds the 4-bit `s` of group `2j` in its low nibble and
+//! of group `2j + 1` in its high nibble.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

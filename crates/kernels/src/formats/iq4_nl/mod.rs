@@ -4,7 +4,7 @@
 //! byte    0        2                 18
 //!         | d: f16 | codes, 16 B     |
 //! ```
-//! `weight = d·LEVELS[code]`, code 0..15: the levels lie closer together near zero, as weights do.
+//! `weight = d·LEVELS[code]`, code 0..15: the levels are closer together near zero, as weights are.
 //! Byte `i` of the codes holds weight `i` in its low nibble and weight `i + 16` in its high nibble.
 
 use crate::formats::spec::{Format, Layout, Spec};

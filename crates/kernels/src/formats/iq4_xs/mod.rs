@@ -6,10 +6,10 @@
 //! ```
 //! Eight groups of 32 weights with a 6-bit scale `s` each and the levels of IQ4_NL:
 //! `weight = d·(s - 32)·LEVELS[code]`, code 0..15.
-//! Byte `j` of `low` holds bits 0-3 of `s[2j]` in its low nibble and of `s[2j + 1]` in its high nibble;
-//! bits `2g`, `2g + 1` of `high` are bits 4-5 of `s[g]`.
-//! Byte `i` of run `g` holds weight `i` of the group in its low nibble and weight `i + 16` in its high
-//! nibble.
+//! Byte `j` of `low` holds bits 0-3 of `s[2j]` in its low nibble and of `s[2j + 1]` in its high
+//! nibble; bits `2g`, `2g + 1` of `high` are bits 4-5 of `s[g]`.
+//! Byte `i` of run `g` holds weight `i` of the group in its low nibble and weight `i + 16` in its
+//! high nibble.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

@@ -5,8 +5,8 @@
 //!         | e: u8  | codes, 16 B     |
 //! ```
 //! The format of the OCP Microscaling specification: `weight = 2^(e - 127)·E2M1(code)`, code 0..15
-//! with the sign in bit 3 and the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6. [`DOUBLED`] holds them times
-//! two, so that they are integers, and [`half_scale`] is half the scale.
+//! with the sign in bit 3 and the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6. [`DOUBLED`] holds them
+//! times two, so that they are integers, and [`half_scale`] is half the scale.
 //! Byte `i` of the codes holds weight `i` in its low nibble and weight `i + 16` in its high nibble.
 
 use crate::formats::spec::{Format, Layout, Spec};

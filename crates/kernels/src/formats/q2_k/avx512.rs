@@ -1,8 +1,8 @@
 //! Q2_K on AVX-512.
 //!
-//! A code has 2 bits and its scale 4, so their product is a byte of at most 45: one table of 16 bytes
-//! for each 16 bytes of codes gives the products for all four codes of a byte, and a block needs no
-//! other scale than its factor.
+//! A code has 2 bits and its scale 4, so their product is a byte of at most 45: one table of 16
+//! bytes for each 16 bytes of codes gives the products for all four codes of a byte, and a block
+//! needs no other scale than its factor.
 
 use std::arch::x86_64::{
     __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16, _mm512_add_epi8,
@@ -23,8 +23,8 @@ use crate::isa::shuffle512::{byte_of, f16_high, f16_low, f16_pair};
 /// Q2_K's codes.
 pub(super) struct Q2K;
 
-/// Register `j` holds bits `2j` and `2j + 1` of the bytes as they lie: 32 weights of either half.
-/// Also TQ2_0's order.
+/// Register `j` holds bits `2j` and `2j + 1` of the bytes in their order: 32 weights of either
+/// half. Also TQ2_0's order.
 pub(crate) const ORDER: Order = Order { quads: quads(), chain: 4 };
 
 const fn quads() -> [u8; 64] {
@@ -38,8 +38,8 @@ const fn quads() -> [u8; 64] {
     quads
 }
 
-/// Scale times code, at `4j + code` of the 128-bit lane that has the bytes of group `2j` or `2j + 1`
-/// of a half, from sixteen scales repeated in every lane.
+/// Scale times code, at `4j + code` of the 128-bit lane that has the bytes of group `2j` or `2j +
+/// 1` of a half, from sixteen scales repeated in every lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 fn products(scales: __m512i) -> __m512i {
@@ -95,10 +95,12 @@ unsafe impl Codes512 for Q2K {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
     unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
         let (three, nibble) = (_mm512_set1_epi8(3), _mm512_set1_epi8(15));
-        // SAFETY: inside the blocks' 84 bytes; a block has 64 quads of codes, 16 scales and as many minima.
+        // SAFETY: inside the blocks' 84 bytes; a block has 64 quads of codes, 16 scales and as many
+        // minima.
         unsafe {
             let header = rows.quads_of_16(0);
-            // The scale of a group in every 16 bits. Two codes there times it, at most 45, are two bytes.
+            // The scale of a group in every 16 bits. Two codes there times it, at most 45, are two
+            // bytes.
             let mut scales = [three; 16];
             for (group, scale) in scales.iter_mut().enumerate() {
                 let at = |lane: i32| {

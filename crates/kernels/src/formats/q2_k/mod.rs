@@ -4,9 +4,10 @@
 //! byte    0                16                            80       82       84
 //!         | scales, 16 B   | codes, 64 B: 2 runs of 32 B | d: f16 | m: f16 |
 //! ```
-//! Sixteen groups of 16 weights. Byte `g` of the scales holds the group's 4-bit scale `s` in its low
-//! nibble and its 4-bit minimum `n` in its high nibble: `weight = d·s·code - m·n`, code 0..3.
-//! Byte `i` of run `r` holds the weights `128r + i`, `+32`, `+64`, `+96` in bits 0-1, 2-3, 4-5, 6-7.
+//! Sixteen groups of 16 weights. Byte `g` of the scales holds the group's 4-bit scale `s` in its
+//! low nibble and its 4-bit minimum `n` in its high nibble: `weight = d·s·code - m·n`, code 0..3.
+//! Byte `i` of run `r` holds the weights `128r + i`, `+32`, `+64`, `+96` in bits 0-1, 2-3, 4-5,
+//! 6-7.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

@@ -18,8 +18,8 @@ use crate::isa::shuffle512::{byte_of, f16_high, f16_one};
 /// Q3_K's codes.
 pub(super) struct Q3K;
 
-/// Where the third bit of each code stands, so that it comes to bit 2 of its byte: bit `4h + j` of a
-/// byte for half `h` and code pair `j`, in quad 0 or 1 of a 64-bit lane.
+/// Where the third bit of each code stands, so that it comes to bit 2 of its byte: bit `4h + j` of
+/// a byte for half `h` and code pair `j`, in quad 0 or 1 of a 64-bit lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn high_bits(quad: u64) -> __m512i {
@@ -74,7 +74,8 @@ fn one_stream(scale: __m512) -> [__m512; 4] {
 unsafe fn spread(at: *const u8) -> [__m512i; 4] {
     // SAFETY: 64 bytes by contract.
     let bytes = unsafe { _mm512_loadu_si512(at.cast()) };
-    // 64-bit lane 2·run + p of a half holds quads 2p and 2p + 1 of a run: twice each, for two pairs.
+    // 64-bit lane 2·run + p of a half holds quads 2p and 2p + 1 of a run: twice each, for two
+    // pairs.
     let first = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6), bytes);
     let second = _mm512_permutexvar_epi64(_mm512_setr_epi64(1, 1, 3, 3, 5, 5, 7, 7), bytes);
     // The bytes of quad 0 or 1 of the lane, from bit 2j on.

@@ -6,8 +6,8 @@
 //! ```
 //! Sixteen groups of 16 weights with a 6-bit scale `s` each: `weight = d·(s - 32)·(code - 4)`,
 //! code 0..7.
-//! Byte `i` of run `r` holds bits 0-1 of the weights `128r + i`, `+32`, `+64`, `+96` in its bits 0-1,
-//! 2-3, 4-5, 6-7. Bit `k` of byte `i` of `high` is bit 2 of weight `32k + i`.
+//! Byte `i` of run `r` holds bits 0-1 of the weights `128r + i`, `+32`, `+64`, `+96` in its bits
+//! 0-1, 2-3, 4-5, 6-7. Bit `k` of byte `i` of `high` is bit 2 of weight `32k + i`.
 //!
 //! The twelve bytes of scales:
 //! ```text

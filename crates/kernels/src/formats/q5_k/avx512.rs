@@ -44,7 +44,8 @@ unsafe impl Codes512 for Q5K {
             _mm512_shuffle_i64x2::<0b10_00_10_00>(first, second),
             _mm512_shuffle_i64x2::<0b11_01_11_01>(first, second),
         ];
-        // Run `r` lies in 128-bit lane `r`: bits 2r and 2r + 1 of the fifth bits are its two groups'.
+        // Run `r` is in 128-bit lane `r`: bits 2r and 2r + 1 of the fifth bits are its two
+        // groups'.
         let even = _mm512_setr_epi64(B0, B0, B0 << 2, B0 << 2, B0 << 4, B0 << 4, B0 << 6, B0 << 6);
         let odd = _mm512_slli_epi64::<1>(even);
         let (nibble, sixteen) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));

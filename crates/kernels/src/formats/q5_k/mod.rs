@@ -6,7 +6,8 @@
 //! ```
 //! Eight groups of 32 weights with 6-bit scales and minimums packed as in Q4_K:
 //! `weight = d·s[g]·code - m·n[g]`, code 0..31.
-//! Run `r` holds bits 0-3 of group `2r` in its low nibbles and of group `2r + 1` in its high nibbles.
+//! Run `r` holds bits 0-3 of group `2r` in its low nibbles and of group `2r + 1` in its high
+//! nibbles.
 //! Bit `g` of byte `i` of `high` is bit 4 of weight `i` of group `g`.
 
 use crate::formats::spec::{Format, Layout, Spec};

@@ -1,6 +1,6 @@
 //! Q6_K on AVX2.
 //!
-//! A half of the registers is a half of the format: its four groups lie in the nibbles of two runs
+//! A half of the registers is a half of the format: its four groups are in the nibbles of two runs
 //! of 32 low codes and in the four bit pairs of one run of high codes.
 
 use std::arch::x86_64::{__m256i, _mm_loadu_si128, _mm256_loadu_si256, _mm256_setzero_si256};

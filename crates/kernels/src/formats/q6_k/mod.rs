@@ -4,11 +4,12 @@
 //! byte    0                  128                192                     208      210
 //!         | low codes, 128 B | high codes, 64 B | scales, 16 signed B   | d: f16 |
 //! ```
-//! Sixteen groups of 16 weights with a signed scale `s` each: `weight = d·s·(code - 32)`, code 0..63.
+//! Sixteen groups of 16 weights with a signed scale `s` each: `weight = d·s·(code - 32)`, code
+//! 0..63.
 //! Each half of 128 weights has 64 bytes of low codes and 32 of high codes. In half `h`, weight
 //! `32k + i` (k 0..4, i 0..32) has bits 0-3 in byte `64h + 32·(k mod 2) + i` of the low codes, low
-//! nibbles for k < 2 and high nibbles else, and bits 4-5 in bits `2k`, `2k + 1` of byte `32h + i` of
-//! the high codes.
+//! nibbles for k < 2 and high nibbles else, and bits 4-5 in bits `2k`, `2k + 1` of byte `32h + i`
+//! of the high codes.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

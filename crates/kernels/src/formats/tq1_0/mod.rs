@@ -6,8 +6,8 @@
 //! ```
 //! `weight = d·(trit - 1)`, trit 0..2. A byte of `A` and `B` holds five trits and one of `C` four:
 //! with `n` bytes in the part, byte `i` holds the weights `i`, `n + i`, `2n + i`, ... of the part.
-//! A byte is the fraction `0.t0 t1 t2 t3 t4` in base 3, scaled to 256 and rounded up: multiply by 3,
-//! and the first trit is carried out of the byte.
+//! A byte is the fraction `0.t0 t1 t2 t3 t4` in base 3, scaled to 256 and rounded up: multiply by
+//! 3, and the first trit is carried out of the byte.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

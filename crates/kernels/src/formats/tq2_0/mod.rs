@@ -5,7 +5,8 @@
 //!         | codes, 64 B: 2 runs of 32 B  | d: f16 |
 //! ```
 //! `weight = d·(code - 1)`, code 0..3; ternary models use 0..2.
-//! Byte `i` of run `r` holds the weights `128r + i`, `+32`, `+64`, `+96` in bits 0-1, 2-3, 4-5, 6-7.
+//! Byte `i` of run `r` holds the weights `128r + i`, `+32`, `+64`, `+96` in bits 0-1, 2-3, 4-5,
+//! 6-7.
 
 use crate::formats::spec::{Format, Layout, Spec};
 

@@ -1,10 +1,11 @@
-//! Products of many columns on AVX2: weights and inputs as 16-bit integers.
+//! Gemm on AVX2: weights and activations as 16-bit integers.
 //!
-//! `vpmaddwd` multiplies 16 pairs of such words and adds neighbours to 32 bits. Per instruction that is half
-//! as many products as `vpmaddubsw` makes of bytes ([`super::i8`]), whose inputs are 64 times coarser: words are for
-//! matrices that need more, and for formats whose codes fill a byte. A run of 256 weights is unpacked once to words with a
-//! single scale, whatever scales and minima its format has, and one kernel multiplies all:
-//! four rows times two columns, in eight registers of sums.
+//! `vpmaddwd` multiplies 16 pairs of such words and adds neighbours to 32 bits. Per instruction
+//! that is half as many products as `vpmaddubsw` makes of bytes ([`super::i8`]), whose inputs are
+//! 64 times coarser: words are for matrices that need more, and for formats whose codes fill a
+//! byte. A run of 256 weights is unpacked once to words with a single scale, whatever scales and
+//! minima its format has, and one kernel multiplies all: four rows times two tokens, in eight
+//! registers of sums.
 //!
 //! Words of 14 bits leave room for what a lane adds up over a run: 32 products.
 
@@ -57,7 +58,7 @@ pub(crate) struct I14Row {
     pub(crate) scales: *const f32,
 }
 
-// SAFETY: two addresses; whoever reads through them has the row's lifetime to answer for.
+// SAFETY: two addresses; reading through them is unsafe and has its own reasons.
 unsafe impl Send for I14Row {}
 
 impl I14Row {
@@ -86,7 +87,7 @@ pub(crate) struct I14Tokens<F> {
     pub(crate) count: usize,
 }
 
-/// Where unpacked rows lie: `words[row][block][256]`, `scales[row][block]`.
+/// Where unpacked rows are: `words[row][block][256]`, `scales[row][block]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct I14Panel {
     pub(crate) words: *mut i16,
@@ -132,7 +133,8 @@ const fn bias<F: Codes256>() -> i32 {
 unsafe fn to_words<F: Codes256>(weights: &Unpacked256, out: *mut i16) -> f32 {
     let min = if F::SIGNED { [_mm256_setzero_ps(); 2] } else { by_16(weights.min) };
     let largest = largest(weights.scale, min, f32::from(F::LARGEST));
-    // A code becomes `code << 8 + bias`; the rounded high half of its product with a factor is the word.
+    // A code becomes `code << 8 + bias`; the rounded high half of its product with a factor is the
+    // word.
     let unit = LARGEST * (1 << (7 - bias::<F>())) as f32;
     let zero = _mm256_setzero_si256();
     for (half, (scale, min)) in weights.scale.into_iter().zip(min).enumerate() {
@@ -227,7 +229,7 @@ pub(crate) unsafe fn gemm(rows: I14Rows, tokens: I14Tokens<impl Fn(usize) -> I14
     }
 }
 
-/// Products of four rows with `C` columns, by lane.
+/// Products of four rows with `C` tokens, by lane.
 ///
 /// # Safety
 /// As for [`gemm`].
@@ -235,7 +237,7 @@ pub(crate) unsafe fn gemm(rows: I14Rows, tokens: I14Tokens<impl Fn(usize) -> I14
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const C: usize>(
     rows: [I14Row; ROWS],
-    columns: [I14Row; C],
+    tokens: [I14Row; C],
     runs: usize,
 ) -> [[__m256; ROWS]; C] {
     let mut sums = [[_mm256_setzero_ps(); ROWS]; C];
@@ -245,8 +247,8 @@ unsafe fn tile<const C: usize>(
             // SAFETY: every vector has this step.
             unsafe {
                 let mut inputs = [_mm256_setzero_si256(); C];
-                for (input, column) in inputs.iter_mut().zip(&columns) {
-                    *input = _mm256_loadu_si256(column.words.add(step * STEP).cast());
+                for (input, token) in inputs.iter_mut().zip(&tokens) {
+                    *input = _mm256_loadu_si256(token.words.add(step * STEP).cast());
                 }
                 for (r, row) in rows.iter().enumerate() {
                     let weights = _mm256_loadu_si256(row.words.add(step * STEP).cast());
@@ -260,7 +262,7 @@ unsafe fn tile<const C: usize>(
         for c in 0..C {
             for r in 0..ROWS {
                 // SAFETY: every vector has a scale for this run.
-                let scale = unsafe { *rows[r].scales.add(run) * *columns[c].scales.add(run) };
+                let scale = unsafe { *rows[r].scales.add(run) * *tokens[c].scales.add(run) };
                 let products = _mm256_cvtepi32_ps(integers[c][r]);
                 sums[c][r] = _mm256_fmadd_ps(products, _mm256_set1_ps(scale), sums[c][r]);
             }

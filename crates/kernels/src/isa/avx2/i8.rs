@@ -1,13 +1,14 @@
-//! Products of many columns on AVX2: weights and inputs as bytes, rows side by side.
+//! Gemm on AVX2: weights and activations as bytes, rows side by side.
 //!
 //! ```text
-//! codes    [groups of 8 rows][2 blocks][64 quads of weights][8 rows][4]    u8, biased to be unsigned
+//! codes    [groups of 8 rows][2 blocks][64 quads of weights][8 rows][4]  u8, biased
 //! factors  [groups of 8 rows][2 blocks][scales, then minima][16 groups of weights][8 rows]   f32
 //! ```
-//! `vpmaddubsw` multiplies 32 bytes and adds them by twos to 16 bits. Each 32 bits are a row, and the four inputs
-//! are the same for all rows. Half as many instructions as words take ([`super::i14`]); inputs have 8 bits and a
-//! scale for 32 of them ([`crate::Matrix::coarse`]). How many products 16 bits can hold depends on the largest
-//! code, and formats whose codes fill a byte have none of this.
+//! `vpmaddubsw` multiplies 32 bytes and adds them by twos to 16 bits. Each 32 bits are a row, and
+//! the four inputs are the same for all rows. Half as many instructions as words take
+//! ([`super::i14`]); inputs have 8 bits and a scale for 32 of them ([`crate::ActBits::Eight`]). How
+//! many products 16 bits can hold depends on the largest code, and formats whose codes fill a byte
+//! have none of this.
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm256_add_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
@@ -29,15 +30,15 @@ const LANES: usize = 8;
 pub(crate) const GROUPS: usize = 2;
 /// Rows of a panel.
 pub(crate) const ROWS: usize = GROUPS * LANES;
-/// Blocks of 256 weights of each row: 12 KiB with their factors, which stay in the first-level cache while all
-/// columns pass.
+/// Blocks of 256 weights of each row: 12 KiB with their factors, which stay in the first-level
+/// cache while all tokens pass.
 pub(crate) const BLOCKS: usize = 2;
 /// Groups of weights in a block that have factors of their own.
 const PER_BLOCK: usize = BLOCK / 16;
 /// Numbers of factors of a block of eight rows.
 pub(crate) const OF_BLOCK: usize = 2 * PER_BLOCK * LANES;
 
-/// Where unpacked rows lie, drawn above; both aligned to 32 bytes.
+/// Where unpacked rows are, drawn above; both aligned to 32 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct I8Panel {
     pub(crate) codes: *mut u8,
@@ -65,7 +66,8 @@ pub(crate) const fn largest<F: Codes256>() -> Option<u8> {
     if run(largest) > 0 { Some(largest as u8) } else { None }
 }
 
-/// How many sums of two products with codes up to `largest` fit into 16 bits: up to 8, a power of two.
+/// How many sums of two products with codes up to `largest` fit into 16 bits: up to 8, a power of
+/// two.
 const fn run(largest: u32) -> usize {
     match i16::MAX as u32 / (2 * 127 * largest) {
         0 => 0,
@@ -76,7 +78,8 @@ const fn run(largest: u32) -> usize {
     }
 }
 
-/// Unpacks blocks `range`, up to [`BLOCKS`], of up to [`ROWS`] rows; missing rows have zeros for factors.
+/// Unpacks blocks `range`, up to [`BLOCKS`], of up to [`ROWS`] rows; missing rows have zeros for
+/// factors.
 ///
 /// # Safety
 /// As for [`crate::isa::Kernels256`]; the panel has room for two groups of rows.
@@ -183,7 +186,7 @@ impl Rowwise {
     }
 }
 
-/// Turns 8 rows of 8 numbers of 32 bits into 8 columns.
+/// Turns 8 rows of 8 numbers of 32 bits into 8 tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transpose(a: [__m256i; LANES]) -> [__m256i; LANES] {
@@ -205,18 +208,18 @@ fn transpose(a: [__m256i; LANES]) -> [__m256i; LANES] {
     b
 }
 
-/// `out[c][r] += weights[r] · columns[c]`, columns of `out` one after the other.
+/// `out[c][r] += weights[r] · tokens[c]`, tokens of `out` one after the other.
 ///
 /// # Safety
-/// The CPU has the tier. The panel holds what `weights` says, columns have as many blocks from its first one on,
-/// and `out` has as many numbers in each column as there are rows.
+/// The CPU has the tier. The panel holds what `weights` says, tokens have as many blocks from its
+/// first one on, and `out` has as many numbers in each token as there are rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn gemm(weights: I8Weights, columns: &[I8Row], out: Sums) {
+pub(crate) unsafe fn gemm(weights: I8Weights, tokens: &[I8Row], out: Sums) {
     let mut done = 0;
-    while done < columns.len() {
-        let left = columns.len() - done;
+    while done < tokens.len() {
+        let left = tokens.len() - done;
         let n = left.div_ceil(left.div_ceil(3));
-        let tile = &columns[done..done + n];
+        let tile = &tokens[done..done + n];
         let out = out.from(done);
         // SAFETY: by contract.
         unsafe {
@@ -225,42 +228,42 @@ pub(crate) unsafe fn gemm(weights: I8Weights, columns: &[I8Row], out: Sums) {
                 [a, b] => one_tile([a, b], weights, out),
                 [a, b, c] => one_tile([a, b, c], weights, out),
                 [a, b, c, d] => one_tile([a, b, c, d], weights, out),
-                _ => unreachable!("1 to 4 columns"),
+                _ => unreachable!("1 to 4 tokens"),
             }
         }
         done += n;
     }
 }
 
-/// [`gemm`] with `C` columns.
+/// [`gemm`] with `C` tokens.
 ///
 /// # Safety
 /// As for [`gemm`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn one_tile<const C: usize>(columns: [I8Row; C], weights: I8Weights, out: Sums) {
+unsafe fn one_tile<const C: usize>(tokens: [I8Row; C], weights: I8Weights, out: Sums) {
     // SAFETY: by contract.
     unsafe {
         match (weights.group, run(weights.largest.into())) {
-            (32, 8) => tile::<C, 32, 8>(columns, weights, out),
-            (32, 4) => tile::<C, 32, 4>(columns, weights, out),
-            (32, 2) => tile::<C, 32, 2>(columns, weights, out),
-            (32, _) => tile::<C, 32, 1>(columns, weights, out),
-            (_, 4..) => tile::<C, 16, 4>(columns, weights, out),
-            (_, 2) => tile::<C, 16, 2>(columns, weights, out),
-            (_, _) => tile::<C, 16, 1>(columns, weights, out),
+            (32, 8) => tile::<C, 32, 8>(tokens, weights, out),
+            (32, 4) => tile::<C, 32, 4>(tokens, weights, out),
+            (32, 2) => tile::<C, 32, 2>(tokens, weights, out),
+            (32, _) => tile::<C, 32, 1>(tokens, weights, out),
+            (_, 4..) => tile::<C, 16, 4>(tokens, weights, out),
+            (_, 2) => tile::<C, 16, 2>(tokens, weights, out),
+            (_, _) => tile::<C, 16, 1>(tokens, weights, out),
         }
     }
 }
 
-/// [`gemm`] with `C` columns, factors for `GROUP` weights, and `RUN` products of quads in 16 bits.
+/// [`gemm`] with `C` tokens, factors for `GROUP` weights, and `RUN` products of quads in 16 bits.
 ///
 /// # Safety
 /// As for [`gemm`].
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile<const C: usize, const GROUP: usize, const RUN: usize>(
-    columns: [I8Row; C],
+    tokens: [I8Row; C],
     weights: I8Weights,
     out: Sums,
 ) {
@@ -270,17 +273,17 @@ unsafe fn tile<const C: usize, const GROUP: usize, const RUN: usize>(
         let mut scaled = [[_mm256_setzero_ps(); GROUPS]; C];
         for k in 0..SCALED / GROUP {
             let group = part * SCALED / GROUP + k;
-            // SAFETY: panel and columns have this group, by contract.
+            // SAFETY: panel and tokens have this group, by contract.
             unsafe {
                 let products = products::<C, GROUP, RUN>(
                     weights.panel.codes.add((i * SCALED + k * GROUP) * LANES),
-                    columns.map(|c| c.numbers.add(weights.from * BLOCK + i * SCALED + k * GROUP)),
+                    tokens.map(|c| c.numbers.add(weights.from * BLOCK + i * SCALED + k * GROUP)),
                 );
                 let factors =
                     weights.panel.factors.add(block * OF_BLOCK + group * GROUP / 16 * LANES);
                 let mut input_sums = [_mm256_setzero_ps(); C];
-                for (sum, column) in input_sums.iter_mut().zip(columns) {
-                    let of_block = column.factors.add((weights.from + block) * FACTORS);
+                for (sum, token) in input_sums.iter_mut().zip(tokens) {
+                    let of_block = token.factors.add((weights.from + block) * FACTORS);
                     let integer = *of_block.add(sum_at(GROUP, group));
                     *sum = _mm256_cvtepi32_ps(_mm256_set1_epi32(integer));
                 }
@@ -297,8 +300,8 @@ unsafe fn tile<const C: usize, const GROUP: usize, const RUN: usize>(
             }
         }
         for c in 0..C {
-            // SAFETY: columns have this block, by contract.
-            let bits = unsafe { *columns[c].factors.add((weights.from + block) * FACTORS + part) };
+            // SAFETY: tokens have this block, by contract.
+            let bits = unsafe { *tokens[c].factors.add((weights.from + block) * FACTORS + part) };
             let scale = _mm256_set1_ps(f32::from_bits(bits.cast_unsigned()));
             for g in 0..GROUPS {
                 sums[c][g] = _mm256_fmadd_ps(scaled[c][g], scale, sums[c][g]);
@@ -314,12 +317,13 @@ unsafe fn tile<const C: usize, const GROUP: usize, const RUN: usize>(
 /// Products of a group of codes with the same inputs for all rows.
 ///
 /// # Safety
-/// There are `GROUP` codes of all rows, and inputs in each column; the CPU has the tier's instructions.
+/// There are `GROUP` codes of all rows, and inputs in each token; the CPU has the tier's
+/// instructions.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn products<const C: usize, const GROUP: usize, const RUN: usize>(
     codes: *const u8,
-    columns: [*const i8; C],
+    tokens: [*const i8; C],
 ) -> [[__m256i; GROUPS]; C] {
     let mut totals = [[_mm256_setzero_si256(); GROUPS]; C];
     for first in (0..GROUP / 4).step_by(RUN) {
@@ -332,8 +336,8 @@ unsafe fn products<const C: usize, const GROUP: usize, const RUN: usize>(
                     _mm256_load_si256(codes.cast()),
                     _mm256_load_si256(codes.add(BLOCKS * BLOCK * LANES).cast()),
                 ];
-                for (words, column) in words.iter_mut().zip(columns) {
-                    let inputs = column.add(quad * 4).cast::<i32>().read_unaligned();
+                for (words, token) in words.iter_mut().zip(tokens) {
+                    let inputs = token.add(quad * 4).cast::<i32>().read_unaligned();
                     let inputs = _mm256_set1_epi32(inputs);
                     for (words, codes) in words.iter_mut().zip(codes) {
                         let products = _mm256_maddubs_epi16(codes, inputs);

@@ -185,8 +185,8 @@ pub(crate) unsafe fn eight_words(at: *const u8, stride: usize) -> __m256i {
     _mm256_setr_epi32(a, b, c, d, word(4), word(5), word(6), word(7))
 }
 
-/// The words of eight runs of 16 bytes, the `i`th at `place(i)`: word `r` of runs 0-3 in the low half
-/// of register `r`, of runs 4-7 in its high half.
+/// The words of eight runs of 16 bytes, the `i`th at `place(i)`: word `r` of runs 0-3 in the low
+/// half of register `r`, of runs 4-7 in its high half.
 ///
 /// # Safety
 /// 16 bytes at each place are readable.
@@ -366,7 +366,8 @@ pub(crate) fn nibbles_in_turn(bytes: u64) -> __m128i {
     )
 }
 
-/// The two halves of 2-bit codes in two runs of 32 bytes: bits `2g`, `2g + 1` are those of group `g`.
+/// The two halves of 2-bit codes in two runs of 32 bytes: bits `2g`, `2g + 1` are those of group
+/// `g`.
 ///
 /// # Safety
 /// 64 bytes at `at` are readable.

@@ -1,8 +1,10 @@
-//! Products of many columns on AVX-512: weights and inputs as bytes, rows side by side ([`super::panel`]).
+//! Gemm on AVX-512: weights and activations as bytes, rows side by side
+//! ([`super::panel`]).
 //!
-//! `vpdpbusd` multiplies 64 bytes and adds them by quads to 32 bits. Here each of its lanes is a row, and
-//! the four inputs are the same for all rows. PanelWeights keep all their bits. Activations have 8 bits and a scale
-//! for 32 of them where that will do ([`crate::Matrix::coarse`]), and otherwise 16, as two bytes.
+//! `vpdpbusd` multiplies 64 bytes and adds them by quads to 32 bits. Here each of its lanes is a
+//! row, and the four inputs are the same for all rows. Weights keep all their bits.
+//! Activations have 8 bits and a scale for 32 of them where that will do
+//! ([`crate::ActBits::Eight`]), and otherwise 16, as two bytes.
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
@@ -57,39 +59,41 @@ impl PanelWeights {
     }
 }
 
-/// Goes through the columns, up to the largest `$n` at a time and as even as it goes: a last column alone would
-/// read the panel for itself.
+/// Goes through the tokens, up to the largest `$n` at a time and as evenly as possible: a last
+/// token alone would read the panel for itself.
 macro_rules! each_tile {
-    ($columns:expr, $out:expr, [$($n:literal),+], |$tile:ident, $sums:ident| $product:expr) => {{
+    ($tokens:expr, $out:expr, [$($n:literal),+], |$tile:ident, $sums:ident| $product:expr) => {{
         const MOST: usize = [$($n),+].len();
         let mut done = 0;
-        while done < $columns.len() {
-            let left = $columns.len() - done;
+        while done < $tokens.len() {
+            let left = $tokens.len() - done;
             let n = left.div_ceil(left.div_ceil(MOST));
             let $sums = $out.from(done);
-            let columns = &$columns[done..done + n];
+            let tokens = &$tokens[done..done + n];
             match n {
                 $($n => {
-                    let Some($tile) = columns.first_chunk::<$n>() else { unreachable!("{n} columns") };
+                    let Some($tile) = tokens.first_chunk::<$n>() else {
+                        unreachable!("{n} tokens")
+                    };
                     // SAFETY: by contract.
                     unsafe { $product }
                 })+
-                _ => unreachable!("1 to {MOST} columns"),
+                _ => unreachable!("1 to {MOST} tokens"),
             }
             done += n;
         }
     }};
 }
 
-/// `out[c][r] += weights[r] · columns[c]` for columns of 8 bits.
+/// `out[c][r] += weights[r] · tokens[c]` for tokens of 8 bits.
 ///
 /// # Safety
-/// The CPU has the tier. The panel holds what `weights` says, columns have as many blocks from its first one on,
-/// and `out` has as many numbers in each column as there are rows.
+/// The CPU has the tier. The panel holds what `weights` says, tokens have as many blocks from its
+/// first one on, and `out` has as many numbers in each token as there are rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn gemm_i8(weights: PanelWeights, columns: &[I8Row], out: Sums) {
+pub(crate) unsafe fn gemm_i8(weights: PanelWeights, tokens: &[I8Row], out: Sums) {
     let Kind { group, offset, is_uniform } = weights.kind;
-    each_tile!(columns, out, [1, 2, 3, 4, 5, 6], |tile, sums| {
+    each_tile!(tokens, out, [1, 2, 3, 4, 5, 6], |tile, sums| {
         match (group, offset.is_none(), is_uniform) {
             (32, false, _) => i8_tile::<_, 32, 0>(weights, tile, sums),
             (32, true, _) => i8_tile::<_, 32, 32>(weights, tile, sums),
@@ -100,13 +104,13 @@ pub(crate) unsafe fn gemm_i8(weights: PanelWeights, columns: &[I8Row], out: Sums
     });
 }
 
-/// `out[c][r] += weights[r] · columns[c]` for columns of 16 bits, in natural order.
+/// `out[c][r] += weights[r] · tokens[c]` for tokens of 16 bits, in natural order.
 ///
 /// # Safety
 /// As for [`gemm_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-pub(crate) unsafe fn gemm_split_i16(weights: PanelWeights, columns: &[SplitI16Row], out: Sums) {
-    each_tile!(columns, out, [1, 2, 3, 4], |tile, sums| {
+pub(crate) unsafe fn gemm_split_i16(weights: PanelWeights, tokens: &[SplitI16Row], out: Sums) {
+    each_tile!(tokens, out, [1, 2, 3, 4], |tile, sums| {
         match weights.kind.group {
             32 => split_i16_tile::<_, 32>(weights, tile, sums),
             _ => split_i16_tile::<_, 16>(weights, tile, sums),
@@ -114,8 +118,8 @@ pub(crate) unsafe fn gemm_split_i16(weights: PanelWeights, columns: &[SplitI16Ro
     });
 }
 
-/// [`gemm_i8`] for `C` columns, with scales of `SCALE` weights and minima of `MIN`; if none, all codes are too
-/// large by the offset, and their products begin with what this comes to.
+/// [`gemm_i8`] for `C` tokens, with scales of `SCALE` weights and minima of `MIN`; if none, all
+/// codes are too large by the offset, and their products begin with what this comes to.
 ///
 /// # Safety
 /// As for [`gemm_i8`].
@@ -123,23 +127,23 @@ pub(crate) unsafe fn gemm_split_i16(weights: PanelWeights, columns: &[SplitI16Ro
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn i8_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     weights: PanelWeights,
-    columns: &[I8Row; C],
+    tokens: &[I8Row; C],
     out: Sums,
 ) {
-    let mut columns = *columns;
-    columns.iter_mut().for_each(|column| *column = column.from(weights.from));
+    let mut tokens = *tokens;
+    tokens.iter_mut().for_each(|token| *token = token.from(weights.from));
     let mut numbers = [std::ptr::null(); C];
-    numbers.iter_mut().zip(&columns).for_each(|(numbers, column)| *numbers = column.numbers);
+    numbers.iter_mut().zip(&tokens).for_each(|(numbers, token)| *numbers = token.numbers);
     let group = if MIN > 0 { MIN } else { SCALE };
     let offset = _mm_cvtsi32_si128(weights.kind.offset.unwrap_or_default().cast_signed());
-    // SAFETY: panel, columns and sums are as long as they say, by contract.
+    // SAFETY: panel, tokens and sums are as long as they say, by contract.
     unsafe {
         let mut sums = load::<C>(out, weights.masks());
         for i in 0..weights.blocks * BLOCK / SCALED {
             let (block, part) = (i * SCALED / BLOCK, i % (BLOCK / SCALED));
             let mut factors = [std::ptr::null(); C];
-            for (factors, column) in factors.iter_mut().zip(&columns) {
-                *factors = column.factors.add(block * FACTORS);
+            for (factors, token) in factors.iter_mut().zip(&tokens) {
+                *factors = token.factors.add(block * FACTORS);
             }
             let mut scaled = [[_mm512_setzero_ps(); GROUPS]; C];
             for k in 0..SCALED.checked_div(MIN).unwrap_or(0) {
@@ -180,7 +184,7 @@ unsafe fn i8_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     }
 }
 
-/// [`gemm_split_i16`] for `C` columns.
+/// [`gemm_split_i16`] for `C` tokens.
 ///
 /// # Safety
 /// As for [`gemm_i8`].
@@ -188,19 +192,19 @@ unsafe fn i8_tile<const C: usize, const SCALE: usize, const MIN: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn split_i16_tile<const C: usize, const GROUP: usize>(
     weights: PanelWeights,
-    columns: &[SplitI16Row; C],
+    tokens: &[SplitI16Row; C],
     out: Sums,
 ) {
-    let columns = columns.map(|c| c.from(weights.from));
+    let tokens = tokens.map(|c| c.from(weights.from));
     let offset = weights.kind.offset.map(|power| _mm512_set1_ps(-((1 << power) as f32)));
-    // SAFETY: panel, columns and sums are as long as they say, by contract.
+    // SAFETY: panel, tokens and sums are as long as they say, by contract.
     unsafe {
         let mut sums = load::<C>(out, weights.masks());
         for i in 0..weights.blocks * BLOCK / GROUP {
             let mut high = [[_mm512_setzero_si512(); GROUPS]; C];
             let mut low = high;
-            quads::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.high), &mut high);
-            quads::<C, GROUP>(weights, i * GROUP, columns.map(|c| c.low), &mut low);
+            quads::<C, GROUP>(weights, i * GROUP, tokens.map(|c| c.high), &mut high);
+            quads::<C, GROUP>(weights, i * GROUP, tokens.map(|c| c.low), &mut low);
             let scale = weights.factors(GROUP, 0, i * GROUP);
             let min = match offset {
                 Some(offset) => {
@@ -210,8 +214,8 @@ unsafe fn split_i16_tile<const C: usize, const GROUP: usize>(
             };
             let block = i * GROUP / BLOCK;
             for (c, sums) in sums.iter_mut().enumerate() {
-                let input_scale = _mm512_set1_ps(*columns[c].scale.add(block));
-                let of_group = columns[c].sums.add(i * GROUP / 16);
+                let input_scale = _mm512_set1_ps(*tokens[c].scale.add(block));
+                let of_group = tokens[c].sums.add(i * GROUP / 16);
                 let input_sum = if GROUP == 32 { *of_group + *of_group.add(1) } else { *of_group };
                 let input_sum = _mm512_set1_ps(input_sum);
                 for (g, sum) in sums.iter_mut().enumerate() {
@@ -229,7 +233,7 @@ unsafe fn split_i16_tile<const C: usize, const GROUP: usize>(
 /// Sums so far.
 ///
 /// # Safety
-/// `out` has `C` columns of the rows in `masks`; the CPU has the tier's instructions.
+/// `out` has `C` tokens of the rows in `masks`; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn load<const C: usize>(out: Sums, masks: [u16; GROUPS]) -> [[__m512; GROUPS]; C] {
@@ -261,7 +265,8 @@ unsafe fn store<const C: usize>(sums: [[__m512; GROUPS]; C], out: Sums, masks: [
 }
 
 impl PanelWeights {
-    /// Scales (`kind` 0) or minima (1) of the weights from `at` on, which are for `group` of them in the panel.
+    /// Scales (`kind` 0) or minima (1) of the weights from `at` on, which are for `group` of them
+    /// in the panel.
     ///
     /// # Safety
     /// The panel has them; the CPU has the tier's instructions.
@@ -280,13 +285,13 @@ impl PanelWeights {
 /// Adds the products of `N` codes, from `at` on, with these bytes.
 ///
 /// # Safety
-/// Panel16 and columns have them; the CPU has the tier's instructions.
+/// Panel16 and tokens have them; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn quads<const C: usize, const N: usize>(
     weights: PanelWeights,
     at: usize,
-    columns: [*const i8; C],
+    tokens: [*const i8; C],
     products: &mut [[__m512i; GROUPS]; C],
 ) {
     // SAFETY: by contract.
@@ -296,8 +301,8 @@ unsafe fn quads<const C: usize, const N: usize>(
             let first = codes.add(quad * 4 * LANES);
             let second = first.add(panel::BLOCKS * BLOCK * LANES);
             let codes = [_mm512_load_si512(first.cast()), _mm512_load_si512(second.cast())];
-            for (products, column) in products.iter_mut().zip(columns) {
-                let inputs = column.add(at + quad * 4).cast::<i32>().read_unaligned();
+            for (products, token) in products.iter_mut().zip(tokens) {
+                let inputs = token.add(at + quad * 4).cast::<i32>().read_unaligned();
                 let inputs = _mm512_set1_epi32(inputs);
                 for (products, codes) in products.iter_mut().zip(codes) {
                     *products = _mm512_dpbusd_epi32(*products, codes, inputs);

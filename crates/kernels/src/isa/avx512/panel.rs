@@ -1,7 +1,7 @@
-//! Blocks of rows, unpacked and transposed so that sixteen rows lie side by side.
+//! Blocks of rows, unpacked and transposed so that sixteen rows are side by side.
 //!
 //! ```text
-//! codes    [groups of 16 rows][2 blocks][64 quads of weights][16 rows][4]    u8, as the format has them
+//! codes    [groups of 16 rows][2 blocks][64 quads of weights][16 rows][4]  u8, as in the format
 //! factors  [groups of 16 rows][2 blocks][scales, then minima][groups of weights][16 rows]   f32
 //! ```
 //! Of formats whose minima are a multiple of their scales, minima are not written.
@@ -24,13 +24,13 @@ use crate::isa::{BLOCK, BlockRange, Blocks, Order, Rows, TailBlock, prefetch};
 pub(crate) const LANES: usize = 16;
 /// Groups of rows.
 pub(crate) const GROUPS: usize = 2;
-/// Blocks of 256 weights of each row: at most 24 KiB with their factors, which stay in the first-level cache
-/// while all columns pass.
+/// Blocks of 256 weights of each row: at most 24 KiB with their factors, which stay in the
+/// first-level cache while all tokens pass.
 pub(crate) const BLOCKS: usize = 2;
 /// Rows of a panel.
 pub(crate) const ROWS: usize = GROUPS * LANES;
 
-/// Where unpacked rows lie, drawn above; both aligned to 64 bytes.
+/// Where unpacked rows are, drawn above; both aligned to 64 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panel16 {
     pub(crate) codes: *mut u8,
@@ -121,7 +121,8 @@ struct Rowwise {
     factors: [[__m512; LANES]; 2],
 }
 
-/// Unpacks blocks `range`, up to [`BLOCKS`], of up to [`ROWS`] rows; missing rows have zeros for factors.
+/// Unpacks blocks `range`, up to [`BLOCKS`], of up to [`ROWS`] rows; missing rows have zeros for
+/// factors.
 ///
 /// # Safety
 /// As for [`crate::isa::Kernels512`]; the panel has room for two groups of rows.
@@ -142,7 +143,8 @@ pub(crate) unsafe fn unpack<F: Codes512>(
             rowwise.factors.iter_mut().for_each(|factors| factors[r] = zero.1);
         }
         let start = rows.start.wrapping_add(group * LANES * rows.stride);
-        // A group without rows has zeros for factors, and for codes whatever rows of the other give.
+        // A group without rows has zeros for factors, and for codes whatever rows of the other
+        // give.
         let some = if present == 0 { rows } else { Rows { start, count: present, ..rows } };
         for (i, block) in range.clone().enumerate() {
             let to = group * BLOCKS + i;
@@ -152,8 +154,8 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                     codes: panel.codes.add(to * BLOCK * LANES),
                     factors: panel.factors.add(to * factors(F::GROUP)),
                 };
-                // The blocks of these rows that are unpacked next, for the second-level cache: the first is full of
-                // this panel.
+                // The blocks of these rows that are unpacked next, for the second-level cache: the
+                // first is full of this panel.
                 let ahead = range.len() * F::BYTES;
                 if F::HAS_X16 {
                     debug_assert_eq!(blocks.tail, 0);
@@ -232,7 +234,8 @@ impl Rowwise {
         for (part, rows) in self.factors.iter().enumerate().take(parts) {
             let rows = rows.map(|row| _mm512_castps_si512(row));
             for (lane, transposed) in transpose(rows).into_iter().enumerate() {
-                // SAFETY: sixteen vectors are the factors of groups of 32, and half those of groups of 16.
+                // SAFETY: sixteen vectors are the factors of groups of 32, and half those of groups
+                // of 16.
                 unsafe { to.set_factors(part * 16 + lane, _mm512_castsi512_ps(transposed)) };
             }
         }
@@ -251,8 +254,8 @@ const SCALES_AND_MINIMA: [i32; 16] = {
     table
 };
 
-/// Where in the registers of scales the scale of each group of `group` weights is: 16 times the register,
-/// and the lane. For registers two and three, counted from two, in the second table.
+/// Where in the registers of scales the scale of each group of `group` weights is: 16 times the
+/// register, and the lane. For registers two and three, counted from two, in the second table.
 const fn natural(order: &Order, group: usize) -> [[i32; 16]; 2] {
     let mut table = [[0; 16]; 2];
     let mut position = 0;
