@@ -209,7 +209,23 @@ impl Drop for Progress {
 /// A last column of text is wrapped. Where columns of numbers are wider than the terminal, each row
 /// becomes a block of its own, labelled by the first row.
 pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
-    table_within(width(), sides, rows)
+    let is_terminal = WIDTH.load(Ordering::Relaxed) != 0;
+    let natural = (sides.len().saturating_sub(1)) * GAP.len() + least(sides, rows).iter().sum::<usize>();
+    // A pipe is as wide as a table needs.
+    table_within(if is_terminal { width() } else { width().max(natural) }, sides, rows)
+}
+
+/// The least width of each column.
+fn least(sides: &str, rows: &[Vec<String>]) -> Vec<usize> {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max()
+    };
+    let mut widths: Vec<usize> =
+        (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
+    if let Some(last) = widths.last_mut().filter(|_| sides.ends_with('l')) {
+        *last = CELL_MIN.min(*last);
+    }
+    widths
 }
 
 fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
@@ -219,9 +235,7 @@ fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..sides.len()).map(|column| width(column).unwrap_or(0)).collect();
     let last = sides.len().saturating_sub(1);
     let before = widths[..last].iter().map(|width| width + GAP.len()).sum::<usize>();
-    let wraps = sides.ends_with('l');
-    let rest = if wraps { CELL_MIN.min(widths[last]) } else { widths[last] };
-    if before + rest > line {
+    if before + least(sides, rows).last().unwrap_or(&0) > line {
         return blocks(line, rows);
     }
     let mut table = String::new();

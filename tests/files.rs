@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cachalot_gguf::write::Writer;
 use cachalot_gguf::{Gguf, TensorType};
-use common::{Ran, cachalot, calf, calf_with, fails, run_with_input, succeeds};
+use common::{Ran, cachalot, calf, calf_with, calf_with_nan, fails, run_with_input, succeeds};
 
 /// A file with these bytes in `folder`.
 fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -68,6 +68,29 @@ fn bad_files_are_refused_with_a_reason() {
             assert!(!out.exists(), "nothing is written");
         }
     }
+}
+
+#[test]
+fn numbers_that_are_not_finite_end_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = file(folder.path(), "text.txt", "1 + 1 = 2. ".repeat(20).as_bytes());
+    let out = folder.path().join("logits.safetensors");
+    let (text, out) = (text.to_str().unwrap(), out.to_str().unwrap());
+    for tensor in ["output_norm.weight", "blk.2.attn_norm.weight"] {
+        let model = calf_with_nan(folder.path(), tensor);
+        let model = model.to_str().unwrap();
+        for args in [
+            &["run", model, "hi", "--temp", "0"][..],
+            &["run", model, "hi", "--exact"],
+            &["logits", model, "--tokens", "1,2", "--out", out],
+            &["perplexity", model, text, "--ctx", "16", "--chunks", "1"],
+        ] {
+            let ran = fails(cachalot(args), 1);
+            assert!(ran.stderr.contains("not finite"), "{tensor}, {args:?}: {}", ran.stderr);
+            assert_eq!(ran.stdout, "", "{tensor}, {args:?}");
+        }
+    }
+    assert!(!Path::new(out).exists());
 }
 
 #[test]
@@ -183,7 +206,10 @@ fn logits_are_written_as_safetensors() {
         let numbers = bytes[8 + header_len..].chunks_exact(4);
         numbers.map(|number| f32::from_le_bytes(number.try_into().unwrap())).collect()
     };
-    let fast = logits("fast.safetensors", &[]);
+    // Prompts are computed with activations of 8 bits, unless each token is computed as in decoding.
+    let prompt = logits("prompt.safetensors", &[]);
+    assert!(prompt.iter().all(|logit| logit.is_finite()));
+    let fast = logits("fast.safetensors", &["--reproducible"]);
     let exact = logits("exact.safetensors", &["--exact"]);
     assert_eq!((fast.len(), exact.len()), (4 * 640, 4 * 640));
     assert!(exact.iter().all(|logit| logit.is_finite()));

@@ -162,8 +162,8 @@ fn options_that_the_model_does_not_support_are_refused() {
 #[test]
 fn a_misspelt_model_is_not_a_prompt() {
     for name in ["deepseek-r1:671b", "deepseeek-r1:8b", "hf.co/someone/Some-GGUF:Q4_K_M", "./x"] {
-        let ran = fails(cachalot(&["run", name, "hi"]), 2);
-        assert!(ran.stderr.contains(name), "{}", ran.stderr);
+        let ran = cachalot(&["run", name, "hi"]);
+        assert!(ran.code != Some(0) && ran.stderr.contains(name), "{ran:?}");
         assert_eq!(ran.stdout, "");
     }
 }

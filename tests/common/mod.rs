@@ -83,10 +83,27 @@ pub(crate) fn calf() -> PathBuf {
 
 /// A copy of calf in `folder` with one metadata key changed.
 pub(crate) fn calf_with(folder: &Path, key: &str, value: impl Into<Value>) -> PathBuf {
-    let (gguf, bytes) = (Gguf::open(&calf()).unwrap(), fs::read(calf()).unwrap());
+    let mut writer = Writer::default();
+    writer.metadata = Gguf::open(&calf()).unwrap().metadata;
+    writer.metadata.insert(key, value);
+    write_calf(folder, writer, &fs::read(calf()).unwrap())
+}
+
+/// A copy of calf in `folder` with weights that are not numbers.
+pub(crate) fn calf_with_nan(folder: &Path, tensor: &str) -> PathBuf {
+    let (gguf, mut bytes) = (Gguf::open(&calf()).unwrap(), fs::read(calf()).unwrap());
+    let tensor = gguf.tensors.iter().find(|found| found.name == tensor).unwrap();
+    for number in bytes[tensor.offset as usize..tensor.end() as usize].chunks_exact_mut(4) {
+        number.copy_from_slice(&f32::NAN.to_le_bytes()); // of an F32 tensor
+    }
     let mut writer = Writer::default();
     writer.metadata = gguf.metadata;
-    writer.metadata.insert(key, value);
+    write_calf(folder, writer, &bytes)
+}
+
+/// Writes calf with other metadata and bytes.
+fn write_calf(folder: &Path, mut writer: Writer, bytes: &[u8]) -> PathBuf {
+    let gguf = Gguf::open(&calf()).unwrap();
     for tensor in &gguf.tensors {
         writer.tensor(&tensor.name, tensor.ty, &tensor.shape).unwrap();
     }
