@@ -210,7 +210,8 @@ impl Drop for Progress {
 /// becomes a block of its own, labelled by the first row.
 pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
     let is_terminal = WIDTH.load(Ordering::Relaxed) != 0;
-    let natural = (sides.len().saturating_sub(1)) * GAP.len() + least(sides, rows).iter().sum::<usize>();
+    let natural =
+        (sides.len().saturating_sub(1)) * GAP.len() + least(sides, rows).iter().sum::<usize>();
     // A pipe is as wide as a table needs.
     table_within(if is_terminal { width() } else { width().max(natural) }, sides, rows)
 }

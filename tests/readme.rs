@@ -156,8 +156,8 @@ fn the_options_of_run_are_those_in_readme() {
     let help = common::succeeds(common::cachalot(&["run", "--help"])).stdout;
     let taken: BTreeSet<&str> =
         options(&help).into_iter().filter(|option| *option != "--help").collect();
-    let (start, end) = ("### `cachalot run", "### `cachalot plan");
-    let section = &README[README.find(start).unwrap()..README.find(end).unwrap()];
+    let section = README.split("\n### ").find(|section| section.starts_with("`cachalot run"));
+    let section = section.unwrap();
     let rows: String =
         section.lines().filter(|line| line.starts_with("| `--")).collect::<Vec<_>>().join("\n");
     let documented = options(&rows);

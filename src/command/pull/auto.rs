@@ -53,7 +53,8 @@ pub(super) fn choose(
 
 fn best<'a>(rated: &[(&'a Choice, f64)]) -> &'a Choice {
     let fastest = rated.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
-    let least = (WORTH_IT * fastest).max(PLEASANT.min(0.999 * fastest));
+    // Where all are slow, quality counts again.
+    let least = if fastest < PLEASANT { 0.0 } else { PLEASANT }.max(WORTH_IT * fastest);
     let worth = rated.iter().filter(|(_, rate)| *rate >= least);
     worth.max_by_key(|(choice, _)| choice.size()).expect("the fastest is worth it").0
 }
