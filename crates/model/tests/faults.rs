@@ -5,8 +5,9 @@ mod common;
 
 use cachalot_gguf::{KvType, TensorInfo, TensorType, Value};
 use cachalot_kernels::Tier;
-use cachalot_model::{Logits, Model, ModelOptions};
-use common::File;
+use cachalot_model::{Model, ModelOptions, Phase, Wanted};
+use cachalot_store::Weights;
+use common::{File, Sequence};
 use proptest::prelude::*;
 
 fn error(change: impl FnOnce(&mut File)) -> String {
@@ -135,8 +136,35 @@ proptest! {
         let Ok(mut model) = Model::load(&file.weights(), &cpu, &ModelOptions::default()) else {
             return Ok(());
         };
-        let mut cache = model.cache(2, KvType::F16).unwrap();
-        let logits = model.forward_sequence(&mut cache, &[1, 2], Logits::Last, &mut |_| true).unwrap();
+        let mut sequence = Sequence::new(&mut model, 2, KvType::F16);
+        let logits = sequence.forward(&mut model, &[1, 2], Phase::Prefill, Wanted::Last).unwrap();
         prop_assert_eq!(logits.len(), 640);
+    }
+
+    /// As the fuzz target `load`, with a file that is nearly right.
+    #[test]
+    fn any_change_of_bytes_gives_an_error_or_a_model_that_computes(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = std::fs::read(common::fixture("nano-iq-mix.gguf")).unwrap();
+        // Half of the changes are in the header, which is a small part of the file.
+        let header = Weights::from_bytes(bytes.clone()).unwrap().tensors()[0].info.offset as usize;
+        for (index, in_header, byte) in changes {
+            let at = index.index(if in_header { header } else { bytes.len() });
+            bytes[at] = byte;
+        }
+        let Ok(weights) = Weights::from_bytes(bytes) else { return Ok(()) };
+        let cpu = common::cpu(1, Tier::SCALAR);
+        let Ok(mut model) = Model::load(&weights, &cpu, &ModelOptions::default()) else {
+            return Ok(());
+        };
+        let mut sequence = Sequence::new(&mut model, 2, KvType::F16);
+        match sequence.forward(&mut model, &[1, 2], Phase::Prefill, Wanted::Last) {
+            Ok(logits) => prop_assert_eq!(logits.len(), model.vocab_size()),
+            Err(error) => {
+                let is_known = error.contains("not finite") || error.contains("not in the vocabulary");
+                prop_assert!(is_known, "{}", error);
+            }
+        }
     }
 }

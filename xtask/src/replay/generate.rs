@@ -21,7 +21,8 @@ struct Args {
     #[arg(long, default_value_t = 2000)]
     tokens: usize,
     /// Layers with experts
-    #[arg(long, default_value_t = Routing::R1.layers, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = Routing::R1.layers,
+          value_parser = clap::value_parser!(u16).range(1..))]
     layers: u16,
     /// Standard deviation of the selection bias, the more the unevener
     #[arg(long, default_value_t = Routing::R1.skew)]
