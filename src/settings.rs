@@ -299,6 +299,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         prefetch: args.guess_experts,
         prefer_cached: args.prefer_cached,
         reproducible: args.reproducible,
+        count_experts: None,
         trace: None,
         expert_stats: None,
     }

@@ -30,6 +30,28 @@ fn filling_the_cache_is_not_counted_as_decoding() {
 }
 
 #[test]
+fn several_users_share_batches() {
+    let args = ["bench", "-p", "8", "-n", "8", "-r", "1", "--parallel", "1,3", "--json"];
+    let found = json(&args);
+    let users = found["parallel"].as_array().unwrap();
+    assert_eq!(users.iter().map(|one| number(&one["users"])).collect::<Vec<_>>(), [1.0, 3.0]);
+    for one in users {
+        for key in [
+            "tokens_per_second",
+            "tokens_per_second_per_user",
+            "first_token_seconds",
+            "weight_bytes_per_step",
+            "bandwidth_bound_tokens_per_second",
+        ] {
+            assert!(number(&one[key]) > 0.0, "{key}: {one}");
+        }
+    }
+    let [one, three] = [0, 1].map(|i| number(&users[i]["distinct_experts_per_layer"]));
+    assert_eq!(one, number(&found["model"]["experts_used"]));
+    assert!(one < three && three <= 3.0 * one, "{one} experts, {three} for three users");
+}
+
+#[test]
 fn a_bench_without_a_model_measures_calf() {
     let found = json(&["bench", "-p", "24", "-n", "3", "-d", "5", "-r", "2", "-t", "2", "--json"]);
     let (prefill, decode) = (&found["prefill"][0], &found["decode"][0]);

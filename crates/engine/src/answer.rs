@@ -202,7 +202,7 @@ impl Answer {
     }
 
     /// Ends the answer.
-    pub(crate) fn finish(mut self, reason: FinishReason, stop: usize, info: &ModelInfo) -> Usage {
+    pub(crate) fn finish(mut self, reason: FinishReason, stop: usize, info: &ModelInfo) {
         let (usage, events) = (&mut self.usage, &self.events);
         if reason != FinishReason::StopText {
             self.output.finish(&mut |event| {
@@ -227,13 +227,11 @@ impl Answer {
             seed: self.seed,
             experts: self.experts(info),
         })));
-        self.usage
     }
 
     /// Ends the answer with an error.
-    pub(crate) fn fail(self, error: Error) -> Usage {
+    pub(crate) fn fail(self, error: Error) {
         self.events.send(Event::Failed(error));
-        self.usage
     }
 
     /// How long it has been running.

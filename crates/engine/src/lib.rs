@@ -19,6 +19,7 @@ mod constraint;
 mod dry;
 mod error;
 mod event;
+mod experts;
 mod handle;
 mod info;
 mod options;
@@ -41,6 +42,7 @@ pub use error::Error;
 pub use event::{
     Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
 };
+pub use experts::ExpertUse;
 pub use handle::{Generation, Handle, Limits};
 pub use info::{Context, ModelInfo};
 pub use options::{Options, Source};

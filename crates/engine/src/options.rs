@@ -1,11 +1,14 @@
 //! Where a model comes from, and how to load and compute it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::{Pinning, Tier};
 use cachalot_model::ExpertGroups;
 use cachalot_plan::Stream;
+
+use crate::experts::ExpertUse;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Options {
     pub prefetch: bool,
     /// Whether routing prefers experts that are in memory, which changes results.
     pub prefer_cached: bool,
+    /// Counts the experts that decoding batches use.
+    pub count_experts: Option<Arc<ExpertUse>>,
     /// Where to record which experts are chosen.
     pub trace: Option<PathBuf>,
     /// The folder for statistics of expert use, from which the next start fills its cache.
@@ -76,6 +81,7 @@ impl Default for Options {
             pinning: Pinning::Auto,
             prefetch: false,
             prefer_cached: false,
+            count_experts: None,
             trace: None,
             expert_stats: None,
         }

@@ -13,6 +13,7 @@ use cachalot_plan::{Constraints, Demand, MemoryBudget, Mode, Placement, Stream};
 use cachalot_store::{CacheOptions, Placement as Storage, Reader, Weights};
 
 use crate::assemble::interleaved;
+use crate::experts::Counted;
 use crate::options::{Options, Source};
 use crate::stream::Streaming;
 use crate::{Error, host};
@@ -190,18 +191,21 @@ fn load(
     experts: Option<Box<dyn Experts>>,
     options: &Options,
 ) -> Result<Model, Error> {
-    let experts = match (&options.trace, experts) {
-        (None, None) => return Ok(Model::load(weights, cpu, model_options)?),
-        (None, Some(experts)) => experts,
-        (Some(path), experts) => {
-            let inner = match experts {
-                Some(experts) => experts,
-                None => Box::new(Resident::bind(weights, cpu, &config.expert_shape())?),
-            };
-            let file =
-                File::create(path).map_err(|source| Error::Trace { path: path.clone(), source })?;
-            Box::new(Traced::new(inner, &config.expert_shape(), file)?)
+    let is_watched = options.trace.is_some() || options.count_experts.is_some();
+    let mut experts = match experts {
+        Some(experts) => experts,
+        None if is_watched && config.experts.is_some() => {
+            Box::new(Resident::bind(weights, cpu, &config.expert_shape())?)
         }
+        None => return Ok(Model::load(weights, cpu, model_options)?),
     };
+    if let Some(path) = &options.trace {
+        let file =
+            File::create(path).map_err(|source| Error::Trace { path: path.clone(), source })?;
+        experts = Box::new(Traced::new(experts, &config.expert_shape(), file)?);
+    }
+    if let Some(used) = &options.count_experts {
+        experts = Box::new(Counted { inner: experts, used: Arc::clone(used) });
+    }
     Ok(Model::load_with_experts(weights, cpu, model_options, experts)?)
 }

@@ -124,18 +124,20 @@ impl<'a, C: Compute> Core<'a, C> {
                 sequence.answer.is_full().then_some(FinishReason::Length)
             }
         };
+        let mut ended = Vec::new();
         for index in (0..self.scheduler.waiting.len()).rev() {
-            if let Some(reason) = end(&mut self.scheduler.waiting[index])
-                && let Some(sequence) = self.scheduler.waiting.remove(index)
-            {
-                self.conclude(sequence, Next::Ends(reason, 0));
+            if let Some(reason) = end(&mut self.scheduler.waiting[index]) {
+                let sequence = self.scheduler.waiting.remove(index);
+                ended.extend(sequence.map(|sequence| (sequence, Next::Ends(reason, 0))));
             }
         }
         for index in (0..self.scheduler.running.len()).rev() {
             if let Some(reason) = end(&mut self.scheduler.running[index]) {
-                let sequence = self.scheduler.remove(index, true);
-                self.conclude(sequence, Next::Ends(reason, 0));
+                ended.push((self.scheduler.remove(index, true), Next::Ends(reason, 0)));
             }
+        }
+        if !ended.is_empty() {
+            self.conclude(ended);
         }
     }
 
@@ -147,6 +149,7 @@ impl<'a, C: Compute> Core<'a, C> {
             self.scheduler.plan(if is_decoding { self.chunk } else { self.micro_batch });
         copies.into_iter().for_each(|(from, to)| self.compute.copy_page(from, to));
         self.announce();
+        let mut ended = Vec::new();
         if !work.is_empty() {
             let begun = Instant::now();
             let next = self.pass(&work);
@@ -154,12 +157,11 @@ impl<'a, C: Compute> Core<'a, C> {
             for (work, next) in work.iter().zip(next).rev() {
                 if !matches!(next, Next::Continues) {
                     let is_sound = !matches!(next, Next::Fails(_));
-                    let sequence = self.scheduler.remove(work.index, is_sound);
-                    self.conclude(sequence, next);
+                    ended.push((self.scheduler.remove(work.index, is_sound), next));
                 }
             }
         }
-        self.publish();
+        self.conclude(ended);
     }
 
     /// Admits sequences to their statistics, and tells the others their places.
@@ -241,30 +243,34 @@ impl<'a, C: Compute> Core<'a, C> {
         });
     }
 
-    /// Ends a sequence that has left the scheduler.
-    fn conclude(&mut self, sequence: Sequence, next: Next) {
-        let Sequence { ticket, answer, was_admitted, .. } = sequence;
-        if !was_admitted {
-            self.shared.admitted();
-        }
-        let (running, cancelled) =
-            (answer.running_time(), matches!(next, Next::Ends(FinishReason::Cancelled, _)));
-        let failed = matches!(next, Next::Fails(_));
-        let usage = match next {
-            Next::Fails(error) => answer.fail(error),
-            Next::Ends(reason, stop) => answer.finish(reason, stop, &self.info),
-            Next::Continues => unreachable!("it has left the scheduler"),
-        };
-        self.shared.ended(ticket.id);
+    /// Ends sequences that have left the scheduler. The status is published first, so that whoever
+    /// receives an end no longer sees its request there.
+    fn conclude(&mut self, ended: Vec<(Sequence, Next)>) {
         self.shared.publish(|status| {
             let totals = &mut status.totals;
-            totals.requests += 1;
-            totals.failed += u64::from(failed);
-            totals.cancelled += u64::from(cancelled);
-            totals.prompt_cached += usage.cached as u64;
-            totals.generated += usage.generated as u64;
-            totals.running_time += running;
+            for (sequence, next) in &ended {
+                let usage = sequence.answer.usage();
+                let cancelled = matches!(next, Next::Ends(FinishReason::Cancelled, _));
+                totals.requests += 1;
+                totals.failed += u64::from(matches!(next, Next::Fails(_)));
+                totals.cancelled += u64::from(cancelled);
+                totals.prompt_cached += usage.cached as u64;
+                totals.generated += usage.generated as u64;
+                totals.running_time += sequence.answer.running_time();
+            }
         });
+        self.publish();
+        for (Sequence { ticket, answer, was_admitted, .. }, next) in ended {
+            if !was_admitted {
+                self.shared.admitted();
+            }
+            self.shared.ended(ticket.id);
+            match next {
+                Next::Fails(error) => answer.fail(error),
+                Next::Ends(reason, stop) => answer.finish(reason, stop, &self.info),
+                Next::Continues => unreachable!("it has left the scheduler"),
+            }
+        }
     }
 
     fn publish(&self) {

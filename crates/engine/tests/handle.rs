@@ -238,3 +238,121 @@ fn a_thought_ends_when_its_budget_is_used_up_or_the_caller_says_so() {
     assert!(!answered.is_empty());
     assert!(!handle.end_thinking(generation.id()), "it is over");
 }
+
+/// Several answers at once, in the order of their requests.
+fn together(engine: &Handle, requests: Vec<Request>) -> Vec<(Finished, Vec<u32>)> {
+    let generations: Vec<_> =
+        requests.into_iter().map(|request| engine.submit(request).unwrap()).collect();
+    let receive = |mut generation: cachalot_engine::Generation| {
+        let mut tokens = Vec::new();
+        loop {
+            match generation.recv().unwrap() {
+                Event::Token(token) => tokens.extend(token.tokens.iter().map(|token| token.id)),
+                Event::Finished(finished) => return (*finished, tokens),
+                Event::Failed(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+    };
+    generations.into_iter().map(receive).collect()
+}
+
+fn parallel(context: usize, parallel: usize, reproducible: bool) -> Handle {
+    let calf = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");
+    let context = Some(context);
+    let options =
+        Options { threads: Some(2), context, parallel, reproducible, ..Options::default() };
+    let engine = Engine::load(&Source::File(PathBuf::from(calf)), &options, &mut |_, _| {});
+    engine.unwrap().start(Limits { parallel, queue: 32 }).unwrap()
+}
+
+#[test]
+fn reproducible_answers_are_the_same_alone_together_and_from_the_cache() {
+    let questions =
+        ["What is 12 + 30?", "Spell cat backwards.", "What is 7 * 8?", "Tell me a story."];
+    let request = |handle: &Handle, question: &str| Request {
+        sampling: Sampling { temperature: 1.0, top_p: 1.0, ..Sampling::default() },
+        seed: Some(11),
+        max_tokens: Some(60),
+        ..asking(handle, &[Message::new("user", question)])
+    };
+    let alone: Vec<Vec<u32>> = questions
+        .iter()
+        .map(|question| {
+            let handle = parallel(256, 1, true);
+            together(&handle, vec![request(&handle, question)]).remove(0).1
+        })
+        .collect();
+    let handle = parallel(256, 4, true);
+    for round in 0..2 {
+        let requests = questions.iter().map(|question| request(&handle, question)).collect();
+        let answers = together(&handle, requests);
+        for (question, ((finished, tokens), alone)) in
+            questions.iter().zip(answers.iter().zip(&alone))
+        {
+            assert_eq!(tokens, alone, "{question}");
+            let usage = finished.usage;
+            assert!(round == 0 || usage.cached + 1 == usage.prompt, "{usage:?}");
+        }
+    }
+}
+
+#[test]
+fn a_system_prompt_of_two_thousand_tokens_is_computed_once() {
+    let handle = parallel(4096, 3, false);
+    let system: Vec<u32> = (0..2000).map(|i| i * 7 % 400).collect();
+    let ask = |question: u32| Request {
+        prompt: [system.clone(), vec![question; 5]].concat(),
+        max_tokens: Some(4),
+        ignore_eos: true,
+        ..Request::default()
+    };
+    together(&handle, vec![ask(1)]);
+    let computed = |handle: &Handle| handle.status().totals.prompt_computed;
+    assert_eq!(computed(&handle), 2005);
+    for (finished, _) in together(&handle, vec![ask(2), ask(3)]) {
+        assert_eq!((finished.usage.cached, finished.usage.computed()), (2000, 5));
+    }
+    assert_eq!(computed(&handle), 2015);
+    let status = handle.status();
+    assert_eq!((status.kv.used, status.sequences.len()), (0, 0), "nothing is left behind");
+    assert!(status.kv.cached >= 2000 / status.kv.page_tokens);
+}
+
+#[test]
+fn a_constraint_begins_after_the_thought_and_log_probabilities_cover_the_answer() {
+    let handle = engine(1024);
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": { "sum": { "type": "integer", "minimum": 0, "maximum": 999 } },
+        "required": ["sum"], "additionalProperties": false
+    });
+    let question = [Message::new("user", "What is 12 + 30?")];
+    let request = Request {
+        constraint: Some(cachalot_engine::Constraint::JsonSchema(schema)),
+        logprobs: Some(3),
+        ..asking(&handle, &question)
+    };
+    let mut generation = handle.submit(request).unwrap();
+    let (mut thought, mut answer, mut bytes) = (String::new(), String::new(), Vec::new());
+    while let Some(event) = generation.recv() {
+        match event {
+            Event::Token(event) if event.kind == Kind::Reasoning => thought += &event.text,
+            Event::Token(event) => {
+                answer += &event.text;
+                for token in event.tokens {
+                    bytes.extend_from_slice(handle.info().vocab.token_bytes(token.id));
+                    assert!(token.logprob.unwrap() <= 0.0 && token.top.len() == 3);
+                    assert!(token.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+                }
+            }
+            Event::Finished(finished) => assert_eq!(finished.reason, FinishReason::Stop),
+            Event::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert!(thought.contains("carry"), "the thought is free: {thought}");
+    let value: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert!(value["sum"].is_u64(), "{answer}");
+    assert_eq!(String::from_utf8(bytes).unwrap(), answer, "the answer's tokens, and only those");
+}

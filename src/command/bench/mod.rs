@@ -6,6 +6,7 @@
 //! experts, and the same in every run. The engine only places the model, because a bench feeds
 //! tokens that nobody sampled and looks at the threads' work.
 
+mod parallel;
 mod report;
 
 use std::io::Write;
@@ -57,6 +58,10 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "TIMES", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repetitions: u32,
+    /// Then answer as many requests at a time as each of these numbers says
+    #[arg(long, value_name = "USERS", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) parallel: Vec<u16>,
     /// Print everything as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -77,6 +82,7 @@ pub(crate) fn run(
     let options = Options { context: Some(tokens), ..model_options(&args.model, environment) };
     let forecast = forecast(args, &options, environment);
     let report = Subject::load(args, &options)?.measure(args, options.memory)?;
+    let users = parallel::measure(args, &options)?;
     let (tokens, rate) = report.decoded().unwrap_or((0, 0.0));
     let depth = args.depth + args.decode / 2;
     let compared =
@@ -85,10 +91,14 @@ pub(crate) fn run(
         let mut object = report.json();
         object["predicted"] =
             serde_json::json!(forecast.and_then(|forecast| forecast.decode(depth)));
+        object["parallel"] = users.iter().map(|users| users.json(report.reads())).collect();
         serde_json::to_writer_pretty(&mut *out, &object)?;
         writeln!(out)?;
     } else {
         out.write_all(report.text().as_bytes())?;
+        if !users.is_empty() {
+            writeln!(out, "\n{}", parallel::table(&users, report.reads()))?;
+        }
         if let Some(compared) = compared.filter(|_| tokens > 0) {
             writeln!(out, "planner: {compared}")?;
         }

@@ -11,6 +11,7 @@ use cachalot_plan::{Demand, TensorGroup, units};
 use cachalot_store::Weights;
 use serde_json::{Value, json};
 
+use super::parallel::Reads;
 use crate::terminal;
 
 /// Everything that was found.
@@ -46,6 +47,8 @@ pub(super) struct Work {
     experts: Option<usize>,
     /// Bytes of weights that decoding one token reads.
     bytes_per_token: u64,
+    /// Bytes of those that belong to routed experts.
+    routed_per_token: u64,
     /// Products of weights that one token of a prompt takes: no head, and attention not counted.
     products_per_token: u64,
 }
@@ -69,6 +72,7 @@ impl Work {
             layers: config.layers,
             experts,
             bytes_per_token: change(demand.total.bytes_per_token, routed.bytes_per_token),
+            routed_per_token: routed.bytes_per_token / said * asked,
             products_per_token: change(
                 demand.total.active_parameters - lookup,
                 routed.active_parameters,
@@ -189,6 +193,17 @@ impl Report {
             "router_agreement": stats.agreement(),
             "waited_fraction": stats.waited.as_secs_f64() / seconds,
         }))
+    }
+
+    /// What batches of decoding read.
+    pub(super) fn reads(&self) -> Reads {
+        let work = &self.work;
+        let routed = work.routed_per_token as f64;
+        Reads {
+            shared: work.bytes_per_token as f64 - routed,
+            expert: routed / work.experts.unwrap_or(1).max(1) as f64,
+            bandwidth: self.read_bandwidth,
+        }
     }
 
     /// Everything, in plain units: bytes, seconds, tokens.
