@@ -145,7 +145,7 @@ fn cpu() -> [f64; 2] {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn beside_curl() {
-    const BYTES: usize = 2_000_000_000;
+    const BYTES: usize = 1_000_000_000;
     const ROUNDS: usize = 5;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (_server, port) = start(folder.path()).expect("docker-registry is installed");
