@@ -106,6 +106,12 @@ pub(crate) struct RunArgs {
     /// System prompt
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+    /// Use the Jinja chat template in this file instead of the model's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Print the prompt as the chat template renders it, without loading the model
+    #[arg(long)]
+    pub(crate) show_prompt: bool,
     /// Context window, in tokens [default: the model's, at most 32768; less if memory is short]
     #[arg(long, value_name = "TOKENS", value_parser = values::tokens)]
     pub(crate) ctx: Option<usize>,

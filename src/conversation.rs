@@ -75,6 +75,9 @@ impl Conversation {
                 engine.info().threads
             )));
         }
+        for warning in &engine.info().warnings {
+            note(&err.dim(&format!("{warning}.")));
+        }
         let mut answering = run.answering;
         answering.sampling = engine.info().recommended.clone();
         for (name, value) in run.given {

@@ -194,6 +194,7 @@ pub(crate) struct Run {
     pub(crate) hide_thinking: bool,
     pub(crate) verbose: bool,
     pub(crate) json: bool,
+    pub(crate) show_prompt: bool,
     pub(crate) output: OutputArgs,
 }
 
@@ -231,6 +232,8 @@ impl Run {
         let (source, prompt) = model_and_prompt(args.words, environment)?;
         let mut options = model_options(&args.model, environment);
         options.context = args.ctx;
+        options.chat_template =
+            args.chat_template.as_deref().map(crate::input::file).transpose()?;
         options.expert_stats.clone_from(&environment.expert_stats);
         if source == embedded::SOURCE && args.model.stream == StreamArg::Always {
             return Err(usage(
@@ -260,6 +263,7 @@ impl Run {
             hide_thinking: args.hide_thinking,
             verbose: args.verbose,
             json: args.json,
+            show_prompt: args.show_prompt,
             output: args.output,
         })
     }
@@ -300,6 +304,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         prefer_cached: args.prefer_cached,
         reproducible: args.reproducible,
         count_experts: None,
+        chat_template: None,
         trace: None,
         expert_stats: None,
     }

@@ -29,6 +29,15 @@ fn model(folder: &Path, name: &str, entries: &[(&str, &str)]) -> PathBuf {
     file(folder, name, &data.finish().unwrap())
 }
 
+/// The first of two parts.
+fn part(folder: &Path) -> PathBuf {
+    let mut writer = Writer::default();
+    writer.metadata.insert("split.no", 0_u16);
+    writer.metadata.insert("split.count", 2_u16);
+    let bytes = writer.start(Vec::new()).unwrap().finish().unwrap();
+    file(folder, "part-00001-of-00002.gguf", &bytes)
+}
+
 #[test]
 fn bad_files_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
@@ -51,7 +60,7 @@ fn bad_files_are_refused_with_a_reason() {
         (model(folder, "distilled.gguf", &distilled), "distilled model"),
         (model(folder, "other.gguf", &[("general.architecture", "rwkv7")]), "`rwkv7`"),
         (model(folder, "evil.gguf", &[("general.architecture", "\x1b[2J")]), "`\u{fffd}[2J`"),
-        (model(folder, "part-00001-of-00002.gguf", &[]), "part-00002-of-00002.gguf"),
+        (part(folder), "part-00002-of-00002.gguf"),
         (folder.join("missing.gguf"), "no such file"),
         (folder.to_owned(), "folder"),
     ] {

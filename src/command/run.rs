@@ -1,8 +1,8 @@
 //! `cachalot run`: one answer, or a chat.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
-use cachalot_engine::FinishReason;
+use cachalot_engine::{FinishReason, Message, Source, embedded_vocab, open_vocab, render};
 use cachalot_plan::fit::CONTEXT_DEFAULT_MAX;
 
 use super::chat;
@@ -12,6 +12,7 @@ use crate::failure::{Exit, usage};
 use crate::input;
 use crate::interrupt::Interrupt;
 use crate::settings::{Environment, Run};
+use crate::terminal::{note, without_controls};
 
 /// Answers the prompt from the command line or a pipe; without one, starts a chat.
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()> {
@@ -33,10 +34,35 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
         }
         return chat::run(run, environment, interrupt);
     };
+    if run.show_prompt {
+        return show_prompt(&run, &prompt);
+    }
     let mut conversation = Conversation::begin(run, environment, interrupt)?;
     let reason = conversation.say(&prompt)?;
     conversation.finish()?;
     if reason == FinishReason::Cancelled { Err(Exit::Interrupted.into()) } else { Ok(()) }
+}
+
+/// Prints the prompt that would be computed.
+fn show_prompt(run: &Run, prompt: &str) -> anyhow::Result<()> {
+    let vocab = match &run.source {
+        Source::File(path) => open_vocab(path)?,
+        Source::Embedded(bytes) => embedded_vocab(bytes)?,
+    };
+    let system = run.system.iter().map(|text| Message::new("system", text));
+    let messages: Vec<Message> = system.chain([Message::new("user", prompt)]).collect();
+    let template = run.options.chat_template.as_deref();
+    let prompt = render(&vocab, template, &messages, run.answering.think)?;
+    if let Some(warning) = prompt.warning {
+        note(&format!("{warning}."));
+    }
+    let mut out = io::stdout();
+    if out.is_terminal() {
+        writeln!(out, "{}", without_controls(&prompt.text))?;
+    } else {
+        write!(out, "{}", prompt.text)?;
+    }
+    Ok(())
 }
 
 /// Piped text first, as in Ollama, then the prompt; `None` if both are blank.

@@ -19,6 +19,7 @@ use crate::options::{Options, Source};
 use crate::output::ThoughtTags;
 use crate::place::{Placed, place};
 use crate::step::{Compute, Computed, Core, Sizes};
+use crate::verdict::check_vocabulary;
 use crate::{Error, Sampling, host};
 
 /// How often available memory is checked while experts are streamed.
@@ -69,7 +70,8 @@ impl Engine {
         let begun = Instant::now();
         let cpu = processor(options);
         let placed = place(source, options, &cpu, progress)?;
-        Self::assemble(placed, source, &cpu, begun, progress).map_err(|error| match source {
+        Self::assemble(placed, source, options, &cpu, begun, progress).map_err(|error| match source
+        {
             Source::Embedded(_) => error,
             Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
         })
@@ -78,15 +80,14 @@ impl Engine {
     fn assemble(
         placed: Placed,
         source: &Source,
+        options: &Options,
         cpu: &Cpu,
         begun: Instant,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
         let (model, metadata) = (&placed.model, placed.weights.metadata());
         let vocab = vocab_of(metadata)?;
-        if vocab.len() != model.vocab_size() {
-            return Err(Error::Vocabulary { tokens: vocab.len(), logits: model.vocab_size() });
-        }
+        check_vocabulary(&vocab, model.vocab_size())?;
         let parallel = placed.fit.parallel.max(1);
         let context = Context {
             tokens: placed.fit.context as usize,
@@ -94,7 +95,11 @@ impl Engine {
             bytes: placed.fit.kv / parallel,
             reduced: placed.fit.context_reduced,
         };
-        let template = ChatTemplate::new(None, &vocab)?;
+        let template = ChatTemplate::new(options.chat_template.as_deref(), &vocab)?;
+        let tensors = placed.weights.tensors().iter().map(|tensor| &tensor.info);
+        let mut warnings = cachalot_model::check_header(metadata, tensors)?;
+        warnings.extend(vocab.warnings().iter().cloned());
+        warnings.extend(template.warning().map(str::to_owned));
         let recommended = Sampling::recommended(metadata)?;
         let kv_type = placed.kv_type();
         // Last, so that a file is not read only to find that it is of no use.
@@ -104,6 +109,7 @@ impl Engine {
             thought_tags: ThoughtTags::of(&vocab),
             vocab,
             template,
+            warnings,
             context,
             kv_type,
             recommended,
@@ -240,6 +246,14 @@ pub fn open_vocab(path: &Path) -> Result<Vocab, Error> {
         .map_err(|source| Error::InFile { path: first, source: Box::new(source) })
 }
 
-fn vocab_of(metadata: &Metadata) -> Result<Vocab, Error> {
+/// The vocabulary of a GGUF in memory.
+///
+/// # Errors
+/// As [`open_vocab`].
+pub fn embedded_vocab(bytes: &[u8]) -> Result<Vocab, Error> {
+    vocab_of(&Gguf::parse(bytes, bytes.len() as u64)?.metadata)
+}
+
+pub(crate) fn vocab_of(metadata: &Metadata) -> Result<Vocab, Error> {
     Ok(Vocab::new(&VocabParts::from_metadata(metadata)?)?)
 }

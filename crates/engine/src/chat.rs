@@ -1,6 +1,6 @@
 //! Messages -> the prompt of a request.
 
-use cachalot_text::{Message, RenderOptions, Think, strip_reasoning};
+use cachalot_text::{ChatTemplate, Message, RenderOptions, Think, Vocab, strip_reasoning};
 
 use crate::request::Request;
 use crate::{Error, ModelInfo};
@@ -28,4 +28,29 @@ impl ModelInfo {
             ..Request::default()
         })
     }
+}
+
+/// A rendered prompt, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptText {
+    /// Its text, control tokens included.
+    pub text: String,
+    /// What to tell the user about the chat template.
+    pub warning: Option<String>,
+}
+
+/// The prompt of a conversation, without a model: `chat_template` replaces that of the file.
+///
+/// # Errors
+/// If the template is faulty or rejects the conversation.
+pub fn render(
+    vocab: &Vocab,
+    chat_template: Option<&str>,
+    messages: &[Message],
+    think: Think,
+) -> Result<PromptText, Error> {
+    let template = ChatTemplate::new(chat_template, vocab)?;
+    let options = RenderOptions { think, ..RenderOptions::default() };
+    let text = template.render(messages, &options)?.text().to_owned();
+    Ok(PromptText { text, warning: template.warning().map(str::to_owned) })
 }

@@ -21,6 +21,8 @@ pub struct ModelInfo {
     pub vocab: Vocab,
     /// Messages -> prompts.
     pub template: ChatTemplate,
+    /// What is ignored or replaced in the file: sentences without a full stop.
+    pub warnings: Vec<String>,
     /// How many tokens a sequence can hold.
     pub context: Context,
     /// How keys and values are stored.

@@ -34,8 +34,10 @@ mod sequence;
 mod status;
 mod step;
 mod stream;
+mod verdict;
 
-pub use assemble::{Engine, open_vocab, processor};
+pub use assemble::{Engine, embedded_vocab, open_vocab, processor};
+pub use chat::{PromptText, render};
 #[doc(hidden)]
 pub use constraint::fuzz_gbnf;
 pub use error::Error;
@@ -53,6 +55,7 @@ pub use request::{
 pub use sampling::{PARAMETERS, Parameter, Sampling};
 pub use status::{KvStatus, SequencePhase, SequenceStatus, Status, Totals};
 pub use stream::Streaming;
+pub use verdict::{Verdict, verdict};
 
 pub use cachalot_gguf::KvType;
 pub use cachalot_kernels::{Pinning, Tier, TierName};

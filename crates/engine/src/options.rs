@@ -57,6 +57,8 @@ pub struct Options {
     pub prefer_cached: bool,
     /// Counts the experts that decoding batches use.
     pub count_experts: Option<Arc<ExpertUse>>,
+    /// The chat template to use instead of the file's.
+    pub chat_template: Option<String>,
     /// Where to record which experts are chosen.
     pub trace: Option<PathBuf>,
     /// The folder for statistics of expert use, from which the next start fills its cache.
@@ -82,6 +84,7 @@ impl Default for Options {
             prefetch: false,
             prefer_cached: false,
             count_experts: None,
+            chat_template: None,
             trace: None,
             expert_stats: None,
         }

@@ -11,6 +11,19 @@ pub enum Error {
     File { path: PathBuf, source: Box<Self> },
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("not a regular file but {kind}: a model must be a file on a drive or in memory")]
+    NotRegular { kind: &'static str },
+    #[error(
+        "this is one piece of a file that was cut up for its download, not a part of a split model: \
+         join the pieces in order, as in `cat {stem}.* > {stem}`, and use the result"
+    )]
+    Piece { stem: String },
+    #[error(
+        "{}: {count} parts of a split model were joined by `cat`, which does not make a model: get \
+         the parts again and keep them side by side, or join them with `llama-gguf-split --merge`",
+        path.display()
+    )]
+    JoinedParts { path: PathBuf, count: u64 },
 
     /// Not a fault of the file: the caller passed only part of the header. Call again with this
     /// many bytes.

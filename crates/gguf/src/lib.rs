@@ -24,6 +24,7 @@ pub mod write;
 pub use error::Error;
 pub use header::Gguf;
 pub use kv_type::KvType;
+pub use read::check_regular;
 pub use tensor::TensorInfo;
 pub use types::TensorType;
 pub use value::{Array, Metadata, Optional, Value};

@@ -6,8 +6,11 @@
 //! checked.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::header::MAGIC;
 use crate::value::Optional;
 use crate::{Error, Gguf, Metadata, TensorInfo};
 
@@ -47,11 +50,19 @@ fn five_digits(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok())?
 }
 
-/// The paths of all parts, in order, from that of any part; only `path` for an unsplit file.
+/// The paths of all parts, in order, from that of any part; only `path` for an unsplit file. A file
+/// whose metadata do not call it a part is not one, whatever its name.
 pub fn part_paths(path: &Path) -> Vec<PathBuf> {
-    match path.file_name().and_then(|name| PartName::parse(name.to_str()?)) {
-        Some(part) => (1..=part.count).map(|n| path.with_file_name(part.file_name(n))).collect(),
-        None => vec![path.to_owned()],
+    let part = path.file_name().and_then(|name| PartName::parse(name.to_str()?));
+    let is_whole = || {
+        let count = |gguf: Gguf| gguf.metadata.u64(SPLIT_COUNT).unwrap_or(1);
+        Gguf::open(path).is_ok_and(|gguf| count(gguf) <= 1)
+    };
+    match part {
+        Some(part) if part.count == 1 || !is_whole() => {
+            (1..=part.count).map(|n| path.with_file_name(part.file_name(n))).collect()
+        }
+        _ => vec![path.to_owned()],
     }
 }
 
@@ -115,6 +126,9 @@ impl Set {
     /// If `parts` is empty.
     pub fn merge(parts: Vec<(PathBuf, Gguf)>) -> Result<Self, Error> {
         assert!(!parts.is_empty(), "a model has at least one part");
+        for (path, gguf) in &parts {
+            check_joined(path, gguf)?;
+        }
         check_numbers(&parts)?;
         check_metadata(&parts)?;
         check_tensors(&parts)?;
@@ -136,6 +150,25 @@ impl Set {
 
 fn foreign(path: &Path, reason: String) -> Error {
     Error::ForeignPart { path: path.to_owned(), reason }
+}
+
+/// A part that is followed by another GGUF was joined with it by `cat`.
+fn check_joined(path: &Path, gguf: &Gguf) -> Result<(), Error> {
+    let count = gguf.metadata.u64(SPLIT_COUNT).optional()?.unwrap_or(1);
+    let ends = gguf.tensors.iter().map(TensorInfo::end).chain([gguf.data_offset]);
+    let end = ends.max().unwrap_or(0);
+    let mut after = Vec::new();
+    if count > 1
+        && let Ok(mut file) = File::open(path)
+        && file.seek(SeekFrom::Start(end)).is_ok()
+    {
+        // The next part follows the padding of the last tensor.
+        file.take(gguf.alignment.min(4096) + 4).read_to_end(&mut after)?;
+        if after.windows(4).any(|bytes| bytes == MAGIC) {
+            return Err(Error::JoinedParts { path: path.to_owned(), count });
+        }
+    }
+    Ok(())
 }
 
 /// The number in each part's metadata must be that of its name.

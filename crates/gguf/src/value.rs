@@ -422,6 +422,13 @@ impl Metadata {
     }
 }
 
+impl std::fmt::Display for Value {
+    /// As errors quote it: with its type, and shortened.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&found(self))
+    }
+}
+
 /// A value as errors quote it: with its type, and shortened.
 fn found(value: &Value) -> String {
     let kind = value.type_name();

@@ -67,14 +67,14 @@ fn the_undamaged_file_is_described() {
 fn other_files_are_recognized() {
     let cases: [(&[u8], &str); 10] = [
         (b"", "it is empty"),
-        (&[0; 100], "reserved its room"),
+        (&[0; 100], "space was only reserved"),
         (b"PK\x03\x04abcdefghijklmnop", "zip archive"),
         (b"\x80\x12\x00\x00\x00\x00\x00\x00{\"__metadata__\"", "safetensors"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "git lfs pull"),
         (b"\n <!DOCTYPE html><html lang=en>", "web page"),
         (b"{\"error\":\"Invalid username or password.\"}", "JSON"),
-        (b"lmgg\x01\x00\x00\x00............", "before GGUF"),
-        (b"tjgg\x03\x00\x00\x00............", "before GGUF"),
+        (b"lmgg\x01\x00\x00\x00............", "older than GGUF"),
+        (b"tjgg\x03\x00\x00\x00............", "older than GGUF"),
         (b"once upon a time there was", "does not begin with"),
     ];
     for (bytes, expected) in cases {
@@ -207,11 +207,11 @@ fn shapes() {
         columns(255)
             .contains("`alpha` has rows of 255 weights, not a multiple of Q4_K's block length")
     );
-    assert!(columns(1 << 63).contains("more bytes than can be counted"));
+    assert!(columns(1 << 63).contains("its size overflows"));
     let rows = message(&patched("alpha", SHAPE + 8, &(1_u64 << 57).to_le_bytes()));
-    assert!(rows.contains("more bytes than can be counted"), "{rows}");
+    assert!(rows.contains("its size overflows"), "{rows}");
     let large = message(&patched("alpha", SHAPE + 8, &(1_u64 << 40).to_le_bytes()));
-    assert!(large.contains("tensor `alpha` takes 158329674399744 bytes"), "{large}");
+    assert!(large.contains("tensor `alpha` has 158329674399744 bytes"), "{large}");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn places() {
     let alpha = |offset: u64| message(&patched("alpha", ALPHA_OFFSET, &offset.to_le_bytes()));
     let betas = |offset: u64| message(&patched("betas", BETAS_OFFSET, &offset.to_le_bytes()));
     assert!(alpha(1).contains("`alpha` starts at data offset 1, not a multiple of 32"));
-    assert!(alpha(1 << 20).contains("`alpha` begins at byte 1048"));
+    assert!(alpha(1 << 20).contains("`alpha` starts at byte 1048"));
     assert!(alpha(u64::MAX - 31).contains("past the end"));
     assert!(betas(32).contains("tensors `alpha` and `betas` overlap"));
     assert!(betas(0).contains("overlap"));

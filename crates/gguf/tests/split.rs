@@ -133,3 +133,62 @@ fn a_renamed_part_says_what_its_name_should_be() {
         "{renamed}"
     );
 }
+
+#[test]
+fn keys_decide_whether_a_file_is_a_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whale-00002-of-00009.gguf");
+    let mut whole = part(0);
+    whole.metadata.insert("split.count", 0_u16);
+    write(&whole, &path);
+    assert_eq!(part_paths(&path), std::slice::from_ref(&path));
+    assert_eq!(Set::open(&path).unwrap().tensors.len(), 2);
+}
+
+#[test]
+fn joined_parts_and_pieces_are_told_apart() {
+    let folder = folder(9, |_| ());
+    let bytes: Vec<Vec<u8>> =
+        (0..3).map(|no| fs::read(folder.path().join(name(no))).unwrap()).collect();
+    let fault = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let error = Set::open(&path).unwrap_err();
+        format!(
+            "{error} {}",
+            std::error::Error::source(&error).map_or(String::new(), |e| e.to_string())
+        )
+    };
+    let joined = fault("whale.gguf", &bytes.concat());
+    assert!(joined.contains("3 parts of a split model were joined by `cat`"), "{joined}");
+    let whole = &bytes[0];
+    for (name, bytes) in [
+        ("m.gguf.part1of2", &whole[..100]),
+        ("m.gguf.part2of2", &whole[100..]),
+        ("m.gguf.part-01", &whole[..100]),
+        ("m.gguf.001", &whole[..100]),
+        ("m.gguf.ab", &whole[100..]),
+        ("m.gguf-split-a", &whole[..100]),
+    ] {
+        let said = fault(name, bytes);
+        assert!(said.contains("`cat m.gguf.* > m.gguf`"), "{name}: {said}");
+    }
+    assert!(!fault("m.gguf", &whole[..100]).contains("cat "));
+    assert!(!fault("m.gguf.backup", &whole[..100]).contains("cat "));
+}
+
+#[cfg(unix)]
+#[test]
+fn only_regular_files_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket.gguf");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, kind) in [
+        (socket.as_path(), "a socket"),
+        (folder.path(), "a folder"),
+        (Path::new("/dev/zero"), "a device"),
+    ] {
+        let error = Set::open(path).unwrap_err().to_string();
+        assert!(error.contains(kind), "{error}");
+    }
+}

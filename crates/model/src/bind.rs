@@ -1,6 +1,6 @@
 //! Tensors by name, their shapes and formats checked once, so that the forward pass need not.
 
-use cachalot_gguf::TensorType;
+use cachalot_gguf::{TensorInfo, TensorType};
 use cachalot_kernels::{Format, Matrix};
 use cachalot_store::{Bytes, StackedExperts, Tensor, Weights};
 
@@ -160,9 +160,14 @@ fn shape(tensor: &Tensor, expected: Vec<u64>) -> Error {
 }
 
 fn format(tensor: &Tensor) -> Result<Format, Error> {
-    let ty: TensorType = tensor.info.ty;
+    format_of(&tensor.info)
+}
+
+/// The format of a tensor, if there are kernels for it.
+pub(crate) fn format_of(tensor: &TensorInfo) -> Result<Format, Error> {
+    let ty: TensorType = tensor.ty;
     Format::from_id(ty.id()).ok_or_else(|| Error::Format {
-        tensor: tensor.info.name.clone(),
+        tensor: tensor.name.clone(),
         found: ty.name(),
         advice: if ty.is_ik_only() {
             "only ik_llama.cpp knows this form; get the model in another quantization"

@@ -23,6 +23,13 @@ pub enum Error {
     Shape { tensor: String, expected: Vec<u64>, found: Vec<u64> },
     #[error("tensor `{tensor}` has the type {found}, which is not supported: {advice}")]
     Format { tensor: String, found: &'static str, advice: &'static str },
+    #[error("the key `{key}` is {found}: this part of the computation is not implemented")]
+    UnimplementedKey { key: String, found: String },
+    #[error(
+        "tensor `{tensor}` is not part of the computation that is implemented: the results would be \
+         wrong without it"
+    )]
+    UnknownTensor { tensor: String },
     #[error("tensor `{tensor}`: {source}")]
     Matrix { tensor: String, source: cachalot_kernels::Error },
 

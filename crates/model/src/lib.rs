@@ -46,7 +46,8 @@ mod scratch;
 mod seam;
 mod sequence;
 
-pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups};
+pub use arch::check_header;
+pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups, Temperature};
 #[cfg(feature = "oracle")]
 pub use arch::deepseek2::reference;
 pub use error::Error;

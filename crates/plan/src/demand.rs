@@ -171,13 +171,20 @@ pub struct Demand {
     pub cache: Option<Cache>,
 }
 
+/// The number of the block that a tensor belongs to.
+fn block_of(tensor: &&TensorInfo) -> Option<u64> {
+    tensor.name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
+}
+
 impl Demand {
     /// Adds up the tensors of a model; for a split model those of all parts.
     pub fn of<'a>(metadata: &Metadata, tensors: impl IntoIterator<Item = &'a TensorInfo>) -> Self {
         let tensors: Vec<&TensorInfo> = tensors.into_iter().collect();
         let keys = Keys(metadata);
-        let predicting = keys.number("nextn_predict_layers").unwrap_or(0);
-        let blocks = keys.number("block_count").map(|all| all.saturating_sub(predicting));
+        // Told by their tensors: files disagree about whether `block_count` includes them.
+        let predicting = tensors.iter().filter(|t| t.name.contains(".nextn.")).filter_map(block_of);
+        let first = predicting.min().unwrap_or(u64::MAX);
+        let blocks = keys.number("block_count").map(|all| all.min(first));
         let experts = keys.experts();
         let rules = Reading {
             blocks: blocks.unwrap_or(u64::MAX),
@@ -528,7 +535,11 @@ mod tests {
         let shape = Shape { layers: 4, ..Shape::DEEPSEEK_V3 };
         let mut metadata = shape.metadata(Layout::Absorbed);
         metadata.insert("deepseek2.nextn_predict_layers", 1_u32);
-        let tensors = shape.tensors(Layout::Absorbed, |_| TensorType::F16).unwrap();
+        let mut tensors = shape.tensors(Layout::Absorbed, |_| TensorType::F16).unwrap();
+        let layers = Demand::of(&metadata, &tensors).layers.map(|layers| layers.total);
+        assert_eq!(layers, Some(4), "the key alone does not make a layer one of prediction");
+        let norm = TensorInfo::new("blk.3.nextn.enorm.weight", TensorType::F32, &[7168]);
+        tensors.push(norm.unwrap());
         let demand = Demand::of(&metadata, &tensors);
         assert_eq!(demand.layers, Some(Layers { total: 3, dense: 3, moe: 0 }));
         assert!(demand.group(TensorGroup::Prediction).parameters > 11_000_000_000);

@@ -131,10 +131,9 @@ impl File<'_> {
                 format!("DeepSeek-V3 671B{}{proof}, not R1: {size}.", self.called("DeepSeek-V3"))
             }
             Kind::DeepSeekR1V3Kin => {
-                format!(
-                    "A model made from DeepSeek-R1 and V3, 671B{}{proof}: {size}.",
-                    self.called("")
-                )
+                let called = self.called("");
+                let origin = self.names.origin();
+                format!("{origin}, 671B{called}{proof}: {size}; not the full DeepSeek-R1.")
             }
             _ if self.thinks() => format!(
                 "DeepSeek-R1 or DeepSeek-V3, 671B: {both}, and the file names neither; its chat \
@@ -238,48 +237,97 @@ const KNOWN: [Known; 4] = [
 /// What a file is called, in small letters, the most trustworthy first; the file name is the last.
 struct Names {
     in_file: Vec<String>,
+    /// The models that it was made from, by its keys.
+    bases: Vec<String>,
     file_name: String,
 }
 
 impl Names {
     fn of(metadata: &Metadata, file_name: &str) -> Self {
-        let keys =
-            ["general.name", "general.basename", "general.finetune", "general.base_model.0.name"];
-        let named = keys.iter().filter_map(|key| metadata.str(key).ok());
+        let named = |keys: &[&str]| -> Vec<String> {
+            keys.iter().filter_map(|key| metadata.str(key).ok()).map(str::to_lowercase).collect()
+        };
+        let count = metadata.u64("general.base_model.count").unwrap_or(1).min(16);
+        let bases = (0..count)
+            .filter_map(|n| metadata.str(&format!("general.base_model.{n}.name")).ok())
+            .map(str::to_lowercase);
         Self {
-            in_file: named.map(str::to_lowercase).collect(),
+            in_file: named(&["general.name", "general.basename", "general.finetune"]),
+            bases: bases.collect(),
             file_name: file_name.to_lowercase(),
         }
     }
 
     fn any(&self, test: impl Fn(&str) -> bool) -> bool {
-        self.in_file.iter().chain([&self.file_name]).any(|name| test(name))
+        self.in_file.iter().chain(&self.bases).chain([&self.file_name]).any(|name| test(name))
     }
 
-    /// What the first name that speaks of R1 or V3 means, and whether that is only the file name.
+    /// What the file calls itself, and whether that is only its file name. A name that says more than
+    /// the model's own, a name without either beside a base model that has one, and several base
+    /// models are those of a model made from R1 or V3.
     fn r1_or_v3(&self) -> (Kind, bool) {
-        let in_file = self.in_file.iter().find_map(|name| r1_or_v3(name));
-        match in_file {
+        let own = self.in_file.iter().find_map(|name| r1_or_v3(name));
+        let finetuned = self.in_file.get(1..).is_some_and(|names| {
+            names.iter().any(|name| !name.is_empty() && r1_or_v3(name).is_none() && is_more(name))
+        });
+        let bases: Vec<Kind> = self.bases.iter().filter_map(|name| r1_or_v3(name)).collect();
+        let made = match (own, bases.first()) {
+            _ if self.bases.len() > 1 && !bases.is_empty() => true,
+            (Some(Kind::DeepSeekV3), Some(Kind::DeepSeekR1)) => true,
+            (None, Some(_)) => self.in_file.first().is_some_and(|name| !name.is_empty()),
+            (Some(_), _) => finetuned,
+            _ => false,
+        };
+        match own {
+            _ if made => (Kind::DeepSeekR1V3Kin, false),
             Some(kind) => (kind, false),
-            None => match r1_or_v3(&self.file_name) {
-                Some(kind) => (kind, true),
-                None => (Kind::DeepSeekR1OrV3, false),
+            None => match (bases.first(), r1_or_v3(&self.file_name)) {
+                (Some(kind), _) => (*kind, false),
+                (None, Some(kind)) => (kind, true),
+                (None, None) => (Kind::DeepSeekR1OrV3, false),
             },
+        }
+    }
+
+    /// What a model made from others was made from.
+    fn origin(&self) -> &'static str {
+        let has = |wanted: &str| self.any(|name| words(name).any(|word| word == wanted));
+        match (has("zero"), has("r1"), has("v3")) {
+            (true, true, _) => "DeepSeek-R1-Zero, R1's predecessor without fine-tuning",
+            (_, true, false) => "A model made from DeepSeek-R1",
+            (_, false, true) => "A model made from DeepSeek-V3",
+            _ => "A model made from DeepSeek-R1 and V3",
         }
     }
 }
 
-/// `deepseek-r1-0528` -> R1; `deepseek v3.1` -> V3; `r1t2-chimera`, `r1-1776` -> their kin.
+/// `deepseek-r1-0528` -> R1; `deepseek v3.1` -> V3; `r1t2-chimera`, `r1-1776`, `r1-zero` and any
+/// other words -> made from them.
 fn r1_or_v3(name: &str) -> Option<Kind> {
     let has = |wanted: &str| words(name).any(|word| word == wanted);
-    let kin = ["r1t", "r1t2", "chimera", "1776", "mai"];
+    let made = ["r1t", "r1t2", "chimera", "1776", "mai"];
     match (has("r1"), has("v3")) {
-        _ if kin.iter().any(|word| has(word)) => Some(Kind::DeepSeekR1V3Kin),
+        _ if made.iter().any(|word| has(word)) => Some(Kind::DeepSeekR1V3Kin),
         (true, true) => Some(Kind::DeepSeekR1V3Kin),
+        (true, false) | (false, true) if is_more(name) => Some(Kind::DeepSeekR1V3Kin),
         (true, false) => Some(Kind::DeepSeekR1),
         (false, true) => Some(Kind::DeepSeekV3),
         (false, false) => None,
     }
+}
+
+/// Whether a name has words that the models' own names, releases, sizes and quantizations do not have.
+fn is_more(name: &str) -> bool {
+    const OWN: [&str; 31] = [
+        "deepseek", "ai", "r1", "v3", "0528", "0324", "0120", "1", "base", "terminus", "671b",
+        "685b", "256x20b", "of", "gguf", "ud", "xl", "xxs", "xs", "s", "m", "l", "k", "nl", "r4",
+        "full", "instruct", "chat", "unsloth", "model", "dynamic",
+    ];
+    let is_quant = |word: &str| {
+        let digits = word.trim_start_matches(['i', 't', 'q', 'b', 'f', 'p', 'm', 'x', 'n', 'v']);
+        digits.is_empty() || digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'x')
+    };
+    words(name).filter(|word| !word.is_empty()).any(|word| !OWN.contains(&word) && !is_quant(word))
 }
 
 fn words(name: &str) -> impl Iterator<Item = &str> {
@@ -346,6 +394,49 @@ mod tests {
         for name in ["DeepSeek-R1T2-Chimera", "R1 1776", "DeepSeek V3 R1 merge"] {
             assert_eq!(of("general.name", name).kind, Kind::DeepSeekR1V3Kin, "{name}");
         }
+    }
+
+    #[test]
+    fn what_was_made_from_them_is_not_called_the_full_r1() {
+        let of = |keys: &[(&str, &str)]| identity_of(Shape::DEEPSEEK_V3, keys, "");
+        let base = ("general.base_model.0.name", "DeepSeek R1");
+        for (keys, origin) in [
+            (&[("general.name", "DeepSeek R1 Zero")][..], "DeepSeek-R1-Zero, R1's predecessor"),
+            (&[("general.name", "DeepSeek-R1-abliterated")], "A model made from DeepSeek-R1,"),
+            (&[("general.name", "Wise Whale 671B"), base], "A model made from DeepSeek-R1,"),
+            (&[("general.name", "DeepSeek V3 0324 Roleplay")], "A model made from DeepSeek-V3,"),
+            (
+                &[("general.name", "DeepSeek R1"), ("general.finetune", "uncensored")],
+                "A model made from DeepSeek-R1,",
+            ),
+            (
+                &[("general.name", "DeepSeek V3 Thinks"), base],
+                "A model made from DeepSeek-R1 and V3,",
+            ),
+        ] {
+            let made = of(keys);
+            assert_eq!(made.kind, Kind::DeepSeekR1V3Kin, "{keys:?}");
+            assert!(made.verdict.starts_with(origin), "{}", made.verdict);
+            assert!(!made.verdict.starts_with("The full"), "{}", made.verdict);
+        }
+        let merge = {
+            let mut metadata = Shape::DEEPSEEK_V3.metadata(Layout::Absorbed);
+            metadata.insert("general.name", "DeepSeek R1");
+            metadata.insert("general.base_model.count", 2_u32);
+            metadata.insert("general.base_model.0.name", "DeepSeek R1");
+            metadata.insert("general.base_model.1.name", "DeepSeek V3");
+            let tensors = Shape::DEEPSEEK_V3.tensors(Layout::Absorbed, |_| TensorType::Q8_0);
+            identify(&metadata, &Demand::of(&metadata, &tensors.unwrap()), "")
+        };
+        assert_eq!(merge.kind, Kind::DeepSeekR1V3Kin);
+        // Quantizations name what they quantize as their base; R1 itself was trained from V3.
+        for name in ["DeepSeek R1", "DeepSeek R1 0528 BF16", "DeepSeek-R1-UD-IQ1_S"] {
+            for base_name in ["DeepSeek R1", "DeepSeek V3 Base"] {
+                let keys = [("general.name", name), (base.0, base_name)];
+                assert_eq!(of(&keys).kind, Kind::DeepSeekR1, "{name} {base_name}");
+            }
+        }
+        assert_eq!(of(&[base]).kind, Kind::DeepSeekR1);
     }
 
     #[test]

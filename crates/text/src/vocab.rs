@@ -9,12 +9,12 @@ use crate::byte_level;
 use crate::error::{Error, Result};
 use crate::pretokenizer::PreTokenizer;
 use crate::specials::Specials;
-use cachalot_gguf::{Metadata, Optional as _};
+use cachalot_gguf::{Array, Metadata, Optional as _, Value};
 use tokenizers::Model as _;
 use tokenizers::models::bpe::{BPE, Merges, Vocab as TextToId};
 
 /// The keys of a GGUF from which a vocabulary is built: `tokenizer.ggml.*` and the chat template.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct VocabParts<'a> {
     /// `model`: must be `gpt2`.
     pub model: &'a str,
@@ -32,6 +32,10 @@ pub struct VocabParts<'a> {
     pub eos: Option<u32>,
     /// `eot_token_id`: ends a turn, in models that distinguish it from `eos`.
     pub eot: Option<u32>,
+    /// `eom_token_id`: ends a message that expects a tool's result.
+    pub eom: Option<u32>,
+    /// `eos_token_ids`: further tokens that end an answer.
+    pub eos_ids: Vec<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
     /// `add_bos_token`: whether prompts begin with the token `bos` (default: no).
@@ -47,6 +51,10 @@ impl<'a> VocabParts<'a> {
     /// [`Error::Metadata`] if a table is missing or of the wrong type.
     pub fn from_metadata(metadata: &'a Metadata) -> Result<Self> {
         let id = |key| -> Result<Option<u32>> {
+            // Converters write -1, in several types, for a token that does not exist.
+            if metadata.get(key).is_some_and(is_none) {
+                return Ok(None);
+            }
             let id = metadata.u64(key).optional()?;
             // `Vocab::new` reports ids outside the vocabulary.
             Ok(id.map(|id| u32::try_from(id).unwrap_or(u32::MAX)))
@@ -60,10 +68,42 @@ impl<'a> VocabParts<'a> {
             bos: id("tokenizer.ggml.bos_token_id")?,
             eos: id("tokenizer.ggml.eos_token_id")?,
             eot: id("tokenizer.ggml.eot_token_id")?,
-            pad: id("tokenizer.ggml.padding_token_id")?,
+            eom: id("tokenizer.ggml.eom_token_id")?,
+            eos_ids: ids(metadata, "tokenizer.ggml.eos_token_ids"),
+            // Nothing here pads, so a value that is not an id is reported as one.
+            pad: id("tokenizer.ggml.padding_token_id").unwrap_or(Some(u32::MAX)),
             add_bos: metadata.bool("tokenizer.ggml.add_bos_token").optional()?.unwrap_or(false),
             chat_template: metadata.str("tokenizer.chat_template").optional()?,
         })
+    }
+}
+
+/// Whether a key's value says that there is no such token.
+fn is_none(value: &Value) -> bool {
+    match *value {
+        Value::I8(id) => id < 0,
+        Value::I16(id) => id < 0,
+        Value::I32(id) => id < 0,
+        Value::I64(id) => id < 0,
+        Value::U32(id) => id == u32::MAX,
+        _ => false,
+    }
+}
+
+/// The ids of an array of any integer type, or of a single number; others are ignored.
+fn ids(metadata: &Metadata, key: &str) -> Vec<u32> {
+    match metadata.get(key) {
+        Some(Value::Array(Array::U32(ids))) => ids.clone(),
+        Some(Value::Array(Array::I32(ids))) => {
+            ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect()
+        }
+        Some(Value::Array(Array::U64(ids))) => {
+            ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect()
+        }
+        Some(Value::Array(Array::I64(ids))) => {
+            ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect()
+        }
+        _ => metadata.u64(key).ok().and_then(|id| u32::try_from(id).ok()).into_iter().collect(),
     }
 }
 
@@ -79,8 +119,10 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(token_type: i32) -> Self {
+    fn of(token_type: i32, text: &str) -> Self {
         match token_type {
+            // Some converters mark control tokens as text.
+            1 if is_control_text(text) => Self::Special,
             2..=4 => Self::Special, // unknown, control, user-defined
             5 => Self::Unused,
             _ => Self::Normal,
@@ -88,10 +130,27 @@ impl Kind {
     }
 }
 
-/// Texts of tokens that end an answer in models of the `deepseek2` family. Files do not always name
-/// all of them in their keys.
-const ENDS: [&str; 6] =
-    ["<｜end▁of▁sentence｜>", "<|EOT|>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[EOT]"];
+/// Texts of tokens that end an answer in models of the `deepseek2` family and those related to it.
+/// Files do not always name all of them in their keys.
+const ENDS: [&str; 11] = [
+    "<｜end▁of▁sentence｜>",
+    "<|EOT|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<|observation|>",
+    "[EOS]",
+    "[EOT]",
+];
+
+/// Texts that are control tokens whatever a file says: DeepSeek's, and those that end a turn.
+fn is_control_text(text: &str) -> bool {
+    (text.starts_with("<｜") && text.ends_with("｜>"))
+        || (text.starts_with('<') && ENDS.contains(&text))
+}
 
 /// Text <-> tokens.
 pub struct Vocab {
@@ -107,6 +166,7 @@ pub struct Vocab {
     pad: Option<u32>,
     /// Every token that ends an answer, ascending.
     end_ids: Vec<u32>,
+    warnings: Vec<String>,
     add_bos: bool,
     chat_template: Option<String>,
 }
@@ -133,7 +193,9 @@ impl Vocab {
         let named =
             special_ids.iter().zip(&texts).filter(|(_, text)| ENDS.contains(&text.as_str()));
         let mut end_ids: Vec<u32> =
-            named.map(|(id, _)| *id).chain(parts.eos).chain(parts.eot).collect();
+            named.map(|(id, _)| *id).chain(parts.eos).chain(parts.eot).chain(parts.eom).collect();
+        let known = |id: &u32| (*id as usize) < parts.tokens.len();
+        end_ids.extend(parts.eos_ids.iter().copied().filter(known));
         end_ids.sort_unstable();
         end_ids.dedup();
 
@@ -148,7 +210,8 @@ impl Vocab {
             byte_ends,
             bos: parts.bos,
             eos: parts.eos,
-            pad: parts.pad,
+            pad: parts.pad.filter(known),
+            warnings: warnings(parts),
             end_ids,
             add_bos: parts.add_bos && parts.bos.is_some(),
             chat_template: parts.chat_template.map(str::to_owned),
@@ -268,6 +331,11 @@ impl Vocab {
         self.specials.iter().filter_map(|(_, id)| id)
     }
 
+    /// What is wrong with the tables and does not matter.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The padding token.
     pub fn pad(&self) -> Option<u32> {
         self.pad
@@ -304,6 +372,20 @@ fn fault(key: &'static str, fault: String) -> Error {
     Error::Table { key, fault }
 }
 
+/// Ids that name no token and that nothing depends on.
+fn warnings(parts: &VocabParts<'_>) -> Vec<String> {
+    let len = parts.tokens.len();
+    let outside = |id: &u32| *id as usize >= len;
+    let mut warnings = Vec::new();
+    if parts.pad.as_ref().is_some_and(outside) {
+        warnings.push("tokenizer.ggml.padding_token_id is not a token: it is ignored".to_owned());
+    }
+    if parts.eos_ids.iter().any(outside) {
+        warnings.push("an id in tokenizer.ggml.eos_token_ids is not a token".to_owned());
+    }
+    warnings
+}
+
 /// The kind of each token; checks the sizes of the tables and the special ids.
 fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
     let len = parts.tokens.len();
@@ -312,20 +394,21 @@ fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
     }
     let mut kinds = match parts.token_types.len() {
         0 => vec![Kind::Normal; len],
-        types if types == len => parts.token_types.iter().copied().map(Kind::of).collect(),
+        types if types == len => {
+            let types = parts.token_types.iter().zip(parts.tokens);
+            types.map(|(ty, text)| Kind::of(*ty, text)).collect()
+        }
         types => return Err(fault("token_type", format!("{types} types for {len} tokens"))),
     };
     for (key, id) in [
         ("bos_token_id", parts.bos),
         ("eos_token_id", parts.eos),
         ("eot_token_id", parts.eot),
-        ("padding_token_id", parts.pad),
+        ("eom_token_id", parts.eom),
     ] {
         let Some(id) = id else { continue };
         match kinds.get_mut(id as usize) {
             None => return Err(fault(key, format!("{id}, but there are {len} tokens"))),
-            // Padding may be any token: files without one name a normal token.
-            Some(_) if key == "padding_token_id" => {}
             Some(kind) => *kind = Kind::Special,
         }
     }

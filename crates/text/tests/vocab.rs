@@ -155,18 +155,26 @@ fn contradicting_tables_are_errors() {
         Err(error) => error.to_string(),
         Ok(_) => panic!("accepted"),
     };
-    assert!(error(VocabParts { model: "llama", ..good }).contains("`llama`"));
-    assert!(error(VocabParts { pre: "x", ..good }).contains("deepseek-v3"));
-    assert!(error(VocabParts { tokens: &[], token_types: &[], ..good }).contains("0 tokens"));
-    assert!(error(VocabParts { token_types: &types[1..], ..good }).contains("261 types for 262"));
-    assert!(error(VocabParts { bos: Some(262), ..good }).contains("bos_token_id: 262"));
+    assert!(error(VocabParts { model: "llama", ..good.clone() }).contains("`llama`"));
+    assert!(error(VocabParts { pre: "x", ..good.clone() }).contains("deepseek-v3"));
     assert!(
-        error(VocabParts { tokens: &tokens[1..], token_types: &types[1..], ..good })
+        error(VocabParts { tokens: &[], token_types: &[], ..good.clone() }).contains("0 tokens")
+    );
+    assert!(
+        error(VocabParts { token_types: &types[1..], ..good.clone() })
+            .contains("261 types for 262")
+    );
+    assert!(error(VocabParts { bos: Some(262), ..good.clone() }).contains("bos_token_id: 262"));
+    assert!(
+        error(VocabParts { tokens: &tokens[1..], token_types: &types[1..], ..good.clone() })
             .contains("0x00")
     );
     for bad in ["ab", "a q", "a c", "ab ab", "aaaaaaaa bbbbbbb", " ", ""] {
         let merges = [bad.to_owned()];
-        assert!(error(VocabParts { merges: &merges, ..good }).contains("merges"), "{bad:?}");
+        assert!(
+            error(VocabParts { merges: &merges, ..good.clone() }).contains("merges"),
+            "{bad:?}"
+        );
     }
     assert!(matches!(VocabParts::from_metadata(&Default::default()), Err(Error::Metadata(_))));
 }

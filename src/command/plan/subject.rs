@@ -123,7 +123,11 @@ impl Subject {
         });
         let model = model?;
         let note = note.or_else(|| {
-            (!identity.runs).then(|| format!("cachalot does not run it. {}", identity.verdict))
+            if !identity.runs {
+                return Some(format!("cachalot does not run it. {}", identity.verdict));
+            }
+            let refused = cachalot_engine::verdict(&metadata, &tensors).err()?;
+            Some(format!("cachalot does not run this file: {:#}.", anyhow::Error::from(refused)))
         });
         let skew = RoutingSkew::of(&metadata);
         Ok(Self { model, others: Vec::new(), file: Some(path.to_owned()), note, skew })

@@ -11,7 +11,7 @@ const ARRAY_LEN_MAX: usize = 64;
 
 /// Everything on the page, the metadata, and with `tensors` each tensor.
 pub(super) fn object(shown: &Shown, tensors: bool) -> Json {
-    let Shown { set, size, demand, identity } = shown;
+    let Shown { set, size, demand, identity, verdict } = shown;
     let files = set.parts.iter().map(|part| part.path.to_string_lossy()).collect::<Vec<_>>();
     let cache = demand.cache.as_ref().map(|cache| {
         let of = |ty| cache.bytes_per_token(ty);
@@ -29,6 +29,8 @@ pub(super) fn object(shown: &Shown, tensors: bool) -> Json {
         "kind": identity.kind,
         "verdict": identity.verdict,
         "runs": shown.runs(),
+        "refused": verdict.as_ref().err(),
+        "warnings": verdict.as_ref().map_or(&[][..], |verdict| &verdict.warnings),
         "types_without_kernel": shown.types_without_kernel(),
         "parameters": demand.parameters(),
         "active_parameters": demand.total.active_parameters,

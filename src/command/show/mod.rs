@@ -12,7 +12,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cachalot_gguf::split::{Set, part_paths};
+use cachalot_engine::{Verdict, verdict};
+use cachalot_gguf::split::{Part, Set};
 use cachalot_kernels::Format;
 use cachalot_plan::{Demand, Identity, identity};
 
@@ -56,14 +57,16 @@ pub(crate) struct Shown {
     size: u64,
     pub(crate) demand: Demand,
     pub(crate) identity: Identity,
+    /// Why `run` would refuse it, or what it would warn of.
+    verdict: Result<Verdict, String>,
 }
 
 impl Shown {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let set = Set::open(path)?;
         let mut size = 0;
-        for path in part_paths(path) {
-            size += fs::metadata(&path).with_context(|| path.display().to_string())?.len();
+        for Part { path, .. } in &set.parts {
+            size += fs::metadata(path).with_context(|| path.display().to_string())?.len();
         }
         Ok(Self::new(set, size))
     }
@@ -71,7 +74,10 @@ impl Shown {
     pub(crate) fn new(set: Set, size: u64) -> Self {
         let demand = Demand::of(&set.metadata, set.tensors.iter().map(|tensor| &tensor.info));
         let identity = identity::identify(&set.metadata, &demand, &file_name(&set.parts[0].path));
-        Self { set, size, demand, identity }
+        let tensors = set.tensors.iter().map(|tensor| &tensor.info);
+        let verdict = verdict(&set.metadata, tensors)
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        Self { set, size, demand, identity, verdict }
     }
 
     /// Tensor types without a kernel.
@@ -82,7 +88,7 @@ impl Shown {
 
     /// Whether cachalot runs it.
     pub(crate) fn runs(&self) -> bool {
-        self.identity.runs && self.types_without_kernel().is_empty()
+        self.identity.runs && self.types_without_kernel().is_empty() && self.verdict.is_ok()
     }
 }
 

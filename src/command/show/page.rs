@@ -37,7 +37,11 @@ fn runs(shown: &Shown) -> Option<String> {
         let missing = missing.join(", ");
         format!("cachalot does not run this file: it cannot compute with {missing}.")
     } else {
-        "cachalot runs it.".to_owned()
+        match &shown.verdict {
+            Err(reason) => format!("cachalot does not run this file: {reason}."),
+            Ok(verdict) if verdict.warnings.is_empty() => "cachalot runs it.".to_owned(),
+            Ok(verdict) => format!("cachalot runs it; {}.", verdict.warnings.join("; ")),
+        }
     })
 }
 

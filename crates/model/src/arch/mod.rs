@@ -4,6 +4,7 @@ pub(crate) mod deepseek2;
 
 use std::sync::Arc;
 
+use cachalot_gguf::{Metadata, TensorInfo};
 use cachalot_kernels::Cpu;
 use cachalot_store::Weights;
 
@@ -26,7 +27,22 @@ const ARCHITECTURES: [(&str, Loader); 1] = [("deepseek2", deepseek2::load)];
 
 /// The loader for the file's architecture.
 pub(crate) fn loader(weights: &Weights) -> Result<Loader, Error> {
-    let metadata = weights.metadata();
+    loader_of(weights.metadata())
+}
+
+/// Checks a header without loading anything, as loading would; returns what is ignored in it.
+///
+/// # Errors
+/// If the model cannot be loaded: its architecture, a key, or a tensor and what is wrong with it.
+pub fn check_header<'a>(
+    metadata: &Metadata,
+    tensors: impl IntoIterator<Item = &'a TensorInfo>,
+) -> Result<Vec<String>, Error> {
+    loader_of(metadata)?;
+    deepseek2::header::check(metadata, tensors)
+}
+
+fn loader_of(metadata: &Metadata) -> Result<Loader, Error> {
     let arch = metadata.arch()?;
     if let Some((_, loader)) = ARCHITECTURES.iter().find(|(name, _)| *name == arch) {
         return Ok(*loader);

@@ -48,6 +48,25 @@ pub struct Config {
     pub scaling: Scaling,
     /// Factor on `q · k` before softmax.
     pub attention_scale: f32,
+    /// A further factor, by the position of the query.
+    pub temperature: Option<Temperature>,
+}
+
+/// Attention temperature by position (Llama 4 and Mistral Large 3): queries from position `length` on
+/// are multiplied with `1 + scale · ln(1 + floor(position / length))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// `attention.temperature_scale`.
+    pub scale: f32,
+    /// `attention.temperature_length`, or else the context before YaRN.
+    pub length: usize,
+}
+
+impl Temperature {
+    /// The factor on queries at a position.
+    pub fn at(self, position: usize) -> f32 {
+        1.0 + self.scale * ((1 + position / self.length) as f32).ln()
+    }
 }
 
 /// Experts of a layer, and how they are chosen.
@@ -122,7 +141,18 @@ impl Config {
         groups: ExpertGroups,
         active: Option<usize>,
     ) -> Result<Self, Error> {
-        let keys = Keys { metadata: weights.metadata() };
+        let has = |name: &str| weights.tensor(name).is_some();
+        Self::of_header(weights.metadata(), &has, groups, active)
+    }
+
+    /// [`new`](Self::new) from a header: `has` says which tensors there are.
+    pub(super) fn of_header(
+        metadata: &Metadata,
+        has: &dyn Fn(&str) -> bool,
+        groups: ExpertGroups,
+        active: Option<usize>,
+    ) -> Result<Self, Error> {
+        let keys = Keys { metadata, has };
         let hidden = keys.size("embedding_length")?;
         let latent = keys.size("attention.kv_lora_rank")?;
         let rope = keys.size("rope.dimension_count")?;
@@ -133,7 +163,7 @@ impl Config {
         let dense_layers = keys.optional_size("leading_dense_block_count")?.unwrap_or(0);
         let experts = match keys.optional_size("expert_count")? {
             Some(count) if count > 0 && dense_layers < layers => {
-                Some(keys.experts(weights, count, dense_layers)?)
+                Some(keys.experts(count, dense_layers)?)
             }
             _ if active.is_some() => return Err(Error::NoExperts),
             _ => None,
@@ -141,7 +171,7 @@ impl Config {
         let is_v3 = experts.as_ref().is_some_and(|experts| is_v3(hidden, experts));
         let scaling = keys.scaling(is_v3)?;
         let mut config = Self {
-            name: weights.metadata().str("general.name").unwrap_or_default().to_owned(),
+            name: metadata.str("general.name").unwrap_or_default().to_owned(),
             layers,
             hidden,
             context: keys.size("context_length")?,
@@ -162,6 +192,7 @@ impl Config {
             rope_base: keys.rope_base()?,
             scaling,
             attention_scale: attention_scale(key, &scaling),
+            temperature: keys.temperature()?,
         };
         if let Some(experts) = &mut config.experts {
             experts.choose_active(active)?;
@@ -257,6 +288,7 @@ impl ExpertConfig {
 #[derive(Clone, Copy)]
 struct Keys<'a> {
     metadata: &'a Metadata,
+    has: &'a dyn Fn(&str) -> bool,
 }
 
 impl Keys<'_> {
@@ -297,12 +329,30 @@ impl Keys<'_> {
         Err(Error::Key { key: self.metadata.arch_key(key)?, expected, found })
     }
 
-    /// Blocks that lead from token to next token; those that predict further ones come after them.
+    /// Blocks that lead from token to next token. The ones after them predict further tokens and have
+    /// `nextn` tensors: some files count them in `block_count` and some do not, whatever
+    /// `nextn_predict_layers` says.
     fn layers(&self) -> Result<usize, Error> {
         let blocks = self.size("block_count")?;
-        let more = self.optional_size("nextn_predict_layers")?.unwrap_or(0);
-        self.check("nextn_predict_layers", more, "less than block_count", more < blocks)?;
-        Ok(blocks - more)
+        let predicts = |block: usize| {
+            let parts = ["eh_proj", "enorm", "hnorm", "embed_tokens", "shared_head_head"];
+            parts.iter().any(|part| (self.has)(&format!("blk.{block}.nextn.{part}.weight")))
+        };
+        let layers = (0..blocks).find(|block| predicts(*block)).unwrap_or(blocks);
+        self.check("block_count", blocks, "more than the blocks with nextn tensors", layers > 0)?;
+        Ok(layers)
+    }
+
+    fn temperature(&self) -> Result<Option<Temperature>, Error> {
+        let scale = self.float("attention.temperature_scale", 0.0)?;
+        if scale == 0.0 {
+            return Ok(None);
+        }
+        let length = match self.optional_size("attention.temperature_length")? {
+            Some(length) if length > 0 => length,
+            _ => self.size("rope.scaling.original_context_length")?,
+        };
+        Ok(Some(Temperature { scale, length }))
     }
 
     /// Key and value length of one head. Files in the layout of 2025 give those of the absorbed form
@@ -330,13 +380,8 @@ impl Keys<'_> {
         Ok(base)
     }
 
-    fn experts(
-        &self,
-        weights: &Weights,
-        count: usize,
-        first: usize,
-    ) -> Result<ExpertConfig, Error> {
-        let has_bias = bias_name(first, |name| weights.tensor(name).is_some());
+    fn experts(&self, count: usize, first: usize) -> Result<ExpertConfig, Error> {
+        let has_bias = bias_name(first, self.has);
         let gate = match self.optional_size("expert_gating_func")?.unwrap_or(0) {
             // Before the key existed, only V2 had a softmax and only V3 a bias.
             0 if has_bias.is_some() => Gate::Sigmoid,

@@ -78,6 +78,7 @@ impl FormChoice {
 #[derive(Debug, Default)]
 pub(crate) struct MlaScratch {
     angles: Vec<f32>,              // [rows, rope]: cosines and sines in turn
+    temperatures: Vec<f32>,        // [rows], or empty: factors on queries
     absorbed: Vec<u32>,            // rows that attend in the absorbed form
     absorbed_at: Vec<Option<u32>>, // [rows]: the index in `absorbed`
     is_expanded: Vec<bool>,        // [segments]
@@ -116,12 +117,14 @@ impl MlaScratch {
         let mut angles = angles.chunks_exact_mut(config.rope);
         self.absorbed.clear();
         self.absorbed_at.clear();
+        self.temperatures.clear();
         self.is_expanded.clear();
         for segment in batch.segments {
             for (position, angles) in
                 (segment.start..).zip(angles.by_ref().take(segment.rows.len()))
             {
                 rope.angles(position, angles);
+                self.temperatures.extend(config.temperature.map(|t| t.at(position)));
             }
             let is_expanded = form.is_expanded(segment, precision);
             self.is_expanded.push(is_expanded);
@@ -211,10 +214,13 @@ impl Mla {
                 cpu.multiply(&mut s.q_low, &[product(b.matrix())], q);
             }
         }
-        let angles = &s.angles;
+        let (angles, temperatures) = (&s.angles, &s.temperatures);
         cpu.for_rows(q, heads * key, |row, q| {
             let angles = &angles[row * rope..][..rope];
             q.chunks_exact_mut(key).for_each(|head| rotate(&mut head[nope..], angles));
+            if let Some(factor) = temperatures.get(row) {
+                q.iter_mut().for_each(|number| *number *= factor);
+            }
         });
     }
 

@@ -1,6 +1,7 @@
 //! DeepSeek-V2 and its successors V3, R1, V3.1 and Kimi-K2 (GGUF architecture `deepseek2`).
 
 pub(crate) mod config;
+pub(crate) mod header;
 mod mla;
 mod moe;
 #[cfg(feature = "oracle")]
@@ -30,6 +31,7 @@ pub(crate) fn load(
     experts: Option<Box<dyn Experts>>,
 ) -> Result<Parts, Error> {
     let config = Config::new(weights, options.expert_groups, options.experts)?;
+    header::check(weights.metadata(), weights.tensors().iter().map(|tensor| &tensor.info))?;
     let binder = Binder::new(weights);
     let (_, vocabulary) = binder.shape("token_embd.weight")?;
     let embedding = binder.matrix("token_embd.weight", vocabulary, config.hidden)?;

@@ -7,7 +7,7 @@
 use cachalot_kernels::Format;
 use cachalot_store::Weights;
 
-use crate::{Config, ExpertConfig, Gate, Scaling};
+use crate::{Config, ExpertConfig, Gate, Scaling, Temperature};
 
 /// Logits `[tokens, vocabulary]` of the tokens from position 0 on.
 ///
@@ -71,6 +71,10 @@ impl Oracle<'_> {
                 }
             };
             query.chunks_mut(nope + rope).for_each(|q| self.rotate(&mut q[nope..], position));
+            if let Some(Temperature { scale, length }) = self.config.temperature {
+                let factor = 1.0 + f64::from(scale) * ((1 + position / length) as f64).ln();
+                query.iter_mut().for_each(|number| *number *= factor);
+            }
             let mut kv = multiply(&weight("kv_a_mqa"), &x);
             self.rotate(&mut kv[latent..], position);
             let c = self.norm(&kv[..latent], &name("kv_a_norm"));

@@ -153,10 +153,34 @@ fn v2_lite_has_softmax_and_one_query_matrix() {
 
 #[test]
 fn layers_that_predict_further_tokens_do_not_count() {
-    let keys = [("block_count", 62u32.into()), ("nextn_predict_layers", 1u32.into())];
-    assert_eq!(read(&changed(&[], &keys)).unwrap().layers, 61);
-    let keys = [("nextn_predict_layers", 61u32.into())];
-    assert!(read(&changed(&[], &keys)).is_err());
+    // Their tensors tell, whatever the keys say.
+    let layers = |keys: &[(&'static str, Value)], nextn: &str| {
+        let weights = weights(&changed(&[], keys), false);
+        let has = |name: &str| name == nextn;
+        Config::of_header(weights.metadata(), &has, ExpertGroups::Auto, None).map(|c| c.layers)
+    };
+    let more = [("block_count", 62u32.into()), ("nextn_predict_layers", 1u32.into())];
+    assert_eq!(layers(&more, "blk.61.nextn.eh_proj.weight").unwrap(), 61);
+    assert_eq!(layers(&more[..1], "blk.61.nextn.enorm.weight").unwrap(), 61);
+    assert_eq!(layers(&more[1..], "").unwrap(), 61, "the key counts a layer that is not there");
+    assert!(layers(&more, "blk.0.nextn.enorm.weight").is_err());
+}
+
+#[test]
+fn attention_temperature_grows_with_the_position() {
+    let keys = [
+        ("attention.temperature_scale", 0.1f32.into()),
+        ("attention.temperature_length", 8192u32.into()),
+    ];
+    let temperature = read(&changed(&[], &keys)).unwrap().temperature.unwrap();
+    assert_eq!((temperature.at(0), temperature.at(8191)), (1.0, 1.0));
+    assert!((temperature.at(8192) - (1.0 + 0.1 * 2f32.ln())).abs() < 1e-6);
+    assert!((temperature.at(40_000) - (1.0 + 0.1 * 5f32.ln())).abs() < 1e-6);
+    // The length is that before YaRN if the key is missing.
+    let temperature = read(&changed(&[], &keys[..1])).unwrap().temperature.unwrap();
+    assert_eq!(temperature.length, 4096);
+    let off = [("attention.temperature_scale", 0f32.into())];
+    assert_eq!(read(&changed(&[], &off)).unwrap().temperature, None);
 }
 
 #[test]
