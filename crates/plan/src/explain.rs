@@ -2,7 +2,7 @@
 
 use cachalot_gguf::KvType;
 
-use crate::classes::{EXPOSED, PROMPT_SPREAD};
+use crate::classes::EXPOSED;
 use crate::fit::{MemoryTier, Mode};
 use crate::model::ModelFacts;
 use crate::predict::{Calibration, Prediction, RoutingSkew, What};
@@ -96,8 +96,10 @@ fn rates(prediction: &Prediction, row: &mut impl FnMut(&str, String, String)) {
             ),
         };
         let formula = format!(
-            "1 / ({}{attention}); within a factor of {PROMPT_SPREAD}",
-            prediction.prompt_formula
+            "1 / ({}{attention}); 10th to 90th percentile: {} to {} times that",
+            prediction.prompt_formula,
+            prediction.class.prompt_spread().0,
+            prediction.class.prompt_spread().1
         );
         row(&format!("prefill at depth {}", units::grouped(depth)), tokens(range.likely), formula);
     }
@@ -134,6 +136,7 @@ pub fn name_of(what: What) -> &'static str {
         What::Vram => "weights (VRAM)",
         What::Drive => "missed experts (drive)",
         What::Layers => "per-layer overhead",
+        What::Network => "network",
     }
 }
 

@@ -5,6 +5,7 @@
 //! anywhere in the name, the most specific first. Figures are the makers' data sheets (ark.intel.com,
 //! amd.com/specifications): the fastest memory that a fully populated socket supports.
 
+// tidy: long because most of it is two tables of processors
 use serde::Serialize;
 
 /// What computing costs on a core, in order of ability.

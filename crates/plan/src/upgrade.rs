@@ -8,9 +8,9 @@ use cachalot_gguf::KvType;
 use serde::Serialize;
 
 use crate::fit::{Constraints, MemoryBudget, Mode};
-use crate::machine::{Machine, Memory};
+use crate::machine::{Link, Machine, Memory};
 use crate::model::ModelFacts;
-use crate::predict::{Prediction, RateRange, RuntimeProfile, What};
+use crate::predict::{Prediction, RateRange, RuntimeProfile};
 use crate::{Plan, describe, gpus, plan};
 
 /// What kind of change it is, in the order of usual cost.
@@ -46,6 +46,42 @@ pub struct Upgrade {
     pub note: Option<String>,
     /// Whether cachalot makes use of it so far.
     pub supported: bool,
+    /// Its place among changes of its kind, the smallest first: one drive before four, a slightly smaller
+    /// file before a much smaller one.
+    pub rank: usize,
+}
+
+/// What to recommend.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advice {
+    /// The cheapest change that doubles the speed, or with which the model runs.
+    One(Upgrade),
+    /// The same, of which cachalot makes no use yet; and the cheapest pair of which it does.
+    Elsewhere(Upgrade, Option<Upgrade>),
+    /// No single change doubles the speed; the cheapest pair that does.
+    Two(Upgrade),
+    /// Not even a pair doubles it.
+    Nothing,
+}
+
+impl Advice {
+    /// The change that is named first.
+    pub fn first(&self) -> Option<&Upgrade> {
+        match self {
+            Self::One(upgrade) | Self::Elsewhere(upgrade, _) | Self::Two(upgrade) => Some(upgrade),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// What to recommend, of `upgrades`; pages and JSON say the same.
+pub fn advice(question: &Question<'_>, upgrades: &[Upgrade]) -> Advice {
+    match cheapest_doubling(upgrades) {
+        Some(one) if one.supported => Advice::One(one.clone()),
+        Some(one) => Advice::Elsewhere(one.clone(), cheapest_pair(question)),
+        None => cheapest_pair(question).map_or(Advice::Nothing, Advice::Two),
+    }
 }
 
 /// Gains below this are not worth a line.
@@ -56,7 +92,8 @@ const MEMORY_SIZES: [u64; 15] =
 /// The most that boards with two channels take, in GiB: four modules of 64.
 const MEMORY_MAX_DESKTOP: u64 = 256;
 /// Platforms whose memory is soldered.
-const SOLDERED: [&str; 7] = [
+const SOLDERED: [&str; 8] = [
+    "Steam Deck",
     "Ryzen AI Max",
     "Ryzen AI 300",
     "Raspberry Pi 5",
@@ -65,6 +102,9 @@ const SOLDERED: [&str; 7] = [
     "Grace",
     "Graviton4",
 ];
+/// Single-board computers and handhelds, whose ports and cases take nothing else.
+const BOARDS: [&str; 5] =
+    ["Raspberry Pi 5", "Raspberry Pi 4", "RK3588", "Steam Deck", "Snapdragon X"];
 /// The fastest modules for boards with two channels, by generation: DDR4, DDR5.
 const FASTEST_DESKTOP: [(u32, u32); 2] = [(4000, 4000), (20_000, 8000)];
 /// Perplexity of R1 (IQ4_KSS) with fewer active experts, relative to 8:
@@ -94,26 +134,10 @@ struct State {
     machine: Machine,
     model: ModelFacts,
     constraints: Constraints,
-    /// The network to a second machine like this one.
-    link: Option<Network>,
 }
 
-/// A network between two machines.
-#[derive(Clone, Copy)]
-struct Network {
-    name: &'static str,
-    /// Seconds for a message.
-    latency: f64,
-    bytes_per_second: f64,
-}
-
-/// Links that people have.
-const NETWORKS: [Network; 2] = [
-    Network { name: "10 GbE", latency: 30e-6, bytes_per_second: 1.25e9 },
-    Network { name: "1 GbE", latency: 75e-6, bytes_per_second: 0.125e9 },
-];
-/// Sums over all machines in each layer: after attention and after the experts.
-const SUMS_PER_LAYER: f64 = 2.0;
+/// Links that people have: name and bits per second.
+const NETWORKS: [(&str, u64); 2] = [("10 GbE", 10_000_000_000), ("1 GbE", 1_000_000_000)];
 
 /// A change that can be made.
 struct Change<'a> {
@@ -127,19 +151,15 @@ struct Change<'a> {
 impl Question<'_> {
     fn state(&self) -> State {
         let (machine, model) = (self.machine.clone(), self.model.clone());
-        State { machine, model, constraints: self.constraints, link: None }
+        State { machine, model, constraints: self.constraints }
     }
 
     /// What is predicted after some changes; `None` if it does not run.
     fn after(&self, changes: &[&Change<'_>]) -> Option<Prediction> {
         let mut state = self.state();
         changes.iter().for_each(|change| (change.make)(&mut state));
-        let Plan { mut prediction, .. } =
-            plan(&state.machine, &state.model, state.constraints, self.profile).ok()?;
-        if let Some(link) = state.link {
-            split_over_two(&mut prediction, &state.model, link);
-        }
-        Some(prediction)
+        let plan = plan(&state.machine, &state.model, state.constraints, self.profile).ok()?;
+        Some(plan.prediction)
     }
 }
 
@@ -148,12 +168,12 @@ pub fn upgrades(question: &Question<'_>) -> Vec<Upgrade> {
     let now = plan(question.machine, question.model, question.constraints, question.profile).ok();
     let base = now.as_ref().map(|now| now.prediction.decode(0).likely);
     let changes = changes(question, now.as_ref());
-    let found = changes.iter().filter_map(|change| {
+    let found = changes.iter().enumerate().filter_map(|(rank, change)| {
         let decode = question.after(&[change])?.decode(0);
         let gain = base.map(|base| decode.likely / base);
         let (what, note) = (change.what.clone(), change.note.clone());
         let (effort, supported) = (change.effort, change.supported);
-        Some(Upgrade { what, effort, decode, gain, note, supported })
+        Some(Upgrade { what, effort, decode, gain, note, supported, rank })
     });
     let mut found: Vec<Upgrade> =
         found.filter(|upgrade| upgrade.gain.is_none_or(|gain| gain >= GAIN_MIN)).collect();
@@ -165,8 +185,7 @@ pub fn upgrades(question: &Question<'_>) -> Vec<Upgrade> {
 /// makes no use of only if there is no other.
 pub fn cheapest_doubling(upgrades: &[Upgrade]) -> Option<&Upgrade> {
     let enough = upgrades.iter().filter(|upgrade| upgrade.gain.is_none_or(|gain| gain >= 2.0));
-    let cost = |upgrade: &Upgrade| (!upgrade.supported, upgrade.effort);
-    enough.min_by(|a, b| cost(a).cmp(&cost(b)).then(b.decode.likely.total_cmp(&a.decode.likely)))
+    enough.min_by_key(|upgrade| (!upgrade.supported, upgrade.effort, upgrade.rank))
 }
 
 /// The two least costly changes of different kinds that double the speed together, where none does alone; or
@@ -187,17 +206,13 @@ pub fn cheapest_pair(question: &Question<'_>) -> Option<Upgrade> {
             let Some(decode) = enough(&[first, second]) else { continue };
             let what = format!("{}, and {}", first.what, second.what);
             let gain = base.map(|base| decode.likely / base);
-            let costs = (second.effort, first.effort);
-            let effort = second.effort;
-            let pair = Upgrade { what, effort, decode, gain, note: None, supported: true };
+            let (effort, rank) = (second.effort, pairs.len());
+            let costs = (second.effort, first.effort, rank);
+            let pair = Upgrade { what, effort, decode, gain, note: None, supported: true, rank };
             pairs.push((costs, pair));
         }
     }
-    let by_cost = |a: &((Effort, Effort), Upgrade), b: &((Effort, Effort), Upgrade)| {
-        let by_speed = a.1.decode.likely.total_cmp(&b.1.decode.likely);
-        a.0.cmp(&b.0).then(if base.is_some() { by_speed.reverse() } else { by_speed })
-    };
-    pairs.into_iter().min_by(by_cost).map(|(_, pair)| pair)
+    pairs.into_iter().min_by_key(|(costs, _)| *costs).map(|(_, pair)| pair)
 }
 
 /// All changes that can be made, the least costly first.
@@ -233,6 +248,11 @@ impl Change<'_> {
 }
 
 fn settings<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
+    if now.is_none_or(|now| now.fit.cache_type == KvType::F16) {
+        let make = |state: &mut State| state.constraints.cache_type = Some(KvType::Q8_0);
+        let change = change("KV cache in q8_0", Effort::Setting, make);
+        found.push(change.noted("--kv-type q8_0"));
+    }
     if question.model.experts_used == EXPERTS_R1 {
         for (used, percent) in FEWER_EXPERTS {
             let make = move |state: &mut State| state.model = state.model.with_experts_used(used);
@@ -242,16 +262,14 @@ fn settings<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Cha
             found.push(change(what, Effort::Setting, make).noted(note));
         }
     }
-    if now.is_none_or(|now| now.fit.cache_type == KvType::F16) {
-        let make = |state: &mut State| state.constraints.cache_type = Some(KvType::Q8_0);
-        let change = change("keys and values in q8_0", Effort::Setting, make);
-        found.push(change.noted("--kv-type q8_0"));
-    }
 }
 
 fn quantizations<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     let Question { model, others, .. } = *question;
-    for other in others.iter().filter(|other| other.size < model.size / 20 * 19) {
+    let mut smaller: Vec<&ModelFacts> =
+        others.iter().filter(|other| other.size < model.size / 20 * 19).collect();
+    smaller.sort_by_key(|other| std::cmp::Reverse(other.size));
+    for other in smaller {
         let make = |state: &mut State| {
             let used = state.model.experts_used;
             state.model = other.with_experts_used(used);
@@ -269,7 +287,13 @@ fn bits(model: &ModelFacts) -> f64 {
 }
 
 fn drives<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
-    if now.is_some_and(|now| now.fit.mode == Mode::Resident) {
+    let soldered = question.machine.product.as_deref().is_some_and(|product| {
+        product.starts_with('M')
+            || matches!(product, "phone" | "Chromebook")
+            || product.contains("iMac")
+    });
+    let board = question.machine.processor.platform().is_some_and(|p| BOARDS.contains(&p.name));
+    if now.is_some_and(|now| now.fit.mode == Mode::Resident) || soldered || board {
         return;
     }
     for (what, text) in [
@@ -288,7 +312,7 @@ fn drives<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Chang
 
 fn memory<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
     let machine = question.machine;
-    if machine.unified().is_some() {
+    if machine.unified().is_some() || machine.machines() > 1 {
         return;
     }
     let total = machine.memory.total_bytes.or(machine.memory.usable()).unwrap_or(0);
@@ -398,7 +422,9 @@ fn card<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
 /// Boards with more memory channels, for the memory and the drives that there are.
 fn boards<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     let machine = question.machine;
-    if machine.unified().is_some() || machine.gpu_count() > 1 {
+    let board = machine.processor.platform().is_some_and(|p| BOARDS.contains(&p.name));
+    if machine.unified().is_some() || machine.gpu_count() > 1 || board || machine.product.is_some()
+    {
         return;
     }
     let delivers = |machine: &Machine| {
@@ -426,42 +452,26 @@ fn boards<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     }
 }
 
-/// Another machine like this one, every matrix sliced in two: each reads half of the bytes and holds
-/// half of the weights, and each layer adds up two vectors of hidden length, in f16, over the network.
+/// Another machine like this one, with the model split over both.
 fn second_machine<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
-    let Question { machine, model, .. } = *question;
-    if machine.unified().is_some() || machine.gpu_count() > 1 {
+    let machine = question.machine;
+    if machine.gpu_count() > 1 || machine.processor.platform().is_some_and(|p| p.channels < 2) {
         return;
     }
-    for link in NETWORKS {
-        let make = move |state: &mut State| {
-            let memory = &mut state.machine.memory;
-            memory.total_bytes = memory.total_bytes.map(|bytes| bytes.saturating_mul(2));
-            memory.available_bytes = memory.available_bytes.map(|bytes| bytes.saturating_mul(2));
-            state.link = Some(link);
+    for (name, bits_per_second) in NETWORKS {
+        let link = Link {
+            name: name.to_owned(),
+            bits_per_second,
+            ..machine.links.first().cloned().unwrap_or_default()
         };
-        let what = format!("a second machine like this over {}", link.name);
-        let milliseconds = link.seconds(model) * 1e3;
-        let note = format!("{milliseconds:.0} ms of network per token; not in this release");
+        let link = Link { latency_seconds: None, ..link };
+        let make = move |state: &mut State| {
+            state.machine.machines = Some(state.machine.machines() + 1);
+            state.machine.links = vec![link.clone()];
+        };
+        let what = format!("a second machine like this over {name}");
+        let note = "with software for several machines; cachalot runs on one so far";
         found.push(change(what, Effort::Machine, make).noted(note).unsupported());
-    }
-}
-
-impl Network {
-    /// Seconds of a token.
-    fn seconds(self, model: &ModelFacts) -> f64 {
-        let vector = model.hidden as f64 * 2.0;
-        SUMS_PER_LAYER * model.layers as f64 * (self.latency + vector / self.bytes_per_second)
-    }
-}
-
-fn split_over_two(prediction: &mut Prediction, model: &ModelFacts, link: Network) {
-    for part in &mut prediction.parts {
-        if part.what == What::Layers {
-            part.seconds += link.seconds(model);
-        } else {
-            part.seconds /= 2.0;
-        }
     }
 }
 
@@ -542,6 +552,7 @@ mod tests {
             gain: Some(gain),
             note: None,
             supported: true,
+            rank: 0,
         };
         let all = [
             upgrade("card", Effort::Card, 9.0, 3.0),
@@ -549,6 +560,9 @@ mod tests {
             upgrade("setting", Effort::Setting, 4.0, 1.3),
         ];
         assert_eq!(cheapest_doubling(&all).unwrap().what, "drive");
+        let four = Upgrade { rank: 1, ..upgrade("four drives", Effort::Drive, 8.0, 2.7) };
+        let all = [four, upgrade("one drive", Effort::Drive, 6.0, 2.0)];
+        assert_eq!(cheapest_doubling(&all).unwrap().what, "one drive", "no more than is needed");
         assert_eq!(cheapest_doubling(&all[2..]), None);
     }
 
@@ -583,6 +597,15 @@ mod tests {
         assert!(!of("desktop-96").contains("384 GB of memory"));
         assert!(of("epyc-7702 8x3200 64GB nvme").contains("GB of memory"));
         assert!(!of("epyc-7702 8x3200 64GB nvme").contains("MT/s"), "3200 is the fastest it takes");
+    }
+
+    #[test]
+    fn changes_that_make_no_sense_are_not_offered() {
+        let offered = |machine: &str, what: &str| gain(&asked(machine, "UD-IQ1_S"), what).is_some();
+        assert!(!offered("raspberry pi 5 16GB", "server board"));
+        assert!(!offered("raspberry pi 5 16GB", "PCIe 5.0"));
+        assert!(!offered("macbook pro m4 max 48GB 1TB", "NVMe"));
+        assert!(!offered("mac mini m4 pro 64GB", "GB of memory"));
     }
 
     #[test]

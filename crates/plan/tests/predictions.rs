@@ -1,7 +1,7 @@
 //! What predictions must be, whatever the constants: never slower for better hardware, true to the
 //! figures that people go by, and explained the same way every time.
 
-use cachalot_plan::machine::{Drive, Machine};
+use cachalot_plan::machine::{Drive, Link, Machine};
 use cachalot_plan::{
     Class, Constraints, KvType, Mode, ModelFacts, Plan, RuntimeProfile, SoftwareAge, catalogue,
     describe, explain, gpus, plan, presets,
@@ -142,7 +142,7 @@ fn any_machine() -> impl Strategy<Value = Any> {
     )
 }
 
-/// Tokens per second at one and the same context, 0 if it does not run.
+/// Tokens per second halfway through an answer, at one and the same context, 0 if it does not run.
 fn rate(any: &Any, change: impl FnOnce(&mut Machine)) -> f64 {
     let mut machine = any.machine.clone();
     change(&mut machine);
@@ -153,7 +153,7 @@ fn rate(any: &Any, change: impl FnOnce(&mut Machine)) -> f64 {
         ..Constraints::default()
     };
     plan(&machine, &model(any.quant), constraints, RuntimeProfile::default())
-        .map_or(0.0, |plan| plan.prediction.decode(0).likely)
+        .map_or(0.0, |plan| plan.prediction.decode(HALFWAY).likely)
 }
 
 proptest! {
@@ -171,6 +171,52 @@ proptest! {
             machine.memory.speed_mts = machine.memory.speed_mts.map(|mts| mts + more);
         });
         prop_assert!(faster >= rate(&any, |_| {}) * 0.9999, "{faster}");
+    }
+
+    #[test]
+    fn more_channels_are_never_slower(any in any_machine(), more in 1_u32..12) {
+        let wider = rate(&any, |machine| {
+            machine.memory.channels = machine.memory.channels.map(|channels| channels + more);
+        });
+        // Two channels are kept busier than many by a few fast cores: a step that measurements show.
+        let crosses = any.machine.memory.channels.is_some_and(|channels| channels <= 2);
+        prop_assert!(wider >= rate(&any, |_| {}) * if crosses { 0.79 } else { 0.9999 }, "{wider}");
+    }
+
+    #[test]
+    fn more_cards_are_never_slower(any in any_machine(), joined: bool) {
+        let of = |count: u32| rate(&any, |machine| {
+            if machine.gpus.is_empty() {
+                machine.gpus.extend(gpus::find("3090"));
+            }
+            for gpu in &mut machine.gpus {
+                (gpu.count, gpu.joined) = (count, joined);
+            }
+        });
+        let mut last = 0.0;
+        for count in 1..=10 {
+            let now = of(count);
+            prop_assert!(now >= last * 0.9999, "{count} cards: {now} after {last}");
+            last = now;
+        }
+    }
+
+    #[test]
+    fn more_machines_are_never_slower(
+        any in any_machine(),
+        bits in prop_oneof![Just(1_000_000_000_u64), Just(10_000_000_000), Just(200_000_000_000)],
+    ) {
+        let of = |count: u32| rate(&any, |machine| {
+            machine.machines = Some(count);
+            let name = "network".to_owned();
+            machine.links = vec![Link { name, bits_per_second: bits, latency_seconds: None }];
+        });
+        let mut last = 0.0;
+        for count in 2..=8 {
+            let now = of(count);
+            prop_assert!(now >= last * 0.9999, "{count} machines: {now} after {last}");
+            last = now;
+        }
     }
 
     #[test]

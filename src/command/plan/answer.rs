@@ -1,9 +1,9 @@
 //! The page for people: the answer, the tables behind it, what would help.
 
-use cachalot_plan::upgrade::{self, Upgrade};
+use cachalot_plan::upgrade::{self, Advice, Upgrade};
 use cachalot_plan::{
-    Constraints, Error, KvType, Machine, MemoryTier, Mode, ModelFacts, Plan, RuntimeProfile,
-    explain, plan, understood, units,
+    Class, Constraints, Error, KvType, Layout, Machine, MemoryTier, Mode, ModelFacts, Plan,
+    RuntimeProfile, SoftwareAge, explain, plan, understood, units,
 };
 
 use super::rate;
@@ -24,6 +24,8 @@ pub(super) struct Question<'a> {
     pub(super) subject: &'a Subject,
     pub(super) constraints: Constraints,
     pub(super) profile: RuntimeProfile,
+    /// Threads, if they are given.
+    pub(super) threads: Option<u32>,
 }
 
 impl Question<'_> {
@@ -35,8 +37,8 @@ impl Question<'_> {
         upgrade::upgrades(&self.upgrade_question())
     }
 
-    fn upgrade_question(&self) -> upgrade::Question<'_> {
-        let Self { machine, model, subject, constraints, profile } = *self;
+    pub(super) fn upgrade_question(&self) -> upgrade::Question<'_> {
+        let Self { machine, model, subject, constraints, profile, .. } = *self;
         upgrade::Question { machine, model, others: &subject.others, constraints, profile }
     }
 }
@@ -56,7 +58,10 @@ pub(super) fn page(question: &Question<'_>, explained: bool) -> String {
         page += &format!("\n{}", places(model, planned));
         page += &format!("\n{}", times(planned));
         page += &format!("\n{}", rates(planned));
-        page += &format!("\n{}", remarks(machine, planned));
+        page += &for_all(planned);
+        let layout = Layout::of(machine, model, &planned.fit, question.threads);
+        page += &format!("\nLayout:\n{layout}");
+        page += &format!("\n{}{}", remarks(machine, planned), of_early_2025(question, planned));
         if explained {
             let rows = explain::explain(machine, model, planned);
             let rows: Vec<_> =
@@ -132,9 +137,7 @@ pub(super) fn patience(rate: f64) -> String {
 fn smallest_change(question: &Question<'_>) -> String {
     let mut upgrades = question.upgrades();
     upgrades.extend(upgrade::cheapest_pair(&question.upgrade_question()));
-    let smallest = upgrades
-        .iter()
-        .min_by(|a, b| a.effort.cmp(&b.effort).then(a.decode.likely.total_cmp(&b.decode.likely)));
+    let smallest = upgrades.iter().min_by_key(|upgrade| (upgrade.effort, upgrade.rank));
     if let Some(smallest) = smallest {
         return format!(
             "The smallest change that makes it work: {}, for about {}.\n",
@@ -154,6 +157,18 @@ fn smallest_change(question: &Question<'_>) -> String {
 
 /// What of that cachalot does today, where cards were counted on.
 fn on_processor(question: &Question<'_>, planned: &Plan) -> String {
+    if question.machine.machines() > 1 {
+        let one = Machine { machines: None, ..question.machine.clone() };
+        let alone = plan(&one, question.model, question.constraints, question.profile);
+        let how = match alone {
+            Ok(planned) => format!("would run it at about {}", rate(planned.prediction.decode(0))),
+            Err(_) => "cannot hold it".to_owned(),
+        };
+        return format!(
+            "This assumes software that splits a model over machines. cachalot runs on one machine so \
+             far, and one of these alone {how}.\n"
+        );
+    }
     if planned.fit.dense_in == MemoryTier::Ram {
         return String::new();
     }
@@ -229,6 +244,42 @@ fn rates(planned: &Plan) -> String {
     table("lll", &rows)
 }
 
+/// The rate of all sequences together, if there are several.
+fn for_all(planned: &Plan) -> String {
+    let prediction = &planned.prediction;
+    if prediction.users < 2 {
+        return String::new();
+    }
+    format!(
+        "{} sequences at a time: {} together, {} each.\n",
+        prediction.users,
+        rate(prediction.total(0)),
+        rate(prediction.decode(0))
+    )
+}
+
+/// What software of early 2025 did on such hardware, where answers of that time are still quoted.
+fn of_early_2025(question: &Question<'_>, planned: &Plan) -> String {
+    let Question { machine, model, constraints, profile, .. } = *question;
+    let prediction = &planned.prediction;
+    let with = |profile| plan(machine, model, constraints, profile).ok();
+    if prediction.class == Class::JoinedCards {
+        let early = RuntimeProfile { age: SoftwareAge::Early, ..profile };
+        return with(early).map_or(String::new(), |early| {
+            let early = rate(early.prediction.decode(0));
+            format!("Software of early 2025 reached about {early} on such cards, a figure often quoted.\n")
+        });
+    }
+    if prediction.hits.is_some() {
+        let paged = RuntimeProfile { direct_reads: false, ..profile };
+        return with(paged).map_or(String::new(), |paged| {
+            let paged = rate(paged.prediction.decode(0));
+            format!("Software that pages a mapped file in reaches about {paged} here.\n")
+        });
+    }
+    String::new()
+}
+
 /// Assumptions, load time, and missing facts.
 fn remarks(machine: &Machine, planned: &Plan) -> String {
     let prediction = &planned.prediction;
@@ -287,28 +338,30 @@ fn help(question: &Question<'_>) -> String {
     format!("\n{}{doubling}", table("llrl", &rows))
 }
 
-/// The least costly change that doubles the speed, or the two that do.
+/// The recommendation below the table, which names the change that JSON names.
 fn doubling(question: &Question<'_>, upgrades: &[Upgrade]) -> String {
-    let single = upgrade::cheapest_doubling(upgrades);
     let name = |upgrade: &Upgrade| format!("{} ({})", upgrade.what, rate(upgrade.decode));
-    match (single, upgrade::cheapest_pair(&question.upgrade_question())) {
-        (Some(single), _) if single.gain.is_none() => String::new(),
-        (Some(single), _) if single.supported => {
-            format!("The cheapest change that doubles the speed: {}.\n", name(single))
+    match upgrade::advice(&question.upgrade_question(), upgrades) {
+        Advice::One(one) if one.gain.is_none() => String::new(),
+        Advice::One(one) => {
+            format!("The cheapest change that doubles the speed: {}.\n", name(&one))
         }
-        (_, Some(pair)) => {
+        Advice::Elsewhere(one, pair) => {
+            let pair = pair.map_or(String::new(), |pair| {
+                format!(" With cachalot alone it takes two changes: {}.", name(&pair))
+            });
+            format!(
+                "The cheapest change that doubles the speed, with other software: {}.{pair}\n",
+                name(&one)
+            )
+        }
+        Advice::Two(pair) => {
             format!(
                 "No single change doubles the speed; the cheapest pair that does: {}.\n",
                 name(&pair)
             )
         }
-        (Some(single), None) => {
-            format!(
-                "The cheapest change that doubles the speed, with other software: {}.\n",
-                name(single)
-            )
-        }
-        (None, None) => "No pair of changes doubles the speed.\n".to_owned(),
+        Advice::Nothing => "No pair of changes doubles the speed.\n".to_owned(),
     }
 }
 
@@ -405,7 +458,14 @@ mod tests {
         let model = subject.model.clone();
         let (constraints, profile) = (Constraints::default(), RuntimeProfile::default());
         page(
-            &Question { machine: &machine, model: &model, subject: &subject, constraints, profile },
+            &Question {
+                machine: &machine,
+                model: &model,
+                subject: &subject,
+                constraints,
+                profile,
+                threads: None,
+            },
             false,
         )
     }

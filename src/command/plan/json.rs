@@ -1,6 +1,6 @@
 //! Everything about one plan as one JSON object.
 
-use cachalot_plan::{explain, understood, upgrade};
+use cachalot_plan::{Layout, explain, understood, upgrade};
 use serde_json::{Value, json};
 
 use super::answer::{DEPTHS, Question};
@@ -12,7 +12,8 @@ pub(super) fn text(question: &Question<'_>) -> anyhow::Result<String> {
 
 fn object(question: &Question<'_>) -> Value {
     let upgrades = question.upgrades();
-    let doubling = upgrade::cheapest_doubling(&upgrades).map(|upgrade| &upgrade.what);
+    let advice = upgrade::advice(&question.upgrade_question(), &upgrades);
+    let doubling = advice.first().map(|upgrade| &upgrade.what);
     let mut object = json!({
         "machine": question.machine,
         "understood": understood::understood(question.machine),
@@ -21,6 +22,7 @@ fn object(question: &Question<'_>) -> Value {
         "runs": false,
         "upgrades": upgrades,
         "cheapest_doubling": doubling,
+        "advice": advice,
     });
     match question.plan() {
         Ok(plan) => {
@@ -30,6 +32,10 @@ fn object(question: &Question<'_>) -> Value {
                         "prefill": plan.prediction.prefill(depth) })
             });
             object["rates"] = json!(rates);
+            let layout = Layout::of(question.machine, question.model, &plan.fit, question.threads);
+            object["layout"] = json!(layout);
+            object["users"] = json!(plan.prediction.users);
+            object["total"] = json!(plan.prediction.total(0));
             object["bound_by"] = json!(plan.prediction.bound());
             let rows = explain::explain(question.machine, question.model, &plan);
             let explained = rows.iter().map(|row| json!([row.name, row.value, row.formula]));

@@ -187,12 +187,14 @@ fn one(
     };
     let named = (&model, subject.file.as_deref());
     let profile = profile(args, machine, named, subject.skew, environment)?;
+    let threads = args.threads.map(u32::from);
     let question = answer::Question {
         machine,
         model: &model,
         subject,
         constraints: constraints(args)?,
         profile,
+        threads,
     };
     let mut page =
         if args.json { json::text(&question)? } else { answer::page(&question, args.explain) };

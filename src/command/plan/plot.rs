@@ -251,6 +251,7 @@ mod tests {
             subject: &subject,
             constraints,
             profile,
+            threads: None,
         })
     }
 

@@ -331,6 +331,7 @@ impl Assembler {
         self.fill_in_product();
         self.share_out_sizes()?;
         self.count_channels()?;
+        self.link_machines();
         let Self { machine, .. } = self;
         consistent(&machine)?;
         Ok(machine)
@@ -358,6 +359,22 @@ impl Assembler {
         }
         self.machine.processor.name = Some(name);
         Ok(())
+    }
+
+    /// Several machines have a network, said or not.
+    fn link_machines(&mut self) {
+        if self.machine.machines() < 2 || !self.machine.links.is_empty() {
+            return;
+        }
+        let is_spark = self.product.is_some_and(|product| product.names.contains(&"dgx spark"));
+        let (name, bits_per_second, latency_seconds) = if is_spark {
+            ("ConnectX-7", 200_000_000_000, Some(2e-6))
+        } else {
+            ("10gbe", 10_000_000_000, None)
+        };
+        self.machine.assumed.push(format!("{name} between the machines, since no network is said"));
+        let name = name.to_owned();
+        self.machine.links.push(Link { name, bits_per_second, latency_seconds });
     }
 
     /// What the product has that was not said.

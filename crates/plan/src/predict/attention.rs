@@ -1,5 +1,6 @@
 //! What each token in the KV cache adds to the time of a new one.
 
+use super::Split;
 use super::cards::Cards;
 use crate::classes::{self, Core};
 use crate::machine::Machine;
@@ -14,12 +15,12 @@ pub(super) fn attention(
     machine: &Machine,
     model: &ModelFacts,
     cards: &Cards,
-    on_cards: bool,
+    split: Option<Split>,
     assumed: &mut Vec<String>,
 ) -> (f64, String) {
-    let (rate, of) = if on_cards {
+    let (rate, of) = if let Some(split) = split {
         let filled = (model.heads as f64 / classes::CARD_HEADS).min(1.0);
-        (cards.attention * filled, "the graphics card")
+        (cards.attention(split) * filled, "the graphics card")
     } else if let Some(measured) = machine.processor.attention_flops {
         (measured * classes::SHARE_ATTENTION, "this processor, as measured")
     } else {

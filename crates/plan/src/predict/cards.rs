@@ -1,16 +1,16 @@
 //! Graphics cards, all of them together.
 
-use super::Unknown;
 use super::memory::Rate;
+use super::{Part, Split, Unknown, What};
 use crate::classes::{self, Class};
 use crate::machine::{Gpu, Machine};
 
-/// All graphics cards together.
+/// All graphics cards of a machine.
 pub(super) struct Cards {
     /// Bytes per second of one card: of several kinds, as if each had its share of the layers.
     pub(super) rate: f64,
     /// Operations of attention per second, likewise.
-    pub(super) attention: f64,
+    attention: f64,
     pub(super) count: f64,
 }
 
@@ -29,21 +29,41 @@ impl Cards {
         Ok(Self { rate: bytes / seconds, attention: bytes / attention, count })
     }
 
-    pub(super) fn rate(&self, class: Class) -> Rate {
-        if class == Class::JoinedCards {
-            let what = format!("of {} cards together", self.count);
-            return Rate::share(classes::SHARE_VRAM, self.rate * self.count, &what);
-        }
-        let what = if self.count > 1.0 { "of one card after the other" } else { "by data sheet" };
-        let share = match class {
-            Class::Cards => classes::SHARE_CARDS,
-            Class::Unified | Class::Network => classes::SHARE_UNIFIED,
-            _ => classes::SHARE_VRAM,
+    /// Seconds and formula of `dense` and `routed` bytes that a token reads from the cards.
+    pub(super) fn part(&self, class: Class, split: Split, dense: u64, routed: u64) -> Part {
+        let together = if split == Split::Tensor { self.count } else { 1.0 };
+        let what = match split {
+            Split::Tensor => format!("of {} cards together", self.count),
+            Split::Layers if self.count > 1.0 => "of one card after the other".to_owned(),
+            Split::Layers => "by data sheet".to_owned(),
         };
-        Rate::share(share, self.rate, what)
+        let rate = |share| Rate::share(share, self.rate * together, &what);
+        let (of_dense, of_routed) = match (class, split) {
+            (Class::Unified | Class::Network, _) => {
+                (classes::SHARE_UNIFIED, classes::SHARE_UNIFIED)
+            }
+            (_, Split::Tensor) => (classes::SHARE_VRAM, classes::SHARE_VRAM),
+            _ => (classes::SHARE_VRAM, classes::SHARE_VRAM_ROUTED),
+        };
+        let dense = rate(of_dense).part(What::Vram, dense);
+        if routed == 0 {
+            return dense;
+        }
+        let routed = rate(of_routed).part(What::Vram, routed);
+        Part {
+            what: What::Vram,
+            bytes: dense.bytes + routed.bytes,
+            seconds: dense.seconds + routed.seconds,
+            formula: format!("{} + {}", dense.formula, routed.formula),
+        }
+    }
+
+    /// Operations of attention per second: cards that share each layer share its heads.
+    pub(super) fn attention(&self, split: Split) -> f64 {
+        if split == Split::Tensor { self.attention * self.count } else { self.attention }
     }
 }
 
-pub(super) fn attention_of(gpu: &Gpu, rate: f64) -> f64 {
+fn attention_of(gpu: &Gpu, rate: f64) -> f64 {
     gpu.attention_flops.unwrap_or(rate * classes::CARD_ATTENTION_PER_BYTE)
 }

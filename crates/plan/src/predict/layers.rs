@@ -1,14 +1,17 @@
 //! What a layer costs besides its bytes: synchronizing threads, launching kernels, waiting for cards.
 
-use super::{Part, RuntimeProfile, SoftwareAge, What};
+use super::{Part, RuntimeProfile, SoftwareAge, Split, What};
 use crate::classes::{self, Class};
 use crate::machine::Machine;
 use crate::model::ModelFacts;
 
+/// `on_cards` is the fraction of the routed experts in graphics memory.
 pub(super) fn layers(
     machine: &Machine,
     class: Class,
+    split: Split,
     model: &ModelFacts,
+    on_cards: f64,
     profile: RuntimeProfile,
 ) -> Part {
     let here = matches!(class, Class::Measured | Class::Drive) && machine.memory.measured_here;
@@ -22,15 +25,21 @@ pub(super) fn layers(
             );
             (classes::JOINS_PER_LAYER * join + classes::LAYER_ALONE, how)
         }
-        (class, None) => (layer_of(class, machine, profile), String::new()),
+        (Class::Hybrid | Class::Sockets | Class::Drive, None) if on_cards > 0.0 => {
+            // Layers whose experts are on a card do not wait for the processor.
+            let whole = layer_of(class, split, machine, profile);
+            (whole + on_cards * (classes::LAYER_CARDS - whole).min(0.0), String::new())
+        }
+        (class, None) => (layer_of(class, split, machine, profile), String::new()),
     };
     let formula = format!("{} layers x {:.2} ms{how}", model.layers, each * 1e3);
     Part { what: What::Layers, bytes: 0, seconds: model.layers as f64 * each, formula }
 }
 
 /// Seconds that a layer costs besides its bytes in published runtimes.
-pub(super) fn layer_of(class: Class, machine: &Machine, profile: RuntimeProfile) -> f64 {
+fn layer_of(class: Class, split: Split, machine: &Machine, profile: RuntimeProfile) -> f64 {
     match class {
+        Class::Cards if split == Split::Tensor => classes::LAYER_PCIE,
         Class::JoinedCards if profile.age == SoftwareAge::Early => classes::LAYER_JOINED_EARLY,
         Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => {
             classes::LAYER_JOINED_FAR

@@ -16,6 +16,8 @@ mod cards;
 mod drive;
 mod layers;
 mod memory;
+mod network;
+mod parallel;
 mod prompt;
 
 use cachalot_gguf::Metadata;
@@ -26,6 +28,7 @@ use self::cards::Cards;
 use self::drive::{hits, load, misses};
 use self::layers::layers;
 use self::memory::{by_format, kernel_rate, ram};
+pub(crate) use self::network::{merged, over};
 use self::prompt::prompt;
 use crate::classes::{self, Class};
 use crate::fit::{MemoryTier, Placement};
@@ -42,6 +45,8 @@ pub struct RuntimeProfile {
     pub direct_reads: bool,
     /// How uneven the use of experts is.
     pub skew: RoutingSkew,
+    /// Whether it can slice every layer over several cards.
+    pub tensor_split: bool,
     /// Whether it has support for models like R1.
     pub age: SoftwareAge,
     /// Correction from earlier runs on this machine.
@@ -75,6 +80,7 @@ impl Default for RuntimeProfile {
             copies_per_socket: false,
             direct_reads: true,
             skew: RoutingSkew::Measured,
+            tensor_split: true,
             age: SoftwareAge::Current,
             calibration: None,
         }
@@ -110,6 +116,16 @@ pub struct RateRange {
     pub high: f64,
 }
 
+/// How several graphics cards work on a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Each card has some layers, and they work one after the other.
+    Layers,
+    /// Each card has a slice of every layer, and they work together.
+    Tensor,
+}
+
 /// What a part of the time per token is spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +140,8 @@ pub enum What {
     Drive,
     /// Per-layer overhead: synchronization and launches.
     Layers,
+    /// Messages between machines.
+    Network,
 }
 
 impl What {
@@ -134,6 +152,7 @@ impl What {
             Self::Vram => "graphics memory",
             Self::Drive => "the drive",
             Self::Layers => "per-layer overhead",
+            Self::Network => "the network",
         }
     }
 }
@@ -173,6 +192,12 @@ pub struct Prediction {
     pub exposed: f64,
     /// If experts are streamed.
     pub hits: Option<Hits>,
+    /// How cards share the work, if there are several.
+    pub split: Option<Split>,
+    /// Sequences at a time.
+    pub users: u64,
+    /// Least seconds of a step: what computing takes for all sequences.
+    pub compute_seconds: f64,
     /// Seconds that each token in the KV cache adds to a new token.
     pub attention_seconds: f64,
     /// Their formula.
@@ -201,10 +226,18 @@ impl Prediction {
             parts.map(|part| part.seconds).sum()
         };
         let (io, rest) = (of(true), of(false) + self.attention_seconds * depth as f64);
-        io.max(rest) + self.exposed * io.min(rest)
+        let seconds = io.max(rest) + self.exposed * io.min(rest);
+        seconds.max(self.compute_seconds + self.attention_seconds * depth as f64)
     }
 
-    /// Decode rate at this depth, in tokens per second.
+    /// Decode rate of all sequences together, in tokens per second.
+    pub fn total(&self, depth: u64) -> RateRange {
+        let each = self.decode(depth);
+        let users = self.users as f64;
+        RateRange { low: each.low * users, likely: each.likely * users, high: each.high * users }
+    }
+
+    /// Decode rate of one sequence at this depth, in tokens per second.
     pub fn decode(&self, depth: u64) -> RateRange {
         let likely = 1.0 / self.seconds(depth);
         RateRange { low: likely * self.spread.0, likely, high: likely * self.spread.1 }
@@ -213,8 +246,8 @@ impl Prediction {
     /// Prefill rate at this depth, in tokens per second.
     pub fn prefill(&self, depth: u64) -> RateRange {
         let likely = 1.0 / (self.prompt_seconds + self.prompt_attention_seconds * depth as f64);
-        let spread = classes::PROMPT_SPREAD;
-        RateRange { low: likely / spread, likely, high: likely * spread }
+        let (low, high) = self.class.prompt_spread();
+        RateRange { low: likely * low, likely, high: likely * high }
     }
 
     /// The longest part.
@@ -224,7 +257,7 @@ impl Prediction {
     }
 
     /// The same prediction with all times divided by `ratio`.
-    pub fn calibrated(mut self, ratio: f64) -> Self {
+    fn calibrated(mut self, ratio: f64) -> Self {
         self.parts.iter_mut().for_each(|part| part.seconds /= ratio);
         self.attention_seconds /= ratio;
         self
@@ -299,11 +332,34 @@ pub fn predict(
     fit: &Placement,
     profile: RuntimeProfile,
 ) -> Result<Prediction, Unknown> {
+    let layers = with_split(machine, model, fit, profile, Split::Layers)?;
+    let all_on_cards =
+        fit.dense_in == MemoryTier::Vram && fit.routed_ram == 0 && fit.routed_disk == 0;
+    let may_slice = profile.tensor_split && machine.unified().is_none();
+    if machine.gpu_count() < 2 || !may_slice || !all_on_cards {
+        return Ok(layers);
+    }
+    // The better of both ways, halfway through an answer.
+    let tensor = with_split(machine, model, fit, profile, Split::Tensor)?;
+    let is_better = tensor.seconds(HALFWAY) < layers.seconds(HALFWAY);
+    Ok(if is_better { tensor } else { layers })
+}
+
+/// Depth at which ways to share the work are compared, in tokens.
+const HALFWAY: u64 = 4096;
+
+fn with_split(
+    machine: &Machine,
+    model: &ModelFacts,
+    fit: &Placement,
+    profile: RuntimeProfile,
+    split: Split,
+) -> Result<Prediction, Unknown> {
     let mut assumed = Vec::new();
     let mut memory_assumed = false;
     let cards = Cards::of(machine)?;
     let on_cards = fit.dense_in == MemoryTier::Vram;
-    let class = class(machine, fit);
+    let class = class(machine, fit, split);
     let share = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
     // Experts that a unified memory does not hold are read into it as well.
     let all_in_vram = on_cards && machine.unified().is_some();
@@ -326,15 +382,13 @@ pub fn predict(
         }
     }
     if on_cards {
-        parts.push(cards.rate(class).part(What::Vram, model.dense_per_token + routed_vram));
+        parts.push(cards.part(class, split, model.dense_per_token, routed_vram));
     }
     let hits = hits(model, fit, profile);
-    if let Some(hits) = hits {
-        parts.push(misses(machine, model, hits, profile)?);
-    }
-    parts.push(layers(machine, class, model, profile));
+    parts.extend(hits.map(|hits| misses(machine, model, hits, profile)).transpose()?);
+    parts.push(layers(machine, class, split, model, vram_share, profile));
     let (attention_seconds, attention_formula) =
-        attention(machine, model, &cards, on_cards, &mut assumed);
+        attention(machine, model, &cards, on_cards.then_some(split), &mut assumed);
     let prompt = prompt(machine, model, fit, &cards, class);
     let (low, high) = class.spread();
     let spread = if memory_assumed { (low * classes::ASSUMED_MEMORY, high) } else { (low, high) };
@@ -343,10 +397,14 @@ pub fn predict(
         parts,
         exposed: if profile.direct_reads { classes::EXPOSED } else { 1.0 },
         hits,
+        split: (on_cards && cards.count > 1.0).then_some(split),
+        users: 1,
+        compute_seconds: 0.0,
         attention_seconds,
         attention_formula,
         prompt_seconds: prompt.0,
-        prompt_attention_seconds: attention_seconds / classes::PROMPT_ATTENTION,
+        prompt_attention_seconds: attention_seconds
+            / if on_cards { classes::PROMPT_ATTENTION_CARD } else { classes::PROMPT_ATTENTION },
         prompt_formula: prompt.1,
         load_seconds: load(machine, model, fit),
         spread,
@@ -357,19 +415,20 @@ pub fn predict(
         Some(calibration) => prediction.learned(calibration),
         None => prediction,
     };
-    Ok(prediction.with(profile.age))
+    let prediction = prediction.with(profile.age);
+    Ok(prediction.for_users(fit.parallel, model, profile.skew))
 }
 
 /// The class of hardware that this placement depends on.
-fn class(machine: &Machine, fit: &Placement) -> Class {
+fn class(machine: &Machine, fit: &Placement, split: Split) -> Class {
     let on_cards = fit.dense_in == MemoryTier::Vram;
     let all_on_cards = on_cards && fit.routed_ram == 0 && fit.routed_disk == 0;
     if machine.unified().is_some() && all_on_cards {
-        if machine.gpu_count() > 1 { Class::Network } else { Class::Unified }
+        if machine.machines() > 1 { Class::Network } else { Class::Unified }
     } else if fit.routed_disk > 0 {
         Class::Drive
     } else if all_on_cards {
-        let joined = machine.gpu_count() > 2 && machine.gpus.iter().all(|gpu| gpu.joined);
+        let joined = split == Split::Tensor && machine.gpus.iter().all(|gpu| gpu.joined);
         if joined { Class::JoinedCards } else { Class::Cards }
     } else if machine.memory.measured_here && !on_cards {
         Class::Measured

@@ -33,6 +33,9 @@ pub(super) fn prompt(
     if fit.dense_in == MemoryTier::Vram {
         let rate = match class {
             Class::JoinedCards => classes::JOINED_PRODUCTS * cards.count,
+            Class::Unified | Class::Network => {
+                classes::UNIFIED_PRODUCTS * cards.rate / classes::CARD_PRODUCTS_AT
+            }
             _ => classes::CARD_PRODUCTS * cards.rate / classes::CARD_PRODUCTS_AT,
         };
         let elsewhere = (fit.routed_ram + fit.routed_disk) as f64;

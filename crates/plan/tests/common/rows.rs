@@ -1,4 +1,4 @@
-//! The rows of `fixtures/measurements.csv` as machines, models and placements.
+//! The rows of `fixtures/measurements*.csv` as machines, models and placements.
 
 use cachalot_plan::KvType;
 use cachalot_plan::machine::{Drive, Gpu, Machine};
@@ -27,6 +27,7 @@ pub(crate) struct Row {
     disk: String,
     context_depth_tok: String,
     decode_tps: Option<f64>,
+    prefill_tps: Option<f64>,
     concurrency: u32,
     note: String,
     nonrouted_bpw_assumed: Option<f64>,
@@ -45,13 +46,22 @@ pub(crate) enum Kind {
 
 /// All rows with a rate of decoding.
 pub(crate) fn rows() -> Vec<Row> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/measurements.csv");
-    let rows = csv::Reader::from_path(path).expect("the fixture is there").into_deserialize();
-    let rows: Vec<Row> = rows.map(|row| row.expect("its rows have these columns")).collect();
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let read = |name: &str| -> Vec<Row> {
+        let path = format!("{fixtures}/{name}");
+        let rows = csv::Reader::from_path(path).expect("the fixture is there").into_deserialize();
+        rows.map(|row| row.expect("its rows have these columns")).collect()
+    };
+    let rows = [read("measurements.csv"), read("measurements-2.csv")].concat();
     rows.into_iter().filter(|row| row.decode_tps.is_some()).collect()
 }
 
 impl Row {
+    /// The measured rate of prompts, if there is one.
+    pub(crate) fn prefill(&self) -> Option<f64> {
+        self.prefill_tps
+    }
+
     /// The rate of decoding.
     pub(crate) fn measured(&self) -> f64 {
         self.decode_tps.expect("rows without a rate are left out")
@@ -79,13 +89,22 @@ impl Row {
 
     /// What the planner says about this row, or why it cannot.
     pub(crate) fn predict(&self) -> Result<Prediction, String> {
+        if self.model.contains("GLM-4.7-Flash") {
+            return Err("a shape that the catalogue does not have".to_owned());
+        }
+        if self.runtime.contains("MTP-") {
+            return Err("speculation: not a plain decode rate".to_owned());
+        }
+        if self.quant.contains("8-bit") {
+            return Err("the quantization is not known: one node cannot hold 8 bits".to_owned());
+        }
         if self.concurrency > 1 && self.category != "gpu" {
             return Err(format!("the sum of {} answers at a time", self.concurrency));
         }
         let (machine, model) = (self.machine(), self.model());
         let fit = self.fit(&machine, &model);
-        predict::predict(&machine, &model, &fit, self.profile(&model))
-            .map_err(|error| error.to_string())
+        let prediction = predict::predict(&machine, &model, &fit, self.profile(&model));
+        prediction.map_err(|error| error.to_string())
     }
 
     fn machine(&self) -> Machine {
@@ -243,6 +262,7 @@ impl Row {
             || (says(&["ktransformers"]) && room_for_copies);
         let early = says(&["no MLA", "ngl ", "layers on GPU", "ollama 0", "baseline"]);
         RuntimeProfile {
+            tensor_split: says(&["vLLM", "SGLang", "TensorRT", "TP8", "tensor parallel", "exo"]),
             copies_per_socket: copies,
             direct_reads: false,
             skew: RoutingSkew::Measured,
