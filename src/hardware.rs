@@ -104,6 +104,17 @@ impl MemoryRate {
     }
 }
 
+/// What tells one machine from another, for `plan --import` on any machine.
+pub(crate) fn identity() -> serde_json::Value {
+    let machine = cachalot_probe::machine();
+    serde_json::json!({
+        "processor": machine.processor.name,
+        "sockets": machine.processor.sockets,
+        "cores": machine.processor.cores,
+        "memory_bytes": machine.memory.total_bytes,
+    })
+}
+
 /// What tells one build of this program from another: its version and its size.
 fn program() -> String {
     let size = std::env::current_exe().and_then(fs::metadata).map_or(0, |file| file.len());

@@ -62,7 +62,7 @@ pub(crate) fn calibration(path: Option<&Path>, like: &Run) -> Option<Calibration
         last.drain(..last.len().saturating_sub(RUNS));
         last.sort_by(f64::total_cmp);
         let times = *last.get(last.len() / 2)?;
-        Some(Calibration { times, runs: last.len(), same_model })
+        Some(Calibration { times, runs: last.len(), same_model, imported: false })
     };
     let other = |run: &&Run| run.same_placement(like) && run.size.min(like.size) >= LARGE;
     median(true, &|run| run.is_comparable(like)).or_else(|| median(false, &other))

@@ -162,10 +162,10 @@ fn what_past_runs_reached_is_counted_in() {
         succeeds(run(&mut command, b"")).stdout
     };
     let counted = plan(&["--explain"], "on");
-    assert!(counted.contains("Runs of this model on this machine were 0.50 times"), "{counted}");
+    assert!(counted.contains("runs of this model on this machine were 0.50 times"), "{counted}");
     assert!(counted.contains("measured / predicted"), "{counted}");
-    assert!(!plan(&[], "off").contains("Runs of this model"));
-    assert!(!plan(&["--on", "desktop-96"], "on").contains("Runs of this model"), "of that machine");
+    assert!(!plan(&[], "off").contains("runs of this model"));
+    assert!(!plan(&["--on", "desktop-96"], "on").contains("runs of this model"), "of that machine");
 }
 
 #[test]
@@ -176,4 +176,26 @@ fn a_download_under_way_is_planned_by_its_header() {
     std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
     let page = page(&[half.to_str().unwrap(), "--on", "desktop-96"]);
     assert!(page.contains("Yes: about ") && page.contains("not complete"), "{page}");
+}
+
+#[test]
+fn measured_rows_of_identical_hardware_are_counted_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let row = |processor: &str| {
+        format!(
+            r#"{{"machine":{{"processor":"{processor}","sockets":1,"cores":96,"memory_bytes":824633720832}},"model":{{"bytes":404400000000}},"decode":[{{"depth":0,"tokens_per_second":5.0}}],"streaming":null}}"#
+        )
+    };
+    let write = |processor: &str| std::fs::write(&file, row(processor) + "\n").unwrap();
+    let asked =
+        ["q4_k_m", "--on", "epyc-9654 12x4800 768GB nvme", "--import", file.to_str().unwrap()];
+    write("AMD EPYC 9654 96-Core Processor");
+    let page = page(&asked);
+    assert!(page.contains("Yes: about 5.0 tok/s"), "{page}");
+    assert!(page.contains("1 measured runs of this model on identical hardware"), "{page}");
+    write("AMD EPYC 9554 64-Core Processor");
+    assert!(!self::page(&asked).contains("identical hardware"));
+    std::fs::write(&file, "nonsense").unwrap();
+    assert!(error(&asked, 1).contains("bench --json"));
 }

@@ -1,6 +1,7 @@
 //! Maintenance commands of the repository: `cargo xtask NAME`.
 #![forbid(unsafe_code)]
 
+mod faq;
 mod package;
 mod replay;
 mod synth;
@@ -15,6 +16,7 @@ Usage: cargo xtask NAME
   tidy    check the style rules that a program can check; CONTRIBUTING.md gives the reasons
   man     write the man pages in packaging/man again
   dist    build a release binary with its debug lines in a separate file
+  faq     write docs/faq.md with answers of the program
   synth   write a model with random weights and the shapes of a published one; see --help
   trace   write a routing trace with the skew and repetition of published models
   replay  replay a routing trace with caches of several sizes and policies";
@@ -22,6 +24,7 @@ Usage: cargo xtask NAME
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => run_tidy(),
+        Some("faq") => ended(faq::run(&root())),
         Some("man") => ended(package::man(&root())),
         Some("dist") => ended(package::dist(&root())),
         Some("synth") => ended(synth::run(std::env::args().skip(1))),

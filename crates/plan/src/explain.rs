@@ -52,9 +52,10 @@ pub fn explain(machine: &Machine, model: &ModelFacts, plan: &Plan) -> Vec<Row> {
         }
         _ => "the sum of these".to_owned(),
     };
-    if let Some(Calibration { times, runs, same_model }) = prediction.calibration {
+    if let Some(Calibration { times, runs, same_model, imported }) = prediction.calibration {
         let of = if same_model { "of this model" } else { "of other models" };
-        let formula = format!("{runs} runs {of} on this machine; already applied to all times");
+        let place = if imported { "identical hardware" } else { "this machine" };
+        let formula = format!("{runs} runs {of} on {place}; already applied to all times");
         row("measured / predicted", format!("{times:.2}"), formula);
     }
     row("time per token", units::seconds(prediction.seconds(0)), sum);

@@ -624,6 +624,11 @@ fn model(text: &str) -> Option<&'static (&'static str, u32, u32)> {
     MODELS.iter().find(|(name, _, _)| contains(text, name))
 }
 
+/// The model that `text` names, as the table has it: two names of one processor give the same.
+pub fn model_name(text: &str) -> Option<&'static str> {
+    model(&plain(text)).map(|(name, _, _)| *name)
+}
+
 /// Names that a description may use, for suggesting one.
 pub fn names() -> impl Iterator<Item = &'static str> {
     MODELS.iter().map(|(name, _, _)| *name)

@@ -212,6 +212,7 @@ impl Report {
         let part = |part: &Option<Measured>| part.iter().map(Measured::json).collect::<Vec<_>>();
         let layers = work.layers.max(1) as f64;
         json!({
+            "machine": crate::hardware::identity(),
             "model": {
                 "name": self.name,
                 "bytes": work.size,

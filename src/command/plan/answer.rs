@@ -297,9 +297,11 @@ fn remarks(machine: &Machine, planned: &Plan) -> String {
     }
     if let Some(calibration) = prediction.calibration {
         let of = if calibration.same_model { "this model" } else { "other models" };
+        let on = if calibration.imported { "identical hardware" } else { "this machine" };
         text += &format!(
-            "Runs of {of} on this machine were {:.2} times as fast as predicted; the rates above include that.\n",
-            calibration.times
+            "{} measured runs of {of} on {on} were {:.2} times as fast as predicted; the rates above \
+             include that.\n",
+            calibration.runs, calibration.times
         );
     }
     if planned.fit.context_reduced {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod choices;
+mod import;
 mod json;
 mod kv;
 mod plot;
@@ -86,6 +87,9 @@ pub(crate) struct PlanArgs {
     /// List the machines that `--on` knows by name
     #[arg(long, exclusive = true)]
     presets: bool,
+    /// Correct predictions by measured rows of identical hardware, as `bench --json` writes them
+    #[arg(long, value_name = "FILE.jsonl")]
+    import: Option<PathBuf>,
     /// Measure this machine again
     #[arg(long, conflicts_with = "on")]
     fresh: bool,
@@ -226,6 +230,13 @@ fn profile(
     let profile = RuntimeProfile { skew, ..RuntimeProfile::default() };
     let is_changed = args.on.is_some() || args.bandwidth.is_some() || args.disk.is_some();
     let Ok(planned) = plan(machine, model, constraints(args)?, profile) else { return Ok(profile) };
+    if let Some(file) = &args.import {
+        let rows = import::rows(file)?;
+        let calibration = import::calibration(&rows, machine, model, &planned.prediction);
+        if calibration.is_some() {
+            return Ok(RuntimeProfile { calibration, ..profile });
+        }
+    }
     if is_changed || planned.fit.dense_in == MemoryTier::Vram {
         return Ok(profile);
     }

@@ -62,6 +62,8 @@ pub struct Calibration {
     pub runs: usize,
     /// Whether the runs were of this model, or of others in the same kind of memory.
     pub same_model: bool,
+    /// Whether the runs were measured on other machines with identical hardware.
+    pub imported: bool,
 }
 
 /// What the software supports of models like R1.

@@ -1,0 +1,171 @@
+//! `cargo xtask faq`: writes `docs/faq.md`, whose answers are what the program prints.
+//!
+//! `tests/faq.rs` runs every command again, so that the page cannot differ from the program.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+
+/// A question with the commands that answer it, and what to make of their output.
+struct Question {
+    question: &'static str,
+    commands: &'static [&'static str],
+    explanation: &'static str,
+}
+
+const fn question(
+    question: &'static str,
+    commands: &'static [&'static str],
+    explanation: &'static str,
+) -> Question {
+    Question { question, commands, explanation }
+}
+
+const QUESTIONS: &[Question] = &[
+    question(
+        "Can my Raspberry Pi, my phone or my RTX 4090 run R1, and what is it that videos show?",
+        &[
+            "plan UD-IQ1_S --on raspberry-pi",
+            "plan UD-IQ1_S --on \"phone 12GB\"",
+            "plan UD-Q2_K_XL --on desktop-4090",
+            "plan deepseek-r1:8b",
+        ],
+        "Boards and phones are limited by the drive: most of a token's experts are read from it. Videos that \
+         show R1 on such hardware show a distill, a small model of another architecture.",
+    ),
+    question(
+        "How do I run it, the simple way and as a server?",
+        &[],
+        "`cachalot pull deepseek-r1:671b` downloads and verifies it, `cachalot run deepseek-r1:671b` chats with \
+         it, and `cachalot serve` answers programs and a browser over HTTP. `cachalot plan deepseek-r1:671b` says \
+         beforehand whether that is worth the download.",
+    ),
+    question(
+        "I have 96 or 128 GB of RAM: can I run it, at what quality, with which drive?",
+        &["plan --on desktop-96", "plan --on desktop-128", "plan --on desktop-128-4nvme"],
+        "Experts that do not fit into memory are streamed from the drive, so the drive's rate decides. The \
+         quantization listed first is the best one that is still reasonably fast.",
+    ),
+    question(
+        "Are the distilled models R1?",
+        &["plan deepseek-r1:70b", "plan deepseek-r1:32b --quant Q4_K_M"],
+        "No. They are Qwen and Llama models trained on answers of R1. Only files with 671 billion parameters are R1.",
+    ),
+    question(
+        "What does 671B need: VRAM, RAM, and for the context?",
+        &[
+            "plan deepseek-r1:671b --on 8xh100",
+            "plan UD-IQ1_S --on \"2x rtx pro 6000\"",
+            "plan deepseek-r1:671b --on \"epyc 9654 12x4800 512GB\"",
+            "plan --kv",
+        ],
+        "All on GPUs takes the size of the file and a few GB: 140 GB for the smallest quantization, 640 GB of \
+         8 x H100 for Q4_K_M. On a processor it takes as much main memory, or less with experts streamed from a drive.",
+    ),
+    question(
+        "How many tokens per second with 8 channels of DDR4 or DDR5, 12 and 24 channels, the 2,000-dollar EPYC, \
+         8 x H100 and 8 x H200?",
+        &[
+            "plan Q4_K_M --on \"epyc 7702 8x3200 512GB\"",
+            "plan Q4_K_M --on \"epyc 9354 8x4800 512GB\"",
+            "plan Q4_K_M --on epyc-ddr5",
+            "plan Q4_K_M --on \"2x epyc 9654 24x4800 768GB\"",
+            "plan Q4_K_M --on epyc-ddr4",
+            "plan Q4_K_M --on 8xh100",
+            "plan Q8_0 --on 8xh200",
+        ],
+        "Memory bandwidth decides. Two sockets are not twice one: the links between them carry less than their \
+         memory. Figures of 30 to 40 tok/s for 8 x H100 are of software of early 2025.",
+    ),
+    question(
+        "What raises throughput, and what does each cost in quality?",
+        &[
+            "plan UD-Q2_K_XL --on desktop-96 --experts 6",
+            "plan UD-Q2_K_XL --on desktop-96 --kv-type q8_0",
+            "plan UD-IQ1_S --on desktop-96",
+        ],
+        "Six of eight experts cost about 2 % of perplexity, a KV cache in q8_0 next to nothing, a smaller \
+         quantization the most. The page's last table lists these with hardware, by gain.",
+    ),
+    question(
+        "Why are prompts slow, and what helps?",
+        &["plan Q4_K_M --on epyc-ddr5 --explain"],
+        "A prompt is bound by arithmetic, not by bandwidth: each of its tokens costs as many multiply-adds as one \
+         of the answer. Cores with AMX or AVX-512, or a GPU, help; repeated prefixes are computed once.",
+    ),
+    question(
+        "A laptop, or four of them?",
+        &["plan UD-IQ1_S --on \"laptop 32GB\"", "plan UD-IQ1_S --on \"4 laptops 64GB over 1GbE\""],
+        "One laptop streams nearly all experts from its drive. Four together hold the smallest quantization, and \
+         the network costs less than the drive would; cachalot itself runs on one machine so far.",
+    ),
+    question(
+        "Four or eight RTX 4090?",
+        &["plan UD-IQ1_S --on server-4x4090", "plan UD-IQ1_S --on server-8x4090"],
+        "Eight hold the smallest quantization; four hold attention and some experts, and the rest stays in RAM.",
+    ),
+    question(
+        "Not enough disk space: can I put it into shared memory?",
+        &["plan UD-IQ1_S --on \"epyc 7702 8x3200 256GB\""],
+        "Yes: a file in /dev/shm is memory already. cachalot uses it in place, without a copy, and does not count it \
+         against its budget.",
+    ),
+    question(
+        "Why is the KV cache so large elsewhere, and not here?",
+        &["plan --kv"],
+        "R1's attention needs one latent vector per token and layer. Runtimes that cached keys and values of all \
+         heads, as most did until spring 2025, take 71 times as much.",
+    ),
+    question(
+        "Why does it not think in its tags?",
+        &[],
+        "The template opens the thought for the model; a program that uses another template, or none, loses it. \
+         `cachalot run --think force` opens it in any case, and `--show-prompt` prints what is computed.",
+    ),
+];
+
+/// Lines of a page that answer: up to the table of bytes.
+fn answer(output: &str) -> String {
+    let end = output.lines().position(|line| line.starts_with("what ") && line.contains("bytes"));
+    let lines: Vec<&str> = output.lines().take(end.unwrap_or(usize::MAX)).collect();
+    lines.join("\n").trim_end().to_owned()
+}
+
+/// Writes the page.
+pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
+    let build = Command::new("cargo").current_dir(root).args(["build", "--quiet"]).status();
+    anyhow::ensure!(build.context("cargo build")?.success(), "the program does not build");
+    let mut page = "# Questions about R1, answered by the program\n\n\
+                    Written by `cargo xtask faq`; a test runs every command again. Of long pages the answer \
+                    alone is shown.\n"
+        .to_owned();
+    for Question { question, commands, explanation } in QUESTIONS {
+        write!(page, "\n## {question}\n\n{explanation}\n")?;
+        for command in *commands {
+            let output = output(root, command)?;
+            write!(page, "\n```\n$ cachalot {command}\n{}\n```\n", answer(&output))?;
+        }
+    }
+    std::fs::create_dir_all(root.join("docs"))?;
+    std::fs::write(root.join("docs/faq.md"), page).context("docs/faq.md")
+}
+
+/// What the program prints, errors included.
+fn output(root: &Path, command: &str) -> anyhow::Result<String> {
+    let mut run = Command::new(root.join("target/debug/cachalot"));
+    let output = run.current_dir(root).args(words(command)).output().context("cachalot")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr))
+}
+
+/// Words of a command, of which some are in quotes.
+fn words(command: &str) -> Vec<String> {
+    let parts = command.split('"').enumerate();
+    let words = parts.flat_map(|(index, part)| match index % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+        _ => vec![part.to_owned()],
+    });
+    words.collect()
+}
