@@ -22,13 +22,26 @@ mod values;
 
 use std::io::stdout;
 use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
 
 use clap::Parser;
 
 use crate::args::{Cli, Command};
 use crate::settings::Environment;
 
+/// The stack of the program's thread. The system's limit for the main thread (`ulimit -s`) can be
+/// too small for parsing a command line.
+const STACK_BYTES: usize = 8 << 20;
+
 fn main() -> ExitCode {
+    match thread::Builder::new().stack_size(STACK_BYTES).spawn(program).map(JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => failure::report(&error.into()),
+    }
+}
+
+fn program() -> ExitCode {
     terminal::fit();
     let environment = Environment::read();
     let ended = environment.and_then(|environment| match Cli::parse().command {
