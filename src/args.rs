@@ -14,10 +14,12 @@ use crate::command::list::ListArgs;
 use crate::command::perplexity::PerplexityArgs;
 use crate::command::plan::PlanArgs;
 use crate::command::prune::PruneArgs;
+use crate::command::ps::PsArgs;
 use crate::command::pull::PullArgs;
 use crate::command::rm::RmArgs;
 use crate::command::serve::ServeArgs;
 use crate::command::show::ShowArgs;
+use crate::command::stop::StopArgs;
 use crate::command::verify::VerifyArgs;
 use crate::values::{self, GroupsArg, Limit, Seed};
 
@@ -52,6 +54,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Serve a model to many clients, over the APIs of OpenAI, Anthropic, Ollama and llama-server
     Serve(ServeArgs),
+    /// Show what a running server is doing
+    Ps(PsArgs),
+    /// Shut a running server down; answers in flight finish
+    Stop(StopArgs),
     /// Predict whether a model runs, and how fast: on this machine or any other
     Plan(PlanArgs),
     /// Describe a GGUF file of any architecture

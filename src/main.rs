@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod client;
 mod command;
 mod conversation;
 mod embedded;
@@ -55,6 +56,8 @@ fn program() -> ExitCode {
         Command::Verify(args) => command::verify::run(&args, &environment, &mut stdout()),
         Command::Prune(args) => command::prune::run(&args, &environment, &mut stdout()),
         Command::Serve(args) => command::serve::run(args, &environment),
+        Command::Ps(args) => command::ps::run(&args, &environment, &mut stdout()),
+        Command::Stop(args) => command::stop::run(&args, &environment, &mut stdout()),
         Command::Tokenize(args) => command::tokenize::tokenize(&args),
         Command::Detokenize(args) => command::tokenize::detokenize(&args),
         Command::Logits(args) => command::logits::run(&args, &environment),

@@ -221,7 +221,7 @@ fn addresses(args: &ServeArgs, environment: &Environment) -> anyhow::Result<Vec<
 }
 
 /// `host`, `host:port`, `http://host:port`, `[::1]:port`, `:port`.
-fn host_and_port(text: &str) -> (&str, Option<u16>) {
+pub(crate) fn host_and_port(text: &str) -> (&str, Option<u16>) {
     let text = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
     if text.parse::<IpAddr>().is_ok() {
         return (text, None);
@@ -282,6 +282,8 @@ fn config(
         defaults: Defaults {
             sampling: settings::checked(&args.sampling)?,
             seed: args.sampling.seed.and_then(|seed| i64::try_from(seed.0?).ok()),
+            max_tokens: args.sampling.max_tokens.and_then(|limit| limit.0),
+            stop: args.sampling.stop.clone(),
         },
         keys,
         cors_origins: origins,

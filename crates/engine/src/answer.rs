@@ -137,6 +137,13 @@ impl Answer {
             mask.allow_token(open);
         }
         match self.sampler.sample(scratch, logits, mask.as_ref(), self.logprobs) {
+            // The answer that the constraint describes is still to come: only the thought ends.
+            Ok(sampled) if self.ends_in_thought(sampled.id, info) => {
+                self.forced.extend(info.vocab.encode(THOUGHT_END, true)?);
+                let id = self.forced.pop_front().unwrap_or(sampled.id);
+                let given = scratch.given(id, logits, self.logprobs).ok_or(Error::NotFinite)?;
+                Ok(Some(given.into()))
+            }
             Ok(sampled) => {
                 let is_answer = mask.is_some() && Some(sampled.id) != opening;
                 if let Some(constraint) = self.constraint.as_mut().filter(|_| is_answer) {
@@ -149,6 +156,12 @@ impl Answer {
             Err(Unsampled::Nothing) if self.ignore_eos && mask.is_some() => Ok(None),
             Err(Unsampled::Nothing) => Err(Error::NoToken),
         }
+    }
+
+    /// Whether a token would end a constrained answer before its thought has ended.
+    fn ends_in_thought(&self, id: u32, info: &ModelInfo) -> bool {
+        let owes = self.constraint.is_some() && self.output.is_reasoning();
+        owes && info.vocab.is_end(id) && !self.ignore_eos
     }
 
     /// Ends the thought as the template would, if its budget is used up or the caller wants that.

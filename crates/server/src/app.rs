@@ -25,6 +25,20 @@ pub struct Defaults {
     pub sampling: Vec<(&'static str, f64)>,
     /// The seed; negative or none is another one each time.
     pub seed: Option<i64>,
+    /// The most tokens of an answer, whatever a request says.
+    pub max_tokens: Option<usize>,
+    /// Texts that end every answer.
+    pub stop: Vec<String>,
+}
+
+impl Defaults {
+    /// A request's own limit of tokens, within the server's.
+    pub(crate) fn limit(&self, asked: Option<usize>) -> Option<usize> {
+        match (asked, self.max_tokens) {
+            (Some(asked), Some(max)) => Some(asked.min(max)),
+            (asked, max) => asked.or(max),
+        }
+    }
 }
 
 /// How the API behaves; where it listens is in [`crate::Listen`].

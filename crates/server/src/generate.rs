@@ -256,7 +256,14 @@ fn in_channel(channel: Channel, text: Text) -> Piece {
 /// Whether an error is the request's own fault, not the machine's or the file's.
 fn is_requests_fault(error: &cachalot_engine::Error) -> bool {
     use cachalot_engine::Error;
-    matches!(error, Error::PromptEmpty | Error::Token { .. } | Error::ParameterRange { .. })
+    matches!(
+        error,
+        Error::PromptEmpty
+            | Error::Token { .. }
+            | Error::ParameterRange { .. }
+            | Error::Constraint { .. }
+            | Error::ConstraintStuck { .. }
+    )
 }
 
 fn probed(vocab: &Vocab, tokens: Vec<Token>) -> Vec<Probed> {

@@ -10,6 +10,8 @@
 //! generation. What this crate does not know: files of models, terminals, the environment.
 #![forbid(unsafe_code)]
 
+mod anthropic;
+mod anthropic_stream;
 mod app;
 mod chat;
 mod error;
@@ -38,3 +40,14 @@ pub use routes::router;
 pub use status::{Facts, Place, Prediction};
 
 pub use cachalot_engine::Handle;
+
+/// Reads a body as every dialect would, without a model: what is wrong with it is an error, never a panic.
+/// For tests with arbitrary bytes.
+pub fn read_bodies(bytes: &[u8]) {
+    if let Ok(object) = http::body::object(bytes) {
+        let _ = openai::chat::parse(&object);
+        let _ = openai::responses::parse(&object);
+        let _ = anthropic::parse(&object);
+        let _ = ollama::chat::parse(&object);
+    }
+}

@@ -4,7 +4,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 
-use crate::{native, ollama, openai, status};
+use crate::{anthropic, native, ollama, openai, status};
 
 /// An error of the APIs of OpenAI, llama-server and cachalot.
 #[derive(ToSchema)]
@@ -73,6 +73,14 @@ pub(crate) enum Errors {
 #[expect(dead_code)]
 pub(crate) struct OllamaError {
     error: String,
+    /// Tokens of a prompt that is too long.
+    n_prompt_tokens: Option<u64>,
+    /// Tokens of the context.
+    n_ctx: Option<u64>,
+    /// Requests that wait.
+    position: Option<u64>,
+    /// The share of the model that is loaded.
+    progress: Option<f64>,
 }
 
 /// Errors of Ollama's API.
@@ -105,6 +113,64 @@ pub(crate) enum OllamaErrors {
     Unavailable(#[to_schema] OllamaError),
 }
 
+/// An error of Anthropic's API.
+#[derive(ToSchema)]
+#[expect(dead_code)]
+pub(crate) struct AnthropicError {
+    /// `error`
+    #[schema(rename = "type")]
+    kind: String,
+    error: AnthropicInner,
+}
+
+/// What is wrong.
+#[derive(ToSchema)]
+#[expect(dead_code)]
+struct AnthropicInner {
+    /// The kind of error.
+    #[schema(rename = "type")]
+    kind: String,
+    message: String,
+    /// Tokens of a prompt that is too long.
+    n_prompt_tokens: Option<u64>,
+    /// Tokens of the context.
+    n_ctx: Option<u64>,
+    /// Requests that wait.
+    position: Option<u64>,
+    /// The share of the model that is loaded.
+    progress: Option<f64>,
+}
+
+/// Errors of Anthropic's API.
+#[derive(IntoResponses)]
+#[expect(dead_code)]
+pub(crate) enum AnthropicErrors {
+    /// The request makes no sense
+    #[response(status = 400)]
+    Invalid(#[to_schema] AnthropicError),
+    /// A key is needed
+    #[response(status = 401)]
+    Key(#[to_schema] AnthropicError),
+    /// A foreign origin or host
+    #[response(status = 403)]
+    Forbidden(#[to_schema] AnthropicError),
+    /// Another model
+    #[response(status = 404)]
+    NotFound(#[to_schema] AnthropicError),
+    /// The body came too slowly
+    #[response(status = 408)]
+    Slow(#[to_schema] AnthropicError),
+    /// The body is too large
+    #[response(status = 413)]
+    TooLarge(#[to_schema] AnthropicError),
+    /// The key has used up what it may use in a minute
+    #[response(status = 429)]
+    Limited(#[to_schema] AnthropicError),
+    /// Loading, shutting down, or too many requests wait
+    #[response(status = 503)]
+    Unavailable(#[to_schema] AnthropicError),
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -120,6 +186,10 @@ pub(crate) enum OllamaErrors {
         openai::models::list,
         openai::models::one,
         openai::models::embeddings,
+        openai::responses::responses,
+        openai::responses::input_tokens,
+        anthropic::messages,
+        anthropic::count_tokens,
         ollama::generate::generate,
         ollama::chat::chat,
         ollama::show::tags,
@@ -144,7 +214,8 @@ pub(crate) enum OllamaErrors {
         native::tokens::tokenize,
         native::tokens::detokenize,
         status::status,
-    )
+    ),
+    components(schemas(AnthropicInner, ErrorInner))
 )]
 struct Api;
 

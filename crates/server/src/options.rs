@@ -85,7 +85,7 @@ impl Options {
         Ok(Request {
             sampling,
             seed: self.seed.or(defaults.seed).and_then(|seed| u64::try_from(seed).ok()),
-            stop: stops(self.stop.as_deref().unwrap_or_default())?,
+            stop: stops(self.stop.as_deref().unwrap_or(&defaults.stop))?,
             constraint: self.constraint()?,
             logit_bias: self
                 .logit_bias

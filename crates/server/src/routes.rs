@@ -16,12 +16,13 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::auth::Caller;
 use crate::http::{body, errors, log, origin, page};
 use crate::respond::Context;
-use crate::{native, ollama, openai, openapi, status};
+use crate::{anthropic, native, ollama, openai, openapi, status};
 
 /// The whole API.
 pub fn router(app: &Arc<App>) -> Router {
     Router::new()
         .merge(openai_routes())
+        .merge(anthropic_routes())
         .merge(ollama_routes())
         .merge(native_routes())
         .fallback(page::serve)
@@ -46,6 +47,17 @@ fn openai_routes() -> Router<Arc<App>> {
         .route("/v1/embeddings", post(openai::models::embeddings))
         .route("/embeddings", post(openai::models::embeddings))
         .route("/embedding", post(openai::models::embeddings))
+        .route("/v1/responses", post(openai::responses::responses))
+        .route("/responses", post(openai::responses::responses))
+        .route("/v1/responses/input_tokens", post(openai::responses::input_tokens))
+        .route("/v1/responses/{id}", any(openai::responses::stored))
+        .route("/v1/responses/{id}/{what}", any(openai::responses::stored))
+}
+
+fn anthropic_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
 }
 
 fn ollama_routes() -> Router<Arc<App>> {
@@ -91,6 +103,9 @@ fn native_routes() -> Router<Arc<App>> {
         .route("/v1/reranking", any(native::facts::unsupported))
 }
 
+/// Bytes of all headers of a request.
+const HEADERS_MAX: usize = 64 << 10;
+
 /// Paths that need no key: what tells whether the server is there.
 fn is_public(method: &Method, path: &str) -> bool {
     let reads = *method == Method::GET || *method == Method::HEAD;
@@ -102,6 +117,13 @@ fn is_public(method: &Method, path: &str) -> bool {
 /// Who may ask: the Host header, the origin, the key.
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let headers = request.headers().iter();
+    if headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+        > HEADERS_MAX
+    {
+        let message = format!("the headers have more than {HEADERS_MAX} bytes");
+        return ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message).into_response();
+    }
     let checked = app.origins.check(request.headers());
     if method == Method::OPTIONS {
         let mut response = StatusCode::OK.into_response();

@@ -109,7 +109,7 @@ fn prepare(
         base.constraint = Some(constraint);
     }
     base.thought = ThoughtState::Ignored;
-    base.max_tokens = limit(body.n_predict.or(body.max_tokens));
+    base.max_tokens = app.config.defaults.limit(limit(body.n_predict.or(body.max_tokens)));
     base.logprobs = probs(options.n_probs)?;
     let n = answers(body.n.or(body.n_cmpl))?;
     let single = prompts.single && n == 1;

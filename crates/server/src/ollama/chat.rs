@@ -102,6 +102,25 @@ fn message(given: &OllamaMessage) -> ApiResult<Message> {
     })
 }
 
+/// Reads a request.
+///
+/// # Errors
+/// 400 that says what is wrong.
+pub(crate) fn parse(object: &Map<String, Value>) -> ApiResult<(OllamaChat, Chat)> {
+    let body: OllamaChat = typed(object)?;
+    let messages = body.messages.iter().flatten();
+    let given = body.tools.iter().flatten().enumerate();
+    let chat = Chat {
+        messages: messages.map(message).collect::<ApiResult<_>>()?,
+        tools: given.map(|(i, tool)| chat::tool(tool, i)).collect::<ApiResult<_>>()?,
+        parallel: true,
+        think: options::think(body.think.as_ref())?,
+        add_generation_prompt: true,
+        ..Chat::default()
+    };
+    Ok((body, chat))
+}
+
 /// Answers a conversation.
 #[utoipa::path(
     post, path = "/api/chat", tag = "Ollama", request_body = OllamaChat,
@@ -112,24 +131,13 @@ fn message(given: &OllamaMessage) -> ApiResult<Message> {
     )
 )]
 pub(crate) async fn chat(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
-    let body: OllamaChat = typed(&asked.object)?;
+    let (body, chat) = parse(&asked.object)?;
     let served = options::served(&app, body.model.as_deref())?;
-    let messages = body.messages.as_deref().unwrap_or_default();
-    if messages.is_empty() {
+    if chat.messages.is_empty() {
         let unloads = options::unloads(body.keep_alive.as_ref());
         let answer = nothing(Kind::Chat, app.model_id(&served), unloads);
         return Ok(axum::Json(answer).into_response());
     }
-    let given = body.tools.iter().flatten().enumerate();
-    let chat = Chat {
-        messages: messages.iter().map(message).collect::<ApiResult<_>>()?,
-        tools: given.map(|(i, tool)| chat::tool(tool, i)).collect::<ApiResult<_>>()?,
-        parallel: true,
-        think: options::think(body.think.as_ref())?,
-        add_generation_prompt: true,
-        kwargs: Map::new(),
-        ..Chat::default()
-    };
     let calls = tools::parser(&chat, &served);
     let stream = body.stream.unwrap_or(true);
     let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));

@@ -57,6 +57,7 @@ pub(crate) fn request(app: &App, served: &Served, options: Option<&Value>) -> Ap
         let _ = request.sampling.set(name, *value); // checked when the server started
     }
     request.seed = app.config.defaults.seed.and_then(|seed| u64::try_from(seed).ok());
+    request.stop.clone_from(&app.config.defaults.stop);
     let context = served.info().context.tokens as f64;
     for (name, value) in options.iter().filter(|(_, value)| !value.is_null()) {
         match name.as_str() {
@@ -84,6 +85,7 @@ pub(crate) fn request(app: &App, served: &Served, options: Option<&Value>) -> Ap
             other => tracing::warn!("option `{other}` is not known and has no effect"),
         }
     }
+    request.max_tokens = app.config.defaults.limit(request.max_tokens);
     Ok(request)
 }
 

@@ -181,28 +181,28 @@ pub(crate) async fn version(State(app): State<Arc<App>>) -> Response {
 /// Refused: the model writes text.
 #[utoipa::path(
     post, path = "/api/embed", tag = "Ollama",
-    responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError))
+    responses((status = 400, description = "Not supported", body = crate::openapi::OllamaError))
 )]
 pub(crate) async fn embed() -> ApiError {
-    ApiError::unsupported("this model writes text and was not made for embeddings")
+    ApiError::invalid("this model writes text and was not made for embeddings")
 }
 
 /// Refused.
 #[utoipa::path(
     post, path = "/api/create", tag = "Ollama",
-    responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError))
+    responses((status = 400, description = "Not supported", body = crate::openapi::OllamaError))
 )]
 pub(crate) async fn create() -> ApiError {
-    ApiError::unsupported("models are not made here: `cachalot serve FILE.gguf` serves a file")
+    ApiError::invalid("models are not made here: `cachalot serve FILE.gguf` serves a file")
 }
 
 /// Refused.
 #[utoipa::path(
     post, path = "/api/push", tag = "Ollama",
-    responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError))
+    responses((status = 400, description = "Not supported", body = crate::openapi::OllamaError))
 )]
 pub(crate) async fn push() -> ApiError {
-    ApiError::unsupported("models are not published from here")
+    ApiError::invalid("models are not published from here")
 }
 
 /// Refused: the command line downloads.
@@ -240,7 +240,7 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, asked: Asked) -> ApiResu
 
 /// Refused: they belong to `create`.
 pub(crate) async fn blobs() -> ApiError {
-    ApiError::unsupported("models are not made here: `cachalot serve FILE.gguf` serves a file")
+    ApiError::invalid("models are not made here: `cachalot serve FILE.gguf` serves a file")
 }
 
 #[cfg(test)]

@@ -240,7 +240,7 @@ impl Parsed {
             Some("none") => ThoughtState::Ignored,
             _ => prompt.thought,
         };
-        request.max_tokens = self.max_tokens();
+        request.max_tokens = app.config.defaults.limit(self.max_tokens());
         request.thinking_budget = self.thinking.budget();
         request.logprobs = self.logprobs()?;
         Ok(request)

@@ -130,7 +130,7 @@ fn prepare(app: &App, served: &Served, object: &Map<String, Value>) -> ApiResult
         base.constraint = Some(constraint);
     }
     base.thought = ThoughtState::Ignored;
-    base.max_tokens = limit(body.max_tokens.or(body.n_predict));
+    base.max_tokens = app.config.defaults.limit(limit(body.max_tokens.or(body.n_predict)));
     base.logprobs = match &body.logprobs {
         None | Some(Value::Null | Value::Bool(false)) => probs(options.n_probs)?,
         Some(Value::Bool(true)) => Some(probs(options.n_probs)?.unwrap_or(0)),

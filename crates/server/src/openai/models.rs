@@ -69,8 +69,8 @@ pub(crate) async fn one(
 /// Refused: the model writes text.
 #[utoipa::path(
     post, path = "/v1/embeddings", tag = "OpenAI",
-    responses((status = 501, description = "Not supported", body = crate::openapi::ErrorBody))
+    responses((status = 400, description = "Not supported", body = crate::openapi::ErrorBody))
 )]
 pub(crate) async fn embeddings() -> ApiError {
-    ApiError::unsupported("this model writes text and was not made for embeddings")
+    ApiError::invalid("this model writes text and was not made for embeddings")
 }
