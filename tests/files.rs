@@ -215,7 +215,8 @@ fn logits_are_written_as_safetensors() {
         let numbers = bytes[8 + header_len..].chunks_exact(4);
         numbers.map(|number| f32::from_le_bytes(number.try_into().unwrap())).collect()
     };
-    // Prompts are computed with activations of 8 bits, unless each token is computed as in decoding.
+    // Prompts are computed with activations of 8 bits, unless each token is computed as in
+    // decoding.
     let prompt = logits("prompt.safetensors", &[]);
     assert!(prompt.iter().all(|logit| logit.is_finite()));
     let fast = logits("fast.safetensors", &["--reproducible"]);

@@ -1,4 +1,5 @@
-//! Descriptions of machines and machine JSON: any text gives a machine or an error, and planning on it
+//! Descriptions of machines and machine JSON: any text gives a machine or an error, and planning
+//! on it
 //! gives an answer or an error.
 #![no_main]
 
@@ -10,7 +11,8 @@ fuzz_target!(|text: &str| {
     let read = serde_json::from_str::<Machine>(text).ok().filter(|machine| machine.check().is_ok());
     for machine in described.into_iter().chain(read) {
         for file in catalogue::find("UD-IQ1_S") {
-            let _ = plan(&machine, &file.model(), Constraints::default(), RuntimeProfile::default());
+            let _ =
+                plan(&machine, &file.model(), Constraints::default(), RuntimeProfile::default());
         }
     }
 });

@@ -195,7 +195,10 @@ fn a_pull_that_was_stopped_is_listed_shown_and_continued() {
     let (sent, done) = (fake.world().sent, partial.done);
     let model = hub.pull(&offer, &[], &mut |_| true).unwrap();
     assert_eq!(content(&model), std::slice::from_ref(&bytes));
-    assert!(fake.world().sent - sent <= bytes.len() as u64 + 100 - done, "what is safe stays");
+    // What was on its way when the first pull stopped may count as sent after it.
+    let on_its_way = 8 << 20;
+    let limit = bytes.len() as u64 + 100 - done + on_its_way;
+    assert!(fake.world().sent - sent <= limit, "what is safe stays");
 }
 
 #[test]

@@ -249,7 +249,8 @@ mod tests {
         assert_eq!(events[3].1["delta"], json!({ "type": "signature_delta", "signature": "" }));
         assert_eq!(events[5].1["index"], 1);
         let delta = &events[8].1["delta"];
-        assert_eq!(*delta, json!({ "stop_reason": "stop_sequence", "stop_sequence": "END" }));
+        assert_eq!(delta["stop_reason"], "stop_sequence");
+        assert_eq!(delta["stop_sequence"], "END");
         assert_eq!(events[8].1["usage"]["cache_read_input_tokens"], 2);
     }
 

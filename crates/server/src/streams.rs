@@ -139,7 +139,7 @@ async fn fill(app: Arc<App>, kept: Arc<Kept>, chunks: impl Stream<Item = Bytes>)
                     break;
                 }
             }
-            _ = stopped.changed() => break,
+            _ = stopped.wait_for(|stopped| *stopped) => break,
             _ = clock.tick() => {
                 if kept.state.receiver_count() == 0 && (kept.age() > KEPT || app.is_draining()) {
                     break;

@@ -1,5 +1,6 @@
 //! `cachalot plan --import FILE.jsonl`: measured rows of other machines, in the format that
-//! `bench --json` writes, one object after the other. Where one was measured on hardware like the machine
+//! `bench --json` writes, one object after the other. Where one was measured on hardware like the
+//! machine
 //! that is asked about, with the same model, predictions are corrected by it.
 
 use std::path::Path;
@@ -10,7 +11,8 @@ use serde::Deserialize;
 
 /// Files larger than this are not rows of measurements.
 const BYTES_MAX: u64 = 64 << 20;
-/// Two sizes are the same within this fraction: systems reserve some memory, and files have headers.
+/// Two sizes are the same within this fraction: systems reserve some memory, and files have
+/// headers.
 const SAME_SIZE: f64 = 0.03;
 
 /// What is used of a row of `bench --json`.

@@ -190,6 +190,7 @@ fn share(part: u64, whole: u64) -> String {
 mod tests {
     use std::path::PathBuf;
 
+    use cachalot_engine::Verdict;
     use cachalot_gguf::split::{Part, PartTensor, Set};
     use cachalot_gguf::{Metadata, TensorInfo, TensorType};
     use cachalot_plan::Shape;
@@ -219,7 +220,9 @@ mod tests {
             _ => TensorType::Q4_K,
         });
         let parts = ["R1-00001-of-00002.gguf", "R1-00002-of-00002.gguf"];
-        shown(metadata, tensors.unwrap(), &parts)
+        let mut shown = shown(metadata, tensors.unwrap(), &parts);
+        shown.verdict = Ok(Verdict::default()); // as for the real header, with its vocabulary
+        shown
     }
 
     const R1_PAGE: &str = "\
@@ -276,6 +279,8 @@ F32       361      107.5M  409.9 MiB   0.1 %
         let (runs, page) = of("deepseek2", TensorType::IQ2_K_R4);
         assert!(!runs && page.contains("it cannot compute with IQ2_K_R4."), "{page}");
         let (runs, page) = of("deepseek2", TensorType::Q4_K);
+        assert!(!runs && page.contains("has no key `deepseek2.embedding_length`"), "{page}");
+        let (runs, page) = (r1().runs(), text(&r1(), false));
         assert!(runs && page.contains("cachalot runs it."), "{page}");
     }
 

@@ -98,7 +98,7 @@ impl Connections {
 }
 
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n\
-    content-type: application/json\r\ncontent-length: 40\r\nconnection: close\r\n\r\n\
+    content-type: application/json\r\ncontent-length: 41\r\nconnection: close\r\n\r\n\
     {\"error\":\"too many connections are open\"}";
 const SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
     content-length: 41\r\nconnection: close\r\n\r\n{\"error\":\"the headers were not complete\"}";
