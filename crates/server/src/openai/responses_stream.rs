@@ -99,7 +99,8 @@ impl Echo {
 fn usage(live: &Live) -> Value {
     json!({
         "input_tokens": live.prompt,
-        "input_tokens_details": { "cached_tokens": live.cached },
+        // Prompts go into the cache as they are read; OpenAI counts here what it bills for that.
+        "input_tokens_details": { "cached_tokens": live.cached, "cache_write_tokens": 0 },
         "output_tokens": live.generated,
         "output_tokens_details": { "reasoning_tokens": live.reasoning },
         "total_tokens": live.prompt + live.generated,
@@ -446,6 +447,7 @@ mod tests {
         assert_eq!(last["incomplete_details"]["reason"], "max_output_tokens");
         assert_eq!(last["output"][1]["content"][0]["text"], "yes");
         assert_eq!(last["usage"]["output_tokens_details"]["reasoning_tokens"], 1);
+        assert_eq!(last["usage"]["input_tokens_details"]["cache_write_tokens"], 0);
         for key in ["tool_choice", "parallel_tool_calls", "error"] {
             assert!(last.get(key).is_some(), "{key}");
         }
