@@ -23,6 +23,9 @@ const fn question(
     Question { question, commands, explanation }
 }
 
+/// Columns of prose.
+const COLUMNS: usize = 100;
+
 const QUESTIONS: &[Question] = &[
     question(
         "Can my Raspberry Pi, my phone or my RTX 4090 run R1, and what is it that videos show?",
@@ -65,8 +68,7 @@ const QUESTIONS: &[Question] = &[
          8 x H100 for Q4_K_M. On a processor it takes as much main memory, or less with experts streamed from a drive.",
     ),
     question(
-        "How many tokens per second with 8 channels of DDR4 or DDR5, 12 and 24 channels, the 2,000-dollar EPYC, \
-         8 x H100 and 8 x H200?",
+        "How many tokens per second on 8, 12 and 24 channels, a 2,000-dollar EPYC, 8 H100s, 8 H200s?",
         &[
             "plan Q4_K_M --on \"epyc 7702 8x3200 512GB\"",
             "plan Q4_K_M --on \"epyc 9354 8x4800 512GB\"",
@@ -137,12 +139,13 @@ fn answer(output: &str) -> String {
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let build = Command::new("cargo").current_dir(root).args(["build", "--quiet"]).status();
     anyhow::ensure!(build.context("cargo build")?.success(), "the program does not build");
-    let mut page = "# Questions about R1, answered by the program\n\n\
-                    Written by `cargo xtask faq`; a test runs every command again. Of long pages the answer \
-                    alone is shown.\n"
-        .to_owned();
+    let mut page = "# Questions about R1, answered by the program\n\n".to_owned();
+    page += &wrapped(
+        "Written by `cargo xtask faq`; a test runs every command again. Of long pages the answer \
+         alone is shown.",
+    );
     for Question { question, commands, explanation } in QUESTIONS {
-        write!(page, "\n## {question}\n\n{explanation}\n")?;
+        write!(page, "\n## {question}\n\n{}", wrapped(explanation))?;
         for command in *commands {
             let output = output(root, command)?;
             write!(page, "\n```\n$ cachalot {command}\n{}\n```\n", answer(&output))?;
@@ -150,6 +153,23 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(root.join("docs"))?;
     std::fs::write(root.join("docs/faq.md"), page).context("docs/faq.md")
+}
+
+/// The text in lines of at most [`COLUMNS`].
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= COLUMNS {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 /// What the program prints, errors included.
