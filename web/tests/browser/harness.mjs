@@ -17,8 +17,9 @@ async function freePort() {
 }
 
 /**
- * Starts `cachalot serve` and waits until it is ready. `slow` computes with the scalar reference on
- * one thread, so that there is time to act while an answer is written.
+ * Starts `cachalot serve` and waits until it is ready. A `slow` one computes with the scalar reference
+ * on one thread, and is stopped for most of the time by signals, so that on any machine there is
+ * time to act while an answer is written.
  */
 export async function serve({ args = [], slow = false } = {}) {
   const port = await freePort()
@@ -33,8 +34,25 @@ export async function serve({ args = [], slow = false } = {}) {
   for (;;) {
     if (child.exitCode !== null || Date.now() > until) throw new Error(`the server did not start:\n${log}`)
     const ready = await fetch(`${url}health`).then((r) => r.ok, () => false)
-    if (ready) return { url, stop: () => stopped(child) }
+    if (ready) {
+      const release = slow ? throttle(child) : () => {}
+      return { url, stop: () => (release(), stopped(child)) }
+    }
     await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+}
+
+/** Lets a process run for a tenth of the time, until the returned function is called. */
+function throttle(child) {
+  let ended = false
+  const timer = setInterval(() => {
+    child.kill('SIGCONT')
+    setTimeout(() => ended || child.kill('SIGSTOP'), 10)
+  }, 100)
+  return () => {
+    ended = true
+    clearInterval(timer)
+    child.kill('SIGCONT')
   }
 }
 
