@@ -50,7 +50,7 @@ export class Answer {
   stop(): void {
     this.#stopped = true
     const { resume } = this.#message
-    if (resume) void this.#app.api.cancel(resume.id)
+    if (resume) void this.#app.api.cancel(resume.stream)
     this.#abort.abort()
     this.#end('cancelled')
     this.#app.live = text.live.stopped
@@ -63,10 +63,13 @@ export class Answer {
   }
 
   async #follow(stream: AsyncGenerator<Received>): Promise<void> {
-    for await (const { events, received } of stream) {
+    for await (const { events, received, stream: name } of stream) {
       if (this.#stopped) return
       for (const event of events) this.#take(event)
-      if (this.#message.resume) this.#message.resume.received = received
+      if (this.#message.resume) {
+        this.#message.resume.received = received
+        if (name !== null) this.#message.resume.stream = name
+      }
       this.#saveSometimes()
     }
   }
@@ -75,7 +78,7 @@ export class Answer {
     const message = this.#message
     switch (event.type) {
       case 'id':
-        if (message.resume?.id !== event.id) message.resume = { id: event.id, received: 0 }
+        if (message.resume?.id !== event.id) message.resume = { id: event.id, stream: event.id, received: 0 }
         break
       case 'queued':
         this.phase = 'queued'
@@ -161,7 +164,7 @@ export class Answer {
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
       if (this.#stopped) return
       try {
-        return await this.#follow(this.#app.api.resume(resume.id, resume.received, this.#abort.signal))
+        return await this.#follow(this.#app.api.resume(resume.stream, resume.received, this.#abort.signal))
       } catch (error) {
         if (this.#stopped || this.#message.finish !== undefined) return
         if (!(error instanceof ApiError) || error.kind !== 'connection') return this.#fail(error, 'lost')

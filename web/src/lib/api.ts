@@ -30,6 +30,8 @@ export type StreamEvent =
 export interface Received {
   events: StreamEvent[]
   received: number
+  /** What the stream is asked for again by. */
+  stream: string | null
 }
 
 interface Chunk {
@@ -193,10 +195,11 @@ export class Api {
   async *#stream(path: string, init: RequestInit, from = 0): AsyncGenerator<Received> {
     const response = await this.#fetch(path, init)
     if (!response.ok || !response.body) throw await errorOf(response)
+    const stream = response.headers.get('x-stream-id')
     try {
       for await (const { data, end } of events(response.body)) {
         const found = interpret(data)
-        yield { events: found, received: from + end }
+        yield { events: found, received: from + end, stream }
         if (found.some((event) => event.type === 'done')) return
       }
     } catch (error) {

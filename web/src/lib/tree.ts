@@ -31,8 +31,8 @@ export interface Message {
   finish?: Finish
   error?: string
   stats?: Stats
-  /** What an unfinished answer is asked for again with: the server's id and the bytes received. */
-  resume?: { id: string; received: number }
+  /** What an unfinished answer is asked for again with: its id, its stream, and the bytes received. */
+  resume?: { id: string; stream: string; received: number }
 }
 
 export interface Conversation {

@@ -89,9 +89,7 @@ test('Answer now ends the thought', async () => {
   assert.match(await answers(page).last().innerText(), /Thought for/)
 })
 
-// Known fault: in some runs the server answers 404 to the resumed stream, and the rest is lost.
-const todo = 'the resumed stream is sometimes refused'
-test('a reload in the middle of an answer finds it again and goes on', { todo }, async () => {
+test('a reload in the middle of an answer finds it again and goes on', async () => {
   page = await open(slow.url)
   await ask(page, QUESTION)
   await thinking(page)
