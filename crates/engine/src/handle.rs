@@ -296,7 +296,7 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// The engine's thread ends: whoever still waits learns that by a closed channel.
+    /// The engine's thread ends: requests that still wait see a closed channel.
     pub(crate) fn gone(&self) {
         let mut inbox = self.inbox();
         inbox.is_gone = true;
@@ -321,7 +321,7 @@ impl Handle {
     ) -> Result<Self, Error> {
         let theirs = Arc::clone(&shared);
         let body = move || {
-            // However it ends, nobody waits for it any longer.
+            // However it ends, no reader waits for it any longer.
             let gone = Gone(&theirs);
             run(gone.0);
         };

@@ -176,7 +176,7 @@ pub fn described<'a>(
     Ok(model.with_experts_used(used.clamp(1, model.experts.max(1))))
 }
 
-/// The name of the file that remembers which experts of a model are popular: as good as unique.
+/// The name of the file that remembers which experts of a model are popular: practically unique.
 fn memory_name(weights: &Weights, path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     format!("{stem}-{}.popular", weights.size())

@@ -243,8 +243,8 @@ impl<'a, C: Compute> Core<'a, C> {
         });
     }
 
-    /// Ends sequences that have left the scheduler. The status is published first, so that whoever
-    /// receives an end no longer sees its request there.
+    /// Ends sequences that have left the scheduler. The status is published first, so that a
+    /// receiver of an end no longer sees its request there.
     fn conclude(&mut self, ended: Vec<(Sequence, Next)>) {
         self.shared.publish(|status| {
             let totals = &mut status.totals;

@@ -177,7 +177,7 @@ impl Hub {
         pulling::keep_error(&folder, None);
         let result = self.pull_locked(offer, targets, &folder, report);
         match &result {
-            // Whoever waits takes over from one that was stopped, and fails with one that failed.
+            // A waiting pull takes over from one that was stopped, and fails with one that failed.
             Err(Error::Cancelled) => {}
             Err(error) => pulling::keep_error(&folder, Some(error)),
             // The lock's file goes last, while it is still locked.

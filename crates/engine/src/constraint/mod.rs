@@ -1,7 +1,7 @@
 //! Answers that must have a form: which tokens may come next, by llguidance.
 //!
 //! A grammar is compiled when its request is submitted, in the caller's thread, so that one that makes
-//! no sense is refused before anything is computed, and compiling holds nobody else up.
+//! no sense is refused before anything is computed, and compiling delays no other request.
 
 mod gbnf;
 #[cfg(test)]
@@ -24,7 +24,7 @@ pub use gbnf::fuzz_gbnf;
 const SOURCE_MAX: usize = 1 << 20;
 /// How deeply a grammar or schema may be nested: the compiler recurses into it.
 const NESTING_MAX: usize = 64;
-/// The stack for that, whoever submits the request.
+/// The stack for that, whatever thread submits the request.
 const STACK_BYTES: usize = 16 << 20;
 /// White space between the parts of JSON: as printers write it, but never without end.
 const WHITESPACE: &str = r"(\n[ \t]{0,32}|[ ]{0,2})";

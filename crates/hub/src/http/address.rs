@@ -37,7 +37,7 @@ pub(crate) fn permitted(url: &Url, insecure: bool) -> Result<(), Error> {
 /// Where a redirect leads, if it may be followed.
 pub(crate) fn next_hop(from: &Url, location: &str, insecure: bool) -> Result<Url, Error> {
     let shown = |url: &Url| {
-        // A signed address is as good as a key: its query is not shown.
+        // A signed address grants access as a key does: its query is not shown.
         let mut url = url.clone();
         url.set_query(None);
         url

@@ -32,7 +32,7 @@ pub(crate) enum Failure {
     Again {
         /// What happened.
         reason: String,
-        /// How long the service wants to be left alone.
+        /// How long the service asks clients to wait.
         pause: Option<Duration>,
     },
     /// The signed address is not valid any more.

@@ -27,7 +27,7 @@ impl Drop for Lock {
     }
 }
 
-/// The lock, unless another process has it. Of a folder that is not there, nobody has one.
+/// The lock, unless another process has it. A folder that is not there has none.
 pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
     let file = open(path)?;
     match file.try_lock() {

@@ -424,7 +424,7 @@ impl Library {
         }
     }
 
-    /// Waits until nobody else changes the library.
+    /// Waits until no other process changes the library.
     pub(crate) fn lock(&self) -> Result<Lock, Error> {
         fs::create_dir_all(&self.root).map_err(at(&self.root))?;
         Lock::wait(&self.root.join("lock"))

@@ -144,7 +144,7 @@ impl Shared {
 
     /// Wakes everyone who waits for chunks or for work.
     fn announce(&self) {
-        let _schedule = self.schedule(); // so that nobody is between looking and waiting
+        let _schedule = self.schedule(); // so that no task is between looking and waiting
         self.changed.notify_all();
         self.wake.notify_waiters();
     }

@@ -50,7 +50,7 @@ impl Schedule {
         Self { files, connections: connections.max(1) as u64, turn: 0 }
     }
 
-    /// Takes a range that nobody fetches yet. `None` if there is none, for now or for good.
+    /// Takes a range that no connection fetches yet. `None` if there is none, for now or for good.
     pub(crate) fn next(&mut self) -> Option<Job> {
         let left: u64 = self.files.iter().map(|file| file.chunks - file.taken.count()).sum();
         // Near the end, shares get smaller, so that all connections end together.

@@ -30,7 +30,7 @@ struct Known {
     /// The tag of the file, and the address without query that gave it: hosts have tags of their
     /// own.
     tag: Option<(String, String)>,
-    /// What a registry wants to be told.
+    /// What a registry expects in a request.
     token: Option<HeaderValue>,
     /// Counts how often the file was expected to be another one.
     generation: u32,
