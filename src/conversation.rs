@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cachalot_engine::{
-    Engine, Event, FinishReason, Finished, Handle, Kind, Limits, Message, ModelInfo, Source, host,
+    Event, FinishReason, Finished, Handle, Kind, Limits, LoadPlan, Message, ModelInfo, Source, host,
 };
 use cachalot_gguf::split::part_paths;
 use cachalot_plan::{Demand, identity, units};
@@ -56,15 +56,18 @@ impl Conversation {
             Source::Embedded(_) => Vec::new(),
         };
         let trace = output::trace(&run.output, &inputs, &mut run.options)?;
-        let forecast = Forecast::of(&run.source, &run.options, environment)?;
+        let plan = LoadPlan::of(&run.source, &run.options)?;
+        let forecast = Forecast::of(&plan, environment);
         if let Some(forecast) = &forecast
             && (forecast.is_worth_a_line() || run.verbose && run.source != embedded::SOURCE)
         {
             note(&err.dim(&forecast.line()));
         }
+        if run.verbose && run.source != embedded::SOURCE {
+            note(&err.dim(plan.layout().to_string().trim_end()));
+        }
         let mut progress = Progress::new("loading");
-        let engine =
-            Engine::load(&run.source, &run.options, &mut |done, all| progress.set(done, all));
+        let engine = plan.load(&mut |done, all| progress.set(done, all));
         progress.clear();
         let engine = engine?;
         if engine.info().threads_missing > 0 {

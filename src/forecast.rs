@@ -1,16 +1,12 @@
-//! The planner asked before a model is loaded: where it will lie, whether it fits, what to expect.
-//! Loading asks it the same, with the same answer.
+//! What to expect of a model that will be loaded as planned.
 
 use std::path::Path;
 
-use cachalot_engine::{Options, Source, constraints, described, host, memory_budget};
-use cachalot_gguf::split::Set;
-use cachalot_gguf::{Gguf, Metadata, TensorInfo};
-use cachalot_plan::fit::fit;
+use cachalot_engine::{LoadPlan, Source, host};
 use cachalot_plan::predict::predict;
 use cachalot_plan::{
-    Constraints, Demand, KvType, Mode, ModelFacts, Placement, Prediction, RateRange, RoutingSkew,
-    RuntimeProfile, Stream, identity, units,
+    Demand, KvType, Mode, ModelFacts, Placement, Prediction, RateRange, RoutingSkew,
+    RuntimeProfile, identity, units,
 };
 
 use crate::hardware::{self, DriveProbe, Measure};
@@ -33,45 +29,23 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// Asks the planner about `source`, for tokens of a text. `None` for what is no model: loading
-    /// will say so.
-    ///
-    /// # Errors
-    /// If the model does not fit into this machine.
-    pub(crate) fn of(
-        source: &Source,
-        options: &Options,
-        environment: &Environment,
-    ) -> anyhow::Result<Option<Self>> {
-        let Some(placed) = placed(source, options)? else { return Ok(None) };
-        let is_worth = placed.model.size >= WORTH_MEASURING;
+    /// Predicts tokens of a text. `None` for what is no model that is known to run.
+    pub(crate) fn of(plan: &LoadPlan, environment: &Environment) -> Option<Self> {
+        let is_worth = plan.facts().size >= WORTH_MEASURING;
         let measure = if is_worth { Measure::Missing } else { Measure::Never };
-        Ok(Some(Self::at(placed, source, options, environment, measure)))
+        let skew = RoutingSkew::of(plan.weights().metadata());
+        runs(plan).then(|| Self::at(plan, environment, skew, measure))
     }
 
     /// The same for random tokens, on a machine that is measured in any case: for whoever measures
     /// a model, too.
-    ///
-    /// # Errors
-    /// If the model does not fit into this machine.
-    pub(crate) fn of_noise(
-        source: &Source,
-        options: &Options,
-        environment: &Environment,
-    ) -> anyhow::Result<Option<Self>> {
-        let Some(placed) = placed(source, options)? else { return Ok(None) };
-        let placed = Placed { skew: RoutingSkew::Uniform, ..placed };
-        Ok(Some(Self::at(placed, source, options, environment, Measure::Missing)))
+    pub(crate) fn of_noise(plan: &LoadPlan, environment: &Environment) -> Option<Self> {
+        runs(plan).then(|| Self::at(plan, environment, RoutingSkew::Uniform, Measure::Missing))
     }
 
-    fn at(
-        Placed { model, fit, skew }: Placed,
-        source: &Source,
-        options: &Options,
-        environment: &Environment,
-        measure: Measure,
-    ) -> Self {
-        let file = match source {
+    fn at(plan: &LoadPlan, environment: &Environment, skew: RoutingSkew, measure: Measure) -> Self {
+        let (model, fit, options) = (plan.facts().clone(), *plan.placement(), plan.options());
+        let file = match plan.source() {
             Source::File(path) => Some(path.as_path()),
             Source::Embedded(_) => None,
         };
@@ -82,7 +56,7 @@ impl Forecast {
         };
         let here = hardware::this_machine(environment, options, drive, measure).without_gpus();
         // How fast a system pages what it has no budget for, nobody knows.
-        let is_paged = fit.mode == Mode::Resident && fit.ram > memory_budget(options).ram;
+        let is_paged = fit.mode == Mode::Resident && fit.ram > plan.budget().ram;
         let predicted = |calibration| {
             let profile = RuntimeProfile { skew, calibration, ..RuntimeProfile::default() };
             predict(&here, &model, &fit, profile).ok().filter(|_| !is_paged)
@@ -171,68 +145,31 @@ fn shown_rate(range: RateRange) -> String {
     format!("{likely} ({low}-{high})")
 }
 
-/// A model by its header, and where loading will put it.
-struct Placed {
-    model: ModelFacts,
-    fit: Placement,
-    skew: RoutingSkew,
-}
-
-/// `None` if it is no model that runs.
-fn placed(source: &Source, options: &Options) -> anyhow::Result<Option<Placed>> {
-    match source {
-        Source::File(path) => {
-            let Ok(set) = Set::open(path) else { return Ok(None) };
-            let tensors: Vec<&TensorInfo> = set.tensors.iter().map(|tensor| &tensor.info).collect();
-            let files = set.parts.iter().map(|part| part.path.as_path());
-            let constraints = constraints(options, files);
-            let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-            placed_as(&file_name, &set.metadata, &tensors, options, constraints)
-        }
-        Source::Embedded(bytes) => {
-            let Ok(gguf) = Gguf::parse(bytes, bytes.len() as u64) else { return Ok(None) };
-            let tensors: Vec<&TensorInfo> = gguf.tensors.iter().collect();
-            // Its bytes are the program's, wherever that is.
-            let constraints =
-                Constraints { stream: Stream::Never, ..constraints(options, std::iter::empty()) };
-            placed_as("calf", &gguf.metadata, &tensors, options, constraints)
-        }
-    }
-}
-
-fn placed_as(
-    file_name: &str,
-    metadata: &Metadata,
-    tensors: &[&TensorInfo],
-    options: &Options,
-    constraints: Constraints,
-) -> anyhow::Result<Option<Placed>> {
-    let demand = Demand::of(metadata, tensors.iter().copied());
-    if !identity::identify(metadata, &demand, file_name).runs {
-        return Ok(None);
-    }
-    let name = file_name.trim_end_matches(".gguf");
-    let Ok(model) = described(name, metadata, tensors.iter().copied(), options) else {
-        return Ok(None);
+/// Whether a file holds a model that is known to run.
+fn runs(plan: &LoadPlan) -> bool {
+    let (metadata, tensors) = (plan.weights().metadata(), plan.weights().tensors());
+    let demand = Demand::of(metadata, tensors.iter().map(|tensor| &tensor.info));
+    let name = match plan.source() {
+        Source::File(path) => path.file_name().unwrap_or_default().to_string_lossy(),
+        Source::Embedded(_) => "calf".into(),
     };
-    let fit = fit(&model, memory_budget(options), constraints)?;
-    Ok(Some(Placed { model, fit, skew: RoutingSkew::of(metadata) }))
+    identity::identify(metadata, &demand, &name).runs
 }
 
 #[cfg(test)]
 mod tests {
-    use cachalot_engine::Stream;
+    use cachalot_engine::{Options, Stream};
 
     use super::*;
 
-    fn of(options: &Options) -> anyhow::Result<Option<Forecast>> {
-        let calf = Source::File("models/calf.gguf".into());
-        Forecast::of(&calf, options, &Environment::default())
+    fn of(options: &Options) -> anyhow::Result<Forecast> {
+        let plan = LoadPlan::of(&Source::File("models/calf.gguf".into()), options)?;
+        Ok(Forecast::of(&plan, &Environment::default()).unwrap())
     }
 
     #[test]
     fn a_small_model_lies_in_memory_and_is_not_worth_a_line() {
-        let forecast = of(&Options::default()).unwrap().unwrap();
+        let forecast = of(&Options::default()).unwrap();
         assert!(!forecast.is_worth_a_line());
         assert!(forecast.line().starts_with("calf, "), "{}", forecast.line());
         assert!(forecast.line().contains("all of it in memory"), "{}", forecast.line());
@@ -240,15 +177,20 @@ mod tests {
     }
 
     #[test]
+    fn several_users_are_forecast_and_each_has_a_whole_context() {
+        let options = |parallel| Options { parallel, ..Options::default() };
+        let (one, four) = (of(&options(1)).unwrap(), of(&options(4)).unwrap());
+        assert_eq!(four.fit.kv, 4 * one.fit.kv);
+        assert_eq!(four.fit.parallel, 4);
+    }
+
+    #[test]
     fn what_the_user_says_is_kept_or_refused() {
         let options = Options { context: Some(64), ..Options::default() };
-        assert_eq!(of(&options).unwrap().unwrap().fit.context, 64);
+        assert_eq!(of(&options).unwrap().fit.context, 64);
         let options = Options { context: Some(1 << 40), ..Options::default() };
         assert!(of(&options).unwrap_err().to_string().contains("at most"));
         let options = Options { stream: Stream::Always, memory: Some(1), ..Options::default() };
         assert!(of(&options).unwrap_err().to_string().contains("of non-expert weights"));
-        let missing = Source::File("missing.gguf".into());
-        let none = Forecast::of(&missing, &Options::default(), &Environment::default());
-        assert!(none.unwrap().is_none(), "loading says what is wrong");
     }
 }

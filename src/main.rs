@@ -6,6 +6,7 @@ mod args;
 mod client;
 mod command;
 mod conversation;
+mod devices;
 mod embedded;
 mod failure;
 mod forecast;

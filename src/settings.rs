@@ -304,6 +304,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         prefer_cached: args.prefer_cached,
         reproducible: args.reproducible,
         count_experts: None,
+        devices: crate::devices::DEVICES,
         chat_template: None,
         trace: None,
         expert_stats: None,

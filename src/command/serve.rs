@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use cachalot_engine::{Engine, Limits, ModelInfo, Options, Source};
+use cachalot_engine::{Limits, LoadPlan, ModelInfo, Options, Source};
 use cachalot_plan::units;
 use cachalot_server::{
     Address, App, Config, Defaults, Facts, Keys, Listener, Place, Prediction, Server, TlsFiles,
@@ -115,6 +115,7 @@ pub(crate) fn run(args: ServeArgs, environment: &Environment) -> anyhow::Result<
     cachalot_server::log(args.log_format == LogFormat::Json, ansi);
     let mut options = settings::model_options(&args.computation, environment);
     options.context = args.ctx;
+    options.parallel = usize::from(args.parallel);
     options.expert_stats.clone_from(&environment.expert_stats);
     let listeners = addresses.iter().map(|address| {
         Listener::bind(address).with_context(|| format!("cannot listen on {}", shown(address)))
@@ -167,14 +168,16 @@ struct Loader {
 
 impl Loader {
     fn load(&self, environment: &Environment) -> anyhow::Result<()> {
-        let forecast = Forecast::of(&self.source, &self.options, environment)?;
+        let plan = LoadPlan::of(&self.source, &self.options)?;
+        let forecast = Forecast::of(&plan, environment);
         let mut progress = Progress::new("loading");
-        let engine = Engine::load(&self.source, &self.options, &mut |done, total| {
+        let engine = plan.load(&mut |done, total| {
             self.app.progress(done, total);
             progress.set(done, total);
         });
         progress.clear();
         let handle = engine?.start(self.limits)?;
+        handle.prepare_constraints();
         let facts = facts(handle.info(), &self.source, forecast.as_ref());
         let lines = self.greeting.lines(handle.info(), &facts, self.limits, forecast.as_ref());
         self.app.serve(handle, facts)?;

@@ -128,7 +128,9 @@ impl Answer {
             let sampled = scratch.given(id, logits, self.logprobs).ok_or(Error::NotFinite)?;
             return Ok(Some(sampled.into()));
         }
-        let opening = self.output.may_open_thought().filter(|_| self.usage.generated == 0);
+        // Only as the first token, and only if a thought may have any.
+        let may_think = self.usage.generated == 0 && self.thinking_left > 0;
+        let opening = self.output.may_open_thought().filter(|_| may_think);
         let mut mask = match &mut self.constraint {
             Some(constraint) if !self.output.is_reasoning() => Some(constraint.mask()?),
             _ => None,

@@ -3,36 +3,35 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cachalot_gguf::{Gguf, Metadata};
 use cachalot_kernels::Cpu;
-use cachalot_model::{Batch, Logits, Model, PAGE_ROWS, Progress};
+use cachalot_model::{Batch, Config, Model, Progress};
+use cachalot_plan::Layout;
 use cachalot_plan::fit::headroom;
 use cachalot_text::{ChatTemplate, Vocab, VocabParts};
 
 use crate::blocks::PageId;
 use crate::handle::{Handle, Limits, Shared};
 use crate::info::{Context, ModelInfo};
+use crate::load_plan::{LoadPlan, Loaded};
 use crate::options::{Options, Source};
 use crate::output::ThoughtTags;
-use crate::place::{Placed, place};
 use crate::step::{Compute, Computed, Core, Sizes};
 use crate::verdict::check_vocabulary;
 use crate::{Error, Sampling, host};
 
 /// How often available memory is checked while experts are streamed.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
-/// Tokens whose logits are computed at once when all are wanted.
-const LOGITS_CHUNK: usize = 256;
 
 /// A loaded model.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) model: Model,
     pub(crate) info: Arc<ModelInfo>,
-    sizes: Sizes,
+    pub(crate) cpu: Arc<Cpu>,
+    interleave: bool,
     /// When available memory is checked next, and how much should be free then.
     pressure: (Instant, u64),
 }
@@ -48,62 +47,69 @@ pub fn processor(options: &Options) -> Arc<Cpu> {
 /// the system refuses, memory is on the node of the thread that touches it first: slower, with the
 /// same results.
 pub(crate) fn interleaved<R>(options: &Options, work: impl FnOnce() -> R) -> R {
+    on_all_nodes(options.interleave, work)
+}
+
+fn on_all_nodes<R>(interleave: bool, work: impl FnOnce() -> R) -> R {
     let nodes = host::memory_nodes();
-    if options.interleave && nodes.len() > 1 {
+    if interleave && nodes.len() > 1 {
         cachalot_store::numa::interleaved(&nodes, work)
     } else {
         work()
     }
 }
 
+/// A model that was loaded as planned, and what is told of it.
+pub(crate) struct Parts {
+    pub(crate) loaded: Loaded,
+    pub(crate) layout: Layout,
+    /// Whether the context is shorter than the model's without having been asked for.
+    pub(crate) reduced: bool,
+    pub(crate) cpu: Arc<Cpu>,
+    pub(crate) begun: Instant,
+}
+
 impl Engine {
-    /// Loads a model. `progress` gets the bytes read and their total.
+    /// Plans and loads a model: [`LoadPlan::of`] and [`LoadPlan::load`] in one.
     ///
     /// # Errors
-    /// If the source is no valid model of a supported architecture, or the options do not fit it or
-    /// this machine.
+    /// As those.
     pub fn load(
         source: &Source,
         options: &Options,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
-        let begun = Instant::now();
-        let cpu = processor(options);
-        let placed = place(source, options, &cpu, progress)?;
-        Self::assemble(placed, source, options, &cpu, begun, progress).map_err(|error| match source
-        {
-            Source::Embedded(_) => error,
-            Source::File(path) => Error::InFile { path: path.clone(), source: Box::new(error) },
-        })
+        LoadPlan::of(source, options)?.load(progress)
     }
 
-    fn assemble(
-        placed: Placed,
+    pub(crate) fn assemble(
+        parts: Parts,
         source: &Source,
         options: &Options,
-        cpu: &Cpu,
-        begun: Instant,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, Error> {
-        let (model, metadata) = (&placed.model, placed.weights.metadata());
+        let Parts { loaded: Loaded { weights, model, streaming }, layout, reduced, cpu, begun } =
+            parts;
+        let metadata = weights.metadata();
         let vocab = vocab_of(metadata)?;
         check_vocabulary(&vocab, model.vocab_size())?;
-        let parallel = placed.fit.parallel.max(1);
         let context = Context {
-            tokens: placed.fit.context as usize,
+            tokens: layout.kv.context as usize,
             model: model.context_length(),
-            bytes: placed.fit.kv / parallel,
-            reduced: placed.fit.context_reduced,
+            bytes: layout.kv.bytes / layout.kv.parallel.max(1),
+            reduced,
         };
         let template = ChatTemplate::new(options.chat_template.as_deref(), &vocab)?;
-        let tensors = placed.weights.tensors().iter().map(|tensor| &tensor.info);
+        let tensors = weights.tensors().iter().map(|tensor| &tensor.info);
         let mut warnings = cachalot_model::check_header(metadata, tensors)?;
         warnings.extend(vocab.warnings().iter().cloned());
         warnings.extend(template.warning().map(str::to_owned));
         let recommended = Sampling::recommended(metadata)?;
-        let kv_type = placed.kv_type();
-        // Last, so that a file is not read only to find that it is of no use.
-        placed.warm(progress);
+        // Last, so that a file is not read only to find that it is of no use: mapped files that are
+        // not in memory, if all of them have room beside everything else.
+        let room = host::memory_available().unwrap_or(u64::MAX);
+        let room = room.saturating_sub(layout.kv.bytes + layout.buffers);
+        interleaved(options, || weights.warm(room, progress));
         let info = ModelInfo {
             name: name(source, metadata),
             thought_tags: ThoughtTags::of(&vocab),
@@ -111,21 +117,19 @@ impl Engine {
             template,
             warnings,
             context,
-            kv_type,
+            kv_type: layout.kv.ty,
             recommended,
             threads: cpu.pool().threads(),
             threads_missing: cpu.pool().missing(),
             tier: cpu.tier(),
-            streaming: placed.streaming,
-            weights: placed.weights,
+            streaming,
+            weights,
+            layout,
             load_time: begun.elapsed(),
         };
         let pressure = (Instant::now(), host::memory_available().map_or(0, headroom));
-        let sizes = Sizes {
-            pages: context.tokens.div_ceil(PAGE_ROWS) * parallel as usize,
-            micro_batch: placed.fit.micro_batch as usize,
-        };
-        Ok(Self { model: placed.model, info: Arc::new(info), sizes, pressure })
+        let interleave = options.interleave;
+        Ok(Self { model, info: Arc::new(info), cpu, interleave, pressure })
     }
 
     /// Starts answering requests, in a thread of its own.
@@ -134,9 +138,14 @@ impl Engine {
     /// If there is no memory for the KV cache, or no thread can be started.
     pub fn start(mut self, limits: Limits) -> Result<Handle, Error> {
         let shared = Arc::new(Shared::new(Arc::clone(&self.info), limits));
-        let sizes = self.sizes;
+        let Layout { kv, micro_batch, .. } = &self.info.layout;
+        let sizes = Sizes { pages: kv.pages as usize, micro_batch: *micro_batch as usize };
         self.model.reserve_pages(sizes.pages, self.info.kv_type)?;
-        Handle::start(shared, move |shared| Core::new(shared, self, sizes).run())
+        let interleave = self.interleave;
+        // Pages and buffers are on the nodes that the policy of the thread says which writes them first.
+        Handle::start(shared, move |shared| {
+            on_all_nodes(interleave, || Core::new(shared, self, sizes).run());
+        })
     }
 
     /// Between steps: releases memory if other programs need it.
@@ -151,43 +160,21 @@ impl Engine {
         }
     }
 
-    /// The logits of every one of `tokens`, chunk by chunk: `sink` gets some rows of
-    /// `[rows, vocabulary]`, in order. Setting `cancel` ends it soon.
-    ///
-    /// # Errors
-    /// If a token is not in the vocabulary, or there are more than the model was made for, before
-    /// anything is computed; if a logit is not finite; if it was cancelled; and the first error of `sink`.
-    pub fn logits<E: From<Error>>(
-        &mut self,
-        tokens: &[u32],
-        cancel: &AtomicBool,
-        mut sink: impl FnMut(&[f32]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let (vocabulary, context) = (self.vocab().len(), self.info.context.model);
-        if tokens.len() > context {
-            return Err(Error::PromptTooLong { prompt: tokens.len(), context }.into());
-        }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::from(cachalot_model::Error::Token { token, vocabulary }).into());
-        }
-        let kv_type = self.info.kv_type;
-        let mut cache = self.model.cache(tokens.len(), kv_type).map_err(Error::from)?;
-        let mut keep_going = |_| !cancel.load(Ordering::Relaxed);
-        for chunk in tokens.chunks(LOGITS_CHUNK) {
-            let logits =
-                self.model.forward_sequence(&mut cache, chunk, Logits::All, &mut keep_going);
-            let logits = logits.map_err(Error::from)?;
-            if !logits.iter().all(|logit| logit.is_finite()) {
-                return Err(Error::NotFinite.into());
-            }
-            sink(logits)?;
-        }
-        Ok(())
-    }
-
     /// What there is to know about the model.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// What computes.
+    #[doc(hidden)]
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// Sizes and switches of the model.
+    #[doc(hidden)]
+    pub fn config(&self) -> &Config {
+        self.model.config()
     }
 
     /// Text <-> tokens.

@@ -58,6 +58,8 @@ pub enum Error {
     #[error("the engine has stopped: an internal error, see its log")]
     EngineGone,
 
+    #[error("the layout names the device `{device}`, which this program was not given")]
+    Device { device: String },
     #[error("no thread can be started for the engine: {source}")]
     Thread { source: std::io::Error },
     #[error("no thread can be started to read the model: {source}")]

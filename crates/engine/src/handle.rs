@@ -75,7 +75,7 @@ pub(crate) struct Shared {
     wake: Condvar,
     status: Mutex<Status>,
     /// Made for the first request that needs it.
-    constraints: OnceLock<Constraints>,
+    constraints: OnceLock<Result<Constraints, String>>,
     next_id: AtomicU64,
 }
 
@@ -237,14 +237,15 @@ impl Shared {
     }
 
     fn compile(&self, constraint: &Constraint) -> Result<Constrained, Error> {
-        let constraints = match self.constraints.get() {
-            Some(constraints) => constraints,
-            None => {
-                let made = Constraints::new(&self.info.vocab)?;
-                self.constraints.get_or_init(|| made)
-            }
-        };
-        constraints.compile(constraint)
+        match self.constraints() {
+            Ok(constraints) => constraints.compile(constraint),
+            Err(fault) => Err(Error::Constraint { fault: fault.clone() }),
+        }
+    }
+
+    /// What all constraints share. Making it takes seconds for a large vocabulary.
+    fn constraints(&self) -> &Result<Constraints, String> {
+        self.constraints.get_or_init(|| Constraints::new(&self.info.vocab))
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -338,6 +339,14 @@ impl Handle {
     /// computed then.
     pub fn submit(&self, request: Request) -> Result<Generation, SubmitError> {
         Shared::submit(&self.shared, request)
+    }
+
+    /// Prepares for requests with constraints, in a thread of its own: the first would wait for that.
+    pub fn prepare_constraints(&self) {
+        let shared = Arc::clone(&self.shared);
+        let prepare = move || _ = shared.constraints();
+        // Without a thread, the first request does it.
+        _ = std::thread::Builder::new().name("constraints".to_owned()).spawn(prepare);
     }
 
     /// Cancels a request, which ends within one step with [`crate::FinishReason::Cancelled`]. One that has

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cachalot_gguf::{KvType, Metadata};
 use cachalot_kernels::Tier;
+use cachalot_plan::Layout;
 use cachalot_store::Weights;
 use cachalot_text::{ChatTemplate, Vocab};
 
@@ -37,6 +38,8 @@ pub struct ModelInfo {
     pub tier: Tier,
     /// What is streamed, if anything is.
     pub streaming: Option<Streaming>,
+    /// Which device holds what.
+    pub layout: Layout,
     /// How long loading took.
     pub load_time: Duration,
     pub(crate) thought_tags: Option<ThoughtTags>,

@@ -1,6 +1,6 @@
 //! Requests -> token streams.
 //!
-//! [`Engine::load`] puts a model together, and [`Engine::start`] gives a [`Handle`] that answers requests:
+//! [`LoadPlan::of`] says where a model will be, [`LoadPlan::load`] puts it there, and [`Engine::start`] gives a [`Handle`] that answers requests:
 //!
 //! ```text
 //! messages --template--> prompt --vocabulary--> Request --Handle::submit--> Generation --> Event
@@ -16,15 +16,17 @@ mod assemble;
 mod blocks;
 mod chat;
 mod constraint;
+mod device;
 mod dry;
 mod error;
 mod event;
 mod experts;
+mod feed;
 mod handle;
 mod info;
+mod load_plan;
 mod options;
 mod output;
-mod place;
 mod random;
 mod request;
 mod sampler;
@@ -40,15 +42,18 @@ pub use assemble::{Engine, embedded_vocab, open_vocab, processor};
 pub use chat::{PromptText, render};
 #[doc(hidden)]
 pub use constraint::fuzz_gbnf;
+pub use device::{Device, PROCESSOR_ALONE, Processor, Site};
 pub use error::Error;
 pub use event::{
     Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
 };
 pub use experts::ExpertUse;
+#[doc(hidden)]
+pub use feed::Feed;
 pub use handle::{Generation, Handle, Limits};
 pub use info::{Context, ModelInfo};
+pub use load_plan::LoadPlan;
 pub use options::{Options, Source};
-pub use place::{Placed, constraints, described, memory_budget, place};
 pub use request::{
     Constraint, READER_TIMEOUT, Request, RequestId, SubmitError, ThoughtState, UNREAD_MAX,
 };
@@ -60,7 +65,9 @@ pub use verdict::{Verdict, verdict};
 pub use cachalot_gguf::KvType;
 pub use cachalot_kernels::{Pinning, Tier, TierName};
 pub use cachalot_model::{ExpertGroups, Groups};
-pub use cachalot_plan::Stream;
+#[doc(hidden)]
+pub use cachalot_model::{Phase, Wanted};
+pub use cachalot_plan::{Layout, Stream};
 pub use cachalot_probe::system as host;
 pub use cachalot_store::{CacheStats, ReadRate};
 pub use cachalot_text::{Message, Think, Vocab};

@@ -8,6 +8,7 @@ use cachalot_kernels::{Pinning, Tier};
 use cachalot_model::ExpertGroups;
 use cachalot_plan::Stream;
 
+use crate::device::{Device, PROCESSOR_ALONE};
 use crate::experts::ExpertUse;
 
 /// Where a model comes from.
@@ -57,6 +58,8 @@ pub struct Options {
     pub prefer_cached: bool,
     /// Counts the experts that decoding batches use.
     pub count_experts: Option<Arc<ExpertUse>>,
+    /// The devices that a model may be placed on, the processor among them.
+    pub devices: &'static [&'static dyn Device],
     /// The chat template to use instead of the file's.
     pub chat_template: Option<String>,
     /// Where to record which experts are chosen.
@@ -84,6 +87,7 @@ impl Default for Options {
             prefetch: false,
             prefer_cached: false,
             count_experts: None,
+            devices: PROCESSOR_ALONE,
             chat_template: None,
             trace: None,
             expert_stats: None,

@@ -2,13 +2,9 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use cachalot_engine::KvType;
-use cachalot_engine::{Options, Source, Stream, place};
-use cachalot_kernels::{Cpu, Tier};
-use cachalot_model::Logits;
-use cachalot_plan::Mode;
+use cachalot_engine::{Error, LoadPlan, Options, Source, Stream};
 
 const CALF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");
 /// Less than calf has, with the program and its buffers.
@@ -20,15 +16,18 @@ fn options() -> Options {
 
 /// Whether experts are streamed, and the logits of some tokens.
 fn placed(path: PathBuf, options: &Options) -> (bool, Vec<f32>) {
-    let cpu = Arc::new(Cpu::new(1, Tier::detect()));
-    let mut placed = place(&Source::File(path), options, &cpu, &mut |_, _| {}).unwrap();
-    let streamed = matches!(placed.fit.mode, Mode::Streamed { .. });
-    assert_eq!(streamed, placed.streaming.is_some());
-    let mut cache = placed.model.cache(128, KvType::F16).unwrap();
+    let plan = LoadPlan::of(&Source::File(path), options).unwrap();
+    let streamed = plan.layout().experts.iter().any(|experts| experts.cache.is_some());
+    let mut engine = plan.load(&mut |_, _| {}).unwrap();
+    assert_eq!(streamed, engine.info().streaming.is_some());
     let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 500).collect();
-    let logits =
-        placed.model.forward_sequence(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
-    (streamed, logits.to_vec())
+    let mut logits = Vec::new();
+    let sink = |rows: &[f32]| -> Result<(), Error> {
+        logits.extend_from_slice(rows);
+        Ok(())
+    };
+    engine.logits(&tokens, &AtomicBool::new(false), sink).unwrap();
+    (streamed, logits)
 }
 
 #[test]
@@ -58,12 +57,10 @@ fn a_copy_in_huge_pages_computes_the_same() {
     let (_, expected) = placed(CALF.into(), &options);
     let source = Source::File(CALF.into());
     let options = Options { huge_pages: true, ..options };
-    let cpu = Arc::new(Cpu::new(1, Tier::detect()));
     let (mut read, mut all) = (0, 0);
-    let placed_it =
-        place(&source, &options, &cpu, &mut |done, of| (read, all) = (done, of)).unwrap();
+    let plan = LoadPlan::of(&source, &options).unwrap();
+    plan.load(&mut |done, of| (read, all) = (done, of)).unwrap();
     assert_eq!((read, all), (std::fs::metadata(CALF).unwrap().len(), read), "read as a whole");
-    placed_it.warm(&mut |_, _| unreachable!("nothing is left to be read"));
     let (streamed, logits) = placed(CALF.into(), &options);
     assert!(!streamed && logits == expected);
 }

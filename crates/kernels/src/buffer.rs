@@ -35,6 +35,8 @@ impl<T: Plain> Aligned<T> {
     pub(crate) fn resize(&mut self, len: usize) -> &mut [T] {
         let lines = (len * size_of::<T>()).div_ceil(64);
         if lines > self.lines.len() {
+            // No more than that: the planner counts what buffers take.
+            self.lines.reserve_exact(lines - self.lines.len());
             self.lines.resize(lines, Line([0; 64]));
         }
         self.len = len;

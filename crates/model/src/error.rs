@@ -50,8 +50,6 @@ pub enum Error {
          smaller KV cache type"
     )]
     CacheMemory { capacity: usize, bytes: usize },
-    #[error("the context holds {capacity} tokens, {len} of them in use: {more} more do not fit")]
-    ContextFull { capacity: usize, len: usize, more: usize },
     #[error("token {token} is not in the vocabulary of {vocabulary} tokens")]
     Token { token: u32, vocabulary: usize },
     #[error(

@@ -44,17 +44,16 @@ mod rope;
 mod routing;
 mod scratch;
 mod seam;
-mod sequence;
 
-pub use arch::check_header;
 pub use arch::deepseek2::config::{Config, ExpertConfig, ExpertGroups, Gate, Groups, Temperature};
 #[cfg(feature = "oracle")]
 pub use arch::deepseek2::reference;
+pub use arch::{check_header, cpu_stage};
 pub use error::Error;
-pub use experts::ExpertShape;
 pub use experts::resident::Resident;
 pub use experts::streamed::Streamed;
 pub use experts::traced::Traced;
+pub use experts::{ExpertShape, slice_bytes};
 pub use mlp::Mlp;
 pub use model::{Model, ModelOptions, Output, Progress};
 pub use precision::Precision;
@@ -64,4 +63,3 @@ pub use seam::{
     Batch, ExpertCall, Experts, FailedRows, Failure, PAGE_ROWS, PageId, Phase, Residency, Rows,
     Segment, SeqId, Stage, StageSpec, Wanted,
 };
-pub use sequence::{KvCache, Logits};

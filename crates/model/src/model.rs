@@ -6,9 +6,10 @@ use cachalot_gguf::KvType;
 use cachalot_kernels::Cpu;
 use cachalot_store::Weights;
 
+use crate::arch;
 use crate::arch::deepseek2::config::ExpertGroups;
-use crate::arch::{self, Parts};
-use crate::seam::{Batch, Experts, Failure, PageId, Rows, Stage, Wanted};
+use crate::bind::Binder;
+use crate::seam::{Batch, Experts, Failure, PageId, Rows, Stage, StageSpec, Wanted};
 use crate::{Config, Error};
 
 /// Options of loading.
@@ -18,10 +19,6 @@ pub struct ModelOptions {
     pub expert_groups: ExpertGroups,
     /// Active experts per token, in place of the file's number.
     pub experts: Option<usize>,
-    /// The most tokens of a prompt that pass through the layers together in
-    /// [`Model::forward_sequence`]. More of them share the reading of weights, and take more memory:
-    /// R1 needs about 0.5 MB for each.
-    pub micro_batch: usize,
     /// Rows of a prompt's chunk from which on attention is computed in the expanded form; `None` is
     /// what is faster here.
     pub expanded_from: Option<usize>,
@@ -35,7 +32,6 @@ impl Default for ModelOptions {
         Self {
             expert_groups: ExpertGroups::Auto,
             experts: None,
-            micro_batch: 2048,
             expanded_from: None,
             reproducible: false,
         }
@@ -53,11 +49,10 @@ pub struct Progress {
 
 /// A loaded model. It computes one batch at a time.
 pub struct Model {
-    pub(crate) config: Config,
+    config: Config,
     vocabulary: usize,
-    pub(crate) stages: Vec<Box<dyn Stage>>,
-    pub(crate) micro_batch: usize,
-    pub(crate) rows: Rows,
+    stages: Vec<Box<dyn Stage>>,
+    rows: Rows,
 }
 
 /// The results of a batch.
@@ -100,14 +95,13 @@ impl<'a> Output<'a> {
 }
 
 impl Model {
-    /// Binds weights that are all in memory, or mapped.
+    /// Binds weights that are all in memory, or mapped, to one stage on the processor.
     ///
     /// # Errors
     /// If the architecture is not supported, or a key or tensor is missing, impossible or of another
     /// shape.
     pub fn load(weights: &Weights, cpu: &Arc<Cpu>, options: &ModelOptions) -> Result<Self, Error> {
-        let loader = arch::loader(weights)?;
-        Ok(Self::new(loader(weights, cpu, options, None)?, options))
+        Self::on_processor(weights, cpu, options, None)
     }
 
     /// As [`Model::load`], with other routed experts: their tensors are not used.
@@ -120,14 +114,45 @@ impl Model {
         options: &ModelOptions,
         experts: Box<dyn Experts>,
     ) -> Result<Self, Error> {
-        let loader = arch::loader(weights)?;
-        Ok(Self::new(loader(weights, cpu, options, Some(experts))?, options))
+        Self::on_processor(weights, cpu, options, Some(experts))
     }
 
-    fn new(parts: Parts, options: &ModelOptions) -> Self {
-        let Parts { config, vocabulary, stages } = parts;
-        let micro_batch = options.micro_batch.max(1);
-        Self { config, vocabulary, stages, micro_batch, rows: Rows::default() }
+    fn on_processor(
+        weights: &Weights,
+        cpu: &Arc<Cpu>,
+        options: &ModelOptions,
+        experts: Option<Box<dyn Experts>>,
+    ) -> Result<Self, Error> {
+        let config = Config::of(weights, options)?;
+        let spec = StageSpec { layers: 0..config.layers, embeds: true, has_head: true };
+        let stage = arch::cpu_stage(weights, cpu, options, &spec, experts)?;
+        Self::of_stages(weights, config, vec![stage])
+    }
+
+    /// A model of stages on any devices, in order.
+    ///
+    /// # Errors
+    /// If the file has no embedding.
+    ///
+    /// # Panics
+    /// If the stages are not all layers in order, or others than the first embed, or others than the
+    /// last compute logits.
+    pub fn of_stages(
+        weights: &Weights,
+        config: Config,
+        stages: Vec<Box<dyn Stage>>,
+    ) -> Result<Self, Error> {
+        let (_, vocabulary) = Binder::new(weights).shape("token_embd.weight")?;
+        let specs: Vec<StageSpec> = stages.iter().map(|stage| stage.spec()).collect();
+        let mut next = 0;
+        for (index, StageSpec { layers, embeds, has_head }) in specs.iter().enumerate() {
+            let (is_first, is_last) = (index == 0, index + 1 == specs.len());
+            assert_eq!(layers.start, next, "stages follow each other: {specs:?}");
+            assert_eq!((*embeds, *has_head), (is_first, is_last), "ends of {specs:?}");
+            next = layers.end;
+        }
+        assert_eq!(next, config.layers, "stages have all layers: {specs:?}");
+        Ok(Self { config, vocabulary, stages, rows: Rows::default() })
     }
 
     /// Sizes and switches.
@@ -183,27 +208,19 @@ impl Model {
         self.check_tokens(batch.tokens)?;
         let layers = self.config.layers;
         let mut done = 0;
-        self.run(batch, &mut || {
+        let mut keep_going = || {
             done += 1;
             progress(Progress { done, layers })
-        })?;
+        };
+        self.rows.begin(batch);
+        for stage in &mut self.stages {
+            stage.forward(batch, &mut self.rows, &mut keep_going)?;
+        }
         let (vocabulary, hidden) = (self.vocabulary, self.config.hidden);
         Ok(Output { batch, rows: &self.rows, vocabulary, hidden })
     }
 
-    pub(crate) fn run(
-        &mut self,
-        batch: &Batch<'_>,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<(), Error> {
-        self.rows.begin(batch);
-        for stage in &mut self.stages {
-            stage.forward(batch, &mut self.rows, keep_going)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
         let vocabulary = self.vocabulary;
         match tokens.iter().find(|&&token| token as usize >= vocabulary) {
             Some(&token) => Err(Error::Token { token, vocabulary }),

@@ -4,9 +4,15 @@
 /// whatever they were: the caller overwrites them all.
 pub(crate) fn ensure_len(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        resize(buffer, len);
     }
     &mut buffer[..len]
+}
+
+/// Makes a buffer exactly `len` numbers long, and takes no more memory than that needs.
+pub(crate) fn resize<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+    buffer.reserve_exact(len.saturating_sub(buffer.len()));
+    buffer.resize(len, T::default());
 }
 
 /// The same list, empty, for elements of another lifetime.

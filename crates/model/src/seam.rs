@@ -4,7 +4,6 @@
 //! others. Every weight is read once for all of them. A failure belongs to the sequences that it
 //! concerns; the others of the batch are computed as if nothing had happened.
 
-use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -175,11 +174,6 @@ impl Rows {
         &self.failures
     }
 
-    /// The only failure left, if there is one.
-    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
-        self.failures.pop()
-    }
-
     /// Fails the sequences with hidden states, of `width` numbers each, that are not finite.
     pub fn check_finite(&mut self, batch: &Batch<'_>, width: usize) {
         for (index, segment) in batch.segments.iter().enumerate() {
@@ -236,11 +230,6 @@ pub trait Stage: Send {
         rows: &mut Rows,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error>;
-
-    /// Takes other pages, and returns those in use: for [`crate::KvCache`] alone.
-    #[doc(hidden)]
-    fn exchange_pages(&mut self, pages: Option<Box<dyn Any + Send>>)
-    -> Option<Box<dyn Any + Send>>;
 }
 
 /// The routed experts of one layer for one batch.

@@ -5,7 +5,7 @@ mod common;
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Logits, Model, ModelOptions, reference};
+use cachalot_model::{Model, ModelOptions, reference};
 use common::{Exact, File, distance};
 
 const HIDDEN: u64 = 64;
@@ -148,10 +148,9 @@ fn every_member_of_the_family_agrees_with_the_oracle() {
             let mut model =
                 Model::load(&weights, &common::cpu(2, tier), &ModelOptions::default()).unwrap();
             let exact = reference::logits(&weights, model.config(), &tokens);
-            let mut cache = model.cache(20, KvType::F32).unwrap();
-            let computed =
-                model.forward_sequence(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
-            let distance = distance(&exact, computed, VOCABULARY as usize);
+            let mut sequence = common::Sequence::new(&mut model, 20, KvType::F32);
+            let computed = sequence.prefill(&mut model, &tokens);
+            let distance = distance(&exact, &computed, VOCABULARY as usize);
             assert!(distance.max <= limit, "{name}, {tier}: {distance:?}");
         }
     }

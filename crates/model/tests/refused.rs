@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use cachalot_gguf::KvType;
 use cachalot_kernels::Tier;
-use cachalot_model::{Config, Logits, Model, ModelOptions, Streamed};
+use cachalot_model::{Config, Model, ModelOptions, Streamed};
 use cachalot_store::{CacheOptions, Placement, ReadRate, Reader, Weights};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -65,12 +65,10 @@ fn run() -> (Vec<f32>, ReadRate, bool) {
     let experts = Streamed::bind(&weights, &cpu, &config.expert_shape(), reader, &cache).unwrap();
     let is_locked = experts.is_locked();
     let mut model = Model::load_with_experts(&weights, &cpu, &options, Box::new(experts)).unwrap();
-    let mut cache = model.cache(64, KvType::F16).unwrap();
-    let mut logits = Vec::new();
-    for tokens in [&[5, 66, 127, 188, 249][..], &[310], &[371], &[432]] {
-        logits.extend(
-            model.forward_sequence(&mut cache, tokens, Logits::All, &mut |_| true).unwrap(),
-        );
+    let mut sequence = common::Sequence::new(&mut model, 64, KvType::F16);
+    let mut logits = sequence.prefill(&mut model, &[5, 66, 127, 188, 249]);
+    for token in [310, 371, 432] {
+        logits.extend(sequence.decode(&mut model, &[token]));
     }
     (logits, rate, is_locked)
 }

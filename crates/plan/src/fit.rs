@@ -8,6 +8,8 @@
 use cachalot_gguf::KvType;
 use serde::Serialize;
 
+use crate::buffers::BatchSize;
+use crate::layout::PAGE_TOKENS;
 use crate::machine::Machine;
 use crate::model::ModelFacts;
 use crate::units;
@@ -42,6 +44,8 @@ pub struct MemoryBudget {
     pub ram: u64,
     /// Whether there is a drive to stream from.
     pub drive: bool,
+    /// Threads that compute, each with buffers of its own.
+    pub threads: u64,
     /// Where the number for main memory comes from.
     pub origin: BudgetOrigin,
 }
@@ -110,25 +114,26 @@ impl MemoryBudget {
     pub fn free(available: u64) -> Self {
         let headroom = headroom(available);
         let origin = BudgetOrigin::Free { available, headroom };
-        Self { ram: available - headroom, vram: 0, drive: true, origin }
+        Self { ram: available - headroom, vram: 0, drive: true, threads: 0, origin }
     }
 
     /// A limit that the user set, without graphics cards.
     pub fn limited(asked: u64) -> Self {
         let reserved = program_bytes(asked);
         let origin = BudgetOrigin::Asked { asked, reserved };
-        Self { ram: asked - reserved, vram: 0, drive: true, origin }
+        Self { ram: asked - reserved, vram: 0, drive: true, threads: 0, origin }
     }
 
     /// What `machine` offers, with the user's limit if there is one.
     pub fn of(machine: &Machine, limit: Option<u64>) -> Self {
         // A drive of unknown rate is a drive: prediction asks for its rate.
         let drive = !machine.drives.is_empty();
+        let threads = machine.processor.cores().unwrap_or(0).into();
         let share = |bytes: u64, (part, whole): (u64, u64)| bytes / whole * part;
         if let Some(gpu) = machine.unified() {
             let all = gpu.memory_bytes.saturating_mul(gpu.count.into());
             let vram = share(all, UNIFIED_SHARE).min(limit.unwrap_or(u64::MAX));
-            return Self { vram, ram: 0, drive, ..Self::default() };
+            return Self { vram, ram: 0, drive, threads, ..Self::default() };
         }
         let card = |memory| share(memory, CARD_SHARE).saturating_sub(CARD_OWN);
         let cards =
@@ -138,7 +143,7 @@ impl MemoryBudget {
             Some(limit) => Self::limited(limit),
             None => Self::free(machine.memory.usable().unwrap_or(0)),
         };
-        Self { vram, drive, ..main }
+        Self { vram, drive, threads, ..main }
     }
 }
 
@@ -174,11 +179,20 @@ pub struct Constraints {
     pub memory: Option<u64>,
     /// Sequences at a time, each with the whole context.
     pub parallel: u64,
+    /// Whether every row is computed as in decoding.
+    pub reproducible: bool,
 }
 
 impl Default for Constraints {
     fn default() -> Self {
-        Self { context: None, cache_type: None, stream: Stream::Auto, memory: None, parallel: 1 }
+        Self {
+            context: None,
+            cache_type: None,
+            stream: Stream::Auto,
+            memory: None,
+            parallel: 1,
+            reproducible: false,
+        }
     }
 }
 
@@ -377,6 +391,15 @@ struct Choice {
     parallel: u64,
     cache_type: KvType,
     reduced: bool,
+    reproducible: bool,
+}
+
+impl Choice {
+    /// Batches with micro-batches of so many tokens.
+    fn batch(self, micro_batch: u64, budget: MemoryBudget) -> BatchSize {
+        let Self { context, parallel, reproducible, .. } = self;
+        BatchSize { micro_batch, parallel, context, threads: budget.threads, reproducible }
+    }
 }
 
 /// The requested or default context, with the most precise KV cache first.
@@ -393,6 +416,7 @@ fn wanted(model: &ModelFacts, constraints: Constraints) -> impl Iterator<Item = 
         parallel,
         cache_type,
         reduced,
+        reproducible: constraints.reproducible,
     })
 }
 
@@ -409,7 +433,8 @@ fn most_tokens(
     }
     let cache_type = constraints.cache_type.unwrap_or(KvType::Q8_0);
     let parallel = constraints.parallel.max(1);
-    let at = |context| place(Choice { context, parallel, cache_type, reduced: true });
+    let reproducible = constraints.reproducible;
+    let at = |context| place(Choice { context, parallel, cache_type, reduced: true, reproducible });
     let mut found = at(context_min)?;
     let (mut fits, mut too_many) = (context_min, most);
     while too_many - fits > CONTEXT_STEP {
@@ -422,6 +447,11 @@ fn most_tokens(
     Some(found)
 }
 
+/// Tokens of the pages that hold so many.
+fn whole_pages(tokens: u64) -> u64 {
+    tokens.div_ceil(PAGE_TOKENS).saturating_mul(PAGE_TOKENS)
+}
+
 /// Places non-expert weights and KV cache in the fastest memory that holds all of them. Returns the
 /// placement so far, without experts, and the remaining budget.
 fn place_dense(
@@ -430,8 +460,9 @@ fn place_dense(
     choice: Choice,
 ) -> Option<(Placement, MemoryBudget)> {
     let kv = model.cache_bytes_per_token(choice.cache_type);
-    let kv = kv.saturating_mul(choice.context).saturating_mul(choice.parallel);
-    let needed = |micro_batch| model.dense.checked_add(kv)?.checked_add(model.buffers(micro_batch));
+    let kv = kv.saturating_mul(whole_pages(choice.context)).saturating_mul(choice.parallel);
+    let buffers = |micro_batch| model.buffers(choice.batch(micro_batch, budget));
+    let needed = |micro_batch| model.dense.checked_add(kv)?.checked_add(buffers(micro_batch));
     let mut fit = Placement {
         mode: Mode::Resident,
         dense_in: MemoryTier::Ram,
@@ -444,7 +475,7 @@ fn place_dense(
         parallel: choice.parallel,
         kv,
         micro_batch: MICRO_BATCH_CARD,
-        buffers: model.buffers(MICRO_BATCH_CARD),
+        buffers: buffers(MICRO_BATCH_CARD),
         ram: 0,
         vram: 0,
     };
@@ -453,7 +484,7 @@ fn place_dense(
         (fit.dense_in, fit.vram) = (MemoryTier::Vram, on_card);
         return Some((fit, MemoryBudget { vram, ..budget }));
     }
-    (fit.micro_batch, fit.buffers) = (MICRO_BATCH_MIN, model.buffers(MICRO_BATCH_MIN));
+    (fit.micro_batch, fit.buffers) = (MICRO_BATCH_MIN, buffers(MICRO_BATCH_MIN));
     fit.ram = needed(MICRO_BATCH_MIN)?;
     // A card that cannot hold attention does not speed up experts either: each layer would wait.
     Some((fit, MemoryBudget { ram: budget.ram.checked_sub(fit.ram)?, vram: 0, ..budget }))
@@ -461,13 +492,18 @@ fn place_dense(
 
 impl Placement {
     /// Grows a micro-batch in main memory into `spare` bytes; returns the bytes taken.
-    fn grow(&mut self, model: &ModelFacts, spare: u64) -> u64 {
+    fn grow(&mut self, spare: u64, buffers: impl Fn(u64) -> u64) -> u64 {
         if self.dense_in == MemoryTier::Vram {
             return 0;
         }
-        let more = spare / model.buffers(1).max(1);
-        self.micro_batch = self.micro_batch.saturating_add(more).min(MICRO_BATCH_MAX);
-        let taken = model.buffers(self.micro_batch) - self.buffers;
+        let most = self.buffers.saturating_add(spare);
+        let (mut fits, mut too_many) = (self.micro_batch, MICRO_BATCH_MAX + 1);
+        while too_many - fits > 1 {
+            let middle = fits.midpoint(too_many);
+            if buffers(middle) <= most { fits = middle } else { too_many = middle }
+        }
+        self.micro_batch = fits;
+        let taken = buffers(fits) - self.buffers;
         self.buffers += taken;
         self.ram += taken;
         taken
@@ -481,7 +517,7 @@ fn resident(model: &ModelFacts, budget: MemoryBudget, choice: Choice) -> Option<
     fit.vram += fit.routed_vram;
     fit.ram += fit.routed_ram;
     let spare = left.ram.checked_sub(fit.routed_ram)?;
-    fit.grow(model, spare);
+    fit.grow(spare, |micro_batch| model.buffers(choice.batch(micro_batch, budget)));
     Some(fit)
 }
 
@@ -507,7 +543,8 @@ fn streamed(
     // Experts in graphics memory count as cached.
     let cached = least.max(cache_min(model)).min(elsewhere).saturating_sub(fit.routed_vram);
     let spare = left.ram.checked_sub(cached)?;
-    let taken = fit.grow(model, spare.min(left.ram / MICRO_BATCH_SHARE));
+    let buffers = |micro_batch| model.buffers(choice.batch(micro_batch, budget));
+    let taken = fit.grow(spare.min(left.ram / MICRO_BATCH_SHARE), buffers);
     let cache = elsewhere.min(left.ram - taken);
     fit.mode = Mode::Streamed { cache };
     fit.routed_ram = cache;
@@ -524,10 +561,17 @@ fn placement_error(
 ) -> PlacementError {
     let (name, origin) = (model.name.clone(), budget.origin);
     let context = constraints.context.unwrap_or(CONTEXT_MIN.min(model.context));
-    let per_token = model.cache_bytes_per_token(constraints.cache_type.unwrap_or(KvType::Q8_0));
+    let choice = Choice {
+        context,
+        parallel: constraints.parallel.max(1),
+        cache_type: constraints.cache_type.unwrap_or(KvType::Q8_0),
+        reduced: false,
+        reproducible: constraints.reproducible,
+    };
+    let per_token = model.cache_bytes_per_token(choice.cache_type);
     let per_token = per_token.saturating_mul(constraints.parallel.max(1));
-    let kv = per_token.saturating_mul(context);
-    let buffers = model.buffers(MICRO_BATCH_MIN);
+    let kv = per_token.saturating_mul(whole_pages(context));
+    let buffers = model.buffers(choice.batch(MICRO_BATCH_MIN, budget));
     let (weights, experts) = match constraints.stream {
         Stream::Never => (0, 0),
         _ if !budget.drive || model.routed == 0 => (model.size, 0),
@@ -539,7 +583,8 @@ fn placement_error(
     let shorter = Constraints { context: None, ..constraints };
     if constraints.context.is_some() && fit(model, budget, shorter).is_ok() {
         let left = all.saturating_sub(fixed);
-        let possible = (left / per_token.max(1)).min(model.context);
+        let possible = left / per_token.max(1) / PAGE_TOKENS * PAGE_TOKENS;
+        let possible = possible.min(model.context);
         return PlacementError::ContextMemory {
             model: name,
             asked: context,
@@ -561,6 +606,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::buffers::Widths;
     use crate::model::UnpackCost;
 
     const GIB: u64 = 1 << 30;
@@ -584,6 +630,17 @@ mod tests {
             experts_used: 8,
             heads: 128,
             hidden: 7168,
+            widths: Widths {
+                nope: 128,
+                rope: 64,
+                value: 128,
+                latent: 512,
+                q_rank: 1536,
+                dense: 18_432,
+                expert: 2048,
+                shared: 2048,
+                vocabulary: 129_280,
+            },
             context: 163_840,
             cache_f32: 140_544,
             cache_f16: 70_272,
@@ -610,8 +667,16 @@ mod tests {
     #[test]
     fn fewer_bits_of_keys_and_values_come_before_a_shorter_context_and_both_before_the_drive() {
         let model = r1();
+        let size = BatchSize {
+            micro_batch: MICRO_BATCH_MIN,
+            parallel: 1,
+            context: CONTEXT_DEFAULT_MAX,
+            threads: 0,
+            reproducible: false,
+        };
+        let least = model.buffers(size);
         let at = |extra: u64| {
-            let ram = model.size + model.buffers(MICRO_BATCH_MIN) + extra;
+            let ram = model.size + least + extra;
             let fit = fit(
                 &model,
                 MemoryBudget { ram, drive: true, ..MemoryBudget::default() },

@@ -107,6 +107,8 @@ pub struct Layout {
     pub kv: KvPlan,
     /// Tokens of a prompt that are computed at once.
     pub micro_batch: u64,
+    /// Bytes of the buffers that this takes at most.
+    pub buffers: u64,
     /// Threads by NUMA node; empty where the number of cores is unknown.
     pub threads: Vec<NodeThreads>,
 }
@@ -124,11 +126,19 @@ impl Layout {
         fit: &Placement,
         threads: Option<u32>,
     ) -> Self {
-        let on_cards = fit.dense_in == MemoryTier::Vram;
-        let cards = if on_cards { cards(machine) } else { Vec::new() };
+        let devices = Devices { cards: cards(machine), threads: threads_by_node(machine, threads) };
+        Self::over(&devices, model, fit)
+    }
+
+    /// The layout over devices that are here.
+    pub fn over(devices: &Devices, model: &ModelFacts, fit: &Placement) -> Self {
+        let cards = match fit.dense_in {
+            MemoryTier::Vram => &devices.cards[..],
+            MemoryTier::Ram => &[],
+        };
         Self {
-            stages: stages(model, &cards),
-            experts: experts(model, fit, &cards),
+            stages: stages(model, cards),
+            experts: experts(model, fit, cards),
             kv: KvPlan {
                 ty: fit.cache_type,
                 context: fit.context,
@@ -137,8 +147,24 @@ impl Layout {
                 bytes: fit.kv,
             },
             micro_batch: fit.micro_batch,
-            threads: threads_by_node(machine, threads),
+            buffers: fit.buffers,
+            threads: devices.threads.clone(),
         }
+    }
+}
+
+/// What a layout can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices {
+    /// Devices with memory of their own, and its bytes.
+    cards: Vec<(DeviceId, u64)>,
+    threads: Vec<NodeThreads>,
+}
+
+impl Devices {
+    /// Devices with their own memory, and so many threads of the processor on so many NUMA nodes.
+    pub fn new(cards: Vec<(DeviceId, u64)>, threads: u32, nodes: u32) -> Self {
+        Self { cards, threads: spread(threads, nodes) }
     }
 }
 
@@ -216,7 +242,10 @@ fn experts(model: &ModelFacts, fit: &Placement, cards: &[(DeviceId, u64)]) -> Ve
 
 fn threads_by_node(machine: &Machine, threads: Option<u32>) -> Vec<NodeThreads> {
     let Some(threads) = threads.or(machine.processor.cores()) else { return Vec::new() };
-    let nodes = machine.processor.numa_nodes.unwrap_or(machine.processor.sockets());
+    spread(threads, machine.processor.numa_nodes.unwrap_or(machine.processor.sockets()))
+}
+
+fn spread(threads: u32, nodes: u32) -> Vec<NodeThreads> {
     let nodes = nodes.clamp(1, threads.max(1));
     let on = |node| threads / nodes + u32::from(node < threads % nodes);
     (0..nodes).map(|node| NodeThreads { node, threads: on(node) }).collect()
@@ -255,7 +284,8 @@ impl fmt::Display for Layout {
             units::grouped(pages),
             units::bytes(bytes)
         )?;
-        write!(f, "micro-batch: {} tokens", units::grouped(self.micro_batch))?;
+        let buffers = units::bytes(self.buffers);
+        write!(f, "micro-batch: {} tokens, {buffers}", units::grouped(self.micro_batch))?;
         let each: Vec<String> = self.threads.iter().map(|node| node.threads.to_string()).collect();
         match &each[..] {
             [] => writeln!(f),

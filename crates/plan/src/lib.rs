@@ -11,6 +11,7 @@
 //! Facts of this machine come from `cachalot-probe`.
 #![forbid(unsafe_code)]
 
+pub mod buffers;
 pub mod catalogue;
 pub mod classes;
 pub mod demand;
@@ -37,7 +38,7 @@ pub use fit::{
     BudgetOrigin, Constraints, MemoryBudget, MemoryTier, Mode, Placement, PlacementError, Stream,
 };
 pub use identity::{Identity, Kind};
-pub use layout::Layout;
+pub use layout::{Devices, Layout};
 pub use machine::Machine;
 pub use model::ModelFacts;
 pub use predict::{

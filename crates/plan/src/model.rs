@@ -7,11 +7,8 @@
 use cachalot_gguf::{KvType, Metadata, TensorType};
 use serde::Serialize;
 
+use crate::buffers::Widths;
 use crate::demand::{Demand, TensorGroup, Usage};
-
-/// Vectors of hidden length that a token of a micro-batch takes: residual, normed, queries of all
-/// heads, outputs of experts, and their quantized forms.
-const VECTORS_PER_TOKEN: u64 = 32;
 
 /// What limits a kernel besides memory, by the format of the routed experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,6 +81,8 @@ pub struct ModelFacts {
     pub heads: u64,
     /// Length of a hidden vector.
     pub hidden: u64,
+    /// Widths of its layers.
+    pub widths: Widths,
     /// Tokens that the model was made for.
     pub context: u64,
     /// What a token adds to the cache.
@@ -128,6 +127,7 @@ impl ModelFacts {
             experts_used: experts.map_or(0, |experts| experts.used),
             heads: metadata.arch_u64("attention.head_count").unwrap_or(0),
             hidden: demand.hidden?,
+            widths: Widths::of(metadata, demand),
             context: demand.context?,
             cache_f32: cache.bytes_per_token(KvType::F32),
             cache_f16: cache.bytes_per_token(KvType::F16),
@@ -145,11 +145,6 @@ impl ModelFacts {
             KvType::F16 => self.cache_f16,
             KvType::Q8_0 => self.cache_q8_0,
         }
-    }
-
-    /// Bytes of the buffers in which so many tokens of a prompt are computed at once.
-    pub fn buffers(&self, micro_batch: u64) -> u64 {
-        micro_batch * VECTORS_PER_TOKEN * self.hidden * 4
     }
 
     /// The same model with another number of active experts.

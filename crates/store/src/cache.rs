@@ -228,7 +228,8 @@ impl ExpertCache {
         options: &CacheOptions,
     ) -> Result<Self, Error> {
         let &CacheOptions { budget, experts, used, first_layer, stall_timeout, prefetch } = options;
-        let (class_of, classes) = classes(&layers);
+        let slices = |layer: &Vec<StackedExperts>| layer.iter().map(|stack| stack.len).collect();
+        let (class_of, classes) = classes(&layers.iter().map(slices).collect::<Vec<_>>());
         let (counts, frame_bytes) = frame_counts(&class_of, &classes, options);
         let all: usize = counts.iter().sum();
         let total: u64 = counts.iter().zip(&frame_bytes).map(|(&n, bytes)| n as u64 * bytes).sum();
@@ -629,12 +630,20 @@ impl ExpertCache {
 
 type SlotBytes = [usize; SLICES_MAX];
 
+/// Bytes of memory that a cache takes with these options, for layers whose experts have slices of these
+/// bytes: at most the budget, but room for the experts of a token in any case.
+pub fn cache_bytes(layers: &[Vec<usize>], options: &CacheOptions) -> u64 {
+    let (class_of, classes) = classes(layers);
+    let (counts, frame_bytes) = frame_counts(&class_of, &classes, options);
+    counts.iter().zip(&frame_bytes).map(|(&count, bytes)| count as u64 * bytes).sum()
+}
+
 /// The class of each layer, and the bytes of the slots of each class.
-fn classes(layers: &[Vec<StackedExperts>]) -> (Vec<usize>, Vec<SlotBytes>) {
+fn classes(layers: &[Vec<usize>]) -> (Vec<usize>, Vec<SlotBytes>) {
     let mut classes: Vec<SlotBytes> = Vec::new();
     let class_of = layers.iter().map(|slices| {
         let mut rooms = [0; SLICES_MAX];
-        rooms.iter_mut().zip(slices).for_each(|(room, stack)| *room = Read::slot_bytes(stack.len));
+        rooms.iter_mut().zip(slices).for_each(|(room, stack)| *room = Read::slot_bytes(*stack));
         classes.iter().position(|other| *other == rooms).unwrap_or_else(|| {
             classes.push(rooms);
             classes.len() - 1

@@ -25,7 +25,9 @@ mod warm;
 mod weights;
 
 pub use bytes::Bytes;
-pub use cache::{CacheOptions, CacheStats, ExpertCache, Monitor, SLICES_MAX, StackedExperts};
+pub use cache::{
+    CacheOptions, CacheStats, ExpertCache, Monitor, SLICES_MAX, StackedExperts, cache_bytes,
+};
 pub use error::Error;
 pub use io::{ReadFile, ReadFunction, Reader};
 pub use rate::{ReadRate, read_rate};

@@ -3,8 +3,7 @@
 //! A rate alone says little. Decoding is bound by the bytes of weights that a token reads, so
 //! beside it stand the bytes per second that it amounts to and those that this machine can read; a
 //! prompt is bound by products. Tokens are pseudo-random, so that the router spreads them over the
-//! experts, and the same in every run. The engine only places the model, because a bench feeds
-//! tokens that nobody sampled and looks at the threads' work.
+//! experts, and the same in every run; they are not sampled.
 
 mod parallel;
 mod report;
@@ -12,13 +11,13 @@ mod report;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{CacheStats, Options, Source, Streaming, host, place, processor};
-use cachalot_gguf::KvType;
-use cachalot_kernels::{Cpu, probe};
-use cachalot_model::{KvCache, Logits, Model};
+use cachalot_engine::{
+    CacheStats, Engine, Error, Feed, LoadPlan, Options, Phase, Source, Streaming, Wanted, host,
+};
+use cachalot_kernels::probe;
 use cachalot_store::Weights;
 
 use self::report::{Measured, Memory, Report, Work};
@@ -80,8 +79,10 @@ pub(crate) fn run(
     }
     let tokens = args.depth.saturating_add(args.decode).max(args.prompt);
     let options = Options { context: Some(tokens), ..model_options(&args.model, environment) };
-    let forecast = forecast(args, &options, environment);
-    let report = Subject::load(args, &options)?.measure(args, options.memory)?;
+    let source = args.file.clone().map_or(crate::embedded::SOURCE, Source::File);
+    let plan = LoadPlan::of(&source, &options)?;
+    let forecast = Forecast::of_noise(&plan, environment);
+    let report = Subject::load(plan)?.measure(args, options.memory)?;
     let users = parallel::measure(args, &options)?;
     let (tokens, rate) = report.decoded().unwrap_or((0, 0.0));
     let depth = args.depth + args.decode / 2;
@@ -106,52 +107,32 @@ pub(crate) fn run(
     Ok(out.flush()?)
 }
 
-/// What the planner expects.
-fn forecast(args: &BenchArgs, options: &Options, environment: &Environment) -> Option<Forecast> {
-    let source = args.file.clone().map_or(crate::embedded::SOURCE, Source::File);
-    // What does not fit is refused by what loads it.
-    Forecast::of_noise(&source, options, environment).ok()?
-}
-
 /// A model on the bench.
 struct Subject {
     name: String,
-    weights: Weights,
-    cpu: Arc<Cpu>,
-    model: Model,
-    cache: KvCache,
-    kv_type: KvType,
-    load_time: Duration,
-    streaming: Option<Streaming>,
+    engine: Engine,
 }
 
 impl Subject {
-    fn load(args: &BenchArgs, options: &Options) -> anyhow::Result<Self> {
-        let source = args.file.clone().map_or(crate::embedded::SOURCE, Source::File);
-        let name = match &source {
+    fn load(plan: LoadPlan) -> anyhow::Result<Self> {
+        let name = match plan.source() {
             Source::File(path) => path.display().to_string(),
             Source::Embedded(_) => "calf (embedded)".to_owned(),
         };
-        let begun = Instant::now();
-        let cpu = processor(options);
         let mut progress = Progress::new("loading");
-        let mut placed = place(&source, options, &cpu, &mut |done, all| progress.set(done, all))?;
-        let kv_type = placed.kv_type();
-        let cache = placed.model.cache(placed.fit.context as usize, kv_type)?;
-        let load_time = begun.elapsed();
-        placed.warm(&mut |done, all| progress.set(done, all));
+        let mut engine = plan.load(&mut |done, all| progress.set(done, all))?;
+        engine.begin_feed(engine.info().context.tokens)?;
         progress.clear();
-        let (weights, model, streaming) = (placed.weights, placed.model, placed.streaming);
-        if streaming.is_none() {
-            touch(&weights, cpu.pool().threads());
+        if engine.info().streaming.is_none() {
+            touch(&engine.info().weights, engine.info().threads);
         }
-        Ok(Self { name, weights, cpu, model, cache, kv_type, load_time, streaming })
+        Ok(Self { name, engine })
     }
 
     /// Runs what `args` say; `budget` is what memory was limited to.
     fn measure(mut self, args: &BenchArgs, budget: Option<u64>) -> anyhow::Result<Report> {
         let ends = args.prompt.max(args.depth + args.decode);
-        let tokens = random_tokens(ends, self.model.vocab_size());
+        let tokens = random_tokens(ends, self.engine.vocab().len());
         self.warm_up(&tokens)?;
         let begun = self.streamed();
         let prefill = self.prefill(&tokens[..args.prompt], args.repetitions)?;
@@ -162,53 +143,68 @@ impl Subject {
             self.fill(before)?;
         }
         let between = self.streamed();
-        let joins = self.cpu.pool().regions();
+        let joins = self.engine.cpu().pool().regions();
         let decode = self.decode(before.len(), after, args.repetitions)?;
-        let joins = self.cpu.pool().regions() - joins;
+        let joins = self.engine.cpu().pool().regions() - joins;
         let memory = Memory::now(); // before the probes take some, too
         let free = host::memory_available().map_or(u64::MAX, |free| free / 2);
         // What the budget leaves, but enough to be no cache.
         let budgeted = budget.map_or(u64::MAX, |all| all.saturating_sub(memory.peak.unwrap_or(0)));
         let room = free.min(budgeted.max(PROBED_MIN)) as usize;
+        let (info, cpu) = (self.engine.info(), self.engine.cpu());
+        let page_tokens = cachalot_plan::layout::PAGE_TOKENS * info.layout.kv.pages;
         Ok(Report {
-            work: Work::of(&self.weights, self.model.config()),
-            threads: self.cpu.pool().threads(),
-            tier: self.cpu.tier(),
-            kv_type: self.kv_type,
-            cache_bytes_per_token: self.cache.bytes_per_token(),
-            load_time: self.load_time,
+            work: Work::of(&info.weights, self.engine.config()),
+            threads: info.threads,
+            tier: info.tier,
+            kv_type: info.kv_type,
+            cache_bytes_per_token: (info.layout.kv.bytes / page_tokens.max(1)) as usize,
+            load_time: info.load_time,
             joins,
             prefill_streamed,
             decode_streamed: since(self.streamed(), between),
-            streaming: self.streaming,
+            streaming: info.streaming.clone(),
             prefill,
             decode,
             memory,
-            read_bandwidth: probe::read_bandwidth_over(&self.cpu, room),
-            product_rate: probe::product_rate(&self.cpu),
+            read_bandwidth: probe::read_bandwidth_over(cpu, room),
+            product_rate: probe::product_rate(cpu),
             name: self.name,
         })
     }
 
     /// What was read of experts so far, if they are streamed.
     fn streamed(&self) -> Option<CacheStats> {
-        self.streaming.as_ref().map(Streaming::stats)
+        self.engine.info().streaming.as_ref().map(Streaming::stats)
+    }
+
+    /// Takes tokens through the model, from position `start` on; fails if a logit is not finite.
+    fn feed(
+        &mut self,
+        start: usize,
+        tokens: &[u32],
+        want: Wanted,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(), Error> {
+        let phase = if tokens.len() > 1 { Phase::Prefill } else { Phase::Decode };
+        let mut go_on = |done| {
+            progress(done);
+            true
+        };
+        self.engine.feed(Feed { tokens, start, phase, want }, &mut go_on, |_| Ok(()))
     }
 
     /// A short prompt and a few tokens: threads start, buffers are made.
-    fn warm_up(&mut self, tokens: &[u32]) -> anyhow::Result<()> {
-        let prompt = &tokens[..tokens.len().min(WARM_PROMPT)];
-        self.cache.truncate(0);
-        self.model.forward_sequence(&mut self.cache, prompt, Logits::Last, &mut |_| true)?;
-        self.cache.truncate(0);
-        for token in &tokens[..tokens.len().min(WARM_DECODE)] {
-            self.model.forward_sequence(&mut self.cache, &[*token], Logits::Last, &mut |_| true)?;
+    fn warm_up(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        self.feed(0, &tokens[..tokens.len().min(WARM_PROMPT)], Wanted::Last, &mut |_| {})?;
+        for (start, token) in tokens.iter().take(WARM_DECODE).enumerate() {
+            self.feed(start, std::slice::from_ref(token), Wanted::Last, &mut |_| {})?;
         }
         Ok(())
     }
 
     /// Takes all `tokens` at once through the model, with the logits of the last.
-    fn prefill(&mut self, tokens: &[u32], repetitions: u32) -> anyhow::Result<Option<Measured>> {
+    fn prefill(&mut self, tokens: &[u32], repetitions: u32) -> Result<Option<Measured>, Error> {
         if tokens.is_empty() {
             return Ok(None);
         }
@@ -217,27 +213,19 @@ impl Subject {
         let mut seconds = Vec::new();
         for repetition in 0..u64::from(repetitions) {
             let before = repetition * tokens.len() as u64;
-            let mut go_on = |done: usize| {
-                progress.set(before + done as u64, all);
-                true
-            };
-            self.cache.truncate(0);
             let begun = Instant::now();
-            self.model.forward_sequence(&mut self.cache, tokens, Logits::Last, &mut go_on)?;
+            let mut set = |done: usize| progress.set(before + done as u64, all);
+            self.feed(0, tokens, Wanted::Last, &mut set)?;
             seconds.push(begun.elapsed().as_secs_f64());
         }
         Ok(Some(Measured::new(tokens.len(), 0, seconds)))
     }
 
     /// Fills the cache with what is there before the first token that is decoded.
-    fn fill(&mut self, before: &[u32]) -> anyhow::Result<()> {
+    fn fill(&mut self, before: &[u32]) -> Result<(), Error> {
         let mut progress = Progress::new("filling the cache");
-        let mut go_on = |done: usize| {
-            progress.set(done as u64, before.len() as u64);
-            true
-        };
-        self.cache.truncate(0);
-        self.model.forward_sequence(&mut self.cache, before, Logits::None, &mut go_on)?;
+        let mut set = |done: usize| progress.set(done as u64, before.len() as u64);
+        self.feed(0, before, Wanted::None, &mut set)?;
         progress.clear();
         Ok(())
     }
@@ -249,7 +237,7 @@ impl Subject {
         depth: usize,
         tokens: &[u32],
         repetitions: u32,
-    ) -> anyhow::Result<Option<Measured>> {
+    ) -> Result<Option<Measured>, Error> {
         if tokens.is_empty() {
             return Ok(None);
         }
@@ -257,16 +245,10 @@ impl Subject {
         let all = tokens.len() as u64 * u64::from(repetitions);
         let mut seconds = Vec::new();
         for _ in 0..repetitions {
-            self.cache.truncate(depth);
             let mut time = Duration::ZERO;
             for (done, token) in tokens.iter().enumerate() {
                 let begun = Instant::now();
-                self.model.forward_sequence(
-                    &mut self.cache,
-                    &[*token],
-                    Logits::Last,
-                    &mut |_| true,
-                )?;
+                self.feed(depth + done, std::slice::from_ref(token), Wanted::Last, &mut |_| {})?;
                 time += begun.elapsed();
                 progress.set((seconds.len() * tokens.len() + done) as u64, all);
             }

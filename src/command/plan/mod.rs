@@ -266,7 +266,14 @@ fn constraints(args: &PlanArgs) -> anyhow::Result<Constraints> {
         StreamArg::Never => Stream::Never,
     };
     let parallel = u64::from(args.parallel.unwrap_or(1));
-    Ok(Constraints { context: args.ctx, cache_type, stream, memory: args.memory, parallel })
+    Ok(Constraints {
+        context: args.ctx,
+        cache_type,
+        stream,
+        memory: args.memory,
+        parallel,
+        reproducible: false,
+    })
 }
 
 /// The machine that is asked about: this one, or another, with what flags say instead.

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::{KvType, Metadata};
 use cachalot_kernels::{Cpu, Tier};
-use cachalot_model::{Error, ExpertCall, Experts, FailedRows, Logits, Model, ModelOptions};
+use cachalot_model::{
+    Batch, Error, ExpertCall, Experts, FailedRows, Model, ModelOptions, PAGE_ROWS, Phase, Segment,
+    Wanted,
+};
 use cachalot_store::Weights as File;
 use cachalot_text::{Vocab, VocabParts};
 use clap::ValueEnum as _;
@@ -26,6 +29,17 @@ fn bytes(synth: &Synth, tokenizer: &Metadata) -> Vec<u8> {
     synth.write(&writer, Vec::new(), &mut Progress::new()).unwrap()
 }
 
+/// The logits of every token of a prompt.
+fn prefill(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_ROWS) as u32).collect();
+    model.reserve_pages(pages.len(), KvType::F16).unwrap();
+    let (seq, start, rows, pages) = (0, 0, 0..tokens.len(), &pages[..]);
+    let (phase, want) = (Phase::Prefill, Wanted::All);
+    let segment = Segment { seq, start, rows, pages, phase, want };
+    let batch = Batch { tokens, segments: &[segment] };
+    model.forward(&batch, &mut |_| true).unwrap().logits(0).to_vec()
+}
+
 #[test]
 fn every_shape_and_recipe_loads_and_computes_numbers_of_the_right_size() {
     let tokenizer = tokenizer();
@@ -35,10 +49,8 @@ fn every_shape_and_recipe_loads_and_computes_numbers_of_the_right_size() {
             let bytes = bytes(&synth(name, recipe), &tokenizer);
             let weights = File::from_bytes(bytes).unwrap();
             let mut model = Model::load(&weights, &cpu, &ModelOptions::default()).unwrap();
-            let mut cache = model.cache(16, KvType::F16).unwrap();
             let tokens: Vec<u32> = (300..316).collect();
-            let logits =
-                model.forward_sequence(&mut cache, &tokens, Logits::All, &mut |_| true).unwrap();
+            let logits = prefill(&mut model, &tokens);
             let square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
             assert!((0.3..3.0).contains(&square), "{name:?} {recipe:?}: {square}");
         }
@@ -118,9 +130,8 @@ fn experts_are_picked_as_unevenly_as_in_the_published_model() {
     let experts = Box::new(Counter(Arc::clone(&counts)));
     let (cpu, options) = (Arc::new(Cpu::new(2, Tier::detect())), ModelOptions::default());
     let mut model = Model::load_with_experts(&weights, &cpu, &options, experts).unwrap();
-    let mut cache = model.cache(tokens, KvType::F16).unwrap();
-    let ids: Vec<u32> = (0..tokens as u32).collect();
-    model.forward_sequence(&mut cache, &ids, Logits::None, &mut |_| true).unwrap();
+    let ids: Vec<u32> = (0..tokens).collect();
+    prefill(&mut model, &ids);
 
     let mut counts = counts.lock().unwrap().split_off(dense as usize);
     counts.iter_mut().for_each(|counts| counts.sort_unstable_by(|a, b| b.cmp(a)));

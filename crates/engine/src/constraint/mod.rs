@@ -42,10 +42,10 @@ pub(crate) struct Constrained {
 impl Constraints {
     /// # Errors
     /// If the vocabulary has no token that ends an answer.
-    pub(crate) fn new(vocab: &Vocab) -> Result<Self, Error> {
+    pub(crate) fn new(vocab: &Vocab) -> Result<Self, String> {
         let count = vocab.len() as u32;
         let ends: Vec<u32> = (0..count).filter(|id| vocab.is_end(*id)).collect();
-        let end = *ends.first().ok_or_else(|| invalid("the vocabulary has no end of text"))?;
+        let end = *ends.first().ok_or("the vocabulary has no end of text")?;
         let mut words: Vec<Vec<u8>> = (0..count).map(|id| vocab.token_bytes(id).to_vec()).collect();
         // A marker that no text contains keeps special tokens out of it.
         for id in vocab.special_ids() {
@@ -53,8 +53,7 @@ impl Constraints {
         }
         let trie = TokTrie::from(&TokRxInfo::new(count, end), &words).with_eos_tokens(&ends);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let mut factory =
-            ParserFactory::new_simple(&env).map_err(|error| invalid(error.to_string()))?;
+        let mut factory = ParserFactory::new_simple(&env).map_err(|error| error.to_string())?;
         factory.quiet().limits_mut().verbose_errors = false;
         Ok(Self { factory })
     }

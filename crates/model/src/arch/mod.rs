@@ -8,26 +8,38 @@ use cachalot_gguf::{Metadata, TensorInfo};
 use cachalot_kernels::Cpu;
 use cachalot_store::Weights;
 
-use crate::seam::{Experts, Stage};
-use crate::{Config, Error, ModelOptions};
+use crate::seam::{Experts, Stage, StageSpec};
+use crate::{Error, ModelOptions};
 
-/// A loaded model in parts.
-pub(crate) struct Parts {
-    pub(crate) config: Config,
-    /// Tokens of the vocabulary.
-    pub(crate) vocabulary: usize,
-    /// In order; the first embeds, the last computes logits.
-    pub(crate) stages: Vec<Box<dyn Stage>>,
+type MakeStage = fn(
+    &Weights,
+    &Arc<Cpu>,
+    &ModelOptions,
+    &StageSpec,
+    Option<Box<dyn Experts>>,
+) -> Result<Box<dyn Stage>, Error>;
+
+const ARCHITECTURES: [(&str, MakeStage); 1] = [("deepseek2", deepseek2::cpu_stage)];
+
+/// Checks that the file's architecture is supported.
+pub(crate) fn check(weights: &Weights) -> Result<(), Error> {
+    of(weights.metadata()).map(|_| ())
 }
 
-type Loader =
-    fn(&Weights, &Arc<Cpu>, &ModelOptions, Option<Box<dyn Experts>>) -> Result<Parts, Error>;
-
-const ARCHITECTURES: [(&str, Loader); 1] = [("deepseek2", deepseek2::load)];
-
-/// The loader for the file's architecture.
-pub(crate) fn loader(weights: &Weights) -> Result<Loader, Error> {
-    loader_of(weights.metadata())
+/// Binds the layers of `spec` to this machine's processor; with `experts`, the tensors of routed
+/// experts are not used.
+///
+/// # Errors
+/// If the architecture is not supported, or a key or tensor is missing, impossible or of another
+/// shape.
+pub fn cpu_stage(
+    weights: &Weights,
+    cpu: &Arc<Cpu>,
+    options: &ModelOptions,
+    spec: &StageSpec,
+    experts: Option<Box<dyn Experts>>,
+) -> Result<Box<dyn Stage>, Error> {
+    of(weights.metadata())?(weights, cpu, options, spec, experts)
 }
 
 /// Checks a header without loading anything, as loading would; returns what is ignored in it.
@@ -38,14 +50,14 @@ pub fn check_header<'a>(
     metadata: &Metadata,
     tensors: impl IntoIterator<Item = &'a TensorInfo>,
 ) -> Result<Vec<String>, Error> {
-    loader_of(metadata)?;
+    of(metadata)?;
     deepseek2::header::check(metadata, tensors)
 }
 
-fn loader_of(metadata: &Metadata) -> Result<Loader, Error> {
+fn of(metadata: &Metadata) -> Result<MakeStage, Error> {
     let arch = metadata.arch()?;
-    if let Some((_, loader)) = ARCHITECTURES.iter().find(|(name, _)| *name == arch) {
-        return Ok(*loader);
+    if let Some((_, make)) = ARCHITECTURES.iter().find(|(name, _)| *name == arch) {
+        return Ok(*make);
     }
     let supported = ARCHITECTURES.map(|(name, _)| name).join(", ");
     let name = metadata.str("general.name").unwrap_or_default();

@@ -7,6 +7,7 @@ pub(crate) mod traced;
 use std::ops::Range;
 
 use cachalot_kernels::Matrix;
+use cachalot_store::Weights;
 
 use crate::Error;
 use crate::bind::Binder;
@@ -27,6 +28,19 @@ pub struct ExpertShape {
     pub shared_width: usize,
     /// Width of the hidden state.
     pub hidden: usize,
+}
+
+/// Bytes of the slices of one expert in each layer: gate, up and down, or gate and up in one, and down.
+/// A tensor that is missing has none.
+pub fn slice_bytes(weights: &Weights, shape: &ExpertShape) -> Vec<Vec<usize>> {
+    let of_layer = |layer| {
+        let size = |part| {
+            let tensor = weights.tensor(&format!("blk.{layer}.ffn_{part}_exps.weight"))?;
+            Some((tensor.info.size / shape.count.max(1) as u64) as usize)
+        };
+        ["gate_up", "gate", "up", "down"].into_iter().filter_map(size).collect()
+    };
+    shape.layers.clone().map(of_layer).collect()
 }
 
 /// The shared experts of the layers, none if the model has none.

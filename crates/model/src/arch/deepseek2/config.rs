@@ -4,6 +4,8 @@
 //! from what the family's members have in common, and where R1 and V3 must be told from the others,
 //! their shape tells: names are anybody's to choose.
 
+use std::ops::Range;
+
 use cachalot_gguf::{Metadata, Optional};
 use cachalot_store::{TensorUse, Weights};
 
@@ -128,7 +130,7 @@ impl Config {
     /// # Errors
     /// If the architecture is another, a key is missing or impossible, or an option does not fit.
     pub fn of(weights: &Weights, options: &ModelOptions) -> Result<Self, Error> {
-        crate::arch::loader(weights)?;
+        crate::arch::check(weights)?;
         Self::new(weights, options.expert_groups, options.experts)
     }
 
@@ -203,9 +205,14 @@ impl Config {
 
     /// The layers with routed experts; none if the model has no such layers.
     pub fn expert_shape(&self) -> ExpertShape {
+        self.expert_shape_of(&(0..self.layers))
+    }
+
+    /// Those of some layers only, counted from the model's first.
+    pub fn expert_shape_of(&self, layers: &Range<usize>) -> ExpertShape {
         let experts = self.experts.as_ref();
         ExpertShape {
-            layers: self.dense_layers..self.layers,
+            layers: layers.start.max(self.dense_layers)..layers.end.max(self.dense_layers),
             count: experts.map_or(0, |experts| experts.count),
             used: experts.map_or(0, |experts| experts.used),
             width: experts.map_or(0, |experts| experts.width),

@@ -20,7 +20,7 @@ use crate::bind::{Binder, Weight};
 use crate::kv::KvPages;
 use crate::precision::Precision;
 use crate::rope::{Rope, rotate};
-use crate::scratch::{AllRows, ensure_len, recycle};
+use crate::scratch::{AllRows, ensure_len, recycle, resize};
 use crate::seam::{Batch, Phase, Segment};
 
 /// Cache rows that are expanded at a time: 64 MiB of keys and values on R1.
@@ -241,7 +241,7 @@ impl Mla {
             rotate(&mut out[latent..], &angles[row * rope..][..rope]);
         });
         let cache_rows = &*cache_rows;
-        s.encoded.resize(rows * row_bytes, 0);
+        resize(&mut s.encoded, rows * row_bytes);
         cpu.for_rows(&mut s.encoded, row_bytes, |row, out| {
             kv.encode(&cache_rows[row * width..][..width], out);
         });

@@ -17,34 +17,37 @@ use cachalot_store::Weights;
 
 use self::config::Config;
 use self::stage::{CpuStage, Head};
-use super::Parts;
 use crate::bind::Binder;
 use crate::experts::resident::Resident;
-use crate::seam::Experts;
+use crate::seam::{Experts, Stage, StageSpec};
 use crate::{Error, ModelOptions};
 
-/// Binds a whole model to this machine's processor.
-pub(crate) fn load(
+/// Binds some layers to this machine's processor.
+pub(crate) fn cpu_stage(
     weights: &Weights,
     cpu: &Arc<Cpu>,
     options: &ModelOptions,
+    spec: &StageSpec,
     experts: Option<Box<dyn Experts>>,
-) -> Result<Parts, Error> {
+) -> Result<Box<dyn Stage>, Error> {
     let config = Config::new(weights, options.expert_groups, options.experts)?;
     header::check(weights.metadata(), weights.tensors().iter().map(|tensor| &tensor.info))?;
     let binder = Binder::new(weights);
-    let (_, vocabulary) = binder.shape("token_embd.weight")?;
-    let embedding = binder.matrix("token_embd.weight", vocabulary, config.hidden)?;
-    let head = if binder.has("output.weight") { "output.weight" } else { "token_embd.weight" };
     let experts = match experts {
         Some(experts) => experts,
-        None => Box::new(Resident::bind(weights, cpu, &config.expert_shape())?),
+        None => Box::new(Resident::bind(weights, cpu, &config.expert_shape_of(&spec.layers))?),
     };
-    let mut stage = CpuStage::bind(binder, cpu, &config, 0..config.layers, experts, options)?;
-    stage.embed_with(embedding);
-    stage.compute_logits_with(Head {
-        norm: binder.vector("output_norm.weight", config.hidden)?,
-        weight: binder.matrix(head, vocabulary, config.hidden)?,
-    });
-    Ok(Parts { config, vocabulary, stages: vec![Box::new(stage)] })
+    let mut stage = CpuStage::bind(binder, cpu, &config, spec.layers.clone(), experts, options)?;
+    let (_, vocabulary) = binder.shape("token_embd.weight")?;
+    if spec.embeds {
+        stage.embed_with(binder.matrix("token_embd.weight", vocabulary, config.hidden)?);
+    }
+    if spec.has_head {
+        let head = if binder.has("output.weight") { "output.weight" } else { "token_embd.weight" };
+        stage.compute_logits_with(Head {
+            norm: binder.vector("output_norm.weight", config.hidden)?,
+            weight: binder.matrix(head, vocabulary, config.hidden)?,
+        });
+    }
+    Ok(Box::new(stage))
 }

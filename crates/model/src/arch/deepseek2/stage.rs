@@ -4,7 +4,6 @@
 //! decoding a layer of experts is ten parallel regions: two projections down, one up, keys into
 //! queries, attention and its merge, values, output, router, gate and up, down.
 
-use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::bind::{Binder, Weight};
 use crate::kv::{self, KvPages, RowShape};
 use crate::mlp::{self, MlpScratch, MlpWeights};
 use crate::rope::Rope;
-use crate::scratch::ensure_len;
+use crate::scratch::{ensure_len, resize};
 use crate::seam::{Batch, Experts, PAGE_ROWS, PageId, Rows, Segment, Stage, StageSpec};
 use crate::{Error, ModelOptions, Precision};
 
@@ -127,7 +126,7 @@ impl CpuStage {
     fn embed(&self, batch: &Batch<'_>, rows: &mut Rows) {
         let Some(embedding) = &self.embedding else { return };
         let (matrix, width) = (embedding.matrix(), self.config.hidden);
-        rows.hidden.resize(batch.rows() * width, 0.0);
+        resize(&mut rows.hidden, batch.rows() * width);
         self.cpu.for_rows(&mut rows.hidden, width, |row, hidden| {
             matrix.row(batch.tokens[row] as usize, hidden);
         });
@@ -171,7 +170,7 @@ impl CpuStage {
         let Some(head) = &self.head else { return };
         let width = self.config.hidden;
         let count: usize = batch.segments.iter().map(Segment::logit_rows).sum();
-        rows.logits.resize(count * head.weight.rows(), 0.0);
+        resize(&mut rows.logits, count * head.weight.rows());
         if count == 0 {
             return;
         }
@@ -239,14 +238,5 @@ impl Stage for CpuStage {
         rows.check_finite(batch, self.config.hidden);
         self.logits(batch, precision, rows);
         Ok(())
-    }
-
-    fn exchange_pages(
-        &mut self,
-        pages: Option<Box<dyn Any + Send>>,
-    ) -> Option<Box<dyn Any + Send>> {
-        let pages = pages.and_then(|pages| pages.downcast::<KvPages>().ok());
-        let before = std::mem::replace(&mut self.kv, pages.map(|pages| *pages));
-        before.map(|pages| Box::new(pages) as Box<dyn Any + Send>)
     }
 }

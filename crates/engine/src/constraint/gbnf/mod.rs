@@ -1,10 +1,15 @@
 //! llama.cpp's GBNF -> what llguidance reads.
 //!
 //! A grammar without recursion becomes one regular expression, which is fast to follow. Any other one
-//! becomes a Lark grammar whose terminals are single characters: llguidance's lexer takes the longest
-//! match, as GBNF does not, and with terminals of one character there is nothing to choose.
+//! becomes a Lark grammar (`lark.rs`). llguidance's lexer takes the longest match, as GBNF does not:
+//! terminals are such that there is nothing to choose, single characters if need be.
 //!
 //! The notation is that of llama.cpp's `grammars/README.md`. Tokens by number (`<[123]>`) are refused.
+
+mod automaton;
+mod lark;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -40,7 +45,7 @@ pub(super) fn translate(source: &str) -> Result<Translated, String> {
     if grammar.regex(root, &mut regex, 0).is_some() {
         return Ok(Translated::Regex(regex));
     }
-    Ok(Translated::Lark(grammar.lark(root)))
+    Ok(Translated::Lark(lark::of(&grammar, root)))
 }
 
 /// For the fuzz target: whatever the source, there is an answer.
@@ -359,77 +364,6 @@ impl Grammar {
         }
         Some(())
     }
-
-    /// The rules that `root` needs, as a Lark grammar over single characters.
-    fn lark(&self, root: usize) -> String {
-        let mut terminals: HashMap<String, usize> = HashMap::new();
-        let mut out = format!("start: r{root}\n");
-        let mut needed = vec![root];
-        let mut seen = vec![false; self.rules.len()];
-        seen[root] = true;
-        while let Some(rule) = needed.pop() {
-            let mut body = String::new();
-            lark_of(&self.rules[rule], &mut body, &mut terminals);
-            for name in references(&self.rules[rule]) {
-                if !std::mem::replace(&mut seen[name], true) {
-                    needed.push(name);
-                }
-            }
-            let _ = writeln!(out, "r{rule}: {body}");
-        }
-        let mut terminals: Vec<(String, usize)> = terminals.into_iter().collect();
-        terminals.sort_unstable_by_key(|(_, index)| *index);
-        for (class, index) in terminals {
-            let _ = writeln!(out, "T{index}: /{class}/");
-        }
-        out
-    }
-}
-
-fn references(node: &Node) -> Vec<usize> {
-    let (mut rules, mut rest) = (Vec::new(), vec![node]);
-    while let Some(node) = rest.pop() {
-        match node {
-            Node::Class { .. } => {}
-            Node::Rule(rule) => rules.push(*rule),
-            Node::Sequence(nodes) | Node::Choice(nodes) => rest.extend(nodes),
-            Node::Repeat { node, .. } => rest.push(node),
-        }
-    }
-    rules
-}
-
-fn lark_of(node: &Node, out: &mut String, terminals: &mut HashMap<String, usize>) {
-    match node {
-        Node::Class { ranges, negated } => {
-            let mut text = String::new();
-            class(ranges, *negated, &mut text);
-            let next = terminals.len();
-            let _ = write!(out, "T{}", terminals.entry(text).or_insert(next));
-        }
-        Node::Rule(rule) => {
-            let _ = write!(out, "r{rule}");
-        }
-        Node::Sequence(nodes) if nodes.is_empty() => out.push_str("\"\""),
-        Node::Sequence(nodes) => joined(nodes, " ", out, terminals),
-        Node::Choice(options) => joined(options, " | ", out, terminals),
-        Node::Repeat { node, min, max } => {
-            out.push('(');
-            lark_of(node, out, terminals);
-            out.push(')');
-            repeat(*min, *max, out);
-        }
-    }
-}
-
-fn joined(nodes: &[Node], by: &str, out: &mut String, terminals: &mut HashMap<String, usize>) {
-    for (i, node) in nodes.iter().enumerate() {
-        out.push_str(if i > 0 { by } else { "" });
-        let grouped = matches!(node, Node::Choice(_));
-        out.push_str(if grouped { "(" } else { "" });
-        lark_of(node, out, terminals);
-        out.push_str(if grouped { ")" } else { "" });
-    }
 }
 
 fn class(ranges: &[(char, char)], negated: bool, out: &mut String) {
@@ -455,170 +389,4 @@ fn repeat(min: u32, max: Option<u32>, out: &mut String) {
         (min, None) => write!(out, "{{{min},}}"),
         (min, Some(max)) => write!(out, "{{{min},{max}}}"),
     };
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::constraint::tests::accepted;
-
-    /// GBNF as it is meant, one character after the other.
-    struct Slow<'a> {
-        grammar: &'a Grammar,
-        text: &'a [char],
-        /// Where a rule can end, by where it starts and how deeply it is nested.
-        known: HashMap<(usize, usize, usize), BTreeSet<usize>>,
-    }
-
-    impl Slow<'_> {
-        /// Where matches of a node from `start` on can end.
-        fn ends(&mut self, node: &Node, start: usize, depth: usize) -> BTreeSet<usize> {
-            let one = |end| BTreeSet::from([end]);
-            match node {
-                Node::Class { ranges, negated } => match self.text.get(start) {
-                    Some(c) if ranges.iter().any(|(a, b)| (a..=b).contains(&c)) != *negated => {
-                        one(start + 1)
-                    }
-                    _ => BTreeSet::new(),
-                },
-                // Nothing so short needs more rules within rules.
-                Node::Rule(_) if depth > 24 => BTreeSet::new(),
-                Node::Rule(rule) => {
-                    if let Some(ends) = self.known.get(&(*rule, start, depth)) {
-                        return ends.clone();
-                    }
-                    let grammar = self.grammar;
-                    let ends = self.ends(&grammar.rules[*rule], start, depth + 1);
-                    self.known.insert((*rule, start, depth), ends.clone());
-                    ends
-                }
-                Node::Sequence(nodes) => nodes.iter().fold(one(start), |ends, node| {
-                    ends.into_iter().flat_map(|end| self.ends(node, end, depth)).collect()
-                }),
-                Node::Choice(nodes) => {
-                    nodes.iter().flat_map(|node| self.ends(node, start, depth)).collect()
-                }
-                Node::Repeat { node, min, max } => {
-                    let (mut all, mut ends) = (BTreeSet::new(), one(start));
-                    for count in 0..=max.unwrap_or(self.text.len() as u32 + min) {
-                        if count >= *min {
-                            all.extend(&ends);
-                        }
-                        ends = ends.iter().flat_map(|end| self.ends(node, *end, depth)).collect();
-                    }
-                    all
-                }
-            }
-        }
-    }
-
-    fn matches(source: &str, text: &str) -> bool {
-        let grammar = Parser::new(source).grammar().unwrap();
-        let text: Vec<char> = text.chars().collect();
-        let mut slow = Slow { grammar: &grammar, text: &text, known: HashMap::new() };
-        slow.ends(&grammar.rules[grammar.names["root"]], 0, 0).contains(&text.len())
-    }
-
-    const JSON: &str = r#"
-root   ::= object
-value  ::= object | array | string | number | ("true" | "false" | "null") ws
-object ::=
-  "{" ws ( # a comment
-    string ":" ws value
-    ("," ws string ":" ws value)*
-  )? "}" ws
-array  ::= "[" ws ( value ("," ws value)* )? "]" ws
-string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
-number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
-ws ::= | " " | "\n" [ \t]{0,20}
-"#;
-
-    #[test]
-    fn grammars_of_llama_cpp_are_followed() {
-        for (source, good, bad) in [
-            (JSON, vec![r#"{"a": [1, {"b": null}], "ü": "\n\u00e9"}"#, "{}"], vec!["[1]", "{1}"]),
-            ("root ::= \"a\"{5,5}", vec!["aaaaa"], vec!["aaaa", "aaaaaa"]),
-            ("root ::= [a-z]+ \"x\"", vec!["abx", "xx"], vec!["x", "ab"]),
-            ("root ::= \"a\" \"bc\" | \"ab\" \"d\"", vec!["abc", "abd"], vec!["ab", "abcd"]),
-            (
-                "root ::= x | y\nx ::= (\"(\" root? \")\")\ny::=[0-9-]",
-                vec!["((7))", "-"],
-                vec!["(("],
-            ),
-            ("root ::= .? \"\\U0001F40B\" |\n  \"\\n\"", vec!["x🐋", "🐋", "\n"], vec!["", "xx🐋"]),
-        ] {
-            for (texts, expected) in [(good, true), (bad, false)] {
-                for text in texts {
-                    assert_eq!(!accepted(source, &[text]).is_empty(), expected, "{source}: {text}");
-                    assert_eq!(matches(source, text), expected, "{source}: {text}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn faults_are_named_with_their_line() {
-        for (source, expected) in [
-            ("", "no rule `root`"),
-            ("root ::= a", "the rule `a` is not defined"),
-            ("root ::= \"a", "line 1: the text ends"),
-            ("a ::= \"x\"\nroot ::= [z-a]", "line 2: the range"),
-            ("root ::= ( \"a\"", "`)` was expected"),
-            ("root ::= \"a\"{3,2}", "repetitions"),
-            ("root ::= \"a\"{99999}", "repetitions"),
-            ("root ::= <[1]>", "tokens"),
-            ("root ::= +", "nothing to repeat"),
-            ("root = \"a\"", "`:` was expected"),
-        ] {
-            let error = translate(source).unwrap_err();
-            assert!(error.contains(expected), "{source:?}: {error}");
-        }
-        let deep = format!("root ::= {}\"a\"{}", "(".repeat(1000), ")".repeat(1000));
-        assert!(translate(&deep).unwrap_err().contains("too deeply"));
-        let wide: String = (0..40).map(|i| format!("a{i} ::= a{} a{}\n", i + 1, i + 1)).collect();
-        let wide = format!("root ::= a0\n{wide}a40 ::= \"x\"");
-        assert!(matches!(translate(&wide), Ok(Translated::Lark(_))), "2^40 characters");
-    }
-
-    fn expression() -> impl Strategy<Value = String> {
-        let leaf = prop::sample::select(vec![
-            "\"a\"", "\"ab\"", "\"b\"", "[ab]", "[^a]", "[b-d]", "\"\"", "root", "other",
-        ]);
-        leaf.prop_map(str::to_owned).prop_recursive(3, 12, 3, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 1..3).prop_map(|all| all.join(" ")),
-                prop::collection::vec(inner.clone(), 1..3)
-                    .prop_map(|all| format!("({})", all.join(" | "))),
-                (inner, prop::sample::select(vec!["?", "*", "+", "{1,2}"]))
-                    .prop_map(|(inner, repeat)| format!("({inner}){repeat}")),
-            ]
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-        #[test]
-        fn any_text_has_an_answer(source in "(root|a| |::=|\\||\"|\\[|\\]|\\(|\\)|[*+?{}0-9,]|\n|\\\\|é){0,30}") {
-            let _ = translate(&source);
-        }
-
-        /// Nothing is accepted that the grammar does not allow, whatever the lexer prefers.
-        #[test]
-        fn what_is_accepted_is_what_the_grammar_means(
-            root in expression(),
-            other in expression(),
-            texts in prop::collection::vec("[abcd]{0,5}", 6),
-        ) {
-            let source = format!("root ::= \"c\" | {root}\nother ::= \"d\" | {other}");
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let expected: Vec<&str> =
-                texts.iter().filter(|text| matches(&source, text)).copied().collect();
-            prop_assert_eq!(accepted(&source, &texts), expected, "{}", source);
-        }
-    }
 }
