@@ -582,7 +582,7 @@ async fn more(
     range: &std::ops::Range<u64>,
     bytes: &mut Vec<u8>,
 ) -> Result<(), Trouble> {
-    let response = source.open(web, range).await?;
+    let response = source.open(web, range, false).await?;
     let mut reader = Reader::new(response, web.settings.stall);
     while let Some(new) = reader.next().await? {
         let new: &[u8] = new.as_ref();

@@ -54,6 +54,7 @@ fn fifty_kills_cost_no_more_than_their_grain() {
     let (fake, folder) = (Fake::start(), tempfile::tempdir().unwrap());
     let bytes = gguf(1, SIZE, None);
     let name = fake.ollama(std::slice::from_ref(&bytes));
+    fake.world().held = Some(SIZE as u64 - GRAIN); // so that none ends before it is killed
     let library = Library::new(&Settings::new(folder.path().to_owned()));
     let mut random = noise(std::process::id().into(), 8 * KILLS as usize).into_iter();
     let mut kills = 0;
@@ -61,6 +62,7 @@ fn fifty_kills_cost_no_more_than_their_grain() {
     loop {
         let mut child = start(folder.path(), &name);
         if kills == KILLS {
+            fake.world().held = None;
             let out = BufReader::new(child.stdout.take().unwrap());
             let lines: Vec<String> = out.lines().map(Result::unwrap).collect();
             assert!(child.wait().unwrap().success());

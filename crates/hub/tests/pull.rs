@@ -139,12 +139,13 @@ fn two_pulls_of_one_model_are_one() {
     let (fake, folder) = (Fake::start(), tempfile::tempdir().unwrap());
     let bytes = gguf(4, 24_000_000, None);
     let name = fake.ollama(std::slice::from_ref(&bytes));
-    let mut settings = fake.settings(folder.path());
-    settings.limit = Some(12_000_000);
+    let settings = fake.settings(folder.path());
     let first = Hub::new(settings.clone());
     let offer = first.resolve(&name.parse().unwrap()).unwrap();
     let before = fake.world().sent;
+    fake.world().held = Some(12_000_000); // until the second one follows
     let (begun, wait) = std::sync::mpsc::channel();
+    let (following, follows) = std::sync::mpsc::channel();
     let follower = std::thread::spawn({
         let (hub, offer) = (Hub::new(settings), offer.clone());
         move || {
@@ -152,7 +153,7 @@ fn two_pulls_of_one_model_are_one() {
             let mut followed: Vec<Progress> = Vec::new();
             let model = hub.pull(&offer, &[], &mut |progress| {
                 followed.push(progress.clone());
-                true
+                following.send(()).is_ok()
             });
             (model, followed)
         }
@@ -161,6 +162,9 @@ fn two_pulls_of_one_model_are_one() {
     let model = first.pull(&offer, &[], &mut |progress| {
         if progress.done > 0 && !std::mem::replace(&mut told, true) {
             begun.send(()).unwrap();
+        }
+        if follows.try_recv().is_ok() {
+            fake.world().held = None;
         }
         true
     });
@@ -177,10 +181,9 @@ fn a_pull_that_was_stopped_is_listed_shown_and_continued() {
     let (fake, folder) = (Fake::start(), tempfile::tempdir().unwrap());
     let bytes = gguf(5, 40_000_000, None);
     let name: Name = fake.ollama(std::slice::from_ref(&bytes)).parse().unwrap();
-    let mut settings = fake.settings(folder.path());
-    settings.limit = Some(30_000_000);
-    let hub = Hub::new(settings);
+    let hub = Hub::new(fake.settings(folder.path()));
     let offer = hub.resolve(&name).unwrap();
+    fake.world().held = Some(25_000_000); // so that it cannot end before it is stopped
     let stop = |progress: &Progress| progress.done < 20_000_000;
     let error = hub.pull(&offer, &[], &mut |progress| stop(progress)).unwrap_err();
     assert!(matches!(error, Error::Cancelled));
@@ -193,6 +196,7 @@ fn a_pull_that_was_stopped_is_listed_shown_and_continued() {
     assert_eq!(cachalot_gguf::split::Set::open(&header).unwrap().tensors.len(), 1);
     assert!(hub.library().find(&name).unwrap().is_none());
     let (sent, done) = (fake.world().sent, partial.done);
+    fake.world().held = None;
     let model = hub.pull(&offer, &[], &mut |_| true).unwrap();
     assert_eq!(content(&model), std::slice::from_ref(&bytes));
     // What was on its way when the first pull stopped may count as sent after it.

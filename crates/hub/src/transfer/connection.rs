@@ -32,6 +32,8 @@ struct Place {
     /// The next byte to ask for, and to write.
     at: u64,
     end: u64,
+    /// The signed address was refused: the next request asks for another.
+    renewed: bool,
 }
 
 /// Fetches until there is nothing left.
@@ -48,7 +50,7 @@ pub(crate) async fn run(line: Arc<Line>) {
 async fn fetch(line: &Line, job: &Job, pending: &Arc<Semaphore>) -> Result<(), Error> {
     let source = &line.sources[job.file];
     let Range { start: at, end } = journal::bytes(job.chunks.clone(), line.shared.size(job.file));
-    let mut place = Place { at, end };
+    let mut place = Place { at, end, renewed: false };
     let mut patience = Patience::new(&line.web.settings);
     while place.at < place.end {
         if line.shared.is_stopped() || line.shared.schedule().epoch(job.file) != job.epoch {
@@ -59,6 +61,7 @@ async fn fetch(line: &Line, job: &Job, pending: &Arc<Semaphore>) -> Result<(), E
         if place.at > before {
             patience.succeeded();
         }
+        place.renewed = matches!(result, Err(Trouble::Failure(Failure::Expired)));
         let (reason, pause) = match result {
             Ok(()) => continue,
             Err(Trouble::Changed) => {
@@ -85,7 +88,7 @@ async fn attempt(
     pending: &Arc<Semaphore>,
 ) -> Result<(), Trouble> {
     let source = &line.sources[job.file];
-    let response = source.open(&line.web, &(place.at..place.end)).await?;
+    let response = source.open(&line.web, &(place.at..place.end), place.renewed).await?;
     let mut reader = Reader::new(response, line.web.settings.stall);
     while let Some(bytes) = reader.next().await? {
         let mut bytes: &[u8] = bytes.as_ref();

@@ -491,6 +491,8 @@ impl<'a> Pull<'a> {
     fn restart(&mut self, file: usize) -> Result<(), Error> {
         let state = &self.shared.files[file];
         let path = self.plan.partial_path(self.number(file));
+        // Before the new epoch: a request of that must not be compared with the former file.
+        self.sources.sources[file].forget();
         {
             let mut journal = state.journal();
             let mut writing = state.writing.write().unwrap_or_else(PoisonError::into_inner);
@@ -505,7 +507,6 @@ impl<'a> Pull<'a> {
         }
         *locked(&state.hashed) = None;
         self.discarded[file] = state.received.load(Ordering::Relaxed);
-        self.sources.sources[file].forget();
         {
             let mut to_hash = locked(&self.shared.to_hash);
             if !to_hash.contains(&file) {

@@ -81,11 +81,18 @@ impl Source {
         known.generation += 1;
     }
 
-    /// Asks for a range. What is returned has status and headers as they must be.
-    pub(crate) async fn open(&self, web: &Web, range: &Range<u64>) -> Result<Response, Trouble> {
+    /// Asks for a range. What is returned has status and headers as they must be. `renewed` asks
+    /// for a signed address of its own: one that other connections use may not be accepted again.
+    pub(crate) async fn open(
+        &self,
+        web: &Web,
+        range: &Range<u64>,
+        renewed: bool,
+    ) -> Result<Response, Trouble> {
         let (url, tag, token, generation) = {
             let known = self.known();
-            let url = known.direct.clone().unwrap_or_else(|| self.url.clone());
+            let direct = known.direct.clone().filter(|_| !renewed);
+            let url = direct.unwrap_or_else(|| self.url.clone());
             let tag = known.tag.clone().filter(|(at, _)| *at == without_query(&url));
             (url, tag.map(|(_, tag)| tag), known.token.clone(), known.generation)
         };
@@ -99,33 +106,31 @@ impl Source {
             ask.headers.insert(AUTHORIZATION, token);
         }
         let response = web.send(&ask).await?;
-        if self.known().generation != generation {
-            return Err(Failure::again("the file begins again").into());
+        if !response.status().is_success() {
+            return Err(self.refusal(web, &ask, response, is_direct).await.into());
         }
-        self.judge(web, &ask, response, range, is_direct).await
+        self.judge(response, range, generation)
     }
 
-    async fn judge(
+    fn judge(
         &self,
-        web: &Web,
-        ask: &Ask,
         response: Response,
         range: &Range<u64>,
-        is_direct: bool,
+        generation: u32,
     ) -> Result<Response, Trouble> {
-        let status = response.status();
-        if !status.is_success() {
-            return Err(self.refusal(web, ask, response, is_direct).await.into());
-        }
         let at = without_query(response.url());
         let found = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
-        let before = self.known().tag.clone().filter(|(before, _)| *before == at);
+        // Held to the end: what an answer from before `forget` says must not be noted after it.
+        let mut known = self.known();
+        if known.generation != generation {
+            return Err(Failure::again("the file begins again").into());
+        }
+        let before = known.tag.as_ref().filter(|(before, _)| *before == at);
         if before.is_some_and(|(_, tag)| found.is_some_and(|found| found != tag)) {
             return Err(Trouble::Changed);
         }
-        match ranged(status, response.headers(), range, self.size) {
+        match ranged(response.status(), response.headers(), range, self.size) {
             Ranged::Bytes(tag) => {
-                let mut known = self.known();
                 known.tag = tag.map(|tag| (at, tag));
                 if !same_origin(response.url(), &self.url) {
                     known.direct = Some(response.url().clone());

@@ -90,6 +90,9 @@ pub(crate) struct World {
     /// The token that the origin wants to see.
     pub(crate) token: Option<String>,
     pub(crate) seen: Vec<Seen>,
+    /// Bytes of files from this one on wait until there is no such limit any more: a download
+    /// cannot end meanwhile.
+    pub(crate) held: Option<u64>,
     /// Bytes of files that were sent.
     pub(crate) sent: u64,
     /// Bytes of a length that is claimed beyond what there is.
@@ -140,11 +143,11 @@ impl Fake {
         self.world.lock().unwrap()
     }
 
-    /// Settings for a library in `folder`, with both services here.
+    /// Settings for a library in `folder`, with both services here. However slow the machine is,
+    /// no connection counts as stalled: tests of that set a shorter time.
     pub(crate) fn settings(&self, folder: &std::path::Path) -> Settings {
         let mut settings = Settings::new(folder.to_owned());
         settings.endpoint = format!("http://{}", self.origin);
-        settings.stall = Duration::from_millis(400);
         settings.pause = Duration::from_millis(5);
         settings.tries = 6;
         settings.connections = 4;
@@ -379,6 +382,10 @@ fn body(
             }
             if at >= range.end && fault != Some(Fault::Endless) {
                 return None;
+            }
+            let is_held = || world.lock().unwrap().held.is_some_and(|from| at + piece > from);
+            while is_held() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let end = match fault {
                 Some(Fault::Endless) => at + piece,
