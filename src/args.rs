@@ -267,7 +267,7 @@ impl SamplingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenizeArgs {
-    /// A GGUF file; a vocabulary without weights is enough
+    /// A GGUF file, or the name of a model in the library; a vocabulary without weights is enough
     pub(crate) model: PathBuf,
     /// The text; `-` reads it from standard input
     pub(crate) text: String,
@@ -304,7 +304,7 @@ pub(crate) struct ManArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogitsArgs {
-    /// A GGUF file; any part of a split one
+    /// A GGUF file, any part of a split one, or the name of a model in the library
     pub(crate) file: PathBuf,
     /// Token ids, separated by commas; nothing is added to them
     #[arg(long, required = true, value_delimiter = ',', value_name = "IDS",

@@ -13,6 +13,7 @@ mod forecast;
 mod hardware;
 mod input;
 mod interrupt;
+mod library;
 mod models;
 mod output;
 mod record;
@@ -23,6 +24,7 @@ mod terminal;
 mod values;
 
 use std::io::stdout;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
@@ -46,27 +48,46 @@ fn main() -> ExitCode {
 fn program() -> ExitCode {
     terminal::fit();
     let environment = Environment::read();
-    let ended = environment.and_then(|environment| match Cli::parse().command {
-        Command::Run(args) => command::run::run(args, &environment),
-        Command::Show(args) => command::show::run(&args, &environment, &mut stdout()),
-        Command::Pull(args) => command::pull::run(&args, &environment, &mut stdout()),
-        Command::List(args) => command::list::run(&args, &environment, &mut stdout()),
-        Command::Rm(args) => command::rm::run(&args, &environment, &mut stdout()),
-        Command::Cp(args) => command::cp::run(&args, &environment, &mut stdout()),
-        Command::Import(args) => command::import::run(&args, &environment, &mut stdout()),
-        Command::Verify(args) => command::verify::run(&args, &environment, &mut stdout()),
-        Command::Prune(args) => command::prune::run(&args, &environment, &mut stdout()),
-        Command::Serve(args) => command::serve::run(args, &environment),
-        Command::Ps(args) => command::ps::run(&args, &environment, &mut stdout()),
-        Command::Stop(args) => command::stop::run(&args, &environment, &mut stdout()),
-        Command::Tokenize(args) => command::tokenize::tokenize(&args),
-        Command::Detokenize(args) => command::tokenize::detokenize(&args),
-        Command::Logits(args) => command::logits::run(&args, &environment),
-        Command::Bench(args) => command::bench::run(&args, &environment, &mut stdout()),
-        Command::Plan(args) => command::plan::run(&args, &environment, &mut stdout()),
-        Command::Perplexity(args) => command::perplexity::run(&args, &environment, &mut stdout()),
-        Command::Completions(args) => command::shell::completions(args.shell, &mut stdout()),
-        Command::Man(args) => command::shell::man(&args.folder),
+    let ended = environment.and_then(|environment| {
+        let here = |model: &Path, headers| models::local(model, &environment, headers);
+        match Cli::parse().command {
+            Command::Run(args) => command::run::run(args, &environment),
+            Command::Show(args) => command::show::run(&args, &environment, &mut stdout()),
+            Command::Pull(args) => command::pull::run(&args, &environment, &mut stdout()),
+            Command::List(args) => command::list::run(&args, &environment, &mut stdout()),
+            Command::Rm(args) => command::rm::run(&args, &environment, &mut stdout()),
+            Command::Cp(args) => command::cp::run(&args, &environment, &mut stdout()),
+            Command::Import(args) => command::import::run(&args, &environment, &mut stdout()),
+            Command::Verify(args) => command::verify::run(&args, &environment, &mut stdout()),
+            Command::Prune(args) => command::prune::run(&args, &environment, &mut stdout()),
+            Command::Serve(args) => command::serve::run(args, &environment),
+            Command::Ps(args) => command::ps::run(&args, &environment, &mut stdout()),
+            Command::Stop(args) => command::stop::run(&args, &environment, &mut stdout()),
+            Command::Tokenize(mut args) => {
+                args.model = here(&args.model, true)?;
+                command::tokenize::tokenize(&args)
+            }
+            Command::Detokenize(mut args) => {
+                args.model = here(&args.model, true)?;
+                command::tokenize::detokenize(&args)
+            }
+            Command::Logits(mut args) => {
+                args.file = here(&args.file, false)?;
+                command::logits::run(&args, &environment)
+            }
+            Command::Bench(mut args) => {
+                args.file = args.file.map(|file| here(&file, false)).transpose()?;
+                command::bench::run(&args, &environment, &mut stdout())
+            }
+            Command::Plan(args) => command::plan::run(&args, &environment, &mut stdout()),
+            Command::Perplexity(mut args) => {
+                args.model = here(&args.model, false)?;
+                args.against = args.against.map(|file| here(&file, false)).transpose()?;
+                command::perplexity::run(&args, &environment, &mut stdout())
+            }
+            Command::Completions(args) => command::shell::completions(args.shell, &mut stdout()),
+            Command::Man(args) => command::shell::man(&args.folder),
+        }
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,23 +4,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cachalot_engine::Source;
+use cachalot_plan::catalogue;
 
 use crate::embedded;
 use crate::failure::usage;
 use crate::models;
 use crate::settings::Environment;
 
-/// Names of models, for suggestions.
-const NAMES: [&str; 8] = [
-    "deepseek-coder-v2",
-    "deepseek-r1",
-    "deepseek-r1-0528",
-    "deepseek-v2",
-    "deepseek-v2-lite",
-    "deepseek-v3",
-    "deepseek-v3.1",
-    "kimi-k2",
-];
 /// Edits that turn a misspelt name into a known one.
 const MISSPELLING_MAX: usize = 2;
 
@@ -100,17 +90,20 @@ fn is_repository(word: &str) -> bool {
 }
 
 /// The known name that a word, less its tag, is or was meant to be.
-fn nearest(word: &str) -> Option<&'static str> {
+fn nearest(word: &str) -> Option<String> {
     let name = word.split(':').next().unwrap_or(word).to_ascii_lowercase();
-    let distance = |known: &&str| strsim::levenshtein(known, &name);
-    let found = NAMES.into_iter().min_by_key(distance)?;
+    let distance = |known: &String| strsim::levenshtein(known, &name);
+    // Repositories are told by their form.
+    let known = catalogue::names().into_iter().filter(|known| !known.contains('/'));
+    let known = known.map(|known| known.split(':').next().unwrap_or_default().to_owned());
+    let found = known.min_by_key(distance)?;
     // Short words are close to too much.
     (distance(&found) <= MISSPELLING_MAX.min(name.len() / 4)).then_some(found)
 }
 
 fn unknown_model(name: &str) -> anyhow::Error {
     let suggestion = match nearest(name) {
-        Some(known) if !name.to_ascii_lowercase().starts_with(known) => {
+        Some(known) if !name.to_ascii_lowercase().starts_with(&known) => {
             format!(" Did you mean {known}?")
         }
         _ => String::new(),

@@ -37,7 +37,7 @@ fn wrong_input_has_the_status_and_shape_of_its_family() {
     assert_eq!(server.get("/nowhere").status, 404);
     assert_eq!(server.get("/v1/chat/completions").status, 405);
     assert_eq!(server.post("/v1/embeddings", &json!({ "input": "x" })).status, 400);
-    assert_eq!(server.post("/api/pull", &json!({ "model": "x" })).status, 501);
+    assert_eq!(server.post("/api/push", &json!({ "model": "x" })).status, 400);
     let other = json!({ "model": "other", "messages": [] });
     assert_eq!(server.post("/api/chat", &other).status, 404);
     let bad = json!({ "prompt": "x", "grammar": "root ::= this is (not valid" });

@@ -25,7 +25,7 @@ use crate::values::{self, GroupsArg};
 /// Arguments of `cachalot perplexity`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PerplexityArgs {
-    /// A .gguf file; any part of a split model
+    /// A .gguf file (any part of a split model), or the name of a model in the library
     pub(crate) model: PathBuf,
     /// The text: a plain file in UTF-8
     #[arg(value_name = "TEXT_FILE")]

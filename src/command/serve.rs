@@ -12,13 +12,16 @@ use anyhow::Context;
 use cachalot_engine::{Limits, LoadPlan, ModelInfo, Options, Source};
 use cachalot_plan::units;
 use cachalot_server::{
-    Address, App, Config, Defaults, Facts, Keys, Listener, Place, Prediction, Server, TlsFiles,
+    Address, App, Config, Defaults, Facts, Keys, Listener, Models, Place, Prediction, Server,
+    TlsFiles,
 };
 use clap::{Args, ValueEnum};
 
 use crate::args::{ModelArgs, SamplingArgs};
 use crate::failure::usage;
 use crate::forecast::Forecast;
+use crate::library::Library;
+use crate::models;
 use crate::settings::{self, Environment};
 use crate::subject;
 use crate::terminal::Progress;
@@ -109,6 +112,8 @@ pub(crate) enum LogFormat {
 /// Serves until it is told to stop.
 pub(crate) fn run(args: ServeArgs, environment: &Environment) -> anyhow::Result<()> {
     let source = source(args.model.as_ref(), environment)?;
+    let name = args.model.as_ref().and_then(|word| word.to_str());
+    let name = name.filter(|name| models::here(name, environment).is_some()).map(str::to_owned);
     let addresses = addresses(&args, environment)?;
     let config = config(&args, environment, &addresses)?;
     let ansi = environment.colour && io::stderr().is_terminal();
@@ -131,7 +136,7 @@ pub(crate) fn run(args: ServeArgs, environment: &Environment) -> anyhow::Result<
     let app = App::new(config);
     let server = Server::new(Arc::clone(&app), listeners, tls, Duration::from_secs(args.grace))?;
     let failure = Arc::new(Mutex::new(None));
-    let loader = Loader { app: Arc::clone(&app), source, options, limits, greeting };
+    let loader = Loader { app: Arc::clone(&app), source, name, options, limits, greeting };
     let notify = environment.notify_socket.clone();
     let environment = environment.clone();
     let failed = Arc::clone(&failure);
@@ -161,6 +166,8 @@ pub(crate) fn run(args: ServeArgs, environment: &Environment) -> anyhow::Result<
 struct Loader {
     app: Arc<App>,
     source: Source,
+    /// Its name in the library.
+    name: Option<String>,
     options: Options,
     limits: Limits,
     greeting: Greeting,
@@ -178,7 +185,10 @@ impl Loader {
         progress.clear();
         let handle = engine?.start(self.limits)?;
         handle.prepare_constraints();
-        let facts = facts(handle.info(), &self.source, forecast.as_ref());
+        let mut facts = facts(handle.info(), &self.source, forecast.as_ref());
+        if let Some(name) = &self.name {
+            facts.id.clone_from(name);
+        }
         let lines = self.greeting.lines(handle.info(), &facts, self.limits, forecast.as_ref());
         self.app.serve(handle, facts)?;
         eprintln!("{lines}");
@@ -296,6 +306,12 @@ fn config(
         parallel: usize::from(args.parallel),
         queue: args.queue,
         template: args.chat_template.as_ref().map(file).transpose()?,
+        models: environment
+            .models
+            .is_some()
+            .then(|| Library::new(environment))
+            .transpose()?
+            .map(|library| -> Arc<dyn Models> { Arc::new(library) }),
         version: env!("CARGO_PKG_VERSION"),
     })
 }

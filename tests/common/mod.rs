@@ -1,6 +1,7 @@
 //! Runs the built program and checks its output.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses a part of it
 
+pub(crate) mod registry;
 pub(crate) mod server;
 
 use std::fs;

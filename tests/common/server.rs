@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -45,12 +45,18 @@ impl Response {
 impl Server {
     /// Starts a server on a free port, and waits until it answers.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_with(args, |_| {})
+    }
+
+    /// The same, with another environment.
+    pub(crate) fn start_with(args: &[&str], environment: impl FnOnce(&mut Command)) -> Self {
         let mut all = vec!["serve", "--port", "0", "--threads", "1"];
         all.extend(args);
         let mut command = super::command(&all);
         for variable in ["CACHALOT_HOST", "OLLAMA_HOST", "OLLAMA_ORIGINS", "LLAMA_API_KEY"] {
             command.env_remove(variable);
         }
+        environment(&mut command);
         let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut port = None;
@@ -96,7 +102,7 @@ impl Server {
     /// Sends a signal, by its name.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        let kill = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status();
+        let kill = Command::new("kill").args([&format!("-{name}"), &id]).status();
         assert!(kill.unwrap().success());
     }
 

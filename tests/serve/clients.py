@@ -97,7 +97,18 @@ def with_anthropic():
 
 def with_ollama():
     client = ollama.Client(host=BASE)
-    assert client.list().models[0].model == "calf"
+    assert {model.model for model in client.list().models} == {"calf", "small:latest"}
+    assert client.copy("small", "mine").status == "success"
+    assert client.delete("mine").status == "success"
+    for ask, status in [(lambda: client.delete("mine"), 404), (lambda: client.copy("no", "x"), 404),
+                        (lambda: client.pull("library"), 400),
+                        (lambda: list(client.pull("library", stream=True)), -1)]:
+        try:
+            ask()
+        except ollama.ResponseError as error:
+            assert error.status_code == status, error
+        else:
+            raise AssertionError(status)
     assert client.show("calf").modelinfo["general.architecture"] == "deepseek2"
     assert client.ps().models[0].model == "calf"
     options = {"temperature": 0, "num_predict": 200}

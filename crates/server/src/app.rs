@@ -15,6 +15,7 @@ use crate::generate::Live;
 use crate::http::auth::{Caller, Keys};
 use crate::http::origin::Origins;
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::status::Facts;
 use crate::streams::Streams;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub queue: usize,
     /// A chat template in place of the file's.
     pub template: Option<String>,
+    /// The models of this machine; without them, none is listed but the served one.
+    pub models: Option<Arc<dyn Models>>,
     /// The version of the program.
     pub version: &'static str,
 }
@@ -207,8 +210,8 @@ impl App {
 
     /// Whether a client's name means this model.
     pub(crate) fn is_name(&self, served: &Served, name: &str) -> bool {
-        let short = name.strip_suffix(":latest").unwrap_or(name);
-        let same = |own: &String| own == name || own.eq_ignore_ascii_case(short);
+        let short = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_lowercase();
+        let same = |own: &String| short(own) == short(name);
         self.names(served).iter().any(same) || same(&served.facts.id)
     }
 

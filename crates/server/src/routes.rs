@@ -64,7 +64,7 @@ fn ollama_routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/generate", post(ollama::generate::generate))
         .route("/api/chat", post(ollama::chat::chat))
-        .route("/api/tags", get(ollama::show::tags))
+        .route("/api/tags", get(ollama::library::tags))
         .route("/api/ps", get(ollama::show::ps))
         .route("/api/show", post(ollama::show::show))
         .route("/api/version", get(ollama::show::version))
@@ -72,9 +72,9 @@ fn ollama_routes() -> Router<Arc<App>> {
         .route("/api/embeddings", post(ollama::show::embed))
         .route("/api/create", post(ollama::show::create))
         .route("/api/push", post(ollama::show::push))
-        .route("/api/pull", post(ollama::show::pull))
-        .route("/api/copy", post(ollama::show::copy))
-        .route("/api/delete", delete(ollama::show::delete))
+        .route("/api/pull", post(ollama::library::pull))
+        .route("/api/copy", post(ollama::library::copy))
+        .route("/api/delete", delete(ollama::library::delete))
         .route("/api/blobs/{digest}", any(ollama::show::blobs))
 }
 

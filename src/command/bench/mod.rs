@@ -41,7 +41,8 @@ const TOUCHED: usize = 16 << 20;
 /// What `cachalot bench` takes.
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// A .gguf file; of a split model, any part [default: the embedded calf]
+    /// A .gguf file (of a split model, any part) or the name of a model in the library
+    /// [default: the embedded calf]
     #[arg(short = 'm', long = "model", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Tokens of the prompt; 0 leaves this part out

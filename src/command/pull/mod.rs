@@ -147,6 +147,24 @@ pub(crate) fn pull(
     Ok(Some(model))
 }
 
+/// What a name stands for, if there is nothing to ask or to choose about it.
+///
+/// # Errors
+/// If it is not known, a distill, or a model that cachalot does not run.
+pub(crate) fn offered(word: &str, hub: &Hub, environment: &Environment) -> anyhow::Result<Offer> {
+    let name: Name = word.parse()?;
+    models::checked(word, &name, false)?;
+    let offer = hub.resolve(&name)?;
+    let preview = Preview::of(&offer, environment);
+    if preview.is_distill {
+        bail!("{}", preview.verdict);
+    }
+    if !preview.runs {
+        bail!("cachalot does not run this model: {}", preview.why_not());
+    }
+    Ok(offer)
+}
+
 /// Whether to go on: asked on a terminal; elsewhere the name was enough, unless something is wrong.
 fn is_wanted(args: &PullArgs, preview: &Preview, offer: &Offer) -> anyhow::Result<bool> {
     if preview.is_distill && !args.distill {

@@ -1,4 +1,4 @@
-//! What Ollama's clients ask about models, and what is done elsewhere here.
+//! What Ollama's clients ask about the served model, and what is done elsewhere here.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -38,7 +38,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 }
 
 /// `671B`, `14M`.
-fn size_word(parameters: u64) -> String {
+pub(crate) fn size_word(parameters: u64) -> String {
     match parameters {
         0 => String::new(),
         1..1_000_000 => format!("{}K", parameters.div_ceil(1000)),
@@ -57,7 +57,8 @@ pub(crate) fn details(served: &Served) -> Value {
     })
 }
 
-fn entry(app: &App, served: &Served) -> Map<String, Value> {
+/// The served model, as lists have it.
+pub(crate) fn entry(app: &App, served: &Served) -> Map<String, Value> {
     let facts = &served.facts;
     // Not of the file's bytes, which would take minutes: of what identifies it here.
     let identity = format!("{}:{}:{}", facts.path, facts.bytes, facts.parameters);
@@ -69,16 +70,6 @@ fn entry(app: &App, served: &Served) -> Map<String, Value> {
         "digest": digest, "details": details(served), "capabilities": facts.capabilities(),
     });
     entry.as_object().cloned().unwrap_or_default()
-}
-
-/// The one model.
-#[utoipa::path(
-    get, path = "/api/tags", tag = "Ollama",
-    responses((status = 200, description = "A list with one entry", body = Object), crate::openapi::OllamaErrors)
-)]
-pub(crate) async fn tags(State(app): State<Arc<App>>) -> ApiResult<Response> {
-    let served = app.ready()?;
-    Ok(axum::Json(json!({ "models": [entry(&app, &served)] })).into_response())
 }
 
 /// The one model, which is always loaded.
@@ -101,9 +92,9 @@ pub(crate) async fn ps(State(app): State<Arc<App>>) -> ApiResult<Response> {
 /// Which model.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct OllamaName {
-    model: Option<String>,
+    pub(crate) model: Option<String>,
     /// As `model`.
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     /// With all values of the file.
     verbose: Option<bool>,
 }
@@ -203,39 +194,6 @@ pub(crate) async fn create() -> ApiError {
 )]
 pub(crate) async fn push() -> ApiError {
     ApiError::invalid("models are not published from here")
-}
-
-/// Refused: the command line downloads.
-#[utoipa::path(
-    post, path = "/api/pull", tag = "Ollama",
-    responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError))
-)]
-pub(crate) async fn pull() -> ApiError {
-    ApiError::unsupported("models are not downloaded over HTTP: use `cachalot pull NAME`")
-}
-
-/// Refused: the command line copies.
-#[utoipa::path(
-    post, path = "/api/copy", tag = "Ollama",
-    responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError))
-)]
-pub(crate) async fn copy() -> ApiError {
-    ApiError::unsupported(
-        "models are not copied over HTTP: use `cachalot cp`, or serve --alias NAME",
-    )
-}
-
-/// 404 for a model that is not here; the one that is served is not deleted.
-#[utoipa::path(
-    delete, path = "/api/delete", tag = "Ollama", request_body = OllamaName,
-    responses((status = 501, description = "Not supported", body = crate::openapi::OllamaError),
-              crate::openapi::OllamaErrors)
-)]
-pub(crate) async fn delete(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
-    let body: OllamaName = typed(&asked.object)?;
-    let name = body.model.as_deref().filter(|name| !name.is_empty()).or(body.name.as_deref());
-    options::served(&app, name)?;
-    Err(ApiError::unsupported("models are not deleted over HTTP: use `cachalot rm NAME`"))
 }
 
 /// Refused: they belong to `create`.
