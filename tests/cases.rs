@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cachalot_gguf::write::Writer;
 use cachalot_gguf::{Gguf, TensorType, Value};
+use common::scripted::{NEWLINE, R1, Scripted};
 use common::{Ran, cachalot, calf, calf_with, fails, run_with_input, succeeds};
 
 const QUESTION: &str = "What is 12 + 30?";
@@ -43,6 +44,8 @@ fn known_pre_tokenizers_run_and_unknown_ones_are_refused_by_all_commands() {
     let show = succeeds(cachalot(&["show", model])).stdout;
     let plan = cachalot(&["plan", model, "--on", "epyc-ddr5"]);
     let plan = plan.stdout + &plan.stderr;
+    let bench = fails(cachalot(&["bench", "-m", model]), 1).stderr;
+    assert_eq!(bench, run);
     for said in [run, show, plan] {
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(said.contains("`from-the-future`, an unknown pre-tokenizer"), "{said}");
@@ -77,6 +80,7 @@ fn types_without_kernels_and_unimplemented_keys_are_refused_by_all_commands() {
         let run = fails(cachalot(&["run", model, "hi"]), 1).stderr;
         let show = succeeds(cachalot(&["show", model])).stdout;
         let plan = cachalot(&["plan", model, "--on", "epyc-ddr5"]);
+        assert_eq!(fails(cachalot(&["bench", "-m", model]), 1).stderr, run);
         for said in [run, show, plan.stdout + &plan.stderr] {
             assert!(said.contains(word), "{said}");
             assert!(!said.contains("cachalot runs it"), "{said}");
@@ -184,4 +188,131 @@ fn pipes_and_devices_are_refused_at_once() {
             assert!(ran.stderr.contains("not a regular file"), "{}", ran.stderr);
         }
     }
+}
+
+/// What a scripted model says, without its thoughts.
+fn said(model: &Path, more: &[&str]) -> String {
+    let args = ["run", model.to_str().unwrap(), "hi", "--temp=0", "--threads=1", "--hide-thinking"];
+    let limit: &[&str] = if more.is_empty() { &["--max-tokens=20"] } else { &[] };
+    let said = succeeds(cachalot(&[&args[..], limit, more].concat())).stdout;
+    said.trim_end_matches('\n').to_owned()
+}
+
+#[test]
+fn every_token_that_a_file_names_as_an_end_ends_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let special = [&R1[..], &[("<|over|>", 3)]].concat();
+    let chain = [NEWLINE, "H", "m", "</think>", "O", "k", "!", "<|over|>", "Z", "Q"];
+    let model = Scripted::new(&special, &chain);
+    let id = model.id("<|over|>");
+    let goes_on = model.write(folder.path(), "none.gguf");
+    assert_eq!(said(&goes_on, &["--max-tokens=9"]), "Ok!<|over|>ZQ", "without a key");
+
+    for key in ["eos", "eot", "eom"] {
+        let key = format!("tokenizer.ggml.{key}_token_id");
+        let model = model.clone().token(&key, "<|over|>").write(folder.path(), "key.gguf");
+        assert_eq!(said(&model, &[]), "Ok!", "{key}");
+    }
+    let lists: [Value; 5] = [
+        vec![257_u32, id].into(),
+        vec![257_i32, id as i32].into(),
+        vec![257_u64, u64::from(id)].into(),
+        vec![257_i64, i64::from(id)].into(),
+        id.into(),
+    ];
+    for list in lists {
+        for key in ["tokenizer.ggml.eos_token_ids", "tokenizer.ggml.eot_token_ids"] {
+            let model = model.clone().key(key, list.clone()).write(folder.path(), "list.gguf");
+            assert_eq!(said(&model, &[]), "Ok!", "{key} {list:?}");
+        }
+    }
+}
+
+#[test]
+fn tokens_known_to_end_a_turn_end_it_whatever_their_type() {
+    let folder = tempfile::tempdir().unwrap();
+    for end in ["<|im_end|>", "<|EOT|>", "<|observation|>", "<|user|>", "[EOS]", "[EOT]"] {
+        for ty in [1, 3, 4, 5] {
+            let special = [&R1[..], &[(end, ty)]].concat();
+            let chain = [NEWLINE, "</think>", "O", "k", "!", end, "Z", "Q"];
+            let model = Scripted::new(&special, &chain).write(folder.path(), "end.gguf");
+            assert_eq!(said(&model, &[]), "Ok!", "{end} of type {ty}");
+        }
+    }
+}
+
+#[test]
+fn a_tag_spelled_in_letters_does_not_end_a_thought() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = [
+        NEWLINE,
+        "H",
+        "<",
+        "/",
+        "t",
+        "h",
+        "i",
+        "n",
+        "k",
+        ">",
+        "M",
+        "</think>",
+        "O",
+        "!",
+        "<｜end▁of▁sentence｜>",
+    ];
+    let model = Scripted::new(&R1, &chain).write(folder.path(), "letters.gguf");
+    assert_eq!(said(&model, &[]), "O!");
+    let args = ["run", model.to_str().unwrap(), "hi", "--temp=0", "--threads=1", "--json"];
+    let object: serde_json::Value =
+        serde_json::from_str(&succeeds(cachalot(&args)).stdout).unwrap();
+    assert_eq!(object["thought"].as_str().unwrap().trim(), "H</think>M");
+    assert_eq!(object["answer"].as_str().unwrap().trim(), "O!");
+}
+
+#[test]
+fn nothing_is_shown_of_a_character_that_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    // An abacus, U+1F9EE: four bytes, a token each.
+    let chain = [NEWLINE, "</think>", "\u{f0}", "\u{141}", "§", "®", "A", "<｜end▁of▁sentence｜>"];
+    let model = Scripted::new(&R1, &chain).write(folder.path(), "abacus.gguf");
+    assert_eq!(said(&model, &[]), "\u{1f9ee}A");
+    for tokens in 2..=4 {
+        assert_eq!(said(&model, &[&format!("--max-tokens={tokens}")]), "", "{tokens} tokens");
+    }
+    assert_eq!(said(&model, &["--max-tokens=5"]), "\u{1f9ee}");
+}
+
+#[test]
+fn a_vocabulary_of_kimi_has_the_template_of_kimi() {
+    let folder = tempfile::tempdir().unwrap();
+    let special = ["[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|im_assistant|>"]
+        .into_iter()
+        .chain(["<|im_system|>", "<|im_middle|>", "[EOT]"])
+        .map(|text| (text, 3))
+        .collect::<Vec<_>>();
+    let chain = ["<|im_middle|>", "O", "k", "!", "<|im_end|>", "Z"];
+    let model = Scripted::new(&special, &chain).key("tokenizer.ggml.pre", "kimi-k2");
+    let model = model.write(folder.path(), "kimi.gguf");
+    let shown = succeeds(show_prompt(&model, &[])).stdout;
+    let asked = "<|im_user|>user<|im_middle|>What is 12 + 30?<|im_end|>\
+                 <|im_assistant|>assistant<|im_middle|>";
+    assert!(shown.ends_with(asked), "{shown}");
+    assert!(!shown.contains("<｜User｜>"), "{shown}");
+    assert_eq!(said(&model, &[]), "Ok!");
+
+    // With neither the tags of R1 nor those of Kimi, no template is guessed.
+    let chain = [NEWLINE, "O", "k"];
+    let model = Scripted::new(&[("<s>", 3), ("</s>", 3)], &chain);
+    let model = model.write(folder.path(), "other.gguf");
+    let ran = fails(cachalot(&["run", model.to_str().unwrap(), "hi"]), 1);
+    assert!(ran.stderr.contains("--chat-template"), "{}", ran.stderr);
+}
+
+#[test]
+fn more_experts_than_groups_hold_are_refused_with_the_way_out() {
+    let args = ["run", "hi", "--experts=16", "--max-tokens=1", "--threads=1"];
+    let ran = fails(cachalot(&args), 1);
+    assert!(ran.stderr.contains("--expert-groups off"), "{}", ran.stderr);
+    succeeds(cachalot(&[&args[..], &["--expert-groups=off"]].concat()));
 }

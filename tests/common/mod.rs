@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses a part of it
 
 pub(crate) mod registry;
+pub(crate) mod scripted;
 pub(crate) mod server;
 
 use std::fs;

@@ -34,8 +34,8 @@ pub struct VocabParts<'a> {
     pub eot: Option<u32>,
     /// `eom_token_id`: ends a message that expects a tool's result.
     pub eom: Option<u32>,
-    /// `eos_token_ids`: further tokens that end an answer.
-    pub eos_ids: Vec<u32>,
+    /// Further tokens that end an answer: `eos_token_ids`, and any other list under a key of an end.
+    pub end_ids: Vec<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
     /// `add_bos_token`: whether prompts begin with the token `bos` (default: no).
@@ -55,6 +55,9 @@ impl<'a> VocabParts<'a> {
             if metadata.get(key).is_some_and(is_none) {
                 return Ok(None);
             }
+            if matches!(metadata.get(key), Some(Value::Array(_))) {
+                return Ok(ids(metadata, key).first().copied());
+            }
             let id = metadata.u64(key).optional()?;
             // `Vocab::new` reports ids outside the vocabulary.
             Ok(id.map(|id| u32::try_from(id).unwrap_or(u32::MAX)))
@@ -69,7 +72,7 @@ impl<'a> VocabParts<'a> {
             eos: id("tokenizer.ggml.eos_token_id")?,
             eot: id("tokenizer.ggml.eot_token_id")?,
             eom: id("tokenizer.ggml.eom_token_id")?,
-            eos_ids: ids(metadata, "tokenizer.ggml.eos_token_ids"),
+            end_ids: END_KEYS.iter().flat_map(|key| ids(metadata, key)).collect(),
             // Nothing here pads, so a value that is not an id is reported as one.
             pad: id("tokenizer.ggml.padding_token_id").unwrap_or(Some(u32::MAX)),
             add_bos: metadata.bool("tokenizer.ggml.add_bos_token").optional()?.unwrap_or(false),
@@ -77,6 +80,16 @@ impl<'a> VocabParts<'a> {
         })
     }
 }
+
+/// Keys whose lists name tokens that end an answer.
+const END_KEYS: [&str; 6] = [
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.eos_token_ids",
+    "tokenizer.ggml.eot_token_ids",
+    "tokenizer.ggml.eom_token_ids",
+];
 
 /// Whether a key's value says that there is no such token.
 fn is_none(value: &Value) -> bool {
@@ -103,7 +116,10 @@ fn ids(metadata: &Metadata, key: &str) -> Vec<u32> {
         Some(Value::Array(Array::I64(ids))) => {
             ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect()
         }
-        _ => metadata.u64(key).ok().and_then(|id| u32::try_from(id).ok()).into_iter().collect(),
+        _ => {
+            let id = metadata.u64(key).ok().and_then(|id| u32::try_from(id).ok());
+            id.filter(|id| *id != u32::MAX).into_iter().collect()
+        }
     }
 }
 
@@ -121,9 +137,9 @@ enum Kind {
 impl Kind {
     fn of(token_type: i32, text: &str) -> Self {
         match token_type {
-            // Some converters mark control tokens as text.
-            1 if is_control_text(text) => Self::Special,
             2..=4 => Self::Special, // unknown, control, user-defined
+            // Some converters mark control tokens as text, or as unused.
+            _ if is_control_text(text) => Self::Special,
             5 => Self::Unused,
             _ => Self::Normal,
         }
@@ -132,7 +148,7 @@ impl Kind {
 
 /// Texts of tokens that end an answer in models of the `deepseek2` family and those related to it.
 /// Files do not always name all of them in their keys.
-const ENDS: [&str; 11] = [
+const ENDS: [&str; 12] = [
     "<｜end▁of▁sentence｜>",
     "<|EOT|>",
     "<|im_end|>",
@@ -142,6 +158,7 @@ const ENDS: [&str; 11] = [
     "<|endoftext|>",
     "<end_of_turn>",
     "<|observation|>",
+    "<|user|>",
     "[EOS]",
     "[EOT]",
 ];
@@ -195,7 +212,7 @@ impl Vocab {
         let mut end_ids: Vec<u32> =
             named.map(|(id, _)| *id).chain(parts.eos).chain(parts.eot).chain(parts.eom).collect();
         let known = |id: &u32| (*id as usize) < parts.tokens.len();
-        end_ids.extend(parts.eos_ids.iter().copied().filter(known));
+        end_ids.extend(parts.end_ids.iter().copied().filter(known));
         end_ids.sort_unstable();
         end_ids.dedup();
 
@@ -380,8 +397,8 @@ fn warnings(parts: &VocabParts<'_>) -> Vec<String> {
     if parts.pad.as_ref().is_some_and(outside) {
         warnings.push("tokenizer.ggml.padding_token_id is not a token: it is ignored".to_owned());
     }
-    if parts.eos_ids.iter().any(outside) {
-        warnings.push("an id in tokenizer.ggml.eos_token_ids is not a token".to_owned());
+    if parts.end_ids.iter().any(outside) {
+        warnings.push("an id in a list of tokens that end an answer is not a token".to_owned());
     }
     warnings
 }
@@ -400,6 +417,18 @@ fn kinds(parts: &VocabParts<'_>) -> Result<Vec<Kind>> {
         }
         types => return Err(fault("token_type", format!("{types} types for {len} tokens"))),
     };
+    for (kind, text) in kinds.iter_mut().zip(parts.tokens) {
+        let is_end = *kind != Kind::Special && ENDS.contains(&text.as_str());
+        // In brackets it may be a word of code, but only if merging leads to it.
+        if is_end && !parts.merges.iter().any(|merge| merge.replacen(' ', "", 1) == *text) {
+            *kind = Kind::Special;
+        }
+    }
+    for id in &parts.end_ids {
+        if let Some(kind) = kinds.get_mut(*id as usize) {
+            *kind = Kind::Special;
+        }
+    }
     for (key, id) in [
         ("bos_token_id", parts.bos),
         ("eos_token_id", parts.eos),
