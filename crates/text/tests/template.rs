@@ -208,6 +208,12 @@ fn no_prompt() -> RenderOptions {
 }
 
 #[test]
+fn the_method_and_the_filter_of_titles_differ() {
+    let source = "{{ \"they're x,b\".title() }} {{ \"they're x,b\" | title }}";
+    assert_eq!(rendered(Some(source), &[], &no_prompt()), "They'Re X,B They're X,b");
+}
+
+#[test]
 fn a_refusal_is_told_apart_from_a_fault() {
     let render = |source: &str| compiled(Some(source)).render(&[], &no_prompt());
     let refused = render(

@@ -48,6 +48,10 @@ fn string(
                 _ => trim(text, chars),
             })
         }
+        "title" => {
+            let (): () = from_args(args)?;
+            Value::from(title(text))
+        }
         "split" | "rsplit" => {
             let (separator, most, options): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
             let separator = separator.or(options.get("sep")?).filter(|value| !value.is_none());
@@ -174,6 +178,20 @@ fn trim_start<'t>(text: &'t str, chars: Option<&str>) -> &'t str {
 
 fn trim_end<'t>(text: &'t str, chars: Option<&str>) -> &'t str {
     text.trim_end_matches(|char| is_stripped(char, chars))
+}
+
+/// A capital after everything that is not a letter, also within a word.
+fn title(text: &str) -> String {
+    let mut after_letter = false;
+    let mut titled = String::with_capacity(text.len());
+    for char in text.chars() {
+        match after_letter {
+            true => titled.extend(char.to_lowercase()),
+            false => titled.extend(char.to_uppercase()),
+        }
+        after_letter = char.is_lowercase() || char.is_uppercase();
+    }
+    titled
 }
 
 fn split<'t>(text: &'t str, separator: &str, most: usize) -> Vec<&'t str> {
