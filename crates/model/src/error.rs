@@ -39,7 +39,8 @@ pub enum Error {
     NoExperts,
     #[error(
         "{used} of {groups} expert groups were requested; {count} experts, {active} of them active, \
-         need groups of equal size, and in the groups used at least {active} experts"
+         need groups of equal size, and in the groups used at least {active} experts; \
+         --expert-groups off chooses among all experts"
     )]
     ExpertGroups { groups: usize, used: usize, count: usize, active: usize },
 

@@ -12,11 +12,6 @@ pub enum Error {
     NotFound { path: PathBuf },
     #[error("{}: is a folder; name a .gguf file in it", path.display())]
     Directory { path: PathBuf },
-    #[error(
-        "{}: is not a regular file but a pipe, a socket or a device: copy its contents to a file",
-        path.display()
-    )]
-    NotRegular { path: PathBuf },
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error(
@@ -60,7 +55,11 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> Self {
-        Self::Unreadable { path: path.to_owned(), source }
+        let path = path.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::NotFound { path },
+            _ => Self::Unreadable { path, source },
+        }
     }
 
     pub(crate) fn stalled(path: &Path, what: &str, stall_timeout: Duration) -> Self {

@@ -35,7 +35,7 @@ pub struct ReadRate {
 /// If it cannot be read, or is empty.
 pub fn read_rate(path: &Path, budget: Duration) -> Result<ReadRate, Error> {
     let unreadable = |source| Error::unreadable(path, source);
-    check_regular(path, &std::fs::metadata(path).map_err(unreadable)?)?;
+    check_regular(path)?;
     let file = Arc::new(ReadFile::open(path).map_err(unreadable)?);
     let mut reader = Reader::start().map_err(unreadable)?;
     let pieces = file.size().div_ceil(PIECE as u64);

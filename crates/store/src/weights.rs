@@ -241,31 +241,22 @@ impl Weights {
 }
 
 fn open_file(path: &Path, parts: usize) -> Result<File, Error> {
-    match cachalot_gguf::check_regular(path) {
-        Err(source @ cachalot_gguf::Error::NotRegular { .. }) if !path.is_dir() => {
-            return Err(Error::Gguf { path: path.to_owned(), source });
-        }
-        _ => {} // opening says what is wrong
-    }
-    let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound if parts > 1 => {
-            Error::MissingPart { path: path.to_owned(), count: parts }
-        }
-        std::io::ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
-        _ => Error::unreadable(path, source),
-    };
-    // Before it is opened: opening a FIFO waits for a writer.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if metadata.is_dir() {
-        return Err(Error::Directory { path: path.to_owned() });
-    }
-    check_regular(path, &metadata)?;
-    File::open(path).map_err(failed)
+    // Before it is opened: opening a pipe waits for a writer.
+    check_regular(path)
+        .and_then(|()| File::open(path).map_err(|e| Error::unreadable(path, e)))
+        .map_err(|error| match error {
+            Error::NotFound { path } if parts > 1 => Error::MissingPart { path, count: parts },
+            error => error,
+        })
 }
 
-/// Refuses FIFOs, sockets and devices, which have no length and may block.
-pub(crate) fn check_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Error> {
-    if metadata.is_file() { Ok(()) } else { Err(Error::NotRegular { path: path.to_owned() }) }
+/// Refuses folders, and pipes, sockets and devices, which have no length and may block.
+pub(crate) fn check_regular(path: &Path) -> Result<(), Error> {
+    cachalot_gguf::check_regular(path).map_err(|source| match source {
+        cachalot_gguf::Error::Io(source) => Error::unreadable(path, source),
+        _ if path.is_dir() => Error::Directory { path: path.to_owned() },
+        source => Error::Gguf { path: path.to_owned(), source },
+    })
 }
 
 fn describe(path: &Path, region: &Region) -> Result<Gguf, Error> {
