@@ -66,10 +66,7 @@ impl Conversation {
         if run.verbose && run.source != embedded::SOURCE {
             note(&err.dim(plan.layout().to_string().trim_end()));
         }
-        let mut progress = Progress::new("loading");
-        let engine = plan.load(&mut |done, all| progress.set(done, all));
-        progress.clear();
-        let engine = engine?;
+        let engine = terminal::loading(|progress| plan.load(progress))?;
         if engine.info().threads_missing > 0 {
             note(&err.dim(&format!(
                 "The system refused to start {} threads: {} compute (see `ulimit -u`, or the pids limit of \

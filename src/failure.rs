@@ -13,9 +13,6 @@ mod code {
     pub(super) const INTERRUPTED: u8 = 130; // 128 + SIGINT, as in shells
 }
 
-/// The exit code after a Ctrl-C.
-pub(crate) const INTERRUPTED: i32 = code::INTERRUPTED as i32;
-
 /// Why the program exits early; every other error is a plain failure.
 #[derive(Debug)]
 pub(crate) enum Exit {

@@ -251,16 +251,10 @@ fn scratch(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     let mut progress = Progress::new("measuring the drive");
-    let mut state = 671_u64;
+    let mut random = fastrand::Rng::with_seed(671);
     let mut piece = vec![0; 1 << 20];
     for done in 0..SCRATCH_MIB {
-        for bytes in piece.chunks_exact_mut(8) {
-            // xorshift64, Marsaglia 2003
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            bytes.copy_from_slice(&state.to_le_bytes());
-        }
+        random.fill(&mut piece);
         file.write_all(&piece)?;
         progress.set(done, SCRATCH_MIB);
     }

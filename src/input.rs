@@ -1,13 +1,15 @@
 //! Text from standard input and from files: UTF-8, without a byte order mark, and of a limited
 //! length.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
+use cachalot_plan::units;
 
 use crate::terminal::note;
 
@@ -39,7 +41,10 @@ pub(crate) fn piped(max: u64) -> anyhow::Result<Option<String>> {
     });
     let text = limited(stdin.lock(), "standard input", max);
     drop(finished);
-    text.map(Some)
+    text.map(Some).map_err(|error| match error.downcast::<TooLong>() {
+        Ok(long) => anyhow!("{long}, which the context window (--ctx) cannot hold"),
+        Err(error) => error,
+    })
 }
 
 /// The whole of standard input, at most [`TEXT_BYTES_MAX`].
@@ -65,16 +70,32 @@ fn limited(input: impl Read, name: &str, max: u64) -> anyhow::Result<String> {
     let read = input.take(max.saturating_add(1)).read_to_end(&mut bytes);
     read.with_context(|| format!("cannot read {name}"))?;
     if bytes.len() as u64 > max {
-        bail!(
-            "{name} is too long: it has more than {} bytes, which the context window (--ctx) cannot \
-             hold",
-            cachalot_plan::units::grouped(max)
-        );
+        return Err(TooLong { name: name.to_owned(), max }.into());
     }
     let text =
         String::from_utf8(bytes).with_context(|| format!("cannot read {name} as UTF-8 text"))?;
-    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Ok(text),
+    }
 }
+
+/// A text is longer than allowed.
+#[derive(Debug)]
+struct TooLong {
+    name: String,
+    /// In bytes.
+    max: u64,
+}
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, max } = self;
+        write!(f, "{name} is too long: it has more than {} bytes", units::grouped(*max))
+    }
+}
+
+impl std::error::Error for TooLong {}
 
 #[cfg(test)]
 mod tests {

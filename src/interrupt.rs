@@ -1,13 +1,19 @@
-//! Ctrl-C: cancels the answer in progress; without one, it ends the program.
+//! Ctrl-C: cancels the answer in progress; without one, it ends the program, as SIGTERM always does.
+//! No temporary file is left behind.
 
 use std::io;
-use std::sync::Arc;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use signal_hook::consts::SIGINT;
-use signal_hook::flag;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
-use crate::failure::INTERRUPTED;
+use crate::output;
+
+/// What shells add to the number of a signal that ended a program.
+const SIGNALLED: i32 = 128;
 
 /// What Ctrl-C does now.
 #[derive(Clone, Debug)]
@@ -17,17 +23,26 @@ pub(crate) struct Interrupt {
     idle: Arc<AtomicBool>,
 }
 
+/// There is one for the whole program, so that no command ends what another one is doing.
+static INSTALLED: Mutex<Option<Interrupt>> = Mutex::new(None);
+
 impl Interrupt {
-    /// Installs the signal handler.
+    /// Starts the thread that handles signals, if it does not run yet.
     ///
     /// # Errors
-    /// If the system refuses the handler.
+    /// If the system refuses the handler or the thread.
     pub(crate) fn install() -> io::Result<Self> {
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(interrupt) = &*installed {
+            return Ok(interrupt.clone());
+        }
         let interrupt = Self { cancel: Arc::default(), idle: Arc::new(AtomicBool::new(true)) };
-        flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupt.idle))?;
-        // A second Ctrl-C, while an answer is being cancelled, ends the program.
-        flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupt.cancel))?;
-        flag::register(SIGINT, Arc::clone(&interrupt.cancel))?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let handling = interrupt.clone();
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || signals.forever().for_each(|signal| handling.handle(signal)))?;
+        *installed = Some(interrupt.clone());
         Ok(interrupt)
     }
 
@@ -39,5 +54,14 @@ impl Interrupt {
         self.idle.store(true, Ordering::SeqCst);
         self.cancel.store(false, Ordering::SeqCst);
         result
+    }
+
+    fn handle(&self, signal: i32) {
+        // A second Ctrl-C, while an answer is being cancelled, ends the program.
+        let is_cancelling = self.cancel.swap(true, Ordering::SeqCst);
+        if signal != SIGINT || is_cancelling || self.idle.load(Ordering::SeqCst) {
+            output::remove_temporary();
+            process::exit(SIGNALLED + signal);
+        }
     }
 }

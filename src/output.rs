@@ -8,6 +8,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use cachalot_engine::Options;
@@ -63,6 +64,31 @@ pub(crate) struct Rules<'a> {
 pub(crate) struct Output {
     path: PathBuf,
     file: NamedTempFile,
+    _listed: Listed,
+}
+
+/// The temporary files that exist, for the end of the program by a signal.
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes all temporary files; the program must end then.
+pub(crate) fn remove_temporary() {
+    for path in &*temporary_files() {
+        let _ = fs::remove_file(path); // one that has just replaced its destination is gone
+    }
+}
+
+fn temporary_files() -> MutexGuard<'static, Vec<PathBuf>> {
+    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An entry of the list of temporary files.
+#[derive(Debug)]
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        temporary_files().retain(|path| *path != self.0);
+    }
 }
 
 impl Output {
@@ -73,8 +99,9 @@ impl Output {
     pub(crate) fn create(path: &Path, rules: Rules<'_>) -> anyhow::Result<Self> {
         let existing = check(path, rules)?;
         let mode = existing.map(|existing| existing.permissions().mode() & 0o777);
-        let file = temporary(path, mode.unwrap_or(0o666)).with_context(|| cannot_write(path))?;
-        Ok(Self { path: path.to_owned(), file })
+        let created = temporary(path, mode.unwrap_or(0o666));
+        let (file, listed) = created.with_context(|| cannot_write(path))?;
+        Ok(Self { path: path.to_owned(), file, _listed: listed })
     }
 
     /// The file to write to.
@@ -92,7 +119,7 @@ impl Output {
     /// # Errors
     /// If the data cannot be written to the drive, or the destination cannot be replaced.
     pub(crate) fn commit(self) -> anyhow::Result<()> {
-        let Self { path, file } = self;
+        let Self { path, file, _listed } = self;
         let commit = || -> io::Result<()> {
             file.as_file().sync_all()?;
             file.persist(&path)?;
@@ -124,7 +151,7 @@ pub(crate) fn cannot_write(path: &Path) -> String {
 
 /// Writes a file next to `path` and replaces it; `mode` of a new file is reduced by the umask.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = temporary(path, mode)?;
+    let (mut file, _listed) = temporary(path, mode)?;
     io::Write::write_all(&mut file, bytes)?;
     file.persist(path)?;
     Ok(())
@@ -179,16 +206,20 @@ fn read_head(file: &mut File, head: &mut [u8]) -> io::Result<usize> {
     Ok(read)
 }
 
-/// A temporary file in the folder of `path`.
-fn temporary(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
+/// A temporary file in the folder of `path`, and its entry in the list, which is to live as long.
+fn temporary(path: &Path, mode: u32) -> io::Result<(NamedTempFile, Listed)> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     // Writers of pictures go by the extension.
     let extension = path.extension().unwrap_or_default().to_string_lossy();
-    Builder::new()
+    let mut files = temporary_files();
+    let file = Builder::new()
         .prefix(".cachalot-tmp-")
         .suffix(&format!(".{extension}"))
         .permissions(fs::Permissions::from_mode(mode)) // minus the umask
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    files.push(file.path().to_owned());
+    let listed = Listed(file.path().to_owned());
+    Ok((file, listed))
 }
 
 #[cfg(test)]

@@ -4,13 +4,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cachalot_engine::Source;
-use cachalot_plan::catalogue;
+use cachalot_plan::catalogue::{self, Resolved};
 
 use crate::embedded;
 use crate::failure::usage;
 use crate::models;
 use crate::settings::Environment;
 
+/// Families of models: with a version, such a name is not a word of a prompt.
+const FAMILIES: [&str; 9] =
+    ["deepseek", "gemma", "glm", "gpt-oss", "kimi", "llama", "mistral", "mixtral", "qwen"];
+/// What files of weights end in.
+const EXTENSIONS: [&str; 4] = ["bin", "ggml", "gguf", "safetensors"];
 /// Edits that turn a misspelt name into a known one.
 const MISSPELLING_MAX: usize = 2;
 
@@ -66,7 +71,36 @@ fn names_model(word: &str) -> bool {
     if word.starts_with('.') && word.contains('/') || word.starts_with('/') && word.len() > 1 {
         return !word[1..].starts_with(|c: char| c.is_ascii_digit()); // "/2 of 4" is a fraction
     }
-    nearest(word).is_some() || is_tagged(word) || is_repository(word)
+    !matches!(catalogue::resolve(word, None), Resolved::Unknown { .. })
+        || nearest(word).is_some()
+        || is_of_family(word)
+        || is_tagged(word)
+        || is_repository(word)
+        || is_weights(word)
+}
+
+/// `glm-4.7-flash`, `Qwen2.5`; and `deepseek`, which is nothing else.
+fn is_of_family(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let versioned = |rest: &str| rest.contains(|c: char| c.is_ascii_digit());
+    word == FAMILIES[0]
+        || FAMILIES.iter().any(|family| word.strip_prefix(family).is_some_and(versioned))
+}
+
+/// The name of a file of weights, or of a piece of one, perhaps misspelt: `R1-Q4_K_M`, `x.ggu`.
+fn is_weights(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let is_quantization = |part: &str| {
+        let rest = part.trim_start_matches('i').strip_prefix('q').unwrap_or_default();
+        rest.starts_with(|c: char| c.is_ascii_digit()) && rest.get(1..2) == Some("_")
+    };
+    let is_extension = |end: &str| {
+        EXTENSIONS.iter().any(|known| end == *known)
+            || end.len() > 2 && strsim::levenshtein(end, "gguf") == 1
+    };
+    word.contains(".gguf.")
+        || word.split(['-', '.']).any(is_quantization)
+        || word.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && is_extension(end))
 }
 
 /// `name:tag`; a digit or a hyphen tells it from `Question:` and `yes:no`, a letter from a time.
@@ -92,13 +126,12 @@ fn is_repository(word: &str) -> bool {
 /// The known name that a word, less its tag, is or was meant to be.
 fn nearest(word: &str) -> Option<String> {
     let name = word.split(':').next().unwrap_or(word).to_ascii_lowercase();
-    let distance = |known: &String| strsim::levenshtein(known, &name);
-    // Repositories are told by their form.
-    let known = catalogue::names().into_iter().filter(|known| !known.contains('/'));
-    let known = known.map(|known| known.split(':').next().unwrap_or_default().to_owned());
-    let found = known.min_by_key(distance)?;
+    let models = catalogue::names().into_iter().filter(|known| !known.contains('/'));
+    let models = models.map(|known| known.split(':').next().unwrap_or(&known).to_owned());
+    let (distance, found) =
+        models.map(|known| (strsim::levenshtein(&known, &name), known)).min()?;
     // Short words are close to too much.
-    (distance(&found) <= MISSPELLING_MAX.min(name.len() / 4)).then_some(found)
+    (distance <= MISSPELLING_MAX.min(name.len() / 4)).then_some(found)
 }
 
 fn unknown_model(name: &str) -> anyhow::Error {
@@ -154,6 +187,11 @@ mod tests {
             &["Why?"],
             &["/2"],
             &["kimono"],
+            &["glmrt"],
+            &["llamas", "spit"],
+            &["e.g.", "this"],
+            &["v2.0", "of", "it"],
+            &["Hello.", "You?"],
         ] {
             let (source, said) = split(prompt).unwrap();
             assert!(matches!(source, Source::Embedded(_)), "{prompt:?}");
@@ -181,6 +219,18 @@ mod tests {
             "/models/r1",
             "~/models/r1",
             "./mo dels",
+            "r1",
+            "R1:671b",
+            "deepseek",
+            "deepseek-r1-distill-qwen-7b",
+            "DeepSeek-R1-Q4_K_M",
+            "my-model-IQ1_S",
+            "glm-4.7-flash",
+            "Qwen2.5",
+            "kimi-k2.5",
+            "model.gguf.part1",
+            "model.gguff",
+            "model.safetensors",
         ] {
             let error = split(&[name, "hi"]).unwrap_err().to_string();
             assert!(error.contains(&format!("`{name}`: no such model or file")), "{error}");

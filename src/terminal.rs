@@ -5,6 +5,8 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cachalot_engine::{CacheStats, Streaming};
@@ -151,9 +153,30 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
 }
 
+/// Runs `load`, which may report bytes done and their total, behind a progress bar; where it
+/// reports nothing for a while, activity is shown.
+pub(crate) fn loading<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+    let progress = Mutex::new(Progress::new("loading"));
+    let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    thread::scope(|scope| {
+        let (ended, loaded) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while loaded.recv_timeout(Progress::TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                progress().pulse();
+            }
+        });
+        let result = load(&mut |done, total| progress().set(done, total));
+        drop(ended);
+        progress().clear();
+        result
+    })
+}
+
 impl Progress {
     /// Shorter work gets no bar.
     const DELAY: Duration = Duration::from_millis(500);
+    /// Between two signs of activity.
+    const TICK: Duration = Duration::from_millis(200);
 
     pub(crate) fn new(what: &'static str) -> Self {
         Self { what, begun: Instant::now(), bar: None }
@@ -161,7 +184,9 @@ impl Progress {
 
     /// Sets the progress.
     pub(crate) fn set(&mut self, done: u64, total: u64) {
-        if self.bar.is_none() && self.begun.elapsed() >= Self::DELAY {
+        let is_measured = self.bar.as_ref().is_some_and(|bar| bar.length().is_some());
+        if !is_measured && self.begun.elapsed() >= Self::DELAY {
+            self.clear(); // of a spinner
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(Some(total), target).with_message(self.what);
             // An invalid template would be a bug; the default bar is good enough then.
@@ -209,11 +234,20 @@ impl Drop for Progress {
 /// A last column of text is wrapped. Where columns of numbers are wider than the terminal, each row
 /// becomes a block of its own, labelled by the first row.
 pub(crate) fn table(sides: &str, rows: &[Vec<String>]) -> String {
+    table_within(room(sides, rows), sides, rows, blocks)
+}
+
+/// A table of names and what belongs to them, without a first row that names the columns.
+pub(crate) fn list(sides: &str, rows: &[Vec<String>]) -> String {
+    table_within(room(sides, rows), sides, rows, entries)
+}
+
+/// The width for a table: a pipe is as wide as it needs.
+fn room(sides: &str, rows: &[Vec<String>]) -> usize {
     let is_terminal = WIDTH.load(Ordering::Relaxed) != 0;
     let natural =
         (sides.len().saturating_sub(1)) * GAP.len() + least(sides, rows).iter().sum::<usize>();
-    // A pipe is as wide as a table needs.
-    table_within(if is_terminal { width() } else { width().max(natural) }, sides, rows)
+    if is_terminal { width() } else { width().max(natural) }
 }
 
 /// The least width of each column.
@@ -229,7 +263,13 @@ fn least(sides: &str, rows: &[Vec<String>]) -> Vec<usize> {
     widths
 }
 
-fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
+/// `narrow` writes it where the columns have no room beside each other.
+fn table_within(
+    line: usize,
+    sides: &str,
+    rows: &[Vec<String>],
+    narrow: fn(usize, &[Vec<String>]) -> String,
+) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max()
     };
@@ -237,7 +277,7 @@ fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
     let last = sides.len().saturating_sub(1);
     let before = widths[..last].iter().map(|width| width + GAP.len()).sum::<usize>();
     if before + least(sides, rows).last().unwrap_or(&0) > line {
-        return blocks(line, rows);
+        return narrow(line, rows);
     }
     let mut table = String::new();
     for row in rows {
@@ -268,22 +308,36 @@ fn table_within(line: usize, sides: &str, rows: &[Vec<String>]) -> String {
 /// The rows of a table that is too wide, one below the other: the first cell, then the others with
 /// the names that the first row gives them.
 fn blocks(line: usize, rows: &[Vec<String>]) -> String {
-    let Some((names, rows)) = rows.split_first() else { return String::new() };
+    let Some((names, others)) = rows.split_first() else { return String::new() };
     // Two columns are a list of names and values, which has no row of names.
     if names.len() == 2 {
-        let rows = std::iter::once(names).chain(rows);
-        let cells = rows.flat_map(|row| [row[0].clone(), format!("  {}", row[1])]);
-        return cells.map(|cell| textwrap::fill(&cell, options(line)) + "\n").collect();
+        return entries(line, rows);
     }
     let mut text = String::new();
-    for row in rows {
+    for row in others {
         text += &format!("{}\n", row.first().map_or("", String::as_str));
         for (name, cell) in names.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty()) {
-            text += &textwrap::fill(&format!("  {name} {cell}"), options(line));
-            text.push('\n');
+            text += &indented(line, &format!("{name} {cell}"));
         }
     }
     text
+}
+
+/// The rows of a list that is too wide: the first cell, and below it the others.
+fn entries(line: usize, rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let Some((name, cells)) = row.split_first() else { continue };
+        text += &(textwrap::fill(name, options(line)) + "\n");
+        let cells: Vec<&str> = cells.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
+        text += &indented(line, &cells.join(GAP));
+    }
+    text
+}
+
+fn indented(line: usize, text: &str) -> String {
+    let options = options(line).initial_indent(GAP).subsequent_indent("    ");
+    textwrap::fill(text, options) + "\n"
 }
 
 /// Text in lines of at most `room` columns, unless a word is longer.
@@ -453,7 +507,7 @@ mod tests {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         let rows = [row(["name", "size", "note"]), row(["鯨のモデル", "8 MiB", "a whale"])];
         assert_eq!(
-            table_within(100, "lrl", &rows),
+            table_within(100, "lrl", &rows, blocks),
             "name         size  note\n鯨のモデル  8 MiB  a whale\n"
         );
     }
@@ -464,11 +518,17 @@ mod tests {
         let rows =
             [row(&["part", "tensors", "size"]), row(&["routed experts", "174", "342.6 GiB"])];
         assert_eq!(
-            table_within(20, "lrr", &rows),
+            table_within(20, "lrr", &rows, blocks),
             "routed experts\n  tensors 174\n  size 342.6 GiB\n"
         );
         let facts = [row(&["chat template of the model", "thinks before it answers"])];
-        let text = table_within(20, "ll", &facts);
+        let text = table_within(20, "ll", &facts, blocks);
         assert!(text.lines().all(|line| line.len() <= 20), "{text}");
+        let rows =
+            [row(&["memory", "16 cores, 96 GiB", "(given)"]), row(&["drive", "none at all", ""])];
+        assert_eq!(
+            table_within(20, "lll", &rows, entries),
+            "memory\n  16 cores, 96 GiB\n    (given)\ndrive\n  none at all\n"
+        );
     }
 }

@@ -138,11 +138,8 @@ fn texts() -> [String; 2] {
         let line: Value = serde_json::from_str(line).unwrap();
         format!("{} {}\n", line["question"].as_str().unwrap(), line["answer"].as_str().unwrap())
     });
-    let mut state = 1u32;
-    let noise = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        char::from(b' ' + (state >> 25) as u8 % 95)
-    });
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise = std::iter::repeat_with(|| char::from(random.u8(b' '..=b'~')));
     [questions.collect(), noise.take(1500).collect()]
 }
 

@@ -8,7 +8,8 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{cachalot, fails, succeeds};
 
@@ -120,4 +121,25 @@ fn a_model_that_does_not_load_leaves_an_old_trace_alone() {
     fails(cachalot(&["run", text(&broken), "hi", "--trace", text(&trace)]), 1);
     assert_eq!(fs::read(&trace).unwrap(), b"cachrout, of yesterday");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_signal_leaves_no_temporary_file() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out.safetensors");
+        let tokens = vec!["1"; 4000].join(",");
+        let calf = common::calf();
+        let args = ["logits", text(&calf), "--tokens", &tokens, "--out", text(&out)];
+        let mut child = common::command(&args).stderr(Stdio::null()).spawn().unwrap();
+        // Whether it is loading or computing by then, does not matter.
+        while fs::read_dir(folder.path()).unwrap().count() == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended without an output");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{signal}");
+    }
 }

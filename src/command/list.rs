@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::models;
 use crate::settings::Environment;
-use crate::terminal::{table, without_controls};
+use crate::terminal::{prose, table, without_controls};
 
 /// Options of `cachalot list`.
 #[derive(clap::Args, Debug)]
@@ -40,8 +40,12 @@ pub(crate) fn run(
         return Ok(out.flush()?);
     }
     if listing.models.is_empty() && listing.partials.is_empty() {
-        writeln!(out, "No models yet in {}.", library.root().display())?;
-        writeln!(out, "`cachalot plan` says which run here, `cachalot pull NAME` downloads one.")?;
+        let text = format!(
+            "No models yet in {}.\n\
+             `cachalot plan` says which run here, `cachalot pull NAME` downloads one.",
+            library.root().display()
+        );
+        writeln!(out, "{}", prose(&text))?;
         return Ok(out.flush()?);
     }
     let mut rows = vec![["name", "size", "where", "modified"].map(str::to_owned).to_vec()];

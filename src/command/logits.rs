@@ -11,7 +11,7 @@ use crate::args::LogitsArgs;
 use crate::interrupt::Interrupt;
 use crate::output::{self, Kind, Output, Rules, cannot_write};
 use crate::settings::{Environment, model_options};
-use crate::terminal::Progress;
+use crate::terminal::{Progress, loading};
 
 /// Writes the file; on failure, nothing is left behind and an existing file is unchanged.
 pub(crate) fn run(args: &LogitsArgs, environment: &Environment) -> anyhow::Result<()> {
@@ -22,9 +22,7 @@ pub(crate) fn run(args: &LogitsArgs, environment: &Environment) -> anyhow::Resul
     let rules = Rules { kind: Kind::Safetensors, inputs: &inputs, force: args.output.force };
     let mut output = Output::create(&args.out, rules)?;
     let trace = output::trace(&args.output, &inputs, &mut options)?;
-    let mut progress = Progress::new("loading");
-    let mut engine = Engine::load(&source, &options, &mut |done, all| progress.set(done, all))?;
-    progress.clear();
+    let mut engine = loading(|progress| Engine::load(&source, &options, progress))?;
 
     let (rows, vocabulary) = (args.tokens.len(), engine.vocab().len());
     let header = header(rows, vocabulary)?;

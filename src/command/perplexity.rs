@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use crate::args::{ModelArgs, OutputArgs};
 use crate::failure::usage;
 use crate::input;
+use crate::interrupt::Interrupt;
 use crate::output::{self, Output};
 use crate::settings::{Environment, model_options};
-use crate::terminal::Progress;
+use crate::terminal::{self, Progress};
 use crate::values::{self, GroupsArg};
 
 /// Arguments of `cachalot perplexity`.
@@ -59,6 +60,7 @@ pub(crate) fn run(
     if args.ctx < 4 {
         return Err(usage("--ctx must be at least 4: half of each chunk is scored"));
     }
+    Interrupt::install()?;
     let text = input::file(&args.text)?;
     let mut options = model_options(&args.computation, environment);
     let mut inputs = part_paths(&args.model);
@@ -88,9 +90,8 @@ pub(crate) fn run(
 }
 
 fn load(path: &Path, options: &Options) -> anyhow::Result<Engine> {
-    let mut progress = Progress::new("loading");
     let source = Source::File(path.to_owned());
-    Ok(Engine::load(&source, options, &mut |done, all| progress.set(done, all))?)
+    Ok(terminal::loading(|progress| Engine::load(&source, options, progress))?)
 }
 
 /// The reference is computed with the file's settings, by the same threads.

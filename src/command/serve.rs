@@ -1,7 +1,6 @@
 //! `cachalot serve`: one model for many clients, over HTTP.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -20,11 +19,12 @@ use clap::{Args, ValueEnum};
 use crate::args::{ModelArgs, SamplingArgs};
 use crate::failure::usage;
 use crate::forecast::Forecast;
+use crate::input;
 use crate::library::Library;
 use crate::models;
 use crate::settings::{self, Environment};
 use crate::subject;
-use crate::terminal::Progress;
+use crate::terminal;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -177,12 +177,12 @@ impl Loader {
     fn load(&self, environment: &Environment) -> anyhow::Result<()> {
         let plan = LoadPlan::of(&self.source, &self.options)?;
         let forecast = Forecast::of(&plan, environment);
-        let mut progress = Progress::new("loading");
-        let engine = plan.load(&mut |done, total| {
-            self.app.progress(done, total);
-            progress.set(done, total);
+        let engine = terminal::loading(|progress| {
+            plan.load(&mut |done, total| {
+                self.app.progress(done, total);
+                progress(done, total);
+            })
         });
-        progress.clear();
         let handle = engine?.start(self.limits)?;
         handle.prepare_constraints();
         let mut facts = facts(handle.info(), &self.source, forecast.as_ref());
@@ -269,14 +269,11 @@ fn config(
     environment: &Environment,
     addresses: &[Address],
 ) -> anyhow::Result<Config> {
-    let file = |path: &PathBuf| {
-        fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
-    };
     let given = match args.api_key.is_empty() {
         false => args.api_key.clone(),
         true => environment.api_keys.clone(),
     };
-    let key_file = args.api_key_file.as_ref().map(file).transpose()?;
+    let key_file = args.api_key_file.as_deref().map(input::file).transpose()?;
     let keys = Keys::new(&given, key_file.as_deref()).map_err(usage)?;
     let loopback = addresses.iter().all(is_loopback);
     if !loopback && keys.is_empty() && !args.insecure {
@@ -305,7 +302,7 @@ fn config(
         page: !args.no_page,
         parallel: usize::from(args.parallel),
         queue: args.queue,
-        template: args.chat_template.as_ref().map(file).transpose()?,
+        template: args.chat_template.as_deref().map(input::file).transpose()?,
         models: environment
             .models
             .is_some()

@@ -115,7 +115,7 @@ pub const PARAMETERS: [Parameter; 15] = [
     },
     Parameter {
         name: "min_p",
-        help: "only those so likely as the best; 0 is off",
+        help: "only those at least this likely, relative to the most likely; 0 is off",
         key: Some("min_p"),
         min: 0.0,
         max: 1.0,

@@ -25,7 +25,7 @@ use crate::args::ModelArgs;
 use crate::failure::usage;
 use crate::forecast::Forecast;
 use crate::settings::{Environment, model_options};
-use crate::terminal::Progress;
+use crate::terminal::{Progress, loading, note};
 
 /// Tokens of the prompt that goes first, to warm everything up, and those decoded after it.
 const WARM_PROMPT: usize = 32;
@@ -120,10 +120,11 @@ impl Subject {
             Source::File(path) => path.display().to_string(),
             Source::Embedded(_) => "calf (embedded)".to_owned(),
         };
-        let mut progress = Progress::new("loading");
-        let mut engine = plan.load(&mut |done, all| progress.set(done, all))?;
+        let mut engine = loading(|progress| plan.load(progress))?;
+        for warning in &engine.info().warnings {
+            note(&format!("{warning}."));
+        }
         engine.begin_feed(engine.info().context.tokens)?;
-        progress.clear();
         if engine.info().streaming.is_none() {
             touch(&engine.info().weights, engine.info().threads);
         }

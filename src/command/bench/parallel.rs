@@ -17,7 +17,7 @@ use cachalot_plan::units;
 use serde_json::{Value, json};
 
 use super::{BenchArgs, random_tokens};
-use crate::terminal::{self, Progress};
+use crate::terminal::{self, Progress, loading};
 
 /// One number of users.
 pub(super) struct Measured {
@@ -56,9 +56,7 @@ pub(super) fn measure(args: &BenchArgs, options: &Options) -> anyhow::Result<Vec
         ..options.clone()
     };
     let source = args.file.clone().map_or(crate::embedded::SOURCE, Source::File);
-    let mut progress = Progress::new("loading");
-    let engine = Engine::load(&source, &options, &mut |done, all| progress.set(done, all))?;
-    progress.clear();
+    let engine = loading(|progress| Engine::load(&source, &options, progress))?;
     let handle = engine.start(Limits { parallel: most, queue: most })?;
     run(&handle, 1, args, 0)?; // threads start, buffers are made
     let mut progress = Progress::new("users");

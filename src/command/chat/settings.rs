@@ -5,7 +5,7 @@ use cachalot_plan::units;
 
 use super::line::{Set, Show, Unset, nearest};
 use crate::conversation::Conversation;
-use crate::terminal::{self, prose, table};
+use crate::terminal::{self, list, prose, table};
 use crate::values::{Limit, Seed, decimal};
 
 /// No fixed seed.
@@ -80,7 +80,7 @@ fn parameters(conversation: &Conversation) -> String {
     let stop: Vec<String> = answering.stop.iter().map(|text| format!("{text:?}")).collect();
     let stop = if stop.is_empty() { NONE.to_owned() } else { stop.join(", ") };
     row("stop", stop, "texts that stop an answer");
-    table("lll", &rows).trim_end().to_owned()
+    list("lll", &rows).trim_end().to_owned()
 }
 
 /// Carries out `/set`; `think` is the mode of the command line. Returns the reply.

@@ -8,7 +8,7 @@ use cachalot_plan::{
 
 use super::rate;
 use super::subject::Subject;
-use crate::terminal::table;
+use crate::terminal::{list, table};
 
 /// Depths at which rates are shown.
 pub(super) const DEPTHS: [u64; 3] = [0, 8192, 32_768];
@@ -376,7 +376,7 @@ pub(super) fn understood(machine: &Machine) -> String {
             vec![row.part.to_owned(), row.value, from]
         })
         .collect();
-    table("lll", &rows)
+    list("lll", &rows)
 }
 
 /// What a machine is, for people.

@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 use cachalot_plan::{Calibration, Machine, ModelFacts, Prediction};
 use serde::Deserialize;
 
+use crate::input;
+
 /// Files larger than this are not rows of measurements.
 const BYTES_MAX: u64 = 64 << 20;
 /// Two sizes are the same within this fraction: systems reserve some memory, and files have
@@ -53,7 +55,7 @@ pub(super) fn rows(path: &Path) -> anyhow::Result<Vec<Row>> {
     if size > BYTES_MAX {
         bail!("{shown} is larger than any list of measurements");
     }
-    let text = std::fs::read_to_string(path).with_context(|| shown.to_string())?;
+    let text = input::file(path)?;
     let rows = serde_json::Deserializer::from_str(&text).into_iter::<Row>();
     let rows: Result<Vec<Row>, _> = rows.collect();
     let rows =

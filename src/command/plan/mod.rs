@@ -15,7 +15,7 @@ mod subject;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use cachalot_engine::Options;
 use cachalot_gguf::split::part_paths;
 use cachalot_plan::{
@@ -27,10 +27,11 @@ use self::subject::Subject;
 use crate::args::{KvArg, StreamArg};
 use crate::failure::usage;
 use crate::hardware::{self, DriveProbe, Measure};
+use crate::input;
 use crate::models;
 use crate::record::{self, Run};
 use crate::settings::Environment;
-use crate::terminal::table;
+use crate::terminal::{prose, table};
 
 /// What `cachalot plan` takes.
 #[derive(clap::Args, Debug)]
@@ -168,6 +169,8 @@ pub(crate) fn run(
         };
         choices::page(&machine, constraints(args)?, args.quant.as_deref(), args.json, &profile)?
     };
+    // Lines of JSON stay whole.
+    let page = if args.json { page } else { prose(&page) };
     out.write_all(page.as_bytes())?;
     Ok(out.flush()?)
 }
@@ -330,7 +333,7 @@ fn is_json(text: &str) -> bool {
 }
 
 fn read_json(path: &str) -> anyhow::Result<Machine> {
-    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+    let text = input::file(Path::new(path))?;
     match serde_json::from_str::<Machine>(&text) {
         Ok(machine) => match machine.check() {
             Ok(()) => Ok(machine),

@@ -148,6 +148,7 @@ type Header = (Metadata, Vec<TensorInfo>, Option<String>);
 
 /// The header of a file that ends before its tensors do, as downloads do that are still under way.
 fn cut_short(path: &Path) -> Option<Header> {
+    cachalot_gguf::check_regular(path).ok()?;
     let file = File::open(path).ok()?;
     let len = file.metadata().ok()?.len();
     let mut bytes = Vec::new();
