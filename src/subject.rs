@@ -95,8 +95,7 @@ fn is_weights(word: &str) -> bool {
         rest.starts_with(|c: char| c.is_ascii_digit()) && rest.get(1..2) == Some("_")
     };
     let is_extension = |end: &str| {
-        EXTENSIONS.iter().any(|known| end == *known)
-            || end.len() > 2 && strsim::levenshtein(end, "gguf") == 1
+        EXTENSIONS.contains(&end) || end.len() > 2 && strsim::levenshtein(end, "gguf") == 1
     };
     word.contains(".gguf.")
         || word.split(['-', '.']).any(is_quantization)

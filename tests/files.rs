@@ -264,3 +264,22 @@ fn prompts_are_close_to_the_exact_ones() {
     assert!(mean < 0.03, "mean divergence {mean}: {divergences:?}");
     assert!(small >= 35, "{small} of 50 rows are close: {divergences:?}");
 }
+
+#[cfg(unix)]
+#[test]
+fn names_of_files_need_not_be_utf_8() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(std::ffi::OsString::from_vec(b"\xff.gguf".to_vec()));
+    fs::copy(calf(), &path).unwrap();
+    for (before, after) in [
+        (&["run", "--threads=1", "--max-tokens=1"][..], &["hi"][..]),
+        (&["show"], &[]),
+        (&["plan", "--on=desktop-96"], &[]),
+        (&["tokenize"], &["hi"]),
+    ] {
+        let mut command = common::command(before);
+        let ran = common::run(command.arg(&path).args(after), b"");
+        assert_eq!(ran.code, Some(0), "{before:?}: {}", ran.stderr);
+    }
+}

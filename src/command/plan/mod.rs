@@ -12,6 +12,7 @@ mod kv;
 mod plot;
 mod subject;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ pub(crate) struct PlanArgs {
     /// A .gguf file, or a name such as deepseek-r1:671b or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S
     /// [default: every quantization of R1 that makes sense]
     #[arg(value_name = "MODEL")]
-    model: Option<String>,
+    model: Option<OsString>,
     /// A preset, a description, or a JSON file that `plan --machine --json` wrote [default: this
     /// machine]
     #[arg(long, value_name = "HARDWARE")]
@@ -152,8 +153,9 @@ pub(crate) fn run(
             answer::machine(&machine)
         }
     } else if let Some(name) = &args.model {
-        let here = models::here(name, environment).filter(|_| args.quant.is_none());
-        let name = here.as_ref().and_then(|path| path.to_str()).unwrap_or(name);
+        let here = name.to_str().and_then(|name| models::here(name, environment));
+        let here = here.filter(|_| args.quant.is_none());
+        let name = here.as_deref().map_or(name.as_os_str(), Path::as_os_str);
         let subject = Subject::find(name, args.quant.as_deref())?;
         let machine = machine(args, Some(&subject), environment)?;
         one(args, &subject, &machine, environment)?

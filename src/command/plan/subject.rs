@@ -1,5 +1,6 @@
 //! The model that is asked about: a file by its header, or a published one by name.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,10 +30,10 @@ pub(super) struct Subject {
 impl Subject {
     /// A path of something that exists, or that ends in `.gguf`, is a file; anything else is a
     /// name.
-    pub(super) fn find(name: &str, quant: Option<&str>) -> anyhow::Result<Self> {
-        let path = Path::new(name);
+    pub(super) fn find(name: impl AsRef<OsStr>, quant: Option<&str>) -> anyhow::Result<Self> {
+        let path = Path::new(&name);
         let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
-        if is_gguf || path.exists() {
+        if is_gguf || path.exists() || path.to_str().is_none() {
             if quant.is_some() {
                 return Err(crate::failure::usage(
                     "--quant chooses among published files: a file has one already",
@@ -40,12 +41,12 @@ impl Subject {
             }
             return Self::file(path);
         }
-        Self::published(name, quant)
+        Self::published(&path.to_string_lossy(), quant)
     }
 
     /// What `--kv` compares: R1, if nothing is named.
-    pub(super) fn of_kv(name: Option<&str>, quant: Option<&str>) -> anyhow::Result<Self> {
-        Self::find(name.unwrap_or("deepseek-r1:671b"), quant)
+    pub(super) fn of_kv(name: Option<&OsStr>, quant: Option<&str>) -> anyhow::Result<Self> {
+        Self::find(name.unwrap_or("deepseek-r1:671b".as_ref()), quant)
     }
 
     fn published(name: &str, quant: Option<&str>) -> anyhow::Result<Self> {
