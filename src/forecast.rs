@@ -4,9 +4,10 @@ use std::path::Path;
 
 use cachalot_engine::{LoadPlan, Source, host};
 use cachalot_plan::predict::predict;
+use cachalot_plan::upgrade::{self, Upgrade};
 use cachalot_plan::{
-    Demand, KvType, Mode, ModelFacts, Placement, Prediction, RateRange, RoutingSkew,
-    RuntimeProfile, identity, units,
+    Constraints, Demand, KvType, Machine, Mode, ModelFacts, Placement, Prediction, RateRange,
+    RoutingSkew, RuntimeProfile, identity, units,
 };
 
 use crate::hardware::{self, DriveProbe, Measure};
@@ -26,6 +27,9 @@ pub(crate) struct Forecast {
     /// Bytes per second of the drive, if it is read from.
     drive: Option<f64>,
     run: Run,
+    machine: Machine,
+    constraints: Constraints,
+    profile: RuntimeProfile,
 }
 
 impl Forecast {
@@ -57,11 +61,9 @@ impl Forecast {
         let here = hardware::this_machine(environment, options, drive, measure).without_gpus();
         // How fast a system pages what it has no budget for, nobody knows.
         let is_paged = fit.mode == Mode::Resident && fit.ram > plan.budget().ram;
-        let predicted = |calibration| {
-            let profile = RuntimeProfile { skew, calibration, ..RuntimeProfile::default() };
-            predict(&here, &model, &fit, profile).ok().filter(|_| !is_paged)
-        };
-        let plain = predicted(None);
+        let profile = RuntimeProfile { skew, ..RuntimeProfile::default() };
+        let predicted = |profile| predict(&here, &model, &fit, profile).ok().filter(|_| !is_paged);
+        let plain = predicted(profile);
         let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         let run = Run {
             model: name.unwrap_or_else(|| model.name.clone()),
@@ -73,11 +75,47 @@ impl Forecast {
             measured: 0.0,
         };
         let drive = here.drive().map(|(_, rate)| rate).filter(|_| run.streamed);
-        let prediction = match record::calibration(environment.runs.as_deref(), &run) {
-            Some(calibration) => predicted(Some(calibration)),
-            None => plain,
+        let calibration = record::calibration(environment.runs.as_deref(), &run);
+        let profile = RuntimeProfile { calibration, ..profile };
+        let prediction = if calibration.is_some() { predicted(profile) } else { plain };
+        // What was chosen stays, unless a change is about it.
+        let constraints = Constraints {
+            context: Some(fit.context),
+            memory: options.memory,
+            parallel: fit.parallel,
+            ..Constraints::default()
         };
-        Self { model, fit, prediction, drive, run }
+        Self { model, fit, prediction, drive, run, machine: here, constraints, profile }
+    }
+
+    /// The model.
+    pub(crate) fn model(&self) -> &ModelFacts {
+        &self.model
+    }
+
+    /// This machine, with what was measured of it; without graphics cards, which are not used.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What is expected, if this machine was ever measured.
+    pub(crate) fn prediction(&self) -> Option<&Prediction> {
+        self.prediction.as_ref()
+    }
+
+    /// What would make it faster; nothing where there is no prediction to compare with.
+    pub(crate) fn upgrades(&self) -> Vec<Upgrade> {
+        let Self { machine, model, constraints, profile, .. } = self;
+        if self.prediction.is_none() {
+            return Vec::new();
+        }
+        upgrade::upgrades(&upgrade::Question {
+            machine,
+            model,
+            others: &[],
+            constraints: *constraints,
+            profile: *profile,
+        })
     }
 
     /// What was chosen and what to expect, in a line.
@@ -154,6 +192,32 @@ fn runs(plan: &LoadPlan) -> bool {
         Source::Embedded(_) => "calf".into(),
     };
     identity::identify(metadata, &demand, &name).runs
+}
+
+#[cfg(test)]
+impl Forecast {
+    /// For a published model on a machine that is described.
+    pub(crate) fn of_published(name: &str, machine: Machine) -> Self {
+        use cachalot_plan::catalogue::{Resolved, resolve};
+        use cachalot_plan::fit::{MemoryBudget, fit};
+
+        let Resolved::Files(files) = resolve(name, None) else { panic!("{name} is not published") };
+        let (model, constraints) = (files[0].model(), Constraints::default());
+        let profile = RuntimeProfile::default();
+        let budget = MemoryBudget::of(&machine, None);
+        let fit = fit(&model, budget, constraints).expect("it fits");
+        let prediction = predict(&machine, &model, &fit, profile).ok();
+        let run = Run {
+            model: name.to_owned(),
+            size: model.size,
+            threads: 1,
+            streamed: true,
+            random: false,
+            predicted: 0.0,
+            measured: 0.0,
+        };
+        Self { model, fit, prediction, drive: None, run, machine, constraints, profile }
+    }
 }
 
 #[cfg(test)]

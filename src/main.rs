@@ -8,6 +8,7 @@ mod command;
 mod conversation;
 mod devices;
 mod embedded;
+mod facts;
 mod failure;
 mod forecast;
 mod hardware;

@@ -184,3 +184,33 @@ fn silent_connections_block_nobody() {
     assert_eq!(server.get("/health").status, 200);
     drop(silent);
 }
+
+#[test]
+fn the_status_tells_what_is_known_and_invents_nothing() {
+    let server = Server::start(&["--parallel", "2"]);
+    // The engine says so itself, a moment after the server is ready.
+    server.until("the cache has pages", |status| status["kv"]["pages"].as_u64().unwrap() > 0);
+    let status = server.get("/api/cachalot/status").json();
+    let counts = json!({ "total": 16, "used": 4 });
+    assert_eq!(status["model"]["experts"], counts, "{status}");
+    let layout = status["layout"].as_array().unwrap();
+    let bytes = |what: &str| {
+        layout.iter().find(|part| part["what"] == what).and_then(|part| part["bytes"].as_u64())
+    };
+    assert_eq!(bytes("all weights"), status["model"]["bytes"].as_u64());
+    assert_eq!(bytes("KV cache"), status["kv"]["bytes"].as_u64());
+    let memory = &status["memory"];
+    let per_token = memory["bytes_per_token"].as_u64().unwrap();
+    assert!(per_token > 0 && per_token < status["model"]["bytes"].as_u64().unwrap(), "{memory}");
+    assert_eq!(memory["read_per_s"], 0.0, "nothing is decoded");
+    // Nobody has measured this machine, nothing is streamed, and no answer was given.
+    for unknown in ["prediction", "experts", "drive"] {
+        assert_eq!(status[unknown], Value::Null, "{status}");
+    }
+    assert_eq!((&memory["limit_per_s"], &status["advice"]), (&Value::Null, &json!([])));
+    assert_eq!(status["measured"]["tokens_per_s"], Value::Null);
+    let body = json!({ "prompt": "1", "n_predict": 8, "ignore_eos": true });
+    assert_eq!(server.post("/completion", &body).status, 200);
+    let status = server.get("/api/cachalot/status").json();
+    assert!(status["measured"]["tokens_per_s"].as_f64().unwrap() > 0.0, "{status}");
+}

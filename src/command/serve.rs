@@ -11,12 +11,12 @@ use anyhow::Context;
 use cachalot_engine::{Limits, LoadPlan, ModelInfo, Options, Source};
 use cachalot_plan::units;
 use cachalot_server::{
-    Address, App, Config, Defaults, Facts, Keys, Listener, Models, Place, Prediction, Server,
-    TlsFiles,
+    Address, App, Config, Defaults, Facts, Keys, Listener, Models, Server, TlsFiles,
 };
 use clap::{Args, ValueEnum};
 
 use crate::args::{ModelArgs, SamplingArgs};
+use crate::facts::facts;
 use crate::failure::usage;
 use crate::forecast::Forecast;
 use crate::input;
@@ -313,63 +313,6 @@ fn config(
     })
 }
 
-/// What is known of the model, for the API and the page.
-fn facts(info: &ModelInfo, source: &Source, forecast: Option<&Forecast>) -> Facts {
-    let embedded = matches!(source, Source::Embedded(_));
-    let tensors = info.weights.tensors();
-    let streamed = info.streaming.as_ref().map_or(0, |streaming| streaming.routed);
-    let bytes = info.weights.size();
-    let mut layout = Vec::new();
-    if streamed > 0 {
-        let (what, place) = ("routed experts".to_owned(), "drive".to_owned());
-        layout.push(Place { what, place, bytes: streamed });
-    }
-    let what = if streamed > 0 { "all other weights" } else { "all weights" }.to_owned();
-    let bytes_resident = bytes.saturating_sub(streamed);
-    layout.push(Place { what, place: "memory".to_owned(), bytes: bytes_resident });
-    let mut by_type: Vec<(&str, u64)> = Vec::new();
-    for tensor in tensors {
-        let (name, size) = (tensor.info.ty.name(), tensor.info.size);
-        match by_type.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, sum)) => *sum += size,
-            None => by_type.push((name, size)),
-        }
-    }
-    let most = by_type.iter().max_by_key(|(_, size)| *size).map_or("", |(name, _)| name);
-    Facts {
-        id: if embedded { "calf".to_owned() } else { file_name(source) },
-        path: match source {
-            Source::File(path) => path.display().to_string(),
-            Source::Embedded(_) => "calf.gguf (embedded)".to_owned(),
-        },
-        identity: info.name.clone(),
-        architecture: info.metadata().arch().unwrap_or("unknown").to_owned(),
-        parameters: tensors.iter().map(|tensor| tensor.info.shape.iter().product::<u64>()).sum(),
-        bytes,
-        quantization: most.to_owned(),
-        embedded,
-        layout,
-        memory_limit: None,
-        prediction: forecast.and_then(|forecast| forecast.decode(0)).map(|range| Prediction {
-            tokens_per_s: range.likely,
-            low: range.low,
-            high: range.high,
-            bound: String::new(),
-        }),
-        advice: Vec::new(),
-    }
-}
-
-/// The file's name without its ending and, of a split one, without the number of its part.
-fn file_name(source: &Source) -> String {
-    let Source::File(path) = source else { return String::new() };
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match stem.find("-00001-of-") {
-        Some(at) => stem[..at].to_owned(),
-        None => stem,
-    }
-}
-
 /// What is printed once the model is there.
 struct Greeting {
     addresses: Vec<String>,
@@ -427,12 +370,5 @@ mod tests {
         assert_eq!(host_and_port("[::1]:80"), ("::1", Some(80)));
         assert_eq!(host_and_port("::1"), ("::1", None));
         assert_eq!(host_and_port(":80"), ("0.0.0.0", Some(80)));
-    }
-
-    #[test]
-    fn split_files_lose_their_number() {
-        let name = |path: &str| file_name(&Source::File(path.into()));
-        assert_eq!(name("/m/R1-Q4-00001-of-00009.gguf"), "R1-Q4");
-        assert_eq!(name("R1.gguf"), "R1");
     }
 }

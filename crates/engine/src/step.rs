@@ -88,6 +88,7 @@ impl<'a, C: Compute> Core<'a, C> {
 
     /// Answers requests until the engine is shut down.
     pub(crate) fn run(mut self) {
+        self.publish(); // The KV cache has pages before the first request.
         while self.receive(true) {
             self.step();
         }

@@ -39,7 +39,7 @@ pub use listen::{Address, Listener, Server, notify};
 pub use models::{Arriving, Models, Refusal, Stored};
 pub use openapi::document;
 pub use routes::router;
-pub use status::{Facts, Place, Prediction};
+pub use status::{Advice, ExpertCounts, Facts, MemoryFacts, Place, Prediction};
 
 pub use cachalot_engine::Handle;
 

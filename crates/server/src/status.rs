@@ -32,12 +32,49 @@ pub struct Facts {
     pub embedded: bool,
     /// Where the weights are.
     pub layout: Vec<Place>,
-    /// Bytes per second of memory, if measured.
-    pub memory_limit: Option<f64>,
-    /// What the planner expects.
+    /// Routed experts, if it has any.
+    pub experts: Option<ExpertCounts>,
+    /// This machine's memory.
+    pub memory: MemoryFacts,
+    /// What the planner expects; `None` for a machine that was never measured.
     pub prediction: Option<Prediction>,
-    /// What would make it faster.
-    pub advice: Vec<String>,
+    /// What would make it faster, the least costly first.
+    pub advice: Vec<Advice>,
+}
+
+/// Routed experts of a layer.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+pub struct ExpertCounts {
+    /// All of them.
+    pub total: u64,
+    /// How many a token uses.
+    pub used: u64,
+}
+
+/// What is known of the machine's memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryFacts {
+    /// Bytes of it.
+    pub total_bytes: Option<u64>,
+    /// Bytes per second that all cores together read, if that was measured.
+    pub limit_per_s: Option<f64>,
+    /// Bytes of weights that a generated token reads.
+    pub bytes_per_token: Option<u64>,
+}
+
+/// A change that would make it faster.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Advice {
+    /// In a few words.
+    pub what: String,
+    /// Predicted tokens per second with it.
+    pub tokens_per_s: f64,
+    /// How many times as fast as now.
+    pub gain: Option<f64>,
+    /// What it costs in quality, or what else is needed.
+    pub note: Option<String>,
+    /// Whether cachalot makes use of it so far.
+    pub supported: bool,
 }
 
 impl Facts {
@@ -68,6 +105,8 @@ pub struct Prediction {
     pub low: f64,
     /// The high end of the range.
     pub high: f64,
+    /// Tokens of a prompt per second.
+    pub prompt_tokens_per_s: f64,
     /// What bounds it.
     pub bound: String,
 }
@@ -87,11 +126,11 @@ pub(crate) struct Report {
     sequences: Vec<Sequence>,
     kv: Option<Kv>,
     experts: Option<Experts>,
-    drive: Option<Rate>,
+    drive: Option<Drive>,
     memory: Memory,
     prediction: Option<Prediction>,
     measured: Measured,
-    advice: Vec<String>,
+    advice: Vec<Advice>,
 }
 
 /// How far loading has come.
@@ -117,6 +156,7 @@ struct ModelReport {
     context: usize,
     context_trained: usize,
     embedded: bool,
+    experts: Option<ExpertCounts>,
     capabilities: Vec<&'static str>,
     sampling: HashMap<&'static str, f64>,
 }
@@ -162,20 +202,35 @@ struct Kv {
 struct Experts {
     cache_bytes: u64,
     routed_bytes: u64,
-    hit_rate: f64,
+    /// Experts that were needed and in the cache, since the start.
+    hits: u64,
+    /// Experts that were needed and had to be read.
+    misses: u64,
+    /// The share of hits; `null` before any expert was needed.
+    hit_rate: Option<f64>,
 }
 
-/// Bytes per second, and what is possible.
+/// The drive that experts are read from.
 #[derive(Debug, Serialize, ToSchema)]
-struct Rate {
+struct Drive {
+    /// Bytes read since the start.
+    read_bytes: u64,
+    /// Bytes per second while reads were in flight; `null` before the first.
     read_per_s: Option<f64>,
-    limit_per_s: Option<f64>,
+    /// Bytes per second that were measured while the model was loaded.
+    limit_per_s: f64,
 }
 
 /// Memory.
 #[derive(Debug, Serialize, ToSchema)]
 struct Memory {
+    total_bytes: Option<u64>,
+    /// Bytes of weights that a generated token reads.
+    bytes_per_token: Option<u64>,
+    /// Bytes per second that decoding reads: those of a token, times the rate of the fastest
+    /// sequence. Others read the same weights at the same time, apart from experts.
     read_per_s: Option<f64>,
+    /// Bytes per second that all cores together can read; `null` if it was never measured.
     limit_per_s: Option<f64>,
     peak_bytes: Option<u64>,
 }
@@ -215,6 +270,18 @@ fn report(app: &App) -> Report {
     let (queue, sequences, kv, experts, drive) = live.unwrap_or_else(|| {
         (Queue { waiting: 0, limit: app.config.queue }, Vec::new(), None, None, None)
     });
+    let mut layout = facts.layout;
+    if let Some(kv) = kv.as_ref().filter(|kv| kv.bytes > 0) {
+        let (what, place) = ("KV cache".to_owned(), "memory".to_owned());
+        layout.push(Place { what, place, bytes: kv.bytes });
+    }
+    let memory = Memory {
+        total_bytes: facts.memory.total_bytes,
+        bytes_per_token: facts.memory.bytes_per_token,
+        read_per_s: facts.memory.bytes_per_token.map(|bytes| bytes as f64 * fastest(&sequences)),
+        limit_per_s: facts.memory.limit_per_s,
+        peak_bytes: cachalot_engine::host::memory_peak(),
+    };
     Report {
         version: app.config.version,
         state,
@@ -228,25 +295,27 @@ fn report(app: &App) -> Report {
             error: loading.error,
         },
         model: served.as_deref().map(|served| model(app, served)),
-        layout: facts.layout,
+        layout,
         parallel: app.config.parallel,
         queue,
         sequences,
         kv,
         experts,
         drive,
-        memory: Memory {
-            read_per_s: None,
-            limit_per_s: facts.memory_limit,
-            peak_bytes: cachalot_engine::host::memory_peak(),
-        },
+        memory,
         prediction: facts.prediction,
         measured: measured(app),
         advice: facts.advice,
     }
 }
 
-type Live = (Queue, Vec<Sequence>, Option<Kv>, Option<Experts>, Option<Rate>);
+/// Tokens per second of the sequence that is decoded fastest; 0 if none is.
+fn fastest(sequences: &[Sequence]) -> f64 {
+    let decoded = sequences.iter().filter(|s| matches!(s.phase, "thinking" | "answering"));
+    decoded.map(|sequence| sequence.tokens_per_s).fold(0.0, f64::max)
+}
+
+type Live = (Queue, Vec<Sequence>, Option<Kv>, Option<Experts>, Option<Drive>);
 
 fn live(app: &App, served: &Served) -> Live {
     let status = served.handle.status();
@@ -272,11 +341,14 @@ fn live(app: &App, served: &Served) -> Live {
     let experts = streamed.map(|(streaming, stats)| Experts {
         cache_bytes: streaming.cache_bytes(),
         routed_bytes: streaming.routed,
-        hit_rate: stats.hit_rate(),
+        hits: stats.hits,
+        misses: stats.misses,
+        hit_rate: (stats.hits + stats.misses > 0).then(|| stats.hit_rate()),
     });
-    let drive = streamed.map(|(streaming, stats)| Rate {
-        read_per_s: Some(stats.read_rate()).filter(|rate| rate.is_finite()),
-        limit_per_s: Some(streaming.rate.bytes_per_second),
+    let drive = streamed.map(|(streaming, stats)| Drive {
+        read_bytes: stats.bytes,
+        read_per_s: (stats.bytes > 0).then(|| stats.read_rate()),
+        limit_per_s: streaming.rate.bytes_per_second,
     });
     let queue = Queue { waiting: status.queued, limit: status.limits.queue };
     (queue, sequences.collect(), Some(kv), experts, drive)
@@ -319,6 +391,7 @@ fn model(app: &App, served: &Served) -> ModelReport {
         context: info.context.tokens,
         context_trained: info.context.model,
         embedded: facts.embedded,
+        experts: facts.experts,
         capabilities: facts.capabilities(),
         sampling: cachalot_engine::PARAMETERS.iter().map(value).collect(),
     }

@@ -82,7 +82,7 @@ export class Answer {
         break
       case 'queued':
         this.phase = 'queued'
-        this.queuePosition = event.position
+        this.queuePosition = event.position + 1
         break
       case 'prefill':
         this.phase = 'prefill'
@@ -98,7 +98,13 @@ export class Answer {
         break
       case 'timings':
         this.tokensPerSecond = event.tokensPerSecond
-        message.stats = { ...message.stats, tokensPerSecond: event.tokensPerSecond }
+        message.stats = {
+          ...message.stats,
+          tokensPerSecond: event.tokensPerSecond,
+          promptTokens: event.cached + event.prompt,
+          cachedTokens: event.cached,
+          answerTokens: event.predicted,
+        }
         if (this.phase === 'thinking') message.stats.thoughtTokens = event.predicted
         break
       case 'usage':
@@ -175,7 +181,10 @@ export class Answer {
 
   #fail(error: unknown, finish: Finish): void {
     this.#end(finish)
-    if (error instanceof ApiError && error.kind === 'key') this.#app.report(error)
+    if (error instanceof ApiError) {
+      if (error.kind === 'key') this.#app.report(error)
+      if (error.kind === 'connection' || error.kind === 'loading') void this.#app.connect()
+    }
     this.#message.error = error instanceof Error ? error.message : String(error)
     this.#app.live = this.#message.error
   }

@@ -6,7 +6,7 @@ import { text } from './text'
 /** What went wrong, in words for a person. `kind` says what the page can do about it. */
 export class ApiError extends Error {
   constructor(
-    readonly kind: 'connection' | 'key' | 'queue' | 'context' | 'server' | 'gone',
+    readonly kind: 'connection' | 'key' | 'queue' | 'loading' | 'context' | 'server' | 'gone',
     message: string,
     readonly retryAfter: number | null = null,
   ) {
@@ -61,7 +61,7 @@ export function interpret(data: string): StreamEvent[] {
   const found: StreamEvent[] = []
   if (chunk.error) found.push({ type: 'error', message: chunk.error.message ?? data })
   if (chunk.id) found.push({ type: 'id', id: chunk.id })
-  if (chunk.queue_position) found.push({ type: 'queued', position: chunk.queue_position })
+  if (chunk.queue_position !== undefined) found.push({ type: 'queued', position: chunk.queue_position })
   const progress = chunk.prompt_progress
   if (progress) {
     const { total = 0, cache = 0, processed = 0, time_ms = 0 } = progress
@@ -95,7 +95,7 @@ function usageOf(usage: NonNullable<Chunk['usage']>): StreamEvent {
 /** What a refusal means. */
 export async function errorOf(response: Response): Promise<ApiError> {
   const body = await response.text().catch(() => '')
-  let error: { message?: string; type?: string; n_prompt_tokens?: number; n_ctx?: number } = {}
+  let error: { message?: string; type?: string; n_prompt_tokens?: number; n_ctx?: number; position?: number; progress?: number } = {}
   try {
     error = (JSON.parse(body) as { error?: typeof error }).error ?? {}
   } catch {
@@ -106,7 +106,6 @@ export async function errorOf(response: Response): Promise<ApiError> {
   const { errors } = text
   switch (response.status) {
     case 401:
-    case 403:
       return new ApiError('key', errors.keyRefused)
     case 404:
     case 410:
@@ -114,6 +113,8 @@ export async function errorOf(response: Response): Promise<ApiError> {
     case 413:
       return new ApiError('server', errors.tooLong)
     case 503: {
+      if (error.progress !== undefined) return new ApiError('loading', errors.loading, retryAfter)
+      if (error.message !== undefined && error.position === undefined) break
       const when = retryAfter === null ? errors.queueSoon : errors.queueAfter(retryAfter)
       return new ApiError('queue', errors.queueFull(when), retryAfter)
     }

@@ -27,7 +27,14 @@ interface ChatMessage {
   reasoning_content?: string
 }
 
-const lockName = (messageId: string): string => `answer:${messageId}`
+/**
+ * Runs `work` when no other tab writes this answer: the lock tells other tabs, and this one after a reload,
+ * whether an answer has a writer. Pages that came over plain HTTP from another machine have no locks.
+ */
+function whenUnwritten(messageId: string, work: () => Promise<void>): void {
+  if (navigator.locks) void navigator.locks.request(`answer:${messageId}`, work)
+  else void work()
+}
 
 export class App {
   api = new Api(currentKey)
@@ -46,6 +53,9 @@ export class App {
   live = $state('')
   keyNeeded = $state<{ refused: boolean } | null>(null)
   persistent = $state(true)
+  /** What was typed and not sent yet, by conversation. */
+  readonly drafts = new Map<string, string>()
+  #connecting = false
 
   /** Answers that this tab writes, by message. */
   answers = new SvelteMap<string, Answer>()
@@ -69,11 +79,14 @@ export class App {
 
   /** Waits until the server is ready, and learns what it serves. */
   async connect(): Promise<void> {
+    if (this.#connecting) return
+    this.#connecting = true
     for (;;) {
       this.health = await this.api.health()
       if (this.health === true) break
       await new Promise((resolve) => setTimeout(resolve, HEALTH_INTERVAL_MS))
     }
+    this.#connecting = false
     try {
       const props = await this.api.props()
       this.contextLength = props.default_generation_settings?.n_ctx ?? null
@@ -194,8 +207,7 @@ export class App {
     const answer = new Answer(this, conversation, message)
     this.answers.set(message.id, answer)
     void this.save(conversation)
-    // The lock tells other tabs, and this one after a reload, whether the answer has a writer.
-    void navigator.locks.request(lockName(message.id), async () => {
+    whenUnwritten(message.id, async () => {
       await answer.start(body)
       await this.#finish(conversation, message.id)
     })
@@ -206,7 +218,7 @@ export class App {
     for (const { id, finish } of Object.values(conversation.messages)) {
       if (finish !== undefined || this.answers.has(id) || this.#awaited.has(id)) continue
       this.#awaited.add(id)
-      void navigator.locks.request(lockName(id), async () => {
+      whenUnwritten(id, async () => {
         this.#awaited.delete(id)
         const stored = await this.#store.get(conversation.id)
         if (stored?.messages[id]) conversation.messages[id] = stored.messages[id]

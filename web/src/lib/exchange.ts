@@ -99,7 +99,7 @@ function conversationOf(value: unknown): Conversation {
     messages[id] = messageOf(id, raw, raw.role)
   }
   for (const message of Object.values(messages)) {
-    if (message.parent !== null && !messages[message.parent]) message.parent = null
+    if (message.parent !== null && (!messages[message.parent] || isOwnAncestor(messages, message))) message.parent = null
   }
   const conversation = newConversation()
   conversation.title = stringOr(value.title, '')
@@ -111,6 +111,16 @@ function conversationOf(value: unknown): Conversation {
   const last = Object.values(messages).sort((a, b) => a.created - b.created).at(-1)
   conversation.leaf = messages[leaf] ? leaf : (last?.id ?? null)
   return conversation
+}
+
+/** Whether parents lead from a message back to itself. */
+function isOwnAncestor(messages: Record<string, Message>, message: Message): boolean {
+  const seen = new Set<string>()
+  for (let id = message.parent; id !== null && !seen.has(id); id = messages[id]?.parent ?? null) {
+    if (id === message.id) return true
+    seen.add(id)
+  }
+  return false
 }
 
 function messageOf(id: string, raw: Record<string, unknown>, role: Message['role']): Message {

@@ -15,6 +15,18 @@ export function saveFile(name: string, content: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 10_000)
 }
 
+/** Copies a text. Pages that came over plain HTTP from another machine have no clipboard API. */
+export async function copyText(content: string): Promise<void> {
+  if (navigator.clipboard) return navigator.clipboard.writeText(content)
+  const box = document.createElement('textarea')
+  box.value = content
+  box.className = 'visually-hidden'
+  document.body.append(box)
+  box.select()
+  document.execCommand('copy')
+  box.remove()
+}
+
 /** Reads a text file; throws with a sentence for a person if it is none, or too large. */
 export async function readText(file: File): Promise<Attachment> {
   if (file.size > MAX_BYTES) throw new Error(text.tooLarge(file.name))

@@ -2,7 +2,7 @@
 // HTML in it is shown as it was written, links go to the web and to mail only, and images become
 // links, so that nothing is loaded from elsewhere.
 
-import { Marked, type Token, type TokenizerAndRendererExtension } from 'marked'
+import { Lexer, Marked, type Token, type TokenizerAndRendererExtension } from 'marked'
 
 export type { Token, Tokens } from 'marked'
 
@@ -52,9 +52,37 @@ const blockMath: TokenizerAndRendererExtension = {
 const marked = new Marked({ gfm: true, breaks: false, extensions: [] })
 marked.use({ extensions: [blockMath, inlineMath] })
 
-/** The blocks of a text. */
+/** Quotations, lists and emphasis inside each other beyond this are shown as they were written. */
+export const DEPTH_MAX = 24
+/** A longer piece of text without a break is shown as it was written: parsing it might take minutes. */
+const INLINE_MAX = 20_000
+// Markers of quotations and lists in a row, or an indentation that only a deep list would have.
+const TOO_DEEP = new RegExp(`^(?:[ \\t]*(?:>|[-*+][ \\t]|\\d{1,9}[.)][ \\t])){${DEPTH_MAX},}|^[ \\t]{160,}\\S`, 'm')
+
+/** The blocks of a text. Whatever the text is, this ends soon, and does not throw. */
 export function parse(text: string): Token[] {
-  return marked.lexer(text)
+  if (TOO_DEEP.test(text)) return [plain(text)]
+  try {
+    const lexer = new Lexer(marked.defaults)
+    lexer.blockTokens(text.replace(/\r\n|\r/g, '\n'), lexer.tokens)
+    for (const { src, tokens } of lexer.inlineQueue) {
+      if (src.length > INLINE_MAX) tokens.push({ type: 'text', raw: src, text: src, escaped: false })
+      else lexer.inlineTokens(src, tokens)
+    }
+    return lexer.tokens
+  } catch {
+    return [plain(text)]
+  }
+}
+
+const plain = (raw: string): Token => ({ type: 'plain', raw })
+
+/** The tokens of `next`, in the objects of `last` where they are the same, so that those are not drawn again. */
+export function reuse(last: Token[], next: Token[]): Token[] {
+  return next.map((token, i) => {
+    const before = last[i]
+    return before && before.type === token.type && before.raw === token.raw ? before : token
+  })
 }
 
 /** The address if it leads to the web or to mail; otherwise nothing. */

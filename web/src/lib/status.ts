@@ -1,4 +1,4 @@
-// What `GET /api/cachalot/status` says. Any number may be null when it is not known.
+// What `GET /api/cachalot/status` says. What is not known is null, and never zero.
 
 export interface Status {
   version: string
@@ -6,25 +6,65 @@ export interface Status {
   model: {
     id: string
     identity: string
-    parameters: number | null
-    bytes: number | null
-    quantization: string | null
-    context: number | null
+    parameters: number
+    bytes: number
+    quantization: string
+    context: number
+    experts: { total: number; used: number } | null
   } | null
-  layout: { what: string; where: string; bytes: number | null }[]
+  layout: { what: string; where: string; bytes: number }[]
   parallel: number
   queue: { waiting: number; limit: number }
-  sequences: { id: string; phase: string; position: number | null; tokens: number; tokens_per_s: number | null }[]
-  kv: { type: string; pages: number; pages_used: number; pages_cached: number; bytes: number | null } | null
-  experts: { cache_bytes: number | null; routed_bytes: number | null; hit_rate: number | null; used?: number | null } | null
-  drive: { read_per_s: number | null; limit_per_s: number | null } | null
-  memory: { read_per_s: number | null; limit_per_s: number | null; peak_bytes: number | null } | null
-  prediction: { tokens_per_s: number; low: number | null; high: number | null; bound: string | null } | null
-  measured: { tokens_per_s: number | null; prompt_tokens_per_s: number | null } | null
-  advice: string[]
+  sequences: Sequence[]
+  kv: { type: string; pages: number; pages_used: number; pages_cached: number; bytes: number } | null
+  experts: { cache_bytes: number; routed_bytes: number; hits: number; misses: number; hit_rate: number | null } | null
+  drive: { read_bytes: number; read_per_s: number | null; limit_per_s: number } | null
+  memory: {
+    total_bytes: number | null
+    bytes_per_token: number | null
+    read_per_s: number | null
+    limit_per_s: number | null
+    peak_bytes: number | null
+  }
+  prediction: { tokens_per_s: number; low: number; high: number; prompt_tokens_per_s: number; bound: string } | null
+  measured: { tokens_per_s: number | null; prompt_tokens_per_s: number | null }
+  advice: { what: string; tokens_per_s: number; gain: number | null; note: string | null; supported: boolean }[]
+}
+
+export interface Sequence {
+  id: string
+  phase: 'queued' | 'prefill' | 'thinking' | 'answering' | 'paused'
+  position: number | null
+  prompt_tokens: number
+  prefill_done: number
+  tokens: number
+  tokens_per_s: number
+}
+
+/** What the charts show: a value for each time the server was asked. */
+export interface Sample {
+  tokensPerSecond: number
+  memoryPerSecond: number
+  drivePerSecond: number
+  hitRate: number | null
+}
+
+/** The rates at a time, from what the server said then and `seconds` before. */
+export function sampleOf(status: Status, before: Status | null, seconds: number): Sample {
+  const decoding = status.sequences.filter(({ phase }) => phase === 'thinking' || phase === 'answering')
+  const since = (now: number | undefined, then: number | undefined): number =>
+    now === undefined || then === undefined ? 0 : Math.max(0, now - then)
+  const hits = since(status.experts?.hits, before?.experts?.hits)
+  const misses = since(status.experts?.misses, before?.experts?.misses)
+  return {
+    tokensPerSecond: decoding.reduce((sum, sequence) => sum + sequence.tokens_per_s, 0),
+    memoryPerSecond: status.memory.read_per_s ?? 0,
+    drivePerSecond: seconds > 0 ? since(status.drive?.read_bytes, before?.drive?.read_bytes) / seconds : 0,
+    hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
+  }
 }
 
 /** The newest values of a series, oldest first. */
-export function pushed(series: number[], value: number, length = 60): number[] {
+export function pushed<T>(series: T[], value: T, length = 80): T[] {
   return [...series, value].slice(-length)
 }

@@ -45,7 +45,11 @@ export interface Conversation {
   system?: string
 }
 
-export const newId = (): string => crypto.randomUUID()
+/** A name that nothing else has. `crypto.randomUUID` is missing where plain HTTP comes from another machine. */
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+}
 
 export function newConversation(): Conversation {
   const now = Date.now()
@@ -75,13 +79,23 @@ export function siblings(conversation: Conversation, message: Message): Message[
 
 /** The latest leaf below a message: what is shown when its branch is chosen. */
 export function latestLeaf(conversation: Conversation, id: string): string {
-  const children = Object.values(conversation.messages).filter((m) => m.parent === id)
-  const latest = children.reduce<Message | null>(
-    (best, m) => (best === null || m.created >= best.created ? m : best),
-    null,
-  )
-  return latest === null ? id : latestLeaf(conversation, latest.id)
+  const latest = new Map<string, Message>()
+  for (const message of Object.values(conversation.messages)) {
+    if (message.parent === null) continue
+    const known = latest.get(message.parent)
+    if (!known || message.created >= known.created) latest.set(message.parent, message)
+  }
+  for (;;) {
+    const child = latest.get(id)
+    if (!child) return id
+    latest.delete(id) // No message is passed twice, whatever a file says of parents.
+    id = child.id
+  }
 }
+
+/** Tokens in the context window after an answer. */
+export const contextUsed = (stats: Stats | undefined): number =>
+  (stats?.promptTokens ?? 0) + (stats?.answerTokens ?? 0)
 
 /** Adds a message below `parent` and makes it the leaf. */
 export function append(
