@@ -26,12 +26,14 @@ export function bytes(n: number): string {
 
 /** Bytes a second -> "6.9 GB/s", decimal as drives and memory are sold. */
 export function bandwidth(n: number): string {
+  if (n === 0) return '0 GB/s'
   return n >= 1e9 ? `${(n / 1e9).toFixed(1)} GB/s` : `${Math.round(n / 1e6)} MB/s`
 }
 
 /** Three significant digits at most: 0.123, 4.56, 78.9, 123. */
 export function rate(n: number): string {
   if (!Number.isFinite(n)) return '–'
+  if (n === 0) return '0'
   if (n >= 99.95) return Math.round(n).toLocaleString('en-GB')
   if (n >= 9.995) return n.toFixed(1)
   return n.toFixed(n >= 0.995 ? 2 : 3)

@@ -17,11 +17,17 @@ export interface MathToken {
 // and no digit after, so that prices stay prices.
 const inlineRules: [RegExp, boolean][] = [
   [/^\$\$([^$]+?)\$\$/, true],
-  [/^\\\[([\s\S]+?)\\\]/, true],
-  [/^\\\(([\s\S]+?)\\\)/, false],
+  [/^\\\[([\s\S]{1,4000}?)\\\]/, true],
+  [/^\\\(([\s\S]{1,4000}?)\\\)/, false],
   [/^\$(?![\s$])((?:\\.|[^$\\\n])+?)(?<!\s)\$(?!\d)/, false],
 ]
-const blockRules: RegExp[] = [/^ {0,3}\$\$([\s\S]+?)\$\$ *(?:\n+|$)/, /^ {0,3}\\\[([\s\S]+?)\\\] *(?:\n+|$)/]
+// Lengths are bounded, and a paragraph ends only before a formula that is complete: else the time would grow
+// with the square of a text's length.
+const blockRules: RegExp[] = [
+  /^ {0,3}\$\$((?:(?!\$\$)[\s\S]){1,4000})\$\$ *(?:\n+|$)/,
+  /^ {0,3}\\\[([\s\S]{1,4000}?)\\\] *(?:\n+|$)/,
+]
+const blockStart = /^ {0,3}(?:\$\$(?:(?!\$\$)[\s\S]){1,4000}\$\$|\\\[[\s\S]{1,4000}?\\\]) *$/m
 
 const inlineMath: TokenizerAndRendererExtension = {
   name: 'math',
@@ -39,7 +45,7 @@ const inlineMath: TokenizerAndRendererExtension = {
 const blockMath: TokenizerAndRendererExtension = {
   name: 'blockMath',
   level: 'block',
-  start: (src) => /^ {0,3}(?:\$\$|\\\[)/m.exec(src)?.index,
+  start: (src) => blockStart.exec(src)?.index,
   tokenizer(src) {
     for (const rule of blockRules) {
       const match = rule.exec(src)
@@ -55,13 +61,15 @@ marked.use({ extensions: [blockMath, inlineMath] })
 /** Quotations, lists and emphasis inside each other beyond this are shown as they were written. */
 export const DEPTH_MAX = 24
 /** A longer piece of text without a break is shown as it was written: parsing it might take minutes. */
-const INLINE_MAX = 20_000
+const INLINE_MAX = 6000
+/** Longer than any answer of a model: a text that is, is shown as it was written. */
+const TEXT_MAX = 200_000
 // Markers of quotations and lists in a row, or an indentation that only a deep list would have.
 const TOO_DEEP = new RegExp(`^(?:[ \\t]*(?:>|[-*+][ \\t]|\\d{1,9}[.)][ \\t])){${DEPTH_MAX},}|^[ \\t]{160,}\\S`, 'm')
 
 /** The blocks of a text. Whatever the text is, this ends soon, and does not throw. */
 export function parse(text: string): Token[] {
-  if (TOO_DEEP.test(text)) return [plain(text)]
+  if (text.length > TEXT_MAX || TOO_DEEP.test(text)) return [plain(text)]
   try {
     const lexer = new Lexer(marked.defaults)
     lexer.blockTokens(text.replace(/\r\n|\r/g, '\n'), lexer.tokens)

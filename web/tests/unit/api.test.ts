@@ -10,6 +10,7 @@ test('chunks become events', () => {
   ])
   expect(interpret('{"choices":[{"delta":{},"finish_reason":"stop"}]}')).toEqual([{ type: 'finish', reason: 'stop' }])
   expect(interpret('{"queue_position":3}')).toEqual([{ type: 'queued', position: 3 }])
+  expect(interpret('{"queue_position":0}')).toEqual([{ type: 'queued', position: 0 }])
   expect(interpret('[DONE]')).toEqual([{ type: 'done' }])
   expect(interpret('<html>')).toEqual([{ type: 'error', message: '<html>' }])
 })
@@ -17,7 +18,11 @@ test('chunks become events', () => {
 test('refusals say what to do', async () => {
   const error = (status: number, body: object, headers = {}) => errorOf(new Response(JSON.stringify(body), { status, headers }))
   expect(await error(401, {})).toMatchObject({ kind: 'key' })
-  expect(await error(503, {}, { 'retry-after': '7' })).toMatchObject({ kind: 'queue', retryAfter: 7 })
+  const queue = { error: { message: 'the queue is full', position: 64 } }
+  expect(await error(503, queue, { 'retry-after': '7' })).toMatchObject({ kind: 'queue', retryAfter: 7 })
+  expect(await error(503, { error: { message: 'Loading model', progress: 0.25 } })).toMatchObject({ kind: 'loading' })
+  expect((await error(503, { error: { message: 'the server is shutting down' } })).message).toContain('shutting down')
+  expect(await error(403, { error: { message: 'a foreign origin' } })).toMatchObject({ kind: 'server' })
   const full = await error(400, { error: { type: 'exceed_context_size_error', n_prompt_tokens: 9000, n_ctx: 4096 } })
   expect(full.kind).toBe('context')
   expect(full.message).toContain('9000')

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { type MathToken, type Token, parse, safeUrl, unescape } from '../../src/lib/markdown'
+import { type MathToken, type Token, parse, reuse, safeUrl, unescape } from '../../src/lib/markdown'
 
 const inline = (source: string): Token[] => (parse(source)[0] as { tokens?: Token[] }).tokens ?? []
 const formulas = (source: string): [string, boolean][] =>
@@ -39,4 +39,27 @@ test('HTML stays text', () => {
 
 test('entities in text become characters', () => {
   expect(unescape('a &lt;b&gt; &amp;amp; &quot;')).toBe('a <b> &amp; "')
+})
+
+test('hostile text is shown as it was written, and soon', () => {
+  const plain = (source: string): void => expect(parse(source)).toEqual([{ type: 'plain', raw: source }])
+  plain('>'.repeat(1000))
+  plain('- '.repeat(30) + 'x')
+  plain(Array.from({ length: 300 }, (_, i) => `${' '.repeat(i)}- x`).join('\n'))
+  plain('word '.repeat(200_000))
+  // Each of these once took a time that grew with the square of its length.
+  for (const piece of ['$$a\n', '\\[a\n', '[', '*a**a', '`a', '<a ', '$a', '_a']) {
+    expect(parse(piece.repeat(190_000 / piece.length)).length).toBeGreaterThan(0)
+  }
+})
+
+test('formulas may hold line breaks of TeX', () => {
+  expect((parse('\\[\na \\\\[4pt] b\n\\]')[0] as MathToken).text).toBe('a \\\\[4pt] b')
+})
+
+test('blocks that did not change keep their objects', () => {
+  const [before, after] = [parse('a\n\nb'), parse('a\n\nbc')]
+  const reused = reuse(before, after)
+  expect(reused.map((token, i) => token === before[i])).toEqual([true, true, false])
+  expect(reused.at(-1)).toBe(after.at(-1))
 })

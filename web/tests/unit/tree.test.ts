@@ -102,3 +102,14 @@ test('titles end between words, and search looks everywhere', () => {
   expect(contains(talk(), 'try 2')).toBe(true)
   expect(contains(talk(), '18')).toBe(false)
 })
+
+test('parents that lead in a circle are cut where they close it', () => {
+  const message = (parent: string) => ({ parent, role: 'user', content: 'x', created: 1 })
+  const file = JSON.stringify({ conversations: [{ messages: { a: message('b'), b: message('a') }, leaf: 'a' }] })
+  const [conversation] = parseExport(file)
+  expect(path(conversation!).map((m) => m.id)).toEqual(['a'])
+  expect(Object.values(conversation!.messages).filter((m) => m.parent === null).length).toBe(1)
+  const circle = { ...conversation!, messages: JSON.parse(file).conversations[0].messages }
+  for (const id of ['a', 'b']) Object.assign(circle.messages[id], { id })
+  expect(['a', 'b']).toContain(latestLeaf(circle, 'a'))
+})
