@@ -1,5 +1,5 @@
-//! What the server tells of its model and its machine: what it is, where its weights are, how fast it is
-//! predicted to be and what would make it faster. What nobody measured stays unknown.
+//! What the server tells of its model and its machine: what it is, where its weights are, how fast
+//! it is predicted to be and what would make it faster. What nobody measured stays unknown.
 
 use cachalot_engine::{ModelInfo, Source};
 use cachalot_plan::upgrade::Upgrade;
@@ -82,7 +82,8 @@ fn prediction(forecast: &Forecast) -> Option<Prediction> {
     })
 }
 
-/// The least costly changes first, a few of each kind; what other software alone makes use of is last.
+/// The least costly changes first, a few of each kind; those that only other software makes use of
+/// are last.
 fn advice(mut upgrades: Vec<Upgrade>) -> Vec<Advice> {
     upgrades.sort_by_key(|upgrade| (!upgrade.supported, upgrade.effort, upgrade.rank));
     let mut kept: Vec<Upgrade> = Vec::new();
