@@ -1,7 +1,7 @@
 // Conversations as files: JSON with every branch, and Markdown with the branch that is shown.
 // Files come from anywhere, so only known fields of the right type are taken.
 
-import { type Conversation, type Finish, type Message, append, newConversation, path } from './tree'
+import { type Conversation, type Finish, type Message, type Stats, append, newConversation, path } from './tree'
 
 const HEADINGS = { user: '## You', assistant: '## Assistant' } as const
 const THOUGHT = '> **Thinking**'
@@ -135,10 +135,21 @@ function messageOf(id: string, raw: Record<string, unknown>, role: Message['role
   if (typeof raw.reasoning === 'string') message.reasoning = raw.reasoning
   const finishes: Finish[] = ['stop', 'length', 'cancelled', 'lost', 'error']
   if (finishes.includes(raw.finish as Finish)) message.finish = raw.finish as Finish
+  if (isRecord(raw.stats)) message.stats = statsOf(raw.stats)
   if (Array.isArray(raw.files)) {
     message.files = raw.files
       .filter(isRecord)
       .map((f) => ({ name: stringOr(f.name, 'file'), content: stringOr(f.content, '') }))
   }
   return message
+}
+
+function statsOf(raw: Record<string, unknown>): Stats {
+  const names = ['promptTokens', 'cachedTokens', 'answerTokens', 'thoughtTokens', 'tokensPerSecond', 'thoughtSeconds'] as const
+  const stats: Stats = {}
+  for (const name of names) {
+    const value = numberOr(raw[name], -1)
+    if (value >= 0) stats[name] = value
+  }
+  return stats
 }

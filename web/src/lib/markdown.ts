@@ -55,7 +55,8 @@ const blockMath: TokenizerAndRendererExtension = {
   },
 }
 
-const marked = new Marked({ gfm: true, breaks: false, extensions: [] })
+// Models write lists of short lines without marks: a line break is one.
+const marked = new Marked({ gfm: true, breaks: true, extensions: [] })
 marked.use({ extensions: [blockMath, inlineMath] })
 
 /** Quotations, lists and emphasis inside each other beyond this are shown as they were written. */

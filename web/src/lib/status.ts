@@ -49,17 +49,21 @@ export interface Sample {
   hitRate: number | null
 }
 
-/** The rates at a time, from what the server said then and `seconds` before. */
+/** The rates between what the server said `seconds` ago and what it says now. */
 export function sampleOf(status: Status, before: Status | null, seconds: number): Sample {
-  const decoding = status.sequences.filter(({ phase }) => phase === 'thinking' || phase === 'answering')
   const since = (now: number | undefined, then: number | undefined): number =>
     now === undefined || then === undefined ? 0 : Math.max(0, now - then)
+  const perSecond = (n: number): number => (seconds > 0 ? n / seconds : 0)
+  const known = new Map(before?.sequences.map(({ id, tokens }) => [id, tokens]))
+  // A sequence that was not there before has begun since then.
+  const rates = status.sequences.map(({ id, tokens }) => perSecond(since(tokens, known.get(id) ?? 0)))
   const hits = since(status.experts?.hits, before?.experts?.hits)
   const misses = since(status.experts?.misses, before?.experts?.misses)
   return {
-    tokensPerSecond: decoding.reduce((sum, sequence) => sum + sequence.tokens_per_s, 0),
-    memoryPerSecond: status.memory.read_per_s ?? 0,
-    drivePerSecond: seconds > 0 ? since(status.drive?.read_bytes, before?.drive?.read_bytes) / seconds : 0,
+    tokensPerSecond: rates.reduce((sum, rate) => sum + rate, 0),
+    // Sequences read the same weights at the same time, apart from experts.
+    memoryPerSecond: (status.memory.bytes_per_token ?? 0) * Math.max(0, ...rates),
+    drivePerSecond: perSecond(since(status.drive?.read_bytes, before?.drive?.read_bytes)),
     hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
   }
 }

@@ -66,6 +66,7 @@ export const text = {
   branch: (i: number, n: number) => `${i} / ${n}`,
 
   thinking: 'Thinking',
+  thought: 'Thought',
   thoughtFor: (time: string) => `Thought for ${time}`,
   tokens: (n: string) => `${n} tokens`,
   queued: (position: number) =>

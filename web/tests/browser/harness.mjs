@@ -22,11 +22,11 @@ async function freePort() {
  * on one thread, and is stopped for most of the time by signals, so that on any machine there is
  * time to act while an answer is written.
  */
-export async function serve({ args = [], slow = false, host = '127.0.0.1', port: wanted } = {}) {
+export async function serve({ args = [], slow = false, host = '127.0.0.1', port: wanted, model } = {}) {
   const port = wanted ?? (await freePort())
   const env = { ...process.env, CACHALOT_RECORD: 'off', ...(slow ? { CACHALOT_CPU: 'scalar' } : {}) }
   const threads = slow ? ['--threads', '1'] : []
-  const child = spawn(PROGRAM, ['serve', '--port', String(port), '--host', host, ...threads, ...args], { env })
+  const child = spawn(PROGRAM, ['serve', ...(model ? [model] : []), '--port', String(port), '--host', host, ...threads, ...args], { env })
   let log = ''
   child.stdout.on('data', (data) => (log += data))
   child.stderr.on('data', (data) => (log += data))

@@ -40,7 +40,7 @@ test('model output and imports are never HTML', async () => {
     '[r]: javascript:window.hacked=1',
   ].join('\n\n')
   await importAnswer(page, content, '<img src=x onerror=window.hacked=1>')
-  await answers(page).getByRole('button', { name: 'Thinking' }).click()
+  await answers(page).getByRole('button', { name: 'Thought' }).click()
   await page.waitForTimeout(1000)
   assert.equal(await page.evaluate(() => window.hacked), undefined)
   const article = answers(page)

@@ -61,7 +61,6 @@ test('a long prompt shows how much of it is done and when it will be, and is cac
     await done(page)
     await page.getByRole('button', { name: 'Regenerate' }).click()
     await page.getByText(/\d+ cached/).first().waitFor()
-    await page.getByRole('button', { name: 'Stop' }).click()
   } finally {
     await slow.stop()
   }
@@ -217,4 +216,19 @@ test('the page works over plain HTTP from another machine', async (t) => {
   } finally {
     await wide.stop()
   }
+})
+
+test('the chat is usable after 150 kB, and formulas and colours come when they are needed', async () => {
+  const sizes = new Map()
+  const page = await context.newPage()
+  const session = await context.newCDPSession(page)
+  await session.send('Network.enable')
+  session.on('Network.loadingFinished', (event) => sizes.set(event.requestId, event.encodedDataLength))
+  await page.goto(fast.url)
+  await ask(page, QUESTION)
+  await done(page)
+  const total = [...sizes.values()].reduce((sum, size) => sum + size, 0)
+  assert.ok(total > 50_000 && total < 150_000, `${total} bytes, with the answer itself`)
+  const loaded = () => page.evaluate(() => performance.getEntriesByType('resource').map(({ name }) => name).join(' '))
+  assert.doesNotMatch(await loaded(), /katex|highlight/i)
 })

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { type Status, pushed, sampleOf } from '../../src/lib/status'
 
-const status = (hits: number, misses: number, readBytes: number): Status => ({
+const status = (hits: number, misses: number, readBytes: number, tokens: number): Status => ({
   version: '1',
   state: 'ready',
   model: null,
@@ -9,8 +9,10 @@ const status = (hits: number, misses: number, readBytes: number): Status => ({
   parallel: 2,
   queue: { waiting: 1, limit: 64 },
   sequences: [
-    { id: 'a', phase: 'thinking', position: null, prompt_tokens: 9, prefill_done: 9, tokens: 5, tokens_per_s: 2 },
-    { id: 'b', phase: 'answering', position: null, prompt_tokens: 9, prefill_done: 9, tokens: 5, tokens_per_s: 1.5 },
+    { id: 'a', phase: 'thinking', position: null, prompt_tokens: 9, prefill_done: 9, tokens, tokens_per_s: 2 },
+    ...(tokens > 8
+      ? [{ id: 'b', phase: 'answering' as const, position: null, prompt_tokens: 9, prefill_done: 9, tokens: 3, tokens_per_s: 1.5 }]
+      : []),
     { id: 'c', phase: 'paused', position: null, prompt_tokens: 9, prefill_done: 9, tokens: 5, tokens_per_s: 8 },
     { id: 'd', phase: 'queued', position: 0, prompt_tokens: 9, prefill_done: 0, tokens: 0, tokens_per_s: 0 },
   ],
@@ -24,11 +26,13 @@ const status = (hits: number, misses: number, readBytes: number): Status => ({
 })
 
 test('charts show what happened between two answers of the server', () => {
-  const first = sampleOf(status(10, 10, 1000), null, 0)
-  expect(first).toEqual({ tokensPerSecond: 3.5, memoryPerSecond: 20, drivePerSecond: 0, hitRate: null })
-  const second = sampleOf(status(13, 11, 4000), status(10, 10, 1000), 2)
-  expect(second).toMatchObject({ drivePerSecond: 1500, hitRate: 0.75 })
-  expect(sampleOf(status(0, 0, 0), status(10, 10, 1000), 2)).toMatchObject({ drivePerSecond: 0, hitRate: null })
+  const before = status(10, 10, 1000, 5)
+  const first = sampleOf(before, null, 0)
+  expect(first).toEqual({ tokensPerSecond: 0, memoryPerSecond: 0, drivePerSecond: 0, hitRate: null })
+  const second = sampleOf(status(13, 11, 4000, 9), before, 2)
+  expect(second).toEqual({ tokensPerSecond: 3.5, memoryPerSecond: 20, drivePerSecond: 1500, hitRate: 0.75 })
+  const restarted = sampleOf(status(0, 0, 0, 1), before, 2)
+  expect(restarted).toEqual({ tokensPerSecond: 0, memoryPerSecond: 0, drivePerSecond: 0, hitRate: null })
 })
 
 test('a series keeps its newest values', () => {

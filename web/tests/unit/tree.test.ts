@@ -103,6 +103,13 @@ test('titles end between words, and search looks everywhere', () => {
   expect(contains(talk(), '18')).toBe(false)
 })
 
+test('figures of an answer come back from a file, and nothing else that is called one', () => {
+  const stats = { answerTokens: 7, tokensPerSecond: 1.5, thoughtSeconds: -1, promptTokens: '9', other: 1 }
+  const messages = { a: { role: 'assistant', parent: null, content: 'x', created: 1, stats } }
+  const [conversation] = parseExport(JSON.stringify({ conversations: [{ messages }] }))
+  expect(conversation!.messages.a!.stats).toEqual({ answerTokens: 7, tokensPerSecond: 1.5 })
+})
+
 test('parents that lead in a circle are cut where they close it', () => {
   const message = (parent: string) => ({ parent, role: 'user', content: 'x', created: 1 })
   const file = JSON.stringify({ conversations: [{ messages: { a: message('b'), b: message('a') }, leaf: 'a' }] })
