@@ -81,9 +81,11 @@ impl Forecast {
         // What was chosen stays, unless a change is about it.
         let constraints = Constraints {
             context: Some(fit.context),
+            cache_type: None,
+            stream: options.stream,
             memory: options.memory,
             parallel: fit.parallel,
-            ..Constraints::default()
+            reproducible: options.reproducible,
         };
         Self { model, fit, prediction, drive, run, machine: here, constraints, profile }
     }
