@@ -1,4 +1,4 @@
-//! Ctrl-C: cancels the answer in progress; without one, it ends the program, as SIGTERM always does.
+//! Ctrl-C: cancels the answer in progress; without one it ends the program, as SIGTERM always does.
 //! No temporary file is left behind.
 
 use std::io;
