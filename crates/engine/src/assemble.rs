@@ -32,6 +32,8 @@ pub struct Engine {
     pub(crate) info: Arc<ModelInfo>,
     pub(crate) cpu: Arc<Cpu>,
     interleave: bool,
+    /// Where the logits of the last batch's segments are, or why there are none.
+    results: Vec<Computed>,
     /// When available memory is checked next, and how much should be free then.
     pressure: (Instant, u64),
 }
@@ -129,7 +131,7 @@ impl Engine {
         };
         let pressure = (Instant::now(), host::memory_available().map_or(0, headroom));
         let interleave = options.interleave;
-        Ok(Self { model, info: Arc::new(info), cpu, interleave, pressure })
+        Ok(Self { model, info: Arc::new(info), cpu, interleave, results: Vec::new(), pressure })
     }
 
     /// Starts answering requests, in a thread of its own.
@@ -188,20 +190,36 @@ impl Compute for Engine {
         self.model.copy_page(from, to);
     }
 
-    fn forward<'a>(
-        &'a mut self,
-        batch: &'a Batch<'_>,
+    fn forward(
+        &mut self,
+        batch: &Batch<'_>,
         progress: &mut dyn FnMut(Progress) -> bool,
-    ) -> Result<Vec<Computed<'a>>, cachalot_model::Error> {
+    ) -> Result<(), cachalot_model::Error> {
         let output = self.model.forward(batch, progress)?;
-        let computed = batch.segments.iter().enumerate().map(|(index, segment)| {
+        self.results.clear();
+        let mut start = 0;
+        for (index, segment) in batch.segments.iter().enumerate() {
             let failure = output.failures().iter().find(|failure| failure.seq == segment.seq);
-            match failure {
+            let end = start + output.logits(index).len();
+            self.results.push(match failure {
                 Some(failure) => Err(Arc::clone(&failure.error)),
-                None => Ok(output.logits(index)),
-            }
-        });
-        Ok(computed.collect())
+                None => Ok(start..end),
+            });
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn result(&self, segment: usize) -> Computed {
+        self.results[segment].clone()
+    }
+
+    fn logits(&self) -> &[f32] {
+        self.model.logits()
+    }
+
+    fn cpu(&self) -> &Cpu {
+        &self.cpu
     }
 
     fn page_bytes(&self) -> u64 {

@@ -103,3 +103,63 @@ impl Dry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The penalties of llama.cpp, read off their definition: the token after an earlier place continues a
+    /// repetition as long as the texts before that place and before the end agree, up to the last breaker;
+    /// each costs `multiplier · base ^ (length - allowed)`, by the longest such repetition.
+    fn slowly(sampling: &Sampling, tokens: &[u32], breaker: u32, logits: &mut [f32]) {
+        let allowed = sampling.dry_allowed_length;
+        let window = usize::try_from(sampling.dry_penalty_last_n).unwrap_or(usize::MAX);
+        let recent = &tokens[tokens.len().saturating_sub(window)..];
+        let n = recent.len();
+        let limit = recent.iter().rev().position(|token| *token == breaker).unwrap_or(n);
+        if n <= allowed || limit < allowed {
+            return;
+        }
+        for id in 0..logits.len() {
+            let length_before = |place: usize| {
+                (1..=place).take_while(|&l| recent[place - l..place] == recent[n - l..]).last()
+            };
+            let places = (0..n).filter(|&place| recent[place] as usize == id);
+            let longest = places.filter_map(length_before).map(|l| l.min(limit)).max();
+            if let Some(length) = longest.filter(|length| *length >= allowed) {
+                let power = sampling.dry_base.powi((length - allowed) as i32);
+                logits[id] -= sampling.dry_multiplier * power;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn penalties_are_those_of_the_definition(
+            tokens in prop::collection::vec(0_u32..5, 0..60),
+            allowed in 1_usize..4,
+            window in -1_i32..70,
+            base in 1.0_f32..2.0,
+        ) {
+            let sampling = Sampling {
+                dry_multiplier: 0.8,
+                dry_base: base,
+                dry_allowed_length: allowed,
+                dry_penalty_last_n: window,
+                dry_sequence_breakers: vec!["e".to_owned()],
+                ..Sampling::default()
+            };
+            let (mut fast, mut slow) = ([1.0_f32; 5], [1.0_f32; 5]);
+            if let Some(mut dry) = Dry::new(&sampling) {
+                tokens.iter().for_each(|&id| dry.push(id, &[b'a' + id as u8]));
+                dry.apply(&mut fast);
+                slowly(&sampling, &tokens, 4, &mut slow);
+            }
+            for (fast, slow) in fast.iter().zip(slow) {
+                prop_assert!((fast - slow).abs() <= 1e-4 * slow.abs().max(1.0), "{fast} {slow}");
+            }
+        }
+    }
+}

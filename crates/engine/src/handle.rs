@@ -1,6 +1,6 @@
 //! The engine as its users see it: requests in, events out, from any thread.
 //!
-//! The engine itself runs in one thread of its own (`worker.rs`). What both sides share is here: the
+//! The engine itself runs in one thread of its own (`step.rs`). What both sides share is here: the
 //! requests that were submitted and not yet taken, a [`Ticket`] for each request, and the status that
 //! the engine publishes after every step.
 

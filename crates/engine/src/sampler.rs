@@ -453,6 +453,32 @@ mod tests {
         assert_eq!(sample_many(&Sampling { typical_p: 1.0, ..plain() }, 1, &[9.0, 0.0], 1), [0]);
     }
 
+    proptest! {
+        /// As llama.cpp says it: sorted by probability, what is before the last one that reaches the
+        /// threshold is removed.
+        #[test]
+        fn xtc_removes_what_the_definition_removes(
+            weights in prop::collection::vec(0.001_f32..1.0, 1..20),
+            threshold in 0.0_f32..0.6,
+        ) {
+            let sampling =
+                Sampling { xtc_probability: 1.0, xtc_threshold: threshold, ..plain() };
+            let candidate = |(id, &weight)| Candidate { id, weight };
+            let mut fast: Vec<Candidate> = (0..).zip(&weights).map(candidate).collect();
+            Sampler::new(sampling, 1, Vec::new()).exclude_top_choices(&mut fast);
+            let mut slow: Vec<Candidate> = (0..).zip(&weights).map(candidate).collect();
+            slow.sort_by(heavier);
+            let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+            let reaches = |c: &Candidate| f64::from(c.weight) / total >= f64::from(threshold);
+            let kept = slow.iter().take_while(|c| reaches(c)).count();
+            let removed = if threshold > 0.5 || slow.len() < 2 { 0 } else { kept.saturating_sub(1) };
+            let mut expected: Vec<u32> = slow[removed..].iter().map(|c| c.id).collect();
+            expected.sort_unstable();
+            let left = fast.iter().filter(|c| c.weight > 0.0).map(|c| c.id);
+            prop_assert_eq!(left.collect::<Vec<u32>>(), expected);
+        }
+    }
+
     #[test]
     fn dry_penalizes_what_would_continue_a_repetition() {
         let dry = Sampling { dry_multiplier: 1.0, temperature: 0.0, ..plain() };

@@ -25,6 +25,8 @@ pub(crate) struct Scheduler {
     parallel: usize,
     /// The prompt that comes first this time.
     turn: usize,
+    shares: Vec<usize>,  // [running]
+    prompts: Vec<usize>, // indices of `running`
     pub(crate) preempted: u64,
 }
 
@@ -54,6 +56,8 @@ impl Scheduler {
             pages: Pages::new(pages),
             parallel,
             turn: 0,
+            shares: Vec::new(),
+            prompts: Vec::new(),
             preempted: 0,
         }
     }
@@ -63,14 +67,16 @@ impl Scheduler {
         self.running.iter().any(|sequence| sequence.is_decoding() && !sequence.is_paused)
     }
 
-    /// The next step, with at most `prompt_max` tokens of prompts.
-    pub(crate) fn plan(&mut self, prompt_max: usize) -> Plan {
-        let mut plan = Plan { copies: self.admit(), work: Vec::new() };
-        let shares = self.shares(prompt_max);
+    /// Plans the next step, with at most `prompt_max` tokens of prompts.
+    pub(crate) fn plan(&mut self, prompt_max: usize, plan: &mut Plan) {
+        plan.copies.clear();
+        plan.work.clear();
+        self.admit(&mut plan.copies);
+        self.share(prompt_max);
         let mut index = 0;
         while index < self.running.len() {
             let is_decoding = self.running[index].is_decoding();
-            let count = match shares[index] {
+            let count = match self.shares[index] {
                 0 => 0,
                 share => self.find_room(index, share),
             };
@@ -80,12 +86,10 @@ impl Scheduler {
             }
             index += 1;
         }
-        plan
     }
 
     /// Lets sequences in while there is a place, and room for all of their tokens and one more page.
-    fn admit(&mut self) -> Vec<(PageId, PageId)> {
-        let mut copies = Vec::new();
+    fn admit(&mut self, copies: &mut Vec<(PageId, PageId)>) {
         while self.running.len() < self.parallel {
             let Some(mut sequence) = self.waiting.pop_front() else { break };
             let copy = sequence.adopt(&mut self.pages);
@@ -99,13 +103,14 @@ impl Scheduler {
             copies.extend(copy);
             self.running.push(sequence);
         }
-        copies
     }
 
-    /// The tokens that each running sequence computes if there are pages for them.
-    fn shares(&mut self, prompt_max: usize) -> Vec<usize> {
-        let mut shares = vec![0; self.running.len()];
-        let mut prompts = Vec::new();
+    /// Finds the tokens that each running sequence computes if there are pages for them.
+    fn share(&mut self, prompt_max: usize) {
+        let Self { shares, prompts, .. } = self;
+        shares.clear();
+        shares.resize(self.running.len(), 0);
+        prompts.clear();
         for (index, sequence) in self.running.iter().enumerate().filter(|(_, s)| !s.is_paused) {
             if sequence.is_decoding() {
                 shares[index] = 1;
@@ -121,7 +126,6 @@ impl Scheduler {
             left -= shares[index];
         }
         self.turn = self.turn.wrapping_add(1);
-        shares
     }
 
     /// Finds pages for up to `count` more tokens; returns for how many.

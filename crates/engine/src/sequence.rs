@@ -1,12 +1,15 @@
 //! One request as the scheduler sees it: its tokens, and which of them are in which pages.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use cachalot_model::PAGE_ROWS;
 
+use crate::Error;
 use crate::answer::Answer;
 use crate::blocks::{PageId, PageKey, Pages};
+use crate::event::Token;
 use crate::handle::{Submission, Ticket};
 use crate::info::ModelInfo;
 
@@ -31,6 +34,11 @@ pub(crate) struct Sequence {
     /// Its reader is behind, since then.
     pub(crate) is_paused: bool,
     pub(crate) paused_at: Option<Instant>,
+    /// Where its logits of this step are: nowhere if none were wanted.
+    pub(crate) logits: Range<usize>,
+    /// The token that was chosen in this step, if its logits were computed; `None` within that if the
+    /// answer is complete.
+    pub(crate) chosen: Option<Result<Option<Token>, Error>>,
 }
 
 impl Sequence {
@@ -47,6 +55,8 @@ impl Sequence {
             position: None,
             is_paused: false,
             paused_at: None,
+            logits: 0..0,
+            chosen: None,
             answer: Answer::new(submission, &tokens, info),
             tokens,
         }

@@ -1,13 +1,15 @@
 //! The engine's thread: take requests in, schedule, compute, sample, send.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
+use cachalot_kernels::Cpu;
 use cachalot_model::{Batch, PAGE_ROWS, Phase, Progress, Segment, Wanted};
 
 use crate::Error;
 use crate::blocks::PageId;
-use crate::event::{Event, FinishReason, Token};
+use crate::event::{Event, FinishReason};
 use crate::handle::Shared;
 use crate::info::ModelInfo;
 use crate::sampler::Scratch;
@@ -24,20 +26,28 @@ const STALL_TARGET: Duration = Duration::from_millis(250);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// How often paused requests look whether their readers are back.
 const PAUSE_INTERVAL: Duration = Duration::from_millis(20);
-/// The vocabulary from which on sampling is worth a thread for each sequence.
-const PARALLEL_VOCABULARY: usize = 1 << 14;
 
 /// What computes a step: the model, or a stand-in of tests.
 pub(crate) trait Compute: Send {
     /// Copies a page of the KV cache.
     fn copy_page(&mut self, from: PageId, to: PageId);
 
-    /// Computes a batch; returns for each segment the logits that it wanted, or why it failed.
-    fn forward<'a>(
-        &'a mut self,
-        batch: &'a Batch<'_>,
+    /// Computes a batch.
+    fn forward(
+        &mut self,
+        batch: &Batch<'_>,
         progress: &mut dyn FnMut(Progress) -> bool,
-    ) -> Result<Vec<Computed<'a>>, cachalot_model::Error>;
+    ) -> Result<(), cachalot_model::Error>;
+
+    /// Where the logits that a segment of the last batch wanted are in [`Compute::logits`], or why it
+    /// failed.
+    fn result(&self, segment: usize) -> Computed;
+
+    /// The logits of the last batch.
+    fn logits(&self) -> &[f32];
+
+    /// The threads that choose tokens.
+    fn cpu(&self) -> &Cpu;
 
     /// Bytes of a page.
     fn page_bytes(&self) -> u64;
@@ -46,8 +56,8 @@ pub(crate) trait Compute: Send {
     fn rest(&mut self) {}
 }
 
-/// Logits `[vocabulary]`, none if none were wanted, or why there are none.
-pub(crate) type Computed<'a> = Result<&'a [f32], Arc<cachalot_model::Error>>;
+/// The range of logits `[vocabulary]`, empty if none were wanted, or why there are none.
+pub(crate) type Computed = Result<Range<usize>, Arc<cachalot_model::Error>>;
 
 /// The engine.
 pub(crate) struct Core<'a, C> {
@@ -58,7 +68,12 @@ pub(crate) struct Core<'a, C> {
     /// The most tokens of prompts in a step, and how many of them running answers can wait for.
     micro_batch: usize,
     chunk: usize,
-    scratch: Vec<Scratch>,
+    /// What sampling needs, for each thread.
+    scratch: Vec<Mutex<Scratch>>,
+    // Lists of a step, which keep their memory.
+    plan: Plan,
+    tokens: Vec<u32>,
+    segments: Vec<Segment<'static>>,
 }
 
 /// How a sequence goes on after a step.
@@ -83,7 +98,20 @@ impl<'a, C: Compute> Core<'a, C> {
         let scheduler = Scheduler::new(sizes.pages, shared.limits.parallel);
         let micro_batch = sizes.micro_batch.max(1);
         let chunk = micro_batch.min(256);
-        Self { shared, info, compute, scheduler, micro_batch, chunk, scratch: Vec::new() }
+        let threads = compute.cpu().pool().threads();
+        let scratch = std::iter::repeat_with(Mutex::default).take(threads).collect();
+        Self {
+            shared,
+            info,
+            compute,
+            scheduler,
+            micro_batch,
+            chunk,
+            scratch,
+            plan: Plan::default(),
+            tokens: Vec::new(),
+            segments: Vec::new(),
+        }
     }
 
     /// Answers requests until the engine is shut down.
@@ -146,22 +174,29 @@ impl<'a, C: Compute> Core<'a, C> {
     pub(crate) fn step(&mut self) {
         self.compute.rest();
         let is_decoding = self.scheduler.is_decoding();
-        let Plan { copies, work } =
-            self.scheduler.plan(if is_decoding { self.chunk } else { self.micro_batch });
-        copies.into_iter().for_each(|(from, to)| self.compute.copy_page(from, to));
+        let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.plan(if is_decoding { self.chunk } else { self.micro_batch }, &mut plan);
+        plan.copies.iter().for_each(|&(from, to)| self.compute.copy_page(from, to));
         self.announce();
         let mut ended = Vec::new();
-        if !work.is_empty() {
+        if !plan.work.is_empty() {
             let begun = Instant::now();
-            let next = self.pass(&work);
-            self.account(&work, is_decoding, begun.elapsed());
-            for (work, next) in work.iter().zip(next).rev() {
+            let failure = self.pass(&plan.work).err().map(Arc::new);
+            self.account(&plan.work, is_decoding, begun.elapsed());
+            for work in plan.work.iter().rev() {
+                let next = match &failure {
+                    // All were cancelled, and end before the next step.
+                    Some(error) if matches!(**error, cachalot_model::Error::Stopped) => continue,
+                    Some(error) => Next::Fails(Error::Computation(Arc::clone(error))),
+                    None => self.accept(work),
+                };
                 if !matches!(next, Next::Continues) {
                     let is_sound = !matches!(next, Next::Fails(_));
                     ended.push((self.scheduler.remove(work.index, is_sound), next));
                 }
             }
         }
+        self.plan = plan;
         self.conclude(ended);
     }
 
@@ -181,46 +216,61 @@ impl<'a, C: Compute> Core<'a, C> {
         }
     }
 
-    /// Computes `work` and takes the tokens that follow; returns how each sequence goes on.
-    fn pass(&mut self, work: &[Work]) -> Vec<Next> {
-        let running = &self.scheduler.running;
-        // The results live as long as the batch, while sequences go on.
-        let pages: Vec<_> = work.iter().map(|work| running[work.index].pages.clone()).collect();
-        let (mut tokens, mut segments) = (Vec::new(), Vec::new());
-        for (&Work { index, count, phase }, pages) in work.iter().zip(&pages) {
+    /// Computes `work` and chooses the tokens that follow.
+    fn pass(&mut self, work: &[Work]) -> Result<(), cachalot_model::Error> {
+        let Self { scheduler, compute, tokens, .. } = self;
+        let running = &scheduler.running;
+        tokens.clear();
+        let mut segments: Vec<Segment<'_>> = recycle(std::mem::take(&mut self.segments));
+        for &Work { index, count, phase } in work {
             let sequence = &running[index];
             let (start, rows) = (sequence.computed, tokens.len()..tokens.len() + count);
             let end = start + count;
             tokens.extend_from_slice(&sequence.tokens[start..end]);
             let want = if end == sequence.tokens.len() { Wanted::Last } else { Wanted::None };
-            segments.push(Segment { seq: sequence.ticket.id.0, start, rows, pages, phase, want });
+            let (seq, pages) = (sequence.ticket.id.0, &sequence.pages[..]);
+            segments.push(Segment { seq, start, rows, pages, phase, want });
         }
-        let batch = Batch { tokens: &tokens, segments: &segments };
+        let batch = Batch { tokens, segments: &segments };
         let mut reporter = Reporter::new(self.shared, running, work);
-        let computed = self.compute.forward(&batch, &mut |progress| reporter.report(progress));
-        let computed = match computed {
-            Ok(computed) => computed,
-            // All were cancelled, and end before the next step.
-            Err(cachalot_model::Error::Stopped) => {
-                return work.iter().map(|_| Next::Continues).collect();
+        let computed = compute.forward(&batch, &mut |progress| reporter.report(progress));
+        self.segments = recycle(segments);
+        computed?;
+        scheduler.running.iter_mut().for_each(|sequence| sequence.logits = 0..0);
+        for (at, work) in work.iter().enumerate() {
+            match compute.result(at) {
+                Ok(range) => {
+                    scheduler.advance(work);
+                    scheduler.running[work.index].logits = range;
+                }
+                Err(error) => {
+                    let failure = Err(Error::Computation(error));
+                    scheduler.running[work.index].chosen = Some(failure);
+                }
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                let failed = |_| Next::Fails(Error::Computation(Arc::clone(&error)));
-                return work.iter().map(failed).collect();
-            }
+        }
+        let (cpu, logits) = (compute.cpu(), compute.logits());
+        choose(cpu, &mut scheduler.running, logits, &self.scratch, &self.info);
+        Ok(())
+    }
+
+    /// Takes the token that was chosen for a sequence, if one was.
+    fn accept(&mut self, work: &Work) -> Next {
+        let sequence = &mut self.scheduler.running[work.index];
+        let token = match sequence.chosen.take() {
+            None => return Next::Continues, // its prompt goes on
+            Some(Ok(None)) => return Next::Ends(FinishReason::Stop, 0),
+            Some(Ok(Some(token))) => token,
+            Some(Err(error)) => return Next::Fails(error),
         };
-        for (work, _) in work.iter().zip(&computed).filter(|(_, computed)| computed.is_ok()) {
-            self.scheduler.advance(work);
+        sequence.tokens.push(token.id);
+        let is_full = sequence.computed >= self.info.context.tokens;
+        match sequence.answer.accept(token, &self.info) {
+            Err(error) => Next::Fails(error),
+            Ok(Some((reason, stop))) => Next::Ends(reason, stop),
+            Ok(None) if is_full => Next::Ends(FinishReason::ContextFull, 0),
+            Ok(None) => Next::Continues,
         }
-        let context = self.info.context.tokens;
-        let mut chosen =
-            choose(&mut self.scheduler.running, work, computed, &mut self.scratch, &self.info);
-        let mut next = Vec::with_capacity(work.len());
-        for (work, chosen) in work.iter().zip(chosen.drain(..)) {
-            next.push(accept(&mut self.scheduler.running[work.index], chosen, &self.info, context));
-        }
-        next
     }
 
     fn account(&mut self, work: &[Work], is_decoding: bool, time: Duration) {
@@ -314,75 +364,37 @@ impl<'a, C: Compute> Core<'a, C> {
     }
 }
 
-/// Chooses the tokens that follow, each sequence in a thread of its own where that is worth it.
+/// Chooses the tokens that follow: sequences in parallel, where the vocabulary is large enough.
 fn choose(
+    cpu: &Cpu,
     running: &mut [Sequence],
-    work: &[Work],
-    computed: Vec<Computed<'_>>,
-    scratch: &mut Vec<Scratch>,
+    logits: &[f32],
+    scratch: &[Mutex<Scratch>],
     info: &ModelInfo,
-) -> Vec<Result<Option<Option<Token>>, Error>> {
-    struct Choice<'a> {
-        sequence: &'a mut Sequence,
-        logits: &'a [f32],
-        chosen: Result<Option<Option<Token>>, Error>,
-    }
-    let mut by_index = work.iter().map(|work| work.index).peekable();
-    let sequences = running.iter_mut().enumerate();
-    let sequences = sequences.filter(|(index, _)| by_index.next_if_eq(index).is_some());
-    let mut choices: Vec<Choice<'_>> = sequences
-        .zip(computed)
-        .map(|((_, sequence), computed)| match computed {
-            Ok(logits) => Choice { sequence, logits, chosen: Ok(None) },
-            Err(error) => Choice { sequence, logits: &[], chosen: Err(Error::Computation(error)) },
-        })
-        .collect();
-    let sampled = choices.iter().filter(|choice| !choice.logits.is_empty()).count();
-    let threads = match info.vocab.len() >= PARALLEL_VOCABULARY {
-        true => info.threads.min(sampled).max(1),
-        false => 1,
-    };
-    scratch.resize_with(threads.max(scratch.len()), Scratch::default);
-    let run = |choices: &mut [Choice<'_>], scratch: &mut Scratch| {
-        for choice in choices.iter_mut().filter(|choice| !choice.logits.is_empty()) {
-            let answer = &mut choice.sequence.answer;
-            choice.chosen = answer.choose(scratch, choice.logits, info).map(Some);
+) {
+    cpu.for_costly_rows(running, 1, info.vocab.len(), |_, row| {
+        let [sequence] = row else { return };
+        let logits = &logits[sequence.logits.clone()];
+        if logits.is_empty() {
+            return;
         }
-    };
-    let size = choices.len().div_ceil(threads).max(1);
-    let mut parts = choices.chunks_mut(size).zip(scratch.iter_mut());
-    let first = parts.next();
-    std::thread::scope(|scope| {
-        for (part, scratch) in parts {
-            scope.spawn(move || run(part, scratch));
-        }
-        if let Some((part, scratch)) = first {
-            run(part, scratch);
+        // There is one for each thread.
+        let mut free = scratch.iter().cycle().filter_map(|scratch| match scratch.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(scratch) => Some(scratch),
+        });
+        if let Some(mut scratch) = free.next() {
+            sequence.chosen = Some(sequence.answer.choose(&mut scratch, logits, info));
         }
     });
-    choices.into_iter().map(|choice| choice.chosen).collect()
 }
 
-/// Takes the token that was chosen, if one was.
-fn accept(
-    sequence: &mut Sequence,
-    chosen: Result<Option<Option<Token>>, Error>,
-    info: &ModelInfo,
-    context: usize,
-) -> Next {
-    let token = match chosen {
-        Ok(None) => return Next::Continues, // its prompt goes on
-        Ok(Some(None)) => return Next::Ends(FinishReason::Stop, 0),
-        Ok(Some(Some(token))) => token,
-        Err(error) => return Next::Fails(error),
-    };
-    sequence.tokens.push(token.id);
-    match sequence.answer.accept(token, info) {
-        Err(error) => Next::Fails(error),
-        Ok(Some((reason, stop))) => Next::Ends(reason, stop),
-        Ok(None) if sequence.computed >= context => Next::Ends(FinishReason::ContextFull, 0),
-        Ok(None) => Next::Continues,
-    }
+/// The same list, empty, for elements of another lifetime: collecting a vector's own iterator keeps its
+/// memory.
+fn recycle<'b>(mut segments: Vec<Segment<'_>>) -> Vec<Segment<'b>> {
+    segments.clear();
+    segments.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Tells prompts how far they are, and whether a pass is still wanted.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cachalot_engine::{
     Engine, Error, Event, FinishReason, Finished, Handle, Kind, Limits, Message, Options, Request,
-    Sampling, Source, SubmitError, Think,
+    Sampling, Source, SubmitError, Think, ThoughtState,
 };
 
 fn engine(context: usize) -> Handle {
@@ -355,4 +355,24 @@ fn a_constraint_begins_after_the_thought_and_log_probabilities_cover_the_answer(
     let value: serde_json::Value = serde_json::from_str(&answer).unwrap();
     assert!(value["sum"].is_u64(), "{answer}");
     assert_eq!(String::from_utf8(bytes).unwrap(), answer, "the answer's tokens, and only those");
+}
+
+#[test]
+fn a_constrained_answer_does_not_begin_with_a_thought_that_may_have_no_tokens() {
+    let handle = engine(256);
+    let open = handle.info().vocab.special_id("<think>").unwrap();
+    let request = |thinking_budget| Request {
+        prompt: vec![5, 6, 7],
+        thought: ThoughtState::Undecided,
+        constraint: Some(cachalot_engine::Constraint::Regex("[0-9]{3}".to_owned())),
+        logit_bias: vec![(open, 1000.0)],
+        thinking_budget,
+        max_tokens: Some(60),
+        ..Request::default()
+    };
+    let (finished, told) = receive(&handle, request(Some(0)), usize::MAX);
+    assert_eq!((finished.usage.reasoning, told.answer.len()), (0, 3), "{told:?}");
+    assert!(!told.tokens.contains(&open));
+    let (finished, _) = receive(&handle, request(Some(4)), usize::MAX);
+    assert!(finished.usage.reasoning > 0, "with a budget, it may think");
 }

@@ -155,6 +155,11 @@ impl Model {
         Ok(Self { config, vocabulary, stages, rows: Rows::default() })
     }
 
+    /// The logits of the last batch, of all segments that wanted some, in order.
+    pub fn logits(&self) -> &[f32] {
+        &self.rows.logits
+    }
+
     /// Sizes and switches.
     pub fn config(&self) -> &Config {
         &self.config

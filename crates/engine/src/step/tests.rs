@@ -45,8 +45,12 @@ fn next_token(tokens: &[u32]) -> u32 {
 struct Fake {
     pages: Vec<[u32; PAGE_ROWS]>,
     logits: Vec<f32>,
+    /// Of the last batch: where the logits of each segment are, unless it has failed.
+    results: Vec<Computed>,
     /// One segment in this many fails.
     failing: Option<(u64, SplitMix64)>,
+    /// The sequences that have failed.
+    failed: Vec<u64>,
     /// The most rows of a batch, and of all batches.
     rows_max: usize,
     computed: usize,
@@ -57,6 +61,8 @@ impl Fake {
         Self {
             pages: vec![[u32::MAX; PAGE_ROWS]; pages],
             logits: Vec::new(),
+            results: Vec::new(),
+            failed: Vec::new(),
             failing: failing.map(|one_in| (one_in, SplitMix64::new(7))),
             rows_max: 0,
             computed: 0,
@@ -69,11 +75,11 @@ impl Compute for Fake {
         self.pages[to as usize] = self.pages[from as usize];
     }
 
-    fn forward<'a>(
-        &'a mut self,
-        batch: &'a Batch<'_>,
+    fn forward(
+        &mut self,
+        batch: &Batch<'_>,
         progress: &mut dyn FnMut(Progress) -> bool,
-    ) -> Result<Vec<Computed<'a>>, cachalot_model::Error> {
+    ) -> Result<(), cachalot_model::Error> {
         if !progress(Progress { done: 1, layers: 1 }) {
             return Err(cachalot_model::Error::Stopped);
         }
@@ -81,7 +87,7 @@ impl Compute for Fake {
         self.computed += batch.tokens.len();
         let vocabulary = info().vocab.len();
         self.logits.clear();
-        let mut failed = Vec::new();
+        self.results.clear();
         for segment in batch.segments {
             for (token, position) in batch.tokens[segment.rows.clone()].iter().zip(segment.start..)
             {
@@ -95,24 +101,31 @@ impl Compute for Fake {
             let fails = |(one_in, random): &mut (u64, SplitMix64)| {
                 random.next_u64().is_multiple_of(*one_in)
             };
-            failed.push(self.failing.as_mut().is_some_and(fails));
+            let has_failed = self.failing.as_mut().is_some_and(fails);
+            self.failed.extend(has_failed.then_some(segment.seq));
+            let start = self.logits.len();
             if segment.want == Wanted::Last {
-                let start = self.logits.len();
                 self.logits.resize(start + vocabulary, 0.0);
                 self.logits[start + next_token(&held) as usize] = 20.0;
             }
-        }
-        let mut rest = self.logits.as_slice();
-        let results = batch.segments.iter().zip(failed).map(|(segment, failed)| {
-            let wanted = if segment.want == Wanted::Last { vocabulary } else { 0 };
-            let (logits, others) = rest.split_at(wanted);
-            rest = others;
             let error = || Arc::new(cachalot_model::Error::NotFinite);
-            if failed { Err(error()) } else { Ok(logits) }
-        });
-        Ok(results.collect())
+            self.results.push(if has_failed { Err(error()) } else { Ok(start..self.logits.len()) });
+        }
+        Ok(())
     }
 
+    fn result(&self, segment: usize) -> Computed {
+        self.results[segment].clone()
+    }
+
+    fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    fn cpu(&self) -> &Cpu {
+        static CPU: OnceLock<Cpu> = OnceLock::new();
+        CPU.get_or_init(|| Cpu::new(1, cachalot_kernels::Tier::detect()))
+    }
     fn page_bytes(&self) -> u64 {
         256
     }
@@ -157,13 +170,15 @@ struct Received {
     text: String,
     cancelled: bool,
     steps: usize,
+    id: u64,
 }
 
 impl Received {
     fn new(request: Request, generation: Generation) -> Self {
         let (tokens, text) = (Vec::new(), String::new());
+        let id = generation.id().0;
         let generation = Some(generation);
-        Self { request, generation, tokens, end: None, text, cancelled: false, steps: 0 }
+        Self { request, generation, tokens, end: None, text, cancelled: false, steps: 0, id }
     }
 
     fn receive(&mut self) {
@@ -287,6 +302,12 @@ fn run(seed: u64, count: usize, pages: usize, failing: Option<u64>) -> (Vec<Rece
     check_pages(&core);
     assert_eq!(core.scheduler.pages.available(), pages, "all pages are back");
     assert!(refused > 0, "the queue was full at times");
+    for received in &done {
+        let has_failed = core.compute.failed.contains(&received.id);
+        let says_so = matches!(received.end, Some(Err(_)));
+        assert!(says_so == has_failed || received.cancelled, "a failure is its own sequence's");
+        assert!(!says_so || has_failed, "and nobody else's");
+    }
     (done, core.scheduler.preempted)
 }
 

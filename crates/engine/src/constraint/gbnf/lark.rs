@@ -39,8 +39,13 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The regular expression of nodes that can be one terminal.
+    /// The regular expression of nodes that can be one terminal. It neither begins nor ends with a rule:
+    /// that is a part of its own, which others would begin with.
     fn terminal(&mut self, nodes: &[Node]) -> Option<String> {
+        let is_open = |node: Option<&Node>| node.is_none_or(ends_in_rule);
+        if is_open(nodes.first()) || is_open(nodes.last()) {
+            return None;
+        }
         let mut regex = String::new();
         for node in nodes {
             regex.push_str("(?:");
@@ -73,6 +78,16 @@ impl Parts<'_> {
             self.known.insert(text.clone(), None);
         }
         dropped.len()
+    }
+}
+
+fn ends_in_rule(node: &Node) -> bool {
+    match node {
+        Node::Rule(_) => true,
+        Node::Sequence(nodes) => {
+            [nodes.first(), nodes.last()].into_iter().any(|end| end.is_none_or(ends_in_rule))
+        }
+        _ => false,
     }
 }
 
