@@ -1,8 +1,8 @@
 //! `bench --parallel`: several users at once, through the engine as a server uses it.
 //!
-//! Each user sends a prompt of random tokens, all at the same moment. What the batches read is beside
-//! the rates: users share the weights that all tokens need, but each brings experts of its own, and the
-//! memory's bandwidth bounds what batching can gain.
+//! Each user sends a prompt of random tokens, all at the same moment. What the batches read is
+//! beside the rates: users share the weights that all tokens need, but each brings experts of its
+//! own, and the memory's bandwidth bounds what batching can gain.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
