@@ -303,6 +303,8 @@ impl Assembler {
                     gpu.count = count;
                 }
             }
+            // `framework desktop 128gb x4`
+            Some(Item::Size { .. }) if self.product.is_some() => self.machines(Some(count))?,
             Some(Item::Size { .. }) => {
                 if let Some(size) = self.sizes.last_mut() {
                     size.bytes = size.bytes.saturating_mul(count.into());
@@ -351,6 +353,10 @@ impl Assembler {
         }
         let Some(name) = names.pop() else { return Ok(()) };
         let processor = &mut self.machine.processor;
+        // `2x EPYC 7763 64-Core Processor`: the cores are those of each.
+        if processor.cores.is_some() && processor.cores == processors::cores(&name) {
+            processor.cores = None;
+        }
         if processor.cores.is_none()
             && let Some(cores) = processors::cores(&name)
         {
@@ -367,7 +373,13 @@ impl Assembler {
             return;
         }
         let is_spark = self.product.is_some_and(|product| product.names.contains(&"dgx spark"));
-        let (name, bits_per_second, latency_seconds) = if is_spark {
+        // Boards and laptops have ports for 1 Gbit/s.
+        let is_small = self.product.is_some_and(|product| {
+            product.shown == "laptop" || product.processor.is_some() && product.unified.is_none()
+        });
+        let (name, bits_per_second, latency_seconds) = if is_small {
+            ("1gbe", 1_000_000_000, None)
+        } else if is_spark {
             ("ConnectX-7", 200_000_000_000, Some(2e-6))
         } else {
             ("10gbe", 10_000_000_000, None)
@@ -529,7 +541,8 @@ impl Assembler {
         let is_made = |size: &Size| {
             size.role == Some(Role::Ram) || product.sizes.contains(&(size.bytes >> 30))
         };
-        let memory = sizes.iter().find(|size| is_made(size)).copied();
+        let said = sizes.iter().find(|size| size.role == Some(Role::Ram));
+        let memory = said.or_else(|| sizes.iter().find(|size| is_made(size))).copied();
         let others = sizes.iter().filter(|size| !is_made(size));
         // A size that the product is not made with, and is too small for a drive, is taken as said.
         let odd = others

@@ -69,6 +69,7 @@ const AWS: &[Family] = &[
     family("m8g", "graviton4", 1, 4.0, 192),
     family("r8g", "graviton4", 1, 8.0, 192),
     family("x2idn", "xeon platinum 8375c", 2, 16.0, 128),
+    family("x2iedn", "xeon platinum 8375c", 2, 32.0, 128),
     family("x8g", "graviton4", 1, 16.0, 192),
 ];
 
@@ -105,6 +106,8 @@ const SINGLE: &[(&str, Instance)] = &[
     ("standard_hx176rs", whole("epyc 9v33x", 176, 1408)),
     ("standard_hb120rs_v3", whole("epyc 7v73x", 120, 448)),
     ("standard_e96as_v5", whole("epyc 7763", 48, 672)),
+    ("hpc7a.96xlarge", whole("epyc 9r14", 192, 768)),
+    ("standard_e96ds_v5", whole("xeon platinum 8370c", 48, 672)),
     ("standard_e96s_v5", whole("xeon platinum 8370c", 48, 672)),
 ];
 

@@ -59,6 +59,10 @@ pub(super) fn lexemes(text: &str) -> Vec<Lexeme> {
             text = text.replace(&format!("{long}{generation}"), &format!("gen{generation}"));
         }
     }
+    for spaced in ["e5", "e7"] {
+        text = text.replace(&format!("{spaced} "), &format!("{spaced}-"));
+    }
+    let text = decimal_points(&without_inches(&text));
     let text =
         text.replace("gb/sec", "gb/s").replace("gbit/s", "gbe").replace("gb ethernet", "gbe");
     let mut found = Vec::new();
@@ -71,6 +75,40 @@ pub(super) fn lexemes(text: &str) -> Vec<Lexeme> {
         join(&mut joined, &piece);
     }
     joined
+}
+
+/// `1,5 TB` and `7,4 GB/s`, as most of Europe writes them, with points. A list (`4090,64GB`) stays one: a whole
+/// number before the comma has one or two digits, and gigabytes have one after it.
+fn decimal_points(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let mut found = text.to_owned();
+    for (at, _) in text.match_indices(',') {
+        let before = (0..at).rev().take_while(|i| is_digit(*i)).count();
+        let after = (at + 1..bytes.len()).take_while(|i| is_digit(*i)).count();
+        let starts = at == before || !(bytes[at - before - 1].is_ascii_alphanumeric());
+        let unit = text[at + 1 + after..].trim_start();
+        let is_large = ["tb", "to", "gb/s", "go/s"].iter().any(|large| unit.starts_with(large));
+        let is_size = ["gb", "go"].iter().any(|size| unit.starts_with(size));
+        if (1..=2).contains(&before)
+            && starts
+            && ((is_large && (1..=2).contains(&after)) || (is_size && after == 1))
+        {
+            found.replace_range(at..=at, ".");
+        }
+    }
+    found
+}
+
+/// Sizes of screens say nothing here: `16"`, `14-inch`, `16 inch`.
+fn without_inches(text: &str) -> String {
+    let mut found = text.to_owned();
+    for inches in 10..=18 {
+        for unit in ["\"", "''", "-inch", " inch", "inch", " zoll", "-zoll"] {
+            found = found.replace(&format!(" {inches}{unit}"), " ");
+        }
+    }
+    found
 }
 
 /// Splits at `/` and `+` within a piece, but not at the slash of a rate, nor at a final `+` (`8480+`).
@@ -196,8 +234,9 @@ fn quantity(word: &str) -> Option<Form> {
     let whole = || number.parse::<u32>().ok().filter(|n| *n > 0);
     match unit.trim_start_matches('-') {
         // A capital K in a name is no unit: `285K` is a processor.
-        "m" | "mb" | "mib" | "g" | "gb" | "gib" | "tb" | "tib" | "gigs" | "gig" => {
+        "m" | "mb" | "mib" | "g" | "gb" | "gib" | "tb" | "tib" | "gigs" | "gig" | "go" | "to" => {
             let unit = unit.trim_end_matches("igs").trim_end_matches("ig");
+            let unit = unit.replace('o', "b");
             units::parse_size(&format!("{number}{unit}")).ok().map(Form::Size)
         }
         "t" if whole().is_none_or(|n| n <= 16) => units::parse_size(word).ok().map(Form::Size),

@@ -113,6 +113,28 @@ impl Parser<'_> {
             Form::Count(count) => Some(count),
             _ => number_as_count,
         };
+        // `Xeon Gold 6338 dual 1TB`: the processor is dual.
+        if matches!(lexeme.text.as_str(), "dual" | "single")
+            && matches!(self.items.last(), Some(Item::Processor { .. }))
+            && matches!(self.lexemes.get(at + 1).map(|next| &next.form), Some(Form::Size(_)))
+        {
+            self.items.push(Item::CountAfter(count.unwrap_or(1)));
+            return Ok(1);
+        }
+        // `Razer Blade 16`: inches.
+        if number_as_count.is_some_and(|number| (11..=18).contains(&number))
+            && self.follows_brand(at)
+        {
+            self.items.push(Item::Filler);
+            return Ok(1);
+        }
+        if number_as_count.is_some_and(|number| self.is_model_year(number)) {
+            return Ok(1 + self.words_of_phone(at + 1));
+        }
+        let of_phone = self.words_of_phone(at);
+        if of_phone > 0 {
+            return Ok(of_phone);
+        }
         if let Some(count) = count {
             if let Some((item, used)) = self.counted(at + 1, count)? {
                 self.items.push(item);
@@ -183,6 +205,10 @@ impl Parser<'_> {
     fn named(&self, at: usize, count: Option<u32>) -> Result<Option<(Item, usize)>, DescribeError> {
         for words in (1..=NAME_WORDS.min(self.lexemes.len() - at)).rev() {
             let name = self.phrase(at, words);
+            if let Some((first, second)) = gpus::ambiguous(&name) {
+                let [first, second] = [first, second].map(str::to_owned);
+                return Err(DescribeError::Ambiguous { word: name, first, second });
+            }
             let item = product(&name, count)
                 .or_else(|| self.card(at, words, &name, count))
                 .or_else(|| drive(&name, count))
@@ -293,6 +319,15 @@ impl Parser<'_> {
         if is_speed(number) && (is_speed_beside(&self.items, text) || before_memory) {
             return Ok(Item::Speed { channels: None, mts: number });
         }
+        let before = at.checked_sub(1).map(|before| self.lexemes[before].text.as_str());
+        if matches!(before, Some("rtx" | "gtx" | "rx" | "quadro")) {
+            // A card that is not known is none of the things that its number could also be.
+            let word = format!("{} {text}", before.unwrap_or_default());
+            return Err(DescribeError::Word { nearest: nearest(text, gpus::names()), word });
+        }
+        if self.is_model_year(number) {
+            return Ok(Item::Filler);
+        }
         if let Some(size) = self.product_size(number) {
             return Ok(Item::Size { bytes: size << 30, modules: None, role: None });
         }
@@ -315,7 +350,34 @@ impl Parser<'_> {
         {
             return Ok(Item::Speed { channels: None, mts: number });
         }
+        if self.follows_brand(at) {
+            return Ok(Item::Filler);
+        }
         Err(self.unknown(at))
+    }
+
+    /// `MacBook Pro 16`, `iPhone 15`, `Mac Pro 2019`: inches, a generation, a year.
+    fn is_model_year(&self, number: u32) -> bool {
+        let is_year = (2010..2040).contains(&number);
+        match self.items.last() {
+            Some(Item::Case { shown, .. }) => {
+                is_year || shown.starts_with("MacBook") && matches!(number, 11..=16)
+            }
+            Some(Item::Product { product, .. }) => {
+                is_year || product.shown == "phone" && number < 64
+            }
+            _ => false,
+        }
+    }
+
+    /// Words that follow `iPhone 15` and name no processor: `pro max`.
+    fn words_of_phone(&self, at: usize) -> usize {
+        if !matches!(self.items.last(), Some(Item::Product { product, .. }) if product.shown == "phone")
+        {
+            return 0;
+        }
+        let words = ["pro", "plus", "max", "ultra", "mini"];
+        self.lexemes[at..].iter().take_while(|next| words.contains(&next.text.as_str())).count()
     }
 
     /// Whether something else than the number at `at` is the speed of memory.
@@ -381,7 +443,9 @@ impl Parser<'_> {
         let word = self.lexemes[at].text.clone();
         let drives = DRIVES.iter().map(|(name, _)| *name);
         let products = PRODUCTS.iter().flat_map(|product| product.names.iter().copied());
+        let makers = MAKERS.iter().copied();
         let names = processors::names().chain(gpus::names()).chain(drives).chain(products);
+        let names = names.chain(makers);
         DescribeError::Word { nearest: nearest(&word, names), word }
     }
 }
@@ -414,6 +478,8 @@ fn network(name: &str) -> Option<Item> {
         "thunderbolt 5 rdma" | "tb5 rdma" | "rdma" => (80e9, 8e-6),
         "infiniband" | "ib" | "roce" | "connectx-7" | "cx7" => (200e9, 2e-6),
         "wifi" | "wi-fi" => (1e9, 3e-3),
+        // `gigabit` without a number.
+        "gbe" => (1e9, 75e-6),
         _ => return None,
     };
     Some(Item::Network {
@@ -483,6 +549,7 @@ fn is_series(text: &str) -> bool {
                 | "n95"
                 | "n97"
                 | "n305"
+                | "qyfs"
                 | "grace"
                 | "gh200"
                 | "snapdragon"

@@ -120,7 +120,16 @@ proptest! {
 /// Descriptions of many kinds, each with all that is understood of it.
 #[test]
 fn descriptions_are_understood_as_people_mean_them() {
-    let descriptions = include_str!("../../tests/fixtures/descriptions.txt");
+    insta::assert_snapshot!(page(include_str!("../../tests/fixtures/descriptions.txt")));
+}
+
+/// The same of forums, shops and clouds.
+#[test]
+fn descriptions_of_forums_and_shops_are_understood_as_people_mean_them() {
+    insta::assert_snapshot!(page(include_str!("../../tests/fixtures/descriptions-2.txt")));
+}
+
+fn page(descriptions: &str) -> String {
     let mut page = String::new();
     for description in
         descriptions.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
@@ -128,6 +137,9 @@ fn descriptions_are_understood_as_people_mean_them() {
         page += &format!("{description}\n");
         match machine(description) {
             Ok(machine) => {
+                for question in &machine.questions {
+                    page += &format!("    asks: {question}\n");
+                }
                 for row in crate::understood::understood(&machine) {
                     let from = if row.from.is_empty() {
                         String::new()
@@ -140,5 +152,5 @@ fn descriptions_are_understood_as_people_mean_them() {
             Err(error) => page += &format!("    error: {error}\n"),
         }
     }
-    insta::assert_snapshot!(page);
+    page
 }
