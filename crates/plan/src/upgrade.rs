@@ -286,16 +286,26 @@ fn bits(model: &ModelFacts) -> f64 {
     model.size as f64 * 8.0 / weights.max(1) as f64
 }
 
+/// Whether it takes no other parts: telephones, single-board computers, and what Apple makes.
+fn is_closed(machine: &Machine) -> bool {
+    let board = machine.processor.platform().is_some_and(|p| BOARDS.contains(&p.name));
+    let product = machine.product.as_deref().unwrap_or_default();
+    board
+        || product.starts_with('M')
+        || product.contains("iMac")
+        || matches!(product, "phone" | "Chromebook")
+}
+
+fn is_portable(machine: &Machine) -> bool {
+    machine.product.as_deref() == Some("laptop")
+        || machine.gpus.iter().any(|gpu| gpu.name.contains("Laptop"))
+}
+
 fn drives<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
-    let soldered = question.machine.product.as_deref().is_some_and(|product| {
-        product.starts_with('M')
-            || matches!(product, "phone" | "Chromebook")
-            || product.contains("iMac")
-    });
-    let board = question.machine.processor.platform().is_some_and(|p| BOARDS.contains(&p.name));
-    if now.is_some_and(|now| now.fit.mode == Mode::Resident) || soldered || board {
+    if now.is_some_and(|now| now.fit.mode == Mode::Resident) || is_closed(question.machine) {
         return;
     }
+    let slots = if is_portable(question.machine) { 1 } else { 4 };
     for (what, text) in [
         ("an NVMe drive of 7 GB/s (PCIe 4.0)", "gen4"),
         ("an NVMe drive of 14 GB/s (PCIe 5.0)", "gen5"),
@@ -303,6 +313,9 @@ fn drives<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Chang
     ] {
         let Ok(described) = describe::machine(text) else { continue };
         let rate = |machine: &Machine| machine.drive().map(|(_, rate)| rate);
+        if what.starts_with("four") && slots < 4 {
+            continue;
+        }
         if rate(&described) > rate(question.machine).map(|rate| rate * 1.1) {
             let make = move |state: &mut State| state.machine.drives.clone_from(&described.drives);
             found.push(change(what, Effort::Drive, make));
@@ -312,7 +325,7 @@ fn drives<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Chang
 
 fn memory<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Change<'a>>) {
     let machine = question.machine;
-    if machine.unified().is_some() || machine.machines() > 1 {
+    if machine.unified().is_some() || machine.machines() > 1 || is_closed(machine) {
         return;
     }
     let total = machine.memory.total_bytes.or(machine.memory.usable()).unwrap_or(0);
@@ -347,6 +360,9 @@ fn memory<'a>(question: &Question<'a>, now: Option<&Plan>, found: &mut Vec<Chang
 fn memory_max(machine: &Machine) -> u64 {
     let platform = machine.processor.platform();
     match machine.memory.channels.or(platform.map(|platform| platform.channels)) {
+        _ if !machine.memory.sizes.is_empty() => {
+            machine.memory.sizes.iter().max().map_or(0, |bytes| bytes >> 30)
+        }
         _ if platform.is_some_and(|platform| SOLDERED.contains(&platform.name)) => 0,
         Some(..=2) => MEMORY_MAX_DESKTOP,
         _ => u64::MAX,
@@ -407,8 +423,10 @@ fn scale_bandwidth(machine: &mut Machine, factor: f64) {
 }
 
 fn card<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
-    let is_board =
-        question.machine.processor.platform().is_some_and(|platform| platform.channels < 2);
+    let machine = question.machine;
+    let is_board = is_closed(machine)
+        || is_portable(machine)
+        || machine.processor.platform().is_some_and(|platform| platform.channels < 2);
     let Some(gpu) = gpus::find("4090").filter(|_| question.machine.gpus.is_empty() && !is_board)
     else {
         return;
@@ -455,7 +473,9 @@ fn boards<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
 /// Another machine like this one, with the model split over both.
 fn second_machine<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     let machine = question.machine;
-    if machine.gpu_count() > 1 || machine.processor.platform().is_some_and(|p| p.channels < 2) {
+    let is_small = matches!(machine.product.as_deref(), Some("phone" | "Chromebook"))
+        || machine.processor.platform().is_some_and(|p| BOARDS.contains(&p.name));
+    if machine.gpu_count() > 1 || is_small {
         return;
     }
     for (name, bits_per_second) in NETWORKS {
@@ -516,6 +536,22 @@ mod tests {
 
     fn gain(upgrades: &[Upgrade], what: &str) -> Option<f64> {
         upgrades.iter().find(|upgrade| upgrade.what.contains(what))?.gain
+    }
+
+    #[test]
+    fn closed_machines_are_offered_no_parts() {
+        let offered = |machine: &str| -> Vec<Effort> {
+            asked(machine, "UD-IQ1_S").iter().map(|upgrade| upgrade.effort).collect()
+        };
+        for machine in ["phone 16GB", "chromebook 8GB", "raspberry pi 5 16GB", "steam deck"] {
+            let offered = offered(machine);
+            assert!(offered.iter().all(|effort| *effort <= Effort::Download), "{machine}");
+        }
+        let parts = [Effort::Drive, Effort::Memory, Effort::Card];
+        assert!(offered("macbook air m3 24GB").iter().all(|effort| !parts.contains(effort)));
+        let laptop = asked("laptop 64GB", "UD-IQ1_S");
+        assert_eq!((gain(&laptop, "RAID"), gain(&laptop, "RTX")), (None, None));
+        assert_eq!(gain(&laptop, "256 GB of memory"), None);
     }
 
     #[test]
