@@ -81,7 +81,7 @@ fn rates(prediction: &Prediction, row: &mut impl FnMut(&str, String, String)) {
     for depth in [0, 8192, 32_768] {
         let range = prediction.decode(depth);
         let formula = format!(
-            "1 / {}; the 10th and 90th percentile of measurements with {} are {low} and {high} times that",
+            "1 / {}; four of five measurements with {} are {low:.2} to {high:.2} times that",
             units::seconds(prediction.seconds(depth)),
             prediction.class.name()
         );
@@ -97,7 +97,7 @@ fn rates(prediction: &Prediction, row: &mut impl FnMut(&str, String, String)) {
             ),
         };
         let formula = format!(
-            "1 / ({}{attention}); 10th to 90th percentile: {} to {} times that",
+            "1 / ({}{attention}); four of five measurements are {:.2} to {:.2} times that",
             prediction.prompt_formula,
             prediction.class.prompt_spread().0,
             prediction.class.prompt_spread().1

@@ -14,6 +14,7 @@
 pub mod buffers;
 pub mod catalogue;
 pub mod classes;
+pub mod constants;
 pub mod demand;
 pub mod describe;
 pub mod explain;
@@ -33,6 +34,7 @@ pub mod upgrade;
 
 pub use cachalot_gguf::KvType;
 pub use classes::Class;
+pub use constants::Constants;
 pub use demand::{Cache, Demand, TensorGroup};
 pub use fit::{
     BudgetOrigin, Constraints, MemoryBudget, MemoryTier, Mode, Placement, PlacementError, Stream,
@@ -93,7 +95,7 @@ pub fn plan(
                 let Plan { fit, prediction } = best_of_cards(&all, model, constraints, profile)?;
                 let prediction = match count {
                     1 => prediction,
-                    _ => predict::over(prediction, &some, link, model),
+                    _ => predict::over(prediction, &some, link, model, profile, &Constants::FITTED),
                 };
                 Ok(Plan { fit, prediction })
             })

@@ -1,8 +1,10 @@
 //! What each token in the KV cache adds to the time of a new one.
 
-use super::Split;
 use super::cards::Cards;
+use super::memory::Rate;
+use super::{RuntimeProfile, SoftwareAge, Split};
 use crate::classes::{self, Core};
+use crate::constants::Constants;
 use crate::machine::Machine;
 use crate::model::ModelFacts;
 use crate::processors::Instructions;
@@ -16,6 +18,7 @@ pub(super) fn attention(
     model: &ModelFacts,
     cards: &Cards,
     split: Option<Split>,
+    constants: &Constants,
     assumed: &mut Vec<String>,
 ) -> (f64, String) {
     let (rate, of) = if let Some(split) = split {
@@ -24,9 +27,9 @@ pub(super) fn attention(
     } else if let Some(measured) = machine.processor.attention_flops {
         (measured * classes::SHARE_ATTENTION, "this processor, as measured")
     } else {
-        let core = core(machine, assumed);
+        let core = core(machine, constants, assumed);
         let cores = f64::from(machine.processor.cores().unwrap_or(CORES_ASSUMED));
-        ((core.attention * cores).min(core.attention_max), "the processor")
+        ((core.attention * cores).min(constants.attention_max), "the processor")
     };
     let formula = format!(
         "{:.1} million operations per token in the cache / {:.2} teraflops of {of}",
@@ -36,12 +39,29 @@ pub(super) fn attention(
     (model.attention_flops / rate, formula)
 }
 
-pub(super) fn core(machine: &Machine, assumed: &mut Vec<String>) -> Core {
+/// The same of software that caches keys and values of all heads, which are read once per token.
+pub(super) fn expanded(model: &ModelFacts, memory: &Rate) -> (f64, String) {
+    let seconds = model.cache_expanded as f64 / memory.bytes_per_second;
+    let formula = format!(
+        "{:.1} MB of keys and values of all heads / ({})",
+        model.cache_expanded as f64 / 1e6,
+        memory.formula
+    );
+    (seconds, formula)
+}
+
+/// Whether this software caches keys and values of all heads.
+pub(super) fn is_expanded(profile: RuntimeProfile, joined: bool) -> bool {
+    // Runtimes for servers kept a latent cache from the first day.
+    profile.age == SoftwareAge::Early && !joined
+}
+
+pub(super) fn core(machine: &Machine, constants: &Constants, assumed: &mut Vec<String>) -> Core {
     let instructions = instructions(machine);
     if machine.processor.cores().is_none() {
         assumed.push(format!("{CORES_ASSUMED} cores"));
     }
-    Core::of(instructions.unwrap_or(Instructions::Avx2))
+    Core::of(instructions.unwrap_or(Instructions::Avx2), constants)
 }
 
 /// The vectors of a machine's processor, by its name or by what it says it can.
@@ -56,6 +76,7 @@ pub(super) fn instructions(machine: &Machine) -> Option<Instructions> {
         ];
         known.into_iter().find(|(name, _)| has(name)).map(|(_, instructions)| instructions)
     };
+    let is_apple = || machine.processor.name.as_ref().is_some_and(|name| name.starts_with("Apple"));
     let platform = machine.processor.platform().map(|platform| platform.instructions);
-    platform.or_else(by_features)
+    platform.or_else(by_features).or_else(|| is_apple().then_some(Instructions::Neon))
 }

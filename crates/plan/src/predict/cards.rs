@@ -2,7 +2,7 @@
 
 use super::memory::Rate;
 use super::{Part, Split, Unknown, What};
-use crate::classes::{self, Class};
+use crate::constants::Constants;
 use crate::machine::{Gpu, Machine};
 
 /// All graphics cards of a machine.
@@ -12,10 +12,12 @@ pub(super) struct Cards {
     /// Operations of attention per second, likewise.
     attention: f64,
     pub(super) count: f64,
+    /// Whether their memory is the main memory.
+    pub(super) is_unified: bool,
 }
 
 impl Cards {
-    pub(super) fn of(machine: &Machine) -> Result<Self, Unknown> {
+    pub(super) fn of(machine: &Machine, constants: &Constants) -> Result<Self, Unknown> {
         let (mut bytes, mut seconds, mut attention, mut count) = (0.0, 0.0, 0.0, 0.0);
         for gpu in &machine.gpus {
             let rate = gpu.bytes_per_second.filter(|rate| *rate > 0.0);
@@ -23,14 +25,15 @@ impl Cards {
             let memory = gpu.memory_bytes as f64 * f64::from(gpu.count);
             bytes += memory;
             seconds += memory / rate;
-            attention += memory / attention_of(gpu, rate);
+            attention += memory / attention_of(gpu, rate, constants);
             count += f64::from(gpu.count);
         }
-        Ok(Self { rate: bytes / seconds, attention: bytes / attention, count })
+        let is_unified = machine.unified().is_some();
+        Ok(Self { rate: bytes / seconds, attention: bytes / attention, count, is_unified })
     }
 
     /// Seconds and formula of `dense` and `routed` bytes that a token reads from the cards.
-    pub(super) fn part(&self, class: Class, split: Split, dense: u64, routed: u64) -> Part {
+    pub(super) fn part(&self, split: Split, (dense, routed): (u64, u64), k: &Constants) -> Part {
         let together = if split == Split::Tensor { self.count } else { 1.0 };
         let what = match split {
             Split::Tensor => format!("of {} cards together", self.count),
@@ -38,12 +41,10 @@ impl Cards {
             Split::Layers => "by data sheet".to_owned(),
         };
         let rate = |share| Rate::share(share, self.rate * together, &what);
-        let (of_dense, of_routed) = match (class, split) {
-            (Class::Unified | Class::Network, _) => {
-                (classes::SHARE_UNIFIED, classes::SHARE_UNIFIED)
-            }
-            (_, Split::Tensor) => (classes::SHARE_VRAM, classes::SHARE_VRAM),
-            _ => (classes::SHARE_VRAM, classes::SHARE_VRAM_ROUTED),
+        let (of_dense, of_routed) = match split {
+            _ if self.is_unified => (k.share_unified, k.share_unified),
+            Split::Tensor => (k.share_vram, k.share_vram),
+            Split::Layers => (k.share_vram, k.share_vram_routed),
         };
         let dense = rate(of_dense).part(What::Vram, dense);
         if routed == 0 {
@@ -58,12 +59,21 @@ impl Cards {
         }
     }
 
+    /// Bytes per second of a cache in graphics memory.
+    pub(super) fn rate_of_cache(&self, k: &Constants) -> Rate {
+        Rate::share(
+            if self.is_unified { k.share_unified } else { k.share_vram },
+            self.rate,
+            "of a card",
+        )
+    }
+
     /// Operations of attention per second: cards that share each layer share its heads.
     pub(super) fn attention(&self, split: Split) -> f64 {
         if split == Split::Tensor { self.attention * self.count } else { self.attention }
     }
 }
 
-fn attention_of(gpu: &Gpu, rate: f64) -> f64 {
-    gpu.attention_flops.unwrap_or(rate * classes::CARD_ATTENTION_PER_BYTE)
+fn attention_of(gpu: &Gpu, rate: f64, constants: &Constants) -> f64 {
+    gpu.attention_flops.unwrap_or(rate * constants.attention_card)
 }

@@ -4,6 +4,7 @@
 use super::memory::Rate;
 use super::{Hits, Part, RoutingSkew, RuntimeProfile, Unknown, What};
 use crate::classes;
+use crate::constants::Constants;
 use crate::fit::{Mode, Placement};
 use crate::machine::Machine;
 use crate::model::ModelFacts;
@@ -26,9 +27,10 @@ pub(super) fn misses(
     model: &ModelFacts,
     hits: Hits,
     profile: RuntimeProfile,
+    constants: &Constants,
 ) -> Result<Part, Unknown> {
     let (drive, rate) = machine.drive().ok_or(Unknown::Drive)?;
-    let share = if profile.direct_reads { classes::SHARE_DIRECT } else { classes::SHARE_PAGED };
+    let share = share(profile, constants);
     let bytes = model.routed_per_token as f64 * (1.0 - hits.rate);
     let how = if drive.measured_here { "as measured here" } else { "of the drive" };
     let rate = Rate::share(share, rate, how);
@@ -39,6 +41,11 @@ pub(super) fn misses(
         rate.formula
     );
     Ok(Part { formula, ..rate.part(What::Drive, bytes as u64) })
+}
+
+/// Of the drive's rate, what reading experts reaches.
+pub(super) fn share(profile: RuntimeProfile, constants: &Constants) -> f64 {
+    if profile.direct_reads { classes::SHARE_DIRECT } else { constants.share_paged }
 }
 
 /// Reading at the drive's rate all that is to be in memory.

@@ -2,6 +2,7 @@
 
 use super::{Part, RuntimeProfile, SoftwareAge, Split, What};
 use crate::classes::{self, Class};
+use crate::constants::Constants;
 use crate::machine::Machine;
 use crate::model::ModelFacts;
 
@@ -13,6 +14,7 @@ pub(super) fn layers(
     model: &ModelFacts,
     on_cards: f64,
     profile: RuntimeProfile,
+    constants: &Constants,
 ) -> Part {
     let here = matches!(class, Class::Measured | Class::Drive) && machine.memory.measured_here;
     let (each, how) = match (class, machine.processor.join_seconds.filter(|_| here)) {
@@ -27,29 +29,36 @@ pub(super) fn layers(
         }
         (Class::Hybrid | Class::Sockets | Class::Drive, None) if on_cards > 0.0 => {
             // Layers whose experts are on a card do not wait for the processor.
-            let whole = layer_of(class, split, machine, profile);
-            (whole + on_cards * (classes::LAYER_CARDS - whole).min(0.0), String::new())
+            let whole = constants.layer_hybrid.max(constants.layer_cards);
+            (whole + on_cards * (constants.layer_cards - whole), String::new())
         }
-        (class, None) => (layer_of(class, split, machine, profile), String::new()),
+        (class, None) => (layer_of(class, split, machine, profile, constants), String::new()),
     };
     let formula = format!("{} layers x {:.2} ms{how}", model.layers, each * 1e3);
     Part { what: What::Layers, bytes: 0, seconds: model.layers as f64 * each, formula }
 }
 
 /// Seconds that a layer costs besides its bytes in published runtimes.
-fn layer_of(class: Class, split: Split, machine: &Machine, profile: RuntimeProfile) -> f64 {
+fn layer_of(
+    class: Class,
+    split: Split,
+    machine: &Machine,
+    profile: RuntimeProfile,
+    constants: &Constants,
+) -> f64 {
     match class {
-        Class::Cards if split == Split::Tensor => classes::LAYER_PCIE,
+        Class::Early if !machine.gpus.is_empty() => constants.layer_cards_early,
+        Class::Cards if split == Split::Tensor => constants.layer_pcie,
         Class::JoinedCards if profile.age == SoftwareAge::Early => classes::LAYER_JOINED_EARLY,
         Class::JoinedCards if machine.gpu_count() > classes::JOINED_MAX => {
             classes::LAYER_JOINED_FAR
         }
-        Class::JoinedCards => classes::LAYER_JOINED,
+        Class::JoinedCards => constants.layer_joined,
         Class::Processor | Class::Arm | Class::Sockets | Class::Drive | Class::Early => {
-            classes::LAYER_PROCESSOR
+            constants.layer_processor
         }
         Class::Measured => classes::LAYER_MEASURED,
-        Class::Hybrid => classes::LAYER_HYBRID,
-        Class::Cards | Class::Unified | Class::Network => classes::LAYER_CARDS,
+        Class::Hybrid => constants.layer_hybrid,
+        Class::Cards | Class::Unified | Class::Network => constants.layer_cards,
     }
 }

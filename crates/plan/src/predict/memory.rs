@@ -3,7 +3,8 @@
 
 use super::attention::instructions;
 use super::{Part, RuntimeProfile, Unknown, What};
-use crate::classes::{self, Core};
+use crate::classes;
+use crate::constants::Constants;
 use crate::machine::Machine;
 use crate::model::{Encoded, ModelFacts, UnpackCost};
 use crate::{processors, units};
@@ -44,6 +45,7 @@ pub(super) fn ram(
     machine: &Machine,
     hybrid: bool,
     profile: RuntimeProfile,
+    constants: &Constants,
     assumed: &mut Vec<String>,
 ) -> Result<Rate, Unknown> {
     let (memory, processor) = (&machine.memory, &machine.processor);
@@ -51,24 +53,27 @@ pub(super) fn ram(
         return Ok(Rate::share(classes::SHARE_MEASURED, measured, "as measured here"));
     }
     let sockets = f64::from(processor.sockets());
-    let share = share_of_channels(machine, hybrid);
-    let best = channels(machine, assumed).map(|(channels, mts, is_assumed)| {
-        let all = f64::from(channels) * f64::from(mts) * 8e6;
-        let assumed = if is_assumed { ", assumed" } else { "" };
-        Rate::share(share, all, &format!("({channels} channels x {mts} MT/s x 8 bytes{assumed})"))
-    });
+    let best = channels(machine, assumed).map(|channels| of_channels(channels, hybrid, constants));
     let reported = memory
         .read_bytes_per_second
-        .map(|rate| Rate::share(classes::SHARE_REPORTED, rate, "as reported"));
+        .map(|rate| Rate::share(constants.share_reported, rate, "as reported"));
     let name = processor.name.as_deref().unwrap_or_default();
     let per_chiplet = processor.platform().and_then(|platform| platform.chiplet_rate);
     let chiplets = processors::chiplet_count(name).zip(per_chiplet);
     let chiplets = chiplets.map(|(count, rate)| {
         let all = f64::from(count) * rate * sockets;
-        Rate::share(classes::SHARE_REPORTED, all, &format!("({count} chiplets per socket)"))
+        Rate::share(constants.share_reported, all, &format!("({count} chiplets per socket)"))
     });
     let first = best.or_else(|| reported.clone()).ok_or(Unknown::Bandwidth)?;
-    Ok(over_sockets(first.at_most(reported).at_most(chiplets), sockets, profile))
+    let cores = processor.cores().map(|cores| {
+        let each = units::rate(classes::CORE_READS);
+        Rate {
+            bytes_per_second: f64::from(cores) * classes::CORE_READS,
+            formula: format!("{cores} cores x {each} at best"),
+        }
+    });
+    let first = first.at_most(cores);
+    Ok(over_sockets(first.at_most(reported).at_most(chiplets), sockets, profile, constants))
 }
 
 /// Memory channels, their speed, and whether one of them was assumed: as many as the platform has, or two where
@@ -92,49 +97,65 @@ pub(super) fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<(
     Some((CHANNELS_ASSUMED, mts, true))
 }
 
-/// What decoding reaches of the bandwidth that memory channels promise.
-pub(super) fn share_of_channels(machine: &Machine, hybrid: bool) -> f64 {
-    let platform = machine.processor.platform();
-    let channels = machine.memory.channels.or(platform.map(|platform| platform.channels));
-    let channels =
-        channels.or(Some(CHANNELS_ASSUMED).filter(|_| machine.memory.speed_mts.is_some()));
-    match hybrid {
-        _ if channels.is_some_and(|channels| channels <= 2) => classes::SHARE_DESKTOP,
-        true => classes::SHARE_HYBRID,
-        false => classes::SHARE_PROCESSOR,
-    }
+/// What decoding reaches of so many channels at so many MT/s. A few fast cores use two channels better than many
+/// cores use eight; but three channels are never slower than two.
+fn of_channels(
+    (channels, mts, is_assumed): (u32, u32, bool),
+    hybrid: bool,
+    constants: &Constants,
+) -> Rate {
+    let assumed = if is_assumed { ", assumed" } else { "" };
+    let rate = |share: f64, channels: u32| {
+        let all = f64::from(channels) * f64::from(mts) * 8e6;
+        Rate::share(share, all, &format!("({channels} channels x {mts} MT/s x 8 bytes{assumed})"))
+    };
+    let of_two = rate(constants.share_desktop, channels.min(2));
+    let share = if hybrid { constants.share_hybrid } else { constants.share_processor };
+    let of_all = rate(share, channels);
+    if channels > 2 && of_all.bytes_per_second > of_two.bytes_per_second { of_all } else { of_two }
 }
 
 /// Several sockets do not add up: their links carry less than their memory delivers.
-pub(super) fn over_sockets(all: Rate, sockets: f64, profile: RuntimeProfile) -> Rate {
+fn over_sockets(all: Rate, sockets: f64, profile: RuntimeProfile, constants: &Constants) -> Rate {
     if sockets < 2.0 {
         return all;
     }
     let one = all.bytes_per_second / sockets;
-    let (factor, how) = if profile.copies_per_socket {
-        (classes::SOCKETS_COPIED, "a copy of the weights for each")
-    } else if one / classes::SHARE_PROCESSOR <= classes::SOCKET_SLOW {
-        (classes::SOCKETS_SPREAD_SLOW, "links that keep up")
+    // Where the links keep up, and where they do not: faster sockets are never slower together.
+    let slow = constants.sockets_slow * one.min(classes::SOCKET_SLOW * constants.share_processor);
+    let spread = constants.sockets_spread * one;
+    let (rate, how) = if profile.copies_per_socket {
+        (constants.sockets_own * one, "each reading its own memory")
+    } else if slow > spread {
+        (slow, "links that keep up")
     } else {
-        (classes::SOCKETS_SPREAD, "weights spread over all")
+        (spread, "weights spread over all")
     };
     let formula =
-        format!("{factor:.1} sockets' worth ({how}) of {sockets:.0} with {}", all.formula);
-    Rate { bytes_per_second: factor * one, formula }
+        format!("{:.1} sockets' worth ({how}) of {sockets:.0} with {}", rate / one, all.formula);
+    Rate { bytes_per_second: rate, formula }
 }
 
 /// What unpacking allows, where it and not memory is the limit.
-pub(super) fn kernel_rate(machine: &Machine, model: &ModelFacts) -> Option<Rate> {
-    let core = Core::of(instructions(machine)?);
+pub(super) fn kernel_rate(
+    machine: &Machine,
+    model: &ModelFacts,
+    constants: &Constants,
+) -> Option<Rate> {
+    instructions(machine)?;
     let cores = f64::from(machine.processor.cores()?);
     let (per_core, what) = match model.decoding {
         UnpackCost::Plain => return None,
-        UnpackCost::Codebook => (core.codebook, "codebook"),
-        UnpackCost::Trellis => (core.trellis, "trellis"),
+        UnpackCost::Codebook => (constants.codebook, "codebook"),
+        UnpackCost::Trellis => (constants.trellis, "trellis"),
     };
-    let formula =
-        format!("{cores:.0} cores x {} of unpacking a {what} format", units::rate(per_core));
-    Some(Rate { bytes_per_second: cores * per_core, formula })
+    let all = cores * per_core;
+    let formula = if all < constants.unpacked_max {
+        format!("{cores:.0} cores x {} of unpacking a {what} format", units::rate(per_core))
+    } else {
+        format!("{} of unpacking a {what} format", units::rate(constants.unpacked_max))
+    };
+    Some(Rate { bytes_per_second: all.min(constants.unpacked_max), formula })
 }
 
 /// Time of `bytes` that are shared out over formats, each at the rate at which this machine was measured to

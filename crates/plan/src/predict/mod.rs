@@ -23,14 +23,16 @@ mod prompt;
 use cachalot_gguf::Metadata;
 use serde::Serialize;
 
-use self::attention::{attention, instructions};
+use self::attention::{attention, expanded, instructions, is_expanded};
 use self::cards::Cards;
 use self::drive::{hits, load, misses};
 use self::layers::layers;
 use self::memory::{by_format, kernel_rate, ram};
-pub(crate) use self::network::{merged, over};
+pub(crate) use self::network::merged;
+pub use self::network::over;
 use self::prompt::prompt;
 use crate::classes::{self, Class};
+use crate::constants::Constants;
 use crate::fit::{MemoryTier, Placement};
 use crate::machine::Machine;
 use crate::model::ModelFacts;
@@ -110,11 +112,11 @@ impl RoutingSkew {
 /// Tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RateRange {
-    /// One measurement in ten of this class is slower.
+    /// Four of five measurements of machines that had no part in the fit are between this and `high`.
     pub low: f64,
-    /// The median.
+    /// By the constants of the class.
     pub likely: f64,
-    /// One in ten is faster.
+    /// See `low`.
     pub high: f64,
 }
 
@@ -212,7 +214,7 @@ pub struct Prediction {
     pub prompt_formula: String,
     /// Seconds to load the model, if the drive's rate is known.
     pub load_seconds: Option<f64>,
-    /// Measured rate / predicted rate at the 10th and 90th percentile of the class.
+    /// The range of the class: measured rate / predicted rate of four rows of five.
     pub spread: (f64, f64),
     /// Correction from earlier runs on this machine; already applied.
     pub calibration: Option<Calibration>,
@@ -272,19 +274,6 @@ impl Prediction {
         let learned = self.calibrated(calibration.map_or(1.0, |calibration| calibration.times));
         Self { spread, calibration, ..learned }
     }
-
-    /// The same prediction for software of this age.
-    fn with(self, age: SoftwareAge) -> Self {
-        match age {
-            SoftwareAge::Current => self,
-            // Supported from the first day; only the time between layers was longer.
-            SoftwareAge::Early if self.class == Class::JoinedCards => self,
-            SoftwareAge::Early => {
-                let slower = self.calibrated(1.0 / classes::EARLY);
-                Self { class: Class::Early, spread: Class::Early.spread(), ..slower }
-            }
-        }
-    }
 }
 
 /// Why no rate can be predicted.
@@ -334,7 +323,22 @@ pub fn predict(
     fit: &Placement,
     profile: RuntimeProfile,
 ) -> Result<Prediction, Unknown> {
-    let layers = with_split(machine, model, fit, profile, Split::Layers)?;
+    predict_with(machine, model, fit, profile, &Constants::FITTED)
+}
+
+/// The same by other constants than those fitted to all published rows.
+///
+/// # Errors
+/// As [`predict`].
+pub fn predict_with(
+    machine: &Machine,
+    model: &ModelFacts,
+    fit: &Placement,
+    profile: RuntimeProfile,
+    constants: &Constants,
+) -> Result<Prediction, Unknown> {
+    let with_split = |split| with_split(machine, model, fit, profile, split, constants);
+    let layers = with_split(Split::Layers)?;
     let all_on_cards =
         fit.dense_in == MemoryTier::Vram && fit.routed_ram == 0 && fit.routed_disk == 0;
     let may_slice = profile.tensor_split && machine.unified().is_none();
@@ -342,7 +346,7 @@ pub fn predict(
         return Ok(layers);
     }
     // The better of both ways, halfway through an answer.
-    let tensor = with_split(machine, model, fit, profile, Split::Tensor)?;
+    let tensor = with_split(Split::Tensor)?;
     let is_better = tensor.seconds(HALFWAY) < layers.seconds(HALFWAY);
     Ok(if is_better { tensor } else { layers })
 }
@@ -356,12 +360,13 @@ fn with_split(
     fit: &Placement,
     profile: RuntimeProfile,
     split: Split,
+    constants: &Constants,
 ) -> Result<Prediction, Unknown> {
     let mut assumed = Vec::new();
     let mut memory_assumed = false;
-    let cards = Cards::of(machine)?;
+    let cards = Cards::of(machine, constants)?;
     let on_cards = fit.dense_in == MemoryTier::Vram;
-    let class = class(machine, fit, split);
+    let class = class(machine, fit, split, profile);
     let share = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
     // Experts that a unified memory does not hold are read into it as well.
     let all_in_vram = on_cards && machine.unified().is_some();
@@ -371,10 +376,10 @@ fn with_split(
     let dense_ram = if on_cards { 0 } else { model.dense_per_token };
     let mut parts = Vec::new();
     if routed_ram + dense_ram > 0 {
-        let ram = ram(machine, on_cards, profile, &mut assumed)?;
+        let ram = ram(machine, on_cards, profile, constants, &mut assumed)?;
         memory_assumed = !assumed.is_empty();
         if routed_ram > 0 {
-            let rate = ram.clone().at_most(kernel_rate(machine, model));
+            let rate = ram.clone().at_most(kernel_rate(machine, model, constants));
             let part = by_format(machine, What::Experts, routed_ram, &model.routed_formats, &ram);
             parts.push(part.unwrap_or_else(|| rate.part(What::Experts, routed_ram)));
         }
@@ -384,14 +389,25 @@ fn with_split(
         }
     }
     if on_cards {
-        parts.push(cards.part(class, split, model.dense_per_token, routed_vram));
+        let bytes = (model.dense_per_token, routed_vram);
+        parts.push(cards.part(split, bytes, constants));
     }
     let hits = hits(model, fit, profile);
-    parts.extend(hits.map(|hits| misses(machine, model, hits, profile)).transpose()?);
-    parts.push(layers(machine, class, split, model, vram_share, profile));
+    parts.extend(hits.map(|hits| misses(machine, model, hits, profile, constants)).transpose()?);
+    parts.push(layers(machine, class, split, model, vram_share, profile, constants));
     let (attention_seconds, attention_formula) =
-        attention(machine, model, &cards, on_cards.then_some(split), &mut assumed);
-    let prompt = prompt(machine, model, fit, &cards, class);
+        if is_expanded(profile, class == Class::JoinedCards) {
+            let rate = match on_cards {
+                true => cards.rate_of_cache(constants),
+                false => ram(machine, false, profile, constants, &mut Vec::new())?,
+            };
+            expanded(model, &rate)
+        } else {
+            let split = on_cards.then_some(split);
+            attention(machine, model, &cards, split, constants, &mut assumed)
+        };
+    let prompt = prompt(machine, model, fit, &cards, class, profile, constants);
+    assumed.extend(of_software(class, split, profile, constants));
     let (low, high) = class.spread();
     let spread = if memory_assumed { (low * classes::ASSUMED_MEMORY, high) } else { (low, high) };
     let prediction = Prediction {
@@ -406,7 +422,7 @@ fn with_split(
         attention_formula,
         prompt_seconds: prompt.0,
         prompt_attention_seconds: attention_seconds
-            / if on_cards { classes::PROMPT_ATTENTION_CARD } else { classes::PROMPT_ATTENTION },
+            / if on_cards { constants.prompt_attention_card } else { constants.prompt_attention },
         prompt_formula: prompt.1,
         load_seconds: load(machine, model, fit),
         spread,
@@ -417,12 +433,41 @@ fn with_split(
         Some(calibration) => prediction.learned(calibration),
         None => prediction,
     };
-    let prediction = prediction.with(profile.age);
     Ok(prediction.for_users(fit.parallel, model, profile.skew))
 }
 
+/// What is assumed of the software where other software, or other settings, make a large difference.
+fn of_software(
+    class: Class,
+    split: Split,
+    profile: RuntimeProfile,
+    constants: &Constants,
+) -> Option<String> {
+    match class {
+        Class::Sockets if !profile.copies_per_socket => Some(format!(
+            "weights spread over the memory of all sockets; software whose threads read the memory of their own \
+             socket only was measured up to {:.1} times as fast",
+            constants.sockets_own / constants.sockets_spread
+        )),
+        Class::Cards if split == Split::Tensor => Some(
+            "cards that reach each other's memory; without that (NCCL_P2P_DISABLE) a third less was measured"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 /// The class of hardware that this placement depends on.
-fn class(machine: &Machine, fit: &Placement, split: Split) -> Class {
+fn class(machine: &Machine, fit: &Placement, split: Split, profile: RuntimeProfile) -> Class {
+    let class = of_hardware(machine, fit, split);
+    match profile.age {
+        // Supported from the first day; only the time between layers was longer.
+        SoftwareAge::Early if class != Class::JoinedCards => Class::Early,
+        _ => class,
+    }
+}
+
+fn of_hardware(machine: &Machine, fit: &Placement, split: Split) -> Class {
     let on_cards = fit.dense_in == MemoryTier::Vram;
     let all_on_cards = on_cards && fit.routed_ram == 0 && fit.routed_disk == 0;
     if machine.unified().is_some() && all_on_cards {

@@ -5,8 +5,9 @@
 //! machine has a part of every matrix and reads its part at the same time, and each layer adds up two
 //! vectors of hidden length, in f16, over all machines.
 
-use super::{Part, Prediction, What};
-use crate::classes::{self, Class};
+use super::{Part, Prediction, RuntimeProfile, What};
+use crate::classes::Class;
+use crate::constants::Constants;
 use crate::machine::{Link, Machine};
 use crate::model::ModelFacts;
 use crate::units;
@@ -42,11 +43,13 @@ pub(crate) fn merged(machine: &Machine) -> Machine {
 }
 
 /// A prediction for one machine with all of the memory, as that of `machine.machines()` over `link`.
-pub(crate) fn over(
+pub fn over(
     prediction: Prediction,
     machine: &Machine,
     link: &Link,
     model: &ModelFacts,
+    profile: RuntimeProfile,
+    constants: &Constants,
 ) -> Prediction {
     let count = machine.machines();
     let vector = model.hidden as f64 * 2.0;
@@ -72,10 +75,10 @@ pub(crate) fn over(
     sliced.attention_seconds /= slices;
     let sums = SUMS_PER_LAYER * model.layers as f64;
     let steps = slices.log2().ceil();
-    let seconds = sums * (steps * message + classes::NETWORK_SYNC);
+    let seconds = sums * (steps * message + constants.network_sync);
     let formula = format!("slices: {sums} sums x {steps} messages");
     sliced.parts.push(network(seconds, formula));
-    if sliced.seconds(super::HALFWAY) < pipeline.seconds(super::HALFWAY) {
+    if profile.tensor_split && sliced.seconds(super::HALFWAY) < pipeline.seconds(super::HALFWAY) {
         sliced
     } else {
         pipeline

@@ -1,10 +1,11 @@
 //! The rows of `fixtures/measurements*.csv` as machines, models and placements.
 
 use cachalot_plan::KvType;
-use cachalot_plan::machine::{Drive, Gpu, Machine};
+use cachalot_plan::machine::{Drive, Gpu, Link, Machine};
 use cachalot_plan::predict::{RoutingSkew, RuntimeProfile, SoftwareAge};
 use cachalot_plan::{
-    MemoryTier, Mode, ModelFacts, Placement, Prediction, Shape, catalogue, describe, gpus, predict,
+    Constants, MemoryTier, Mode, ModelFacts, Placement, Prediction, Shape, catalogue, describe,
+    gpus, predict,
 };
 use serde::Deserialize;
 
@@ -30,7 +31,33 @@ pub(crate) struct Row {
     prefill_tps: Option<f64>,
     concurrency: u32,
     note: String,
+    confidence: String,
     nonrouted_bpw_assumed: Option<f64>,
+    /// `2025-02`, of the run or of its publication.
+    software_date: Option<String>,
+}
+
+/// A row as what is predicted.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) row: Row,
+    machine: Machine,
+    model: ModelFacts,
+    fit: Placement,
+    profile: RuntimeProfile,
+}
+
+impl Case {
+    /// What the planner says about this row by these constants.
+    pub(crate) fn predict(&self, constants: &Constants) -> Result<Prediction, String> {
+        let Self { machine, model, fit, profile, .. } = self;
+        let prediction = predict::predict_with(machine, model, fit, *profile, constants)
+            .map_err(|error| error.to_string())?;
+        Ok(match machine.links.first() {
+            Some(link) => predict::over(prediction, machine, link, model, *profile, constants),
+            None => prediction,
+        })
+    }
 }
 
 /// How well a row can be predicted, and is promised to be.
@@ -59,12 +86,25 @@ pub(crate) fn rows() -> Vec<Row> {
 impl Row {
     /// The measured rate of prompts, if there is one.
     pub(crate) fn prefill(&self) -> Option<f64> {
-        self.prefill_tps
+        // On a card, where decoding is not.
+        self.prefill_tps.filter(|_| !self.runtime.contains("pure CPU decode"))
+    }
+
+    /// Tokens that are computed at a time in prompts, as options say: `-ub 2048`, `ub4096`.
+    fn micro_batch(&self) -> u64 {
+        let options = self.runtime.split_once("ub").map(|(_, rest)| rest.trim_start());
+        let number = options.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        number.and_then(|number| number.parse().ok()).unwrap_or(512)
     }
 
     /// The rate of decoding.
     pub(crate) fn measured(&self) -> f64 {
         self.decode_tps.expect("rows without a rate are left out")
+    }
+
+    /// Whether the source is too vague for fitting, and serves for testing ranges only.
+    pub(crate) fn is_vague(&self) -> bool {
+        self.confidence == "low" || self.note.contains("perhaps partly offloaded")
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -75,9 +115,14 @@ impl Row {
         }
     }
 
-    /// What makes a machine another one.
+    /// What makes a machine another one. Rows about cards alone often do not name the processor.
     pub(crate) fn machine_name(&self) -> String {
-        format!("{} {:?}", self.cpu, self.mem_mts)
+        if !matches!(self.category.as_str(), "gpu" | "cluster" | "v2lite") {
+            return format!("{} {:?}", self.cpu, self.mem_mts);
+        }
+        // Boxes of eight such cards, told apart by what their owners say of them.
+        let box_of = ["PCIe switches", "EP8"].into_iter().find(|of| self.runtime.contains(of));
+        format!("{} {} {}", self.cpu, self.gpu, box_of.unwrap_or_default())
     }
 
     /// Tokens before those that were timed: a number, or the middle of `~500-1000`.
@@ -87,8 +132,8 @@ impl Row {
         numbers.iter().sum::<u64>() / numbers.len().max(1) as u64
     }
 
-    /// What the planner says about this row, or why it cannot.
-    pub(crate) fn predict(&self) -> Result<Prediction, String> {
+    /// What is predicted, or why that cannot be.
+    pub(crate) fn case(&self) -> Result<Case, String> {
         if self.model.contains("GLM-4.7-Flash") {
             return Err("a shape that the catalogue does not have".to_owned());
         }
@@ -103,8 +148,25 @@ impl Row {
         }
         let (machine, model) = (self.machine(), self.model());
         let fit = self.fit(&machine, &model);
-        let prediction = predict::predict(&machine, &model, &fit, self.profile(&model));
-        prediction.map_err(|error| error.to_string())
+        let profile = self.profile(&model);
+        let case = Case { row: self.clone(), machine, model, fit, profile };
+        case.predict(&Constants::PRIOR).map(|_| case)
+    }
+
+    /// Software without a latent cache, or that moves whole layers only: mainline llama.cpp and what is built
+    /// on it before April 2025, MLX of March, and options that turn such caches off.
+    fn is_early(&self) -> bool {
+        let says = |words: &[&str]| {
+            words.iter().any(|word| self.runtime.contains(word) || self.note.contains(word))
+        };
+        let other = ["llama.cpp", "llama-server", "ollama", "MLX"];
+        let is_other = other.iter().any(|name| self.runtime.starts_with(name));
+        let is_old = self.software_date.as_ref().is_some_and(|date| date.as_str() < "2025-04");
+        (is_other && is_old)
+            || says(&["no MLA", "ngl 7", "ngl 8", "layers on GPU", "ollama 0", "baseline", "b4722"])
+            || says(&["Jan 2025", "std attention", "expanded attention", "1x NUMA node"])
+            // A blog of January 2025, and kernels launched one by one.
+            || says(&["vendor blog", "no CUDA graph"])
     }
 
     fn machine(&self) -> Machine {
@@ -117,6 +179,22 @@ impl Row {
         machine.memory.speed_mts = self.mem_mts;
         machine.memory.total_bytes = self.ram_gb.map(|gb| (gb * f64::from(1 << 30)) as u64);
         machine.gpus = self.gpus();
+        if self.runtime.contains("pure CPU decode") {
+            machine.gpus.clear();
+        }
+        if self.is_early() && self.category == "hybrid" && !self.runtime.contains("CUDA graph") {
+            // A few whole layers on a card change little.
+            machine.gpus.clear();
+        }
+        if self.category == "cluster" {
+            machine.machines = self.sockets;
+            let (bits_per_second, latency) = match self.runtime.contains("RDMA") {
+                true => (80_000_000_000, Some(8e-6)),
+                false => (10_000_000_000, None),
+            };
+            let name = self.disk.clone();
+            machine.links = vec![Link { name, bits_per_second, latency_seconds: latency }];
+        }
         // In rows about cards alone this column has the cards' bandwidth.
         if machine.gpus.is_empty() || self.category == "hybrid" {
             machine.memory.read_bytes_per_second = self.bw_reported_gbs.map(|rate| rate * 1e9);
@@ -201,6 +279,7 @@ impl Row {
     fn fit(&self, machine: &Machine, model: &ModelFacts) -> Placement {
         let on_cards = !machine.gpus.is_empty();
         let all_on_cards = on_cards
+            && !self.note.contains("part of the experts")
             && !matches!(self.category.as_str(), "hybrid" | "disk")
             && !self.runtime.contains("exps=CPU");
         let vram = if all_on_cards { 1.0 } else { self.share_on_cards(model) };
@@ -227,7 +306,7 @@ impl Row {
             cache_type: KvType::F16,
             parallel: 1,
             kv: 0,
-            micro_batch: 512,
+            micro_batch: self.micro_batch(),
             buffers: 0,
             ram: routed_ram,
             vram: routed_vram,
@@ -236,6 +315,11 @@ impl Row {
 
     /// `(20 of 58 MoE layers)`, `(7 MoE layers)`, `(85.9 of 134 GiB)`, `MoE layers 3-34 on GPUs`.
     fn share_on_cards(&self, model: &ModelFacts) -> f64 {
+        if self.note.contains("part of the experts on the cards") {
+            let room =
+                self.gpus().iter().map(|gpu| gpu.memory_bytes * u64::from(gpu.count)).sum::<u64>();
+            return (0.9 * room as f64 - model.dense as f64) / model.routed as f64;
+        }
         let number = |text: &str| text.trim().parse::<f64>().ok();
         let inside = self.gpu.split_once('(').map_or("", |(_, rest)| rest.trim_end_matches(')'));
         if let Some(layers) = inside.strip_suffix("MoE layers") {
@@ -258,15 +342,16 @@ impl Row {
     fn profile(&self, model: &ModelFacts) -> RuntimeProfile {
         let says = |words: &[&str]| words.iter().any(|word| self.runtime.contains(word));
         let room_for_copies = self.ram_gb.is_some_and(|gb| gb * 1.07e9 > 2.0 * model.size as f64);
-        let copies = says(&["copied per NUMA", "TP over NUMA", "per-NUMA"])
-            || (says(&["ktransformers"]) && room_for_copies);
-        let early = says(&["no MLA", "ngl ", "layers on GPU", "ollama 0", "baseline"]);
+        let copies = says(&["copied per NUMA", "TP over NUMA", "per-NUMA", "fastllm"])
+            || (says(&["ktransformers"]) && room_for_copies)
+            // Rows are divided over nodes as they were first touched.
+            || (self.runtime.starts_with("llama.cpp") && says(&["NPS4"]));
         RuntimeProfile {
             tensor_split: says(&["vLLM", "SGLang", "TensorRT", "TP8", "tensor parallel", "exo"]),
             copies_per_socket: copies,
             direct_reads: false,
             skew: RoutingSkew::Measured,
-            age: if early { SoftwareAge::Early } else { SoftwareAge::Current },
+            age: if self.is_early() { SoftwareAge::Early } else { SoftwareAge::Current },
             calibration: None,
         }
     }
