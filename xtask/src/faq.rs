@@ -35,21 +35,23 @@ const QUESTIONS: &[Question] = &[
             "plan UD-Q2_K_XL --on desktop-4090",
             "plan deepseek-r1:8b",
         ],
-        "Boards and phones are limited by the drive: most of a token's experts are read from it. Videos that \
-         show R1 on such hardware show a distill, a small model of another architecture.",
+        "Boards and phones are limited by the drive: they read most of a token's experts from it. With an RTX \
+         4090, main memory and the drive still decide, since 24 GB hold a tenth of the model at best. Videos that \
+         show R1 on such hardware show a distill: a small model of another architecture.",
     ),
     question(
         "How do I run it, the simple way and as a server?",
-        &[],
+        &["plan deepseek-r1:671b --on \"epyc 9354 12x4800 512GB nvme\""],
         "`cachalot pull deepseek-r1:671b` downloads and verifies it, `cachalot run deepseek-r1:671b` chats with \
-         it, and `cachalot serve` answers programs and a browser over HTTP. `cachalot plan deepseek-r1:671b` says \
-         beforehand whether that is worth the download.",
+         it, and `cachalot serve` answers programs and a browser over HTTP. `cachalot plan deepseek-r1:671b`, \
+         without `--on`, says beforehand what this machine would make of it; here, a server.",
     ),
     question(
         "I have 96 or 128 GB of RAM: can I run it, at what quality, with which drive?",
         &["plan --on desktop-96", "plan --on desktop-128", "plan --on desktop-128-4nvme"],
-        "Experts that do not fit into memory are streamed from the drive, so the drive's rate decides. The \
-         quantization listed first is the best one that is still reasonably fast.",
+        "Yes. Experts that do not fit into memory are streamed from the drive, so the drive's rate decides: an \
+         NVMe drive is needed, and a SATA SSD is ten times slower. The quantization listed first is the best one \
+         that is still reasonably fast; smaller ones are faster and worse.",
     ),
     question(
         "Are the distilled models R1?",
@@ -89,13 +91,15 @@ const QUESTIONS: &[Question] = &[
             "plan UD-IQ1_S --on desktop-96",
         ],
         "Six of eight experts cost about 2 % of perplexity, a KV cache in q8_0 next to nothing, a smaller \
-         quantization the most. The page's last table lists these with hardware, by gain.",
+         quantization the most. Without these options, `cachalot plan UD-Q2_K_XL --on desktop-96` ends with a \
+         table of such changes and of hardware, by gain.",
     ),
     question(
         "Why are prompts slow, and what helps?",
         &["plan Q4_K_M --on epyc-ddr5 --explain"],
         "A prompt is bound by arithmetic, not by bandwidth: each of its tokens costs as many multiply-adds as one \
-         of the answer. Cores with AMX or AVX-512, or a GPU, help; repeated prefixes are computed once.",
+         of the answer, and its attention grows with its length. Cores with AMX or AVX-512, or a GPU, help; \
+         repeated prefixes are computed once. `--explain` adds the rates of prompts with their formula to this page.",
     ),
     question(
         "A laptop, or four of them?",
@@ -106,7 +110,8 @@ const QUESTIONS: &[Question] = &[
     question(
         "Four or eight RTX 4090?",
         &["plan UD-IQ1_S --on server-4x4090", "plan UD-IQ1_S --on server-8x4090"],
-        "Eight hold the smallest quantization; four hold attention and some experts, and the rest stays in RAM.",
+        "Eight hold the smallest quantization whole, and then per-layer overhead limits them; four hold attention \
+         and more than half of the experts, and the rest stays in main memory, which limits them.",
     ),
     question(
         "Not enough disk space: can I put it into shared memory?",
@@ -123,8 +128,10 @@ const QUESTIONS: &[Question] = &[
     question(
         "Why does it not think in its tags?",
         &[],
-        "The template opens the thought for the model; a program that uses another template, or none, loses it. \
-         `cachalot run --think force` opens it in any case, and `--show-prompt` prints what is computed.",
+        "R1 thinks between `<think>` and `</think>`, and its chat template opens the first of these for the model. \
+         A program with another template, or none, does not, and the model may then answer without thinking. \
+         `cachalot run --think force` opens the thought in any case, and `--show-prompt` prints the prompt that is \
+         computed.",
     ),
 ];
 
