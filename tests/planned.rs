@@ -73,7 +73,10 @@ fn this_machine_is_predicted_as_it_is_measured() {
         let measured = bench["decode"][0]["tokens_per_second"].as_f64().unwrap();
         let error = predicted / measured - 1.0;
         let what = format!("{file} {}", options.join(" "));
-        println!("{what}: predicted {predicted:.2} tok/s, measured {measured:.2}, {:+.0} %", error * 100.0);
+        println!(
+            "{what}: predicted {predicted:.2} tok/s, measured {measured:.2}, {:+.0} %",
+            error * 100.0
+        );
         if error.abs() > ERROR_MAX {
             wrong.push(what);
         }
