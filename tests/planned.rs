@@ -1,5 +1,5 @@
-//! What `plan` predicts of this machine, beside what `bench` measures here: calf and a synthetic model of
-//! R1's shapes, resident and with experts streamed under a memory limit.
+//! What `plan` predicts of this machine, beside what `bench` measures here: calf and a synthetic
+//! model of R1's shapes, resident and with experts streamed under a memory limit.
 //!
 //! It measures, so it needs a quiet machine, a release build, and to be asked for:
 //!
@@ -7,7 +7,8 @@
 //! CACHALOT_MEASURE=FOLDER cargo test --release --test planned -- --nocapture
 //! ```
 //!
-//! `FOLDER` is on the drive that is to be measured, with 9 GB free for the synthetic model, which is kept there.
+//! `FOLDER` is on the drive that is to be measured, with 9 GB free for the synthetic model, which is
+//! kept there.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;

@@ -354,6 +354,7 @@ pub fn predict_with(
 /// Depth at which ways to share the work are compared, in tokens.
 const HALFWAY: u64 = 4096;
 
+// tidy: long because it is the sum of all parts of a token's time, in one order
 fn with_split(
     machine: &Machine,
     model: &ModelFacts,
