@@ -7,8 +7,8 @@
 //! CACHALOT_MEASURE=FOLDER cargo test --release --test planned -- --nocapture
 //! ```
 //!
-//! `FOLDER` is on the drive that is to be measured, with 9 GB free for the synthetic model, which is
-//! kept there.
+//! `FOLDER` is on the drive that is to be measured, with 9 GB free for the synthetic model, which
+//! is kept there.
 #![allow(clippy::unwrap_used)] // what fails here is a test
 
 mod common;
