@@ -67,6 +67,9 @@ pub(crate) fn run(
             }
         }
     }
+    if names.is_empty() && !args.json {
+        writeln!(out, "There are no models to verify: `cachalot pull NAME` downloads one.")?;
+    }
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "files": rows }))?)?;
     }

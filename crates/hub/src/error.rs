@@ -164,7 +164,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A GGUF header makes no sense.
-    #[error("{file}: {source}")]
+    #[error("{}", with_file(.file, .source))]
     Gguf {
         /// The file.
         file: String,
@@ -174,6 +174,12 @@ pub enum Error {
     /// The caller stopped it.
     #[error("stopped; what has arrived is kept")]
     Cancelled,
+}
+
+/// An error of a header, with its file unless it names that itself.
+fn with_file(file: &str, source: &cachalot_gguf::Error) -> String {
+    let text = source.to_string();
+    if text.starts_with(file) { text } else { format!("{file}: {text}") }
 }
 
 fn list(choices: &[String]) -> String {

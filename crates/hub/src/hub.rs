@@ -76,9 +76,9 @@ impl Hub {
     /// # Errors
     /// Those of asking for it.
     pub fn choices(&self, name: &Name) -> Result<Vec<Choice>, Error> {
-        let Name::HuggingFace(name) = name else { return Ok(Vec::new()) };
-        let repository = self.ask(name.repository.as_str(), |web| async move {
-            hugging_face::repository(&web, name).await
+        let Name::HuggingFace(repository) = name else { return Ok(Vec::new()) };
+        let repository = self.ask(&name.to_string(), |web| async move {
+            hugging_face::repository(&web, repository).await
         })?;
         Ok(repository.choices)
     }

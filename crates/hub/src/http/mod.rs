@@ -215,7 +215,8 @@ impl Web {
             let reason = format!("status {status}{said}");
             return Failure::Final(Error::Answer { url, reason });
         }
-        let hint = match (status, &self.token) {
+        let token = self.token.as_ref().filter(|(origin, _)| same_origin(&ask.url, origin));
+        let hint = match (status, token) {
             (401 | 403, None) => {
                 "It may be private or gated: set HF_TOKEN; or its name is another."
             }

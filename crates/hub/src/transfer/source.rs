@@ -156,13 +156,16 @@ impl Source {
             self.known().direct = None;
             return Failure::Expired;
         }
-        if status == StatusCode::UNAUTHORIZED && self.known().token.is_none() && is_direct {
-            return Failure::Expired;
-        }
         if status == StatusCode::UNAUTHORIZED
-            && self.known().token.is_none()
             && response.headers().contains_key(reqwest::header::WWW_AUTHENTICATE)
         {
+            if ask.headers.contains_key(AUTHORIZATION) {
+                self.known().token = None; // such tokens are good for minutes
+                return Failure::again("its token is not accepted any more");
+            }
+            if self.known().token.is_some() {
+                return Failure::Expired; // another connection has got one meanwhile
+            }
             return match web.registry_token(&response).await {
                 Ok(token) => {
                     self.known().token = Some(token);

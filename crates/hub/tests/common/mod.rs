@@ -55,6 +55,8 @@ pub(crate) enum Fault {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) cdn: bool,
+    /// The host that was asked for.
+    pub(crate) host: String,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: String,
@@ -89,6 +91,8 @@ pub(crate) struct World {
     pub(crate) tag: usize,
     /// The token that the origin wants to see.
     pub(crate) token: Option<String>,
+    /// What it says to those who have none.
+    pub(crate) challenge: Option<String>,
     pub(crate) seen: Vec<Seen>,
     /// Bytes of files from this one on wait until there is no such limit any more: a download
     /// cannot end meanwhile.
@@ -238,6 +242,7 @@ async fn answer(State(host): State<Host>, request: Request) -> Response<Body> {
     };
     let seen = Seen {
         cdn: host.is_cdn,
+        host: header("host").unwrap_or_default(),
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
@@ -249,8 +254,11 @@ async fn answer(State(host): State<Host>, request: Request) -> Response<Body> {
     if host.is_cdn {
         return from_cdn(&host, &mut world, &seen, request.headers());
     }
-    if world.token.is_some() && seen.authorization != world.token {
-        return simple(401, &[], b"{\"error\":\"Invalid username or password.\"}");
+    if world.token.is_some() && seen.authorization != world.token && seen.path != "/token" {
+        let challenge = world.challenge.clone();
+        let challenge = challenge.map(|text| ("www-authenticate".to_owned(), text));
+        let headers: Vec<_> = challenge.into_iter().collect();
+        return simple(401, &headers, b"{\"error\":\"Invalid username or password.\"}");
     }
     if seen.path.contains("/manifests/") {
         let accept = header("accept").unwrap_or_default();
