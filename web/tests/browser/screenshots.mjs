@@ -105,7 +105,7 @@ async function chats() {
   await withHistory(thinks)
   await ask(thinks, "How many r's are in strawberry?")
   await thinking(thinks)
-  await thinks.waitForTimeout(1500)
+  await thinks.getByText(/^[4-7]\d tokens$/).waitFor()
   slow.pace(60_000)
   await shoot(thinks, 'thinking')
   slow.pace(100)
