@@ -10,17 +10,18 @@ use cachalot_kernels::Cpu;
 use cachalot_model::{Batch, Config, Model, Progress};
 use cachalot_plan::Layout;
 use cachalot_plan::fit::headroom;
-use cachalot_text::{ChatTemplate, Vocab, VocabParts};
+use cachalot_text::{Vocab, VocabParts};
 
 use crate::blocks::PageId;
+use crate::describe::model_info;
 use crate::handle::{Handle, Limits, Shared};
 use crate::info::{Context, ModelInfo};
 use crate::load_plan::{LoadPlan, Loaded};
 use crate::options::{Options, Source};
-use crate::output::ThoughtTags;
+use crate::pages::{PrefixCache, Store};
 use crate::step::{Compute, Computed, Core, Sizes};
 use crate::verdict::check_vocabulary;
-use crate::{Error, Sampling, host};
+use crate::{Error, host};
 
 /// How often available memory is checked while experts are streamed.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ pub struct Engine {
     interleave: bool,
     /// Where the logits of the last batch's segments are, or why there are none.
     results: Vec<Computed>,
+    prefix_cache: Option<PrefixCache>,
     /// When available memory is checked next, and how much should be free then.
     pressure: (Instant, u64),
 }
@@ -101,37 +103,23 @@ impl Engine {
             bytes: layout.kv.bytes / layout.kv.parallel.max(1),
             reduced,
         };
-        let template = ChatTemplate::new(options.chat_template.as_deref(), &vocab)?;
-        let tensors = weights.tensors().iter().map(|tensor| &tensor.info);
-        let mut warnings = cachalot_model::check_header(metadata, tensors)?;
-        warnings.extend(vocab.warnings().iter().cloned());
-        warnings.extend(template.warning().map(str::to_owned));
-        let recommended = Sampling::recommended(metadata)?;
-        // Last, so that a file is not read only to find that it is of no use: mapped files that are
-        // not in memory, if all of them have room beside everything else.
+        // What is left of memory for mapped files, beside everything else.
         let room = host::memory_available().unwrap_or(u64::MAX);
         let room = room.saturating_sub(layout.kv.bytes + layout.buffers);
-        interleaved(options, || weights.warm(room, progress));
         let info = ModelInfo {
-            name: name(source, metadata),
-            thought_tags: ThoughtTags::of(&vocab),
-            vocab,
-            template,
-            warnings,
-            context,
-            kv_type: layout.kv.ty,
-            recommended,
             threads: cpu.pool().threads(),
             threads_missing: cpu.pool().missing(),
             tier: cpu.tier(),
             streaming,
-            weights,
-            layout,
-            load_time: begun.elapsed(),
+            ..model_info(source, options, weights, vocab, context, layout)?
         };
+        // Last, so that a file is not read only to find that it is of no use.
+        interleaved(options, || info.weights.warm(room, progress));
+        let info = ModelInfo { load_time: begun.elapsed(), ..info };
         let pressure = (Instant::now(), host::memory_available().map_or(0, headroom));
-        let interleave = options.interleave;
-        Ok(Self { model, info: Arc::new(info), cpu, interleave, results: Vec::new(), pressure })
+        let (interleave, prefix_cache) = (options.interleave, options.prefix_cache.clone());
+        let (info, results) = (Arc::new(info), Vec::new());
+        Ok(Self { model, info, cpu, interleave, results, prefix_cache, pressure })
     }
 
     /// Starts answering requests, in a thread of its own.
@@ -143,10 +131,17 @@ impl Engine {
         let Layout { kv, micro_batch, .. } = &self.info.layout;
         let sizes = Sizes { pages: kv.pages as usize, micro_batch: *micro_batch as usize };
         self.model.reserve_pages(sizes.pages, self.info.kv_type)?;
+        let store = self.prefix_cache.take().map(|place| {
+            let theirs = Arc::clone(&shared);
+            let wake = Box::new(move || theirs.wake());
+            Store::open(&place, self.info.fingerprint, self.page_bytes(), wake)
+                .map_err(|source| Error::PrefixCache { folder: place.folder, source })
+        });
+        let store = store.transpose()?;
         let interleave = self.interleave;
         // Pages and buffers are on the nodes that the policy of the thread says which writes them first.
         Handle::start(shared, move |shared| {
-            on_all_nodes(interleave, || Core::new(shared, self, sizes).run());
+            on_all_nodes(interleave, || Core::new(shared, self, sizes, store).run());
         })
     }
 
@@ -188,6 +183,14 @@ impl Engine {
 impl Compute for Engine {
     fn copy_page(&mut self, from: PageId, to: PageId) {
         self.model.copy_page(from, to);
+    }
+
+    fn read_page(&self, page: PageId) -> Vec<u8> {
+        self.model.read_page(page)
+    }
+
+    fn write_page(&mut self, page: PageId, bytes: &[u8]) {
+        self.model.write_page(page, bytes, self.info.kv_type);
     }
 
     fn forward(
@@ -232,7 +235,7 @@ impl Compute for Engine {
 }
 
 /// What a file calls its model, or else the file's own name.
-fn name(source: &Source, metadata: &Metadata) -> String {
+pub(crate) fn name(source: &Source, metadata: &Metadata) -> String {
     let named = metadata.str("general.name").ok().filter(|name| !name.trim().is_empty());
     named.map(str::to_owned).unwrap_or_else(|| match source {
         Source::Embedded(_) => "calf".to_owned(),

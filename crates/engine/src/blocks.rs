@@ -4,6 +4,8 @@
 //! begin alike share pages. Pages that no sequence uses stay findable until their memory is wanted; the
 //! least recently used goes first. A page that is shared in part is copied, and never written.
 
+mod exchange;
+
 use std::collections::{BTreeSet, HashMap};
 
 use cachalot_model::PAGE_ROWS;
@@ -38,6 +40,8 @@ pub(crate) struct Pages {
     idle: BTreeSet<(u64, PageId)>,
     /// Pages with known content by the page before them.
     children: HashMap<PageKey, Vec<PageId>>,
+    /// Pages that became full, if that is noted.
+    filled: Option<Vec<PageId>>,
     clock: u64,
 }
 
@@ -68,6 +72,7 @@ impl Pages {
             free: ids.rev().collect(),
             idle: BTreeSet::new(),
             children: HashMap::new(),
+            filled: None,
             clock: 0,
         }
     }
@@ -160,6 +165,9 @@ impl Pages {
         });
         if !is_known {
             siblings.push(page);
+            if let Some(filled) = self.filled.as_mut().filter(|_| tokens.len() == PAGE_ROWS) {
+                filled.push(page);
+            }
             self.pages[page as usize].content = Some((parent, tokens.to_vec()));
         }
         if tokens.len() == PAGE_ROWS { parent.then(tokens) } else { parent }

@@ -62,6 +62,10 @@ pub enum Error {
     Device { device: String },
     #[error("no thread can be started for the engine: {source}")]
     Thread { source: std::io::Error },
+    #[error("the model's files cannot be read to tell them from others: {source}")]
+    Fingerprint { source: std::io::Error },
+    #[error("{}: the prefix cache cannot be opened: {source}", folder.display())]
+    PrefixCache { folder: PathBuf, source: std::io::Error },
     #[error("no thread can be started to read the model: {source}")]
     Reader { source: std::io::Error },
     #[error("{}: the trace cannot be written: {source}", path.display())]

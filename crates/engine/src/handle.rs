@@ -18,6 +18,7 @@ use crate::Error;
 use crate::constraint::{Constrained, Constraints};
 use crate::event::Event;
 use crate::info::ModelInfo;
+use crate::pages::Job;
 use crate::request::{Constraint, Request, RequestId, SubmitError, UNREAD_MAX};
 use crate::status::Status;
 
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Inbox {
     submissions: VecDeque<Submission>,
+    /// What is wanted of the engine's pages.
+    jobs: Vec<Job>,
     /// Requests that wait: submitted and not yet admitted.
     waiting: usize,
     tickets: HashMap<RequestId, Weak<Ticket>>,
@@ -257,7 +260,11 @@ impl Shared {
     /// shutdown, or for `timeout`.
     pub(crate) fn receive(&self, idle: bool, timeout: Option<Duration>) -> Vec<Submission> {
         let mut inbox = self.inbox();
-        while idle && inbox.submissions.is_empty() && inbox.closing.is_none() {
+        while idle
+            && inbox.submissions.is_empty()
+            && inbox.jobs.is_empty()
+            && inbox.closing.is_none()
+        {
             match timeout {
                 Some(timeout) => {
                     let waited = self.wake.wait_timeout(inbox, timeout);
@@ -268,6 +275,16 @@ impl Shared {
             }
         }
         inbox.submissions.drain(..).collect()
+    }
+
+    /// What is wanted of the engine's pages.
+    pub(crate) fn take_jobs(&self) -> Vec<Job> {
+        std::mem::take(&mut self.inbox().jobs)
+    }
+
+    /// Lets the engine look what is new.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_all();
     }
 
     /// Whether the engine ends, and when it cancels what still runs.
@@ -303,6 +320,7 @@ impl Shared {
         inbox.is_gone = true;
         inbox.closing.get_or_insert_with(Instant::now);
         inbox.submissions.clear();
+        inbox.jobs.clear();
         inbox.waiting = 0;
     }
 
@@ -347,6 +365,15 @@ impl Handle {
         let prepare = move || _ = shared.constraints();
         // Without a thread, the first request does it.
         _ = std::thread::Builder::new().name("constraints".to_owned()).spawn(prepare);
+    }
+
+    /// Asks the engine's thread for something; dropped if it has ended.
+    pub(crate) fn send(&self, job: Job) {
+        let mut inbox = self.shared.inbox();
+        if !inbox.is_gone {
+            inbox.jobs.push(job);
+            self.shared.wake.notify_all();
+        }
     }
 
     /// Cancels a request, which ends within one step with [`crate::FinishReason::Cancelled`]. One that has

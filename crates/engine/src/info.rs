@@ -9,7 +9,7 @@ use cachalot_store::Weights;
 use cachalot_text::{ChatTemplate, Vocab};
 
 use crate::output::ThoughtTags;
-use crate::{Sampling, Streaming};
+use crate::{Fingerprint, Sampling, Streaming};
 
 /// A loaded model's description.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct ModelInfo {
     pub context: Context,
     /// How keys and values are stored.
     pub kv_type: KvType,
+    /// Which model this is, and with which options it is computed.
+    pub fingerprint: Fingerprint,
     /// The defaults of sampling, with what the file recommends.
     pub recommended: Sampling,
     /// Threads that compute.

@@ -17,16 +17,19 @@ mod blocks;
 mod chat;
 mod constraint;
 mod device;
+mod describe;
 mod dry;
 mod error;
 mod event;
 mod experts;
 mod feed;
+mod fingerprint;
 mod handle;
 mod info;
 mod load_plan;
 mod options;
 mod output;
+mod pages;
 mod random;
 mod request;
 mod sampler;
@@ -43,6 +46,7 @@ pub use chat::{PromptText, render};
 #[doc(hidden)]
 pub use constraint::fuzz_gbnf;
 pub use device::{Device, PROCESSOR_ALONE, Processor, Site};
+pub use describe::describe;
 pub use error::Error;
 pub use event::{
     Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
@@ -50,10 +54,12 @@ pub use event::{
 pub use experts::ExpertUse;
 #[doc(hidden)]
 pub use feed::Feed;
+pub use fingerprint::Fingerprint;
 pub use handle::{Generation, Handle, Limits};
 pub use info::{Context, ModelInfo};
 pub use load_plan::LoadPlan;
 pub use options::{Options, Source};
+pub use pages::{PrefixCache, SaveError, Saved};
 pub use request::{
     Constraint, READER_TIMEOUT, Request, RequestId, SubmitError, ThoughtState, UNREAD_MAX,
 };

@@ -10,6 +10,7 @@ use cachalot_plan::Stream;
 
 use crate::device::{Device, PROCESSOR_ALONE};
 use crate::experts::ExpertUse;
+use crate::pages::PrefixCache;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Options {
     pub trace: Option<PathBuf>,
     /// The folder for statistics of expert use, from which the next start fills its cache.
     pub expert_stats: Option<PathBuf>,
+    /// Where pages of the KV cache are kept over restarts.
+    pub prefix_cache: Option<PrefixCache>,
 }
 
 impl Default for Options {
@@ -91,6 +94,7 @@ impl Default for Options {
             chat_template: None,
             trace: None,
             expert_stats: None,
+            prefix_cache: None,
         }
     }
 }

@@ -91,6 +91,9 @@ impl Scheduler {
     /// Lets sequences in while there is a place, and room for all of their tokens and one more page.
     fn admit(&mut self, copies: &mut Vec<(PageId, PageId)>) {
         while self.running.len() < self.parallel {
+            if self.waiting.front().is_some_and(|sequence| sequence.is_loading) {
+                break;
+            }
             let Some(mut sequence) = self.waiting.pop_front() else { break };
             let copy = sequence.adopt(&mut self.pages);
             let needed = sequence.lacks(sequence.pending() + 1);

@@ -26,7 +26,9 @@ pub(crate) struct Sequence {
     /// Pages that were named, and the name of the last of them.
     named: (usize, PageKey),
     /// Whether it uses what others left in the cache.
-    reuses: bool,
+    pub(crate) reuses: bool,
+    /// Pages of its prompt are being read from the prefix cache.
+    pub(crate) is_loading: bool,
     /// Whether it was admitted before: it has lost its pages since, if it waits.
     pub(crate) was_admitted: bool,
     /// Its place in the queue, as its receiver knows it.
@@ -51,6 +53,7 @@ impl Sequence {
             pages: Vec::new(),
             named: (0, PageKey::default()),
             reuses: submission.request.cache_prompt,
+            is_loading: false,
             was_admitted: false,
             position: None,
             is_paused: false,

@@ -12,6 +12,7 @@ use crate::blocks::PageId;
 use crate::event::{Event, FinishReason};
 use crate::handle::Shared;
 use crate::info::ModelInfo;
+use crate::pages::{Disk, Store};
 use crate::sampler::Scratch;
 use crate::scheduler::{Plan, SHARE_MIN, Scheduler, Work};
 use crate::sequence::Sequence;
@@ -49,6 +50,12 @@ pub(crate) trait Compute: Send {
     /// The threads that choose tokens.
     fn cpu(&self) -> &Cpu;
 
+    /// Keys and values of a page.
+    fn read_page(&self, page: PageId) -> Vec<u8>;
+
+    /// Replaces a page by what [`Compute::read_page`] gave, of the same model and type.
+    fn write_page(&mut self, page: PageId, bytes: &[u8]);
+
     /// Bytes of a page.
     fn page_bytes(&self) -> u64;
 
@@ -65,6 +72,7 @@ pub(crate) struct Core<'a, C> {
     info: Arc<ModelInfo>,
     compute: C,
     scheduler: Scheduler,
+    disk: Disk,
     /// The most tokens of prompts in a step, and how many of them running answers can wait for.
     micro_batch: usize,
     chunk: usize,
@@ -93,9 +101,10 @@ pub(crate) struct Sizes {
 }
 
 impl<'a, C: Compute> Core<'a, C> {
-    pub(crate) fn new(shared: &'a Shared, compute: C, sizes: Sizes) -> Self {
+    pub(crate) fn new(shared: &'a Shared, compute: C, sizes: Sizes, store: Option<Store>) -> Self {
         let info = Arc::clone(&shared.info);
-        let scheduler = Scheduler::new(sizes.pages, shared.limits.parallel);
+        let mut scheduler = Scheduler::new(sizes.pages, shared.limits.parallel);
+        let disk = Disk::new(store, &mut scheduler.pages);
         let micro_batch = sizes.micro_batch.max(1);
         let chunk = micro_batch.min(256);
         let threads = compute.cpu().pool().threads();
@@ -105,6 +114,7 @@ impl<'a, C: Compute> Core<'a, C> {
             info,
             compute,
             scheduler,
+            disk,
             micro_batch,
             chunk,
             scratch,
@@ -120,17 +130,28 @@ impl<'a, C: Compute> Core<'a, C> {
         while self.receive(true) {
             self.step();
         }
+        self.disk.finish(&mut self.scheduler.pages, &self.compute);
     }
 
     /// Takes in what was submitted, waiting for it if there is nothing to do; returns whether the
     /// engine goes on.
     pub(crate) fn receive(&mut self, may_wait: bool) -> bool {
-        let is_empty = self.scheduler.waiting.is_empty() && self.scheduler.running.is_empty();
-        let is_paused = !is_empty && self.scheduler.running.iter().all(|s| s.is_paused);
-        let pause = (is_paused && !is_empty).then_some(PAUSE_INTERVAL);
-        for submission in self.shared.receive(may_wait && (is_empty || is_paused), pause) {
-            self.scheduler.waiting.push_back(Sequence::new(submission, &self.info));
+        let Scheduler { waiting, running, .. } = &self.scheduler;
+        let is_empty = waiting.is_empty() && running.is_empty();
+        let is_loading = running.is_empty() && waiting.front().is_some_and(|s| s.is_loading);
+        let is_paused = !running.is_empty() && running.iter().all(|s| s.is_paused);
+        let looks_again = is_loading || is_paused || self.disk.is_behind();
+        let pause = looks_again.then_some(PAUSE_INTERVAL);
+        let is_idle = is_empty || is_paused || is_loading;
+        for submission in self.shared.receive(may_wait && is_idle, pause) {
+            let mut sequence = Sequence::new(submission, &self.info);
+            self.disk.begin(&mut sequence, &mut self.scheduler.pages);
+            self.scheduler.waiting.push_back(sequence);
         }
+        for job in self.shared.take_jobs() {
+            job.run(&mut self.scheduler.pages, &mut self.compute);
+        }
+        self.disk.step(&mut self.scheduler, &mut self.compute);
         self.sweep();
         let is_empty = self.scheduler.waiting.is_empty() && self.scheduler.running.is_empty();
         !(is_empty && self.shared.closing().is_some())

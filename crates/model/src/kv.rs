@@ -98,6 +98,21 @@ impl KvPages {
         self.layers.iter_mut().for_each(|bytes| bytes.copy_within(from..from + len, to));
     }
 
+    /// Appends a page, layer by layer, to `out`.
+    pub(crate) fn read_page(&self, page: PageId, out: &mut Vec<u8>) {
+        let len = PAGE_ROWS * self.row_bytes;
+        let at = page as usize * len;
+        self.layers.iter().for_each(|bytes| out.extend_from_slice(&bytes[at..at + len]));
+    }
+
+    /// Replaces a page by the bytes of [`KvPages::read_page`].
+    pub(crate) fn write_page(&mut self, page: PageId, bytes: &[u8]) {
+        let len = PAGE_ROWS * self.row_bytes;
+        let at = page as usize * len;
+        let layers = self.layers.iter_mut().zip(bytes.chunks_exact(len));
+        layers.for_each(|(layer, bytes)| layer[at..at + len].copy_from_slice(bytes));
+    }
+
     /// The first `len` rows of a sequence in a layer.
     pub(crate) fn rows<'a>(&'a self, layer: usize, pages: &'a [PageId], len: usize) -> Latent<'a> {
         let RowShape { width, latent } = self.shape;

@@ -194,6 +194,26 @@ impl Model {
         self.stages.iter_mut().for_each(|stage| stage.copy_page(from, to));
     }
 
+    /// The keys and values of a page, in all layers.
+    pub fn read_page(&self, page: PageId) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stages.iter().for_each(|stage| stage.read_page(page, &mut bytes));
+        bytes
+    }
+
+    /// Replaces a page by bytes that [`Model::read_page`] gave, in the type `kv` of this cache.
+    ///
+    /// # Panics
+    /// If they are fewer than a page has.
+    pub fn write_page(&mut self, page: PageId, bytes: &[u8], kv: KvType) {
+        let mut rest = bytes;
+        for stage in &mut self.stages {
+            let (own, others) = rest.split_at(stage.page_bytes(kv));
+            stage.write_page(page, own);
+            rest = others;
+        }
+    }
+
     /// Takes a batch through the model; keys and values of its rows go to their pages.
     ///
     /// `progress` is called after every layer and stops the work by returning `false`.

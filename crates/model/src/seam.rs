@@ -216,6 +216,12 @@ pub trait Stage: Send {
     /// Copies a page, so that a shared one can be continued.
     fn copy_page(&mut self, from: PageId, to: PageId);
 
+    /// Appends the keys and values of a page to `out`: [`Stage::page_bytes`] bytes.
+    fn read_page(&self, page: PageId, out: &mut Vec<u8>);
+
+    /// Replaces a page by bytes that [`Stage::read_page`] gave for the same layers and type.
+    fn write_page(&mut self, page: PageId, bytes: &[u8]);
+
     /// Takes the rows of a batch through the layers, and their keys and values into their pages.
     ///
     /// `keep_going` is called after every layer; the stage stops once it returns `false`. Failures of

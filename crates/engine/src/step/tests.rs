@@ -5,13 +5,14 @@
 //! changes the text.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::*;
 use crate::handle::{Generation, Limits};
 use crate::random::SplitMix64;
 use crate::request::{Constraint, Request, SubmitError, ThoughtState};
-use crate::{Engine, Options, Sampling, Source};
+use crate::{Engine, Fingerprint, Options, PrefixCache, Sampling, Source};
 
 const CONTEXT: usize = 512;
 
@@ -73,6 +74,16 @@ impl Fake {
 impl Compute for Fake {
     fn copy_page(&mut self, from: PageId, to: PageId) {
         self.pages[to as usize] = self.pages[from as usize];
+    }
+
+    fn read_page(&self, page: PageId) -> Vec<u8> {
+        self.pages[page as usize].iter().flat_map(|token| token.to_le_bytes()).collect()
+    }
+
+    fn write_page(&mut self, page: PageId, bytes: &[u8]) {
+        for (token, bytes) in self.pages[page as usize].iter_mut().zip(bytes.chunks(4)) {
+            *token = u32::from_le_bytes(bytes.try_into().unwrap());
+        }
     }
 
     fn forward(
@@ -226,7 +237,79 @@ impl Received {
 }
 
 fn core(shared: &Shared, pages: usize, failing: Option<u64>) -> Core<'_, Fake> {
-    Core::new(shared, Fake::new(pages, failing), Sizes { pages, micro_batch: 128 })
+    Core::new(shared, Fake::new(pages, failing), Sizes { pages, micro_batch: 128 }, None)
+}
+
+/// As [`core`], with a prefix cache of so many pages in a folder.
+fn core_with_disk<'a>(
+    shared: &'a Arc<Shared>,
+    pages: usize,
+    folder: &Path,
+    kept: u64,
+) -> Core<'a, Fake> {
+    let compute = Fake::new(pages, None);
+    let place = PrefixCache { folder: folder.to_owned(), size: kept * 1024 };
+    let theirs = Arc::clone(shared);
+    let wake = Box::new(move || theirs.wake());
+    let store = Store::open(&place, Fingerprint([3; 32]), compute.page_bytes(), wake).unwrap();
+    Core::new(shared, compute, Sizes { pages, micro_batch: 128 }, Some(store))
+}
+
+/// Answers one request after the other, then ends as at a shutdown; returns how many tokens were computed.
+fn answer_all(mut core: Core<'_, Fake>, shared: &Arc<Shared>, requests: &[Request]) -> usize {
+    for request in requests {
+        let generation = Shared::submit(shared, request.clone()).unwrap();
+        let mut received = Received::new(request.clone(), generation);
+        while !received.is_over() {
+            assert!(core.receive(true));
+            core.step();
+            check_pages(&core);
+            received.receive();
+        }
+        received.check();
+    }
+    core.disk.finish(&mut core.scheduler.pages, &core.compute);
+    core.compute.computed
+}
+
+#[test]
+fn pages_return_from_disk_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt: Vec<u32> = (0..300).map(|i| i * 5 % 700).collect();
+    let requests = [request(prompt.clone(), 3)];
+    let limits = Limits { parallel: 5, queue: 20 };
+    let run = |requests: &[Request]| {
+        let shared = Arc::new(Shared::new(info(), limits));
+        let core = core_with_disk(&shared, 8, folder.path(), 100);
+        answer_all(core, &shared, requests)
+    };
+    let whole = run(&requests);
+    assert!(whole >= 300);
+    assert_eq!(run(&requests), whole - 4 * PAGE_ROWS, "the full pages are not computed again");
+    let longer = request([prompt, vec![1; 100]].concat(), 0);
+    assert_eq!(run(&[longer]), 400 - 4 * PAGE_ROWS);
+    let uncached = Request { cache_prompt: false, ..requests[0].clone() };
+    assert_eq!(run(&[uncached]), whole);
+    // what is damaged is computed
+    let folders = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    for file in folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
+        std::fs::write(file.unwrap().path(), "cachalot kv v1\r\n and then nothing").unwrap();
+    }
+    assert_eq!(run(&requests), whole);
+}
+
+#[test]
+fn answers_are_right_while_pages_go_to_disk_and_return() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = SplitMix64::new(5);
+    for _ in 0..6 {
+        let mut below = |n: usize| (random.next_u64() % n as u64) as usize;
+        let requests: Vec<Request> = (0..12).map(|_| random_request(&mut below)).collect();
+        let shared = Arc::new(Shared::new(info(), Limits { parallel: 5, queue: 20 }));
+        // fewer pages than the prompts of one run have, in memory and on disk
+        let core = core_with_disk(&shared, 9, folder.path(), 12);
+        answer_all(core, &shared, &requests);
+    }
 }
 
 /// No page is lost, and none is in use that no sequence has.

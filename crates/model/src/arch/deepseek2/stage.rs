@@ -216,6 +216,18 @@ impl Stage for CpuStage {
         }
     }
 
+    fn read_page(&self, page: PageId, out: &mut Vec<u8>) {
+        if let Some(kv) = &self.kv {
+            kv.read_page(page, out);
+        }
+    }
+
+    fn write_page(&mut self, page: PageId, bytes: &[u8]) {
+        if let Some(kv) = &mut self.kv {
+            kv.write_page(page, bytes);
+        }
+    }
+
     fn forward(
         &mut self,
         batch: &Batch<'_>,
