@@ -12,10 +12,11 @@ use utoipa::ToSchema;
 
 use crate::anthropic_stream::MessageStream;
 use crate::app::{App, Served, fresh_id};
+use crate::ask::Conversation;
 use crate::chat::{self, Chat};
 use crate::error::{ApiError, ApiResult};
 use crate::http::body::typed;
-use crate::options::{Options, Thinking, limit, stops, whole};
+use crate::options::{Options, Thinking, stops, whole};
 use crate::respond::{Job, Run};
 use crate::routes::{Asked, blocking, check_model};
 use crate::tools;
@@ -159,17 +160,18 @@ fn result_text(block: &Value) -> ApiResult<String> {
 impl Parsed {
     fn request(&self, app: &App, served: &Served) -> ApiResult<Request> {
         let prompt = self.chat.prompt(served.template(), served.info())?;
-        let mut request = self.options.request(served.info(), &app.config.defaults)?;
+        let asked = Conversation {
+            chat: &self.chat,
+            options: &self.options,
+            thinking: &self.thinking,
+            max_tokens: self.body.max_tokens,
+            format: None,
+            logprobs: None,
+        };
+        let mut request = asked.request(app, served, prompt)?;
         if let Some(texts) = &self.body.stop_sequences {
             request.stop = stops(texts)?;
         }
-        if let Some(constraint) = tools::constraint(&self.chat, served) {
-            request.constraint = Some(constraint);
-        }
-        request.prompt = prompt.tokens;
-        request.thought = prompt.thought;
-        request.max_tokens = app.config.defaults.limit(limit(self.body.max_tokens));
-        request.thinking_budget = self.thinking.budget();
         Ok(request)
     }
 }

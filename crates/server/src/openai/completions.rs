@@ -5,21 +5,21 @@ use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::response::Response;
-use cachalot_engine::{Request, ThoughtState};
+use cachalot_engine::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::chat::{StreamOptions, answers, response_format};
+use super::chat::StreamOptions;
 use super::chat_stream::fingerprint;
 use super::wire::{Logprob, Timings, Usage, logprobs};
 use crate::app::{App, Served, fresh_id, unix};
+use crate::ask::Continuation;
 use crate::error::{ApiError, ApiResult, Family};
 use crate::generate::{Answer, Live, Piece, Probed};
 use crate::http::body::typed;
 use crate::native::completion::probs;
-use crate::native::prompt;
-use crate::options::{Options, limit, whole};
+use crate::options::{Options, whole};
 use crate::respond::{Dialect, Job, Run, SSE, comment, event};
 use crate::routes::{Asked, blocking, check_model};
 
@@ -119,19 +119,7 @@ fn prepare(app: &App, served: &Served, object: &Map<String, Value>) -> ApiResult
         let message = "this model cannot fill in: `suffix` is not supported";
         return Err(ApiError::field("suffix", message));
     }
-    let Some(prompt) = &body.prompt else {
-        return Err(ApiError::field("prompt", "`prompt` is missing"));
-    };
-    let prompts = prompt::read(&served.info().vocab, prompt)?;
-    let mut base = options.request(served.info(), &app.config.defaults)?;
-    if let Some(format) = &body.response_format
-        && let Some(constraint) = response_format(format)?
-    {
-        base.constraint = Some(constraint);
-    }
-    base.thought = ThoughtState::Ignored;
-    base.max_tokens = app.config.defaults.limit(limit(body.max_tokens.or(body.n_predict)));
-    base.logprobs = match &body.logprobs {
+    let logprobs = match &body.logprobs {
         None | Some(Value::Null | Value::Bool(false)) => probs(options.n_probs)?,
         Some(Value::Bool(true)) => Some(probs(options.n_probs)?.unwrap_or(0)),
         Some(count) => {
@@ -140,16 +128,15 @@ fn prepare(app: &App, served: &Served, object: &Map<String, Value>) -> ApiResult
             Some(count as usize)
         }
     };
-    let n = answers(body.n)?;
-    let requests = prompts.tokens.into_iter().flat_map(|prompt| {
-        let base = &base;
-        (0..n).map(move |i| Request {
-            prompt: prompt.clone(),
-            seed: base.seed.map(|seed| seed.wrapping_add(i as u64)),
-            ..base.clone()
-        })
-    });
-    Ok(requests.collect())
+    let asked = Continuation {
+        prompt: body.prompt.as_ref(),
+        options: &options,
+        max_tokens: body.max_tokens.or(body.n_predict),
+        format: body.response_format.as_ref(),
+        logprobs,
+        n: body.n,
+    };
+    Ok(asked.requests(app, served)?.requests)
 }
 
 /// Continues prompts.
@@ -165,6 +152,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
     let served = app.model()?;
     let body: TextBody = typed(&asked.object)?;
     check_model(&app, &served, body.model.as_deref())?;
+    let slot = typed::<Options>(&asked.object)?.slot();
     let (app_of, served_of, object) = (Arc::clone(&app), Arc::clone(&served), asked.object);
     let requests = blocking(move || prepare(&app_of, &served_of, &object)).await?;
     let vocab = &served.info().vocab;
@@ -183,7 +171,8 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
         offsets: vec![0; requests.len()],
         lives: vec![Live::default(); requests.len()],
     };
-    let run = Run::submit(&app, &served, Job { id, requests, calls: None }, asked.context.caller)?;
+    let job = Job { id, requests, calls: None, slot };
+    let run = Run::submit(&app, &served, job, asked.context.caller)?;
     run.respond(&app, dialect, body.stream == Some(true), &asked.context).await
 }
 

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cachalot_engine::Request;
-use cachalot_text::{Message, ToolCall, ToolChoice};
+use cachalot_text::{Message, ToolCall};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::chat::{kwargs, response_format};
+use super::chat::kwargs;
 use super::responses_stream::{Echo, ResponseStream};
 use crate::app::{App, Served, fresh_id};
+use crate::ask::Conversation;
 use crate::chat::{self, Chat};
 use crate::error::{ApiError, ApiResult};
 use crate::http::body::typed;
-use crate::options::{Options, TOP_MAX, Thinking, limit, whole};
+use crate::options::{Options, TOP_MAX, Thinking, whole};
 use crate::respond::{Job, Run};
 use crate::routes::{Asked, blocking, check_model};
 use crate::tools;
@@ -190,23 +191,15 @@ fn is_thought(message: &Message) -> bool {
 impl Parsed {
     fn request(&self, app: &App, served: &Served) -> ApiResult<Request> {
         let prompt = self.chat.prompt(served.template(), served.info())?;
-        let mut request = self.options.request(served.info(), &app.config.defaults)?;
-        let format = self.body.text.as_ref().and_then(|text| text.get("format"));
-        if let Some(format) = format
-            && let Some(constraint) = response_format(format)?
-        {
-            request.constraint = Some(constraint);
-        }
-        let forced = matches!(self.chat.choice, ToolChoice::Required | ToolChoice::Named(_));
-        if request.constraint.is_none() || forced {
-            request.constraint = tools::constraint(&self.chat, served).or(request.constraint);
-        }
-        request.prompt = prompt.tokens;
-        request.thought = prompt.thought;
-        request.max_tokens = app.config.defaults.limit(limit(self.body.max_output_tokens));
-        request.thinking_budget = self.thinking.budget();
-        request.logprobs = self.logprobs()?;
-        Ok(request)
+        let asked = Conversation {
+            chat: &self.chat,
+            options: &self.options,
+            thinking: &self.thinking,
+            max_tokens: self.body.max_output_tokens,
+            format: self.body.text.as_ref().and_then(|text| text.get("format")),
+            logprobs: self.logprobs()?,
+        };
+        asked.request(app, served, prompt)
     }
 
     fn logprobs(&self) -> ApiResult<Option<usize>> {
