@@ -128,6 +128,10 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with_all = ["hide_thinking", "verbose"])]
     pub(crate) json: bool,
 
+    /// Load the model here, even if a server on this machine has it loaded
+    #[arg(long)]
+    pub(crate) standalone: bool,
+
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]

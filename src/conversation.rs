@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cachalot_engine::{
-    Event, FinishReason, Finished, Handle, Kind, Limits, LoadPlan, Message, ModelInfo, Source, host,
+    Event, FinishReason, Finished, Handle, Kind, Limits, LoadPlan, Message, ModelInfo, Request,
+    Source, host,
 };
 use cachalot_gguf::split::part_paths;
 use cachalot_plan::{Demand, identity, units};
@@ -15,13 +16,14 @@ use crate::embedded;
 use crate::forecast::Forecast;
 use crate::interrupt::Interrupt;
 use crate::output::{self, Output};
+use crate::remote::Remote;
 use crate::settings::{Answering, Environment, Run};
 use crate::terminal::{self, AnswerWriter, Progress, Style, note};
 
 /// A loaded model, the messages so far, and the settings of the next request.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    engine: Handle,
+    answerer: Answerer,
     /// User and assistant messages, without the system prompt.
     turns: Vec<Message>,
     /// Tokens that the last turn left in the context.
@@ -41,7 +43,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// Plans the placement of the model and loads it.
+    /// Finds a server that has loaded the model, or plans its placement and loads it.
     ///
     /// # Errors
     /// If the model does not fit, or cannot be loaded with these settings.
@@ -51,6 +53,14 @@ impl Conversation {
         interrupt: Interrupt,
     ) -> anyhow::Result<Self> {
         let err = Style::of(&io::stderr(), environment.colour);
+        if let Some(remote) = Remote::find(&run, environment) {
+            let address = remote.address();
+            note(&err.dim(&format!(
+                "Answered by the server on {address}; --standalone loads the model here."
+            )));
+            let answerer = Answerer::Remote(Box::new(remote));
+            return Self::with(answerer, run, environment, interrupt, None, None);
+        }
         let inputs = match &run.source {
             Source::File(path) => part_paths(path),
             Source::Embedded(_) => Vec::new(),
@@ -78,11 +88,6 @@ impl Conversation {
         for warning in &engine.info().warnings {
             note(&err.dim(&format!("{warning}.")));
         }
-        let mut answering = run.answering;
-        answering.sampling = engine.info().recommended.clone();
-        for (name, value) in run.given {
-            answering.sampling.set(name, value)?;
-        }
         let context = engine.info().context;
         if context.reduced {
             let (tokens, model) = (context.tokens as u64, context.model as u64);
@@ -94,14 +99,31 @@ impl Conversation {
                 units::bytes(context.bytes)
             )));
         }
+        let answerer = Answerer::Loaded(engine.start(Limits::default())?);
+        Self::with(answerer, run, environment, interrupt, forecast, trace)
+    }
+
+    fn with(
+        answerer: Answerer,
+        run: Run,
+        environment: &Environment,
+        interrupt: Interrupt,
+        forecast: Option<Forecast>,
+        trace: Option<Output>,
+    ) -> anyhow::Result<Self> {
+        let mut answering = run.answering;
+        answering.sampling = answerer.info().recommended.clone();
+        for (name, value) in run.given {
+            answering.sampling.set(name, value)?;
+        }
         Ok(Self {
-            engine: engine.start(Limits::default())?,
+            answerer,
             turns: Vec::new(),
             used: 0,
             system: run.system,
             answering,
             out: Style::of(&io::stdout(), environment.colour),
-            err,
+            err: Style::of(&io::stderr(), environment.colour),
             verbose: run.verbose,
             hide_thinking: run.hide_thinking,
             json: run.json,
@@ -117,7 +139,7 @@ impl Conversation {
     /// # Errors
     /// If the trace cannot be written.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        drop(self.engine);
+        drop(self.answerer);
         self.trace.map_or(Ok(()), Output::commit)
     }
 
@@ -147,7 +169,7 @@ impl Conversation {
 
     /// The model.
     pub(crate) fn info(&self) -> &ModelInfo {
-        self.engine.info()
+        self.answerer.info()
     }
 
     /// Number of tokens that the last turn left in the context.
@@ -187,7 +209,6 @@ impl Conversation {
     fn answer(&mut self) -> anyhow::Result<(Finished, Said)> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<Message> = system.chain(self.turns.iter().cloned()).collect();
-        let mut request = self.answering.request(self.engine.info(), &messages)?;
         let mut renderer = Renderer {
             writer: AnswerWriter::new(io::stdout().lock(), self.out, self.hide_thinking),
             progress: Progress::new("processing prompt"),
@@ -196,17 +217,15 @@ impl Conversation {
             json: self.json,
             said: Said::default(),
         };
-        let engine = &self.engine;
-        let answered = self.interrupt.during(|cancel| {
-            request.cancel = Some(Arc::clone(cancel));
-            let mut generation = engine.submit(request)?;
-            loop {
-                match generation.recv() {
-                    Some(Event::Finished(finished)) => return Ok(*finished),
-                    Some(Event::Failed(error)) => return Err(error.into()),
-                    Some(event) => renderer.take(event).context("cannot write the answer")?,
-                    None => anyhow::bail!("the engine has stopped"),
-                }
+        let mut take = |event| renderer.take(event).context("cannot write the answer");
+        let answered = self.interrupt.during(|cancel| match &self.answerer {
+            Answerer::Loaded(engine) => {
+                let mut request = self.answering.request(engine.info(), &messages)?;
+                request.cancel = Some(Arc::clone(cancel));
+                answer(engine, request, &mut take)
+            }
+            Answerer::Remote(remote) => {
+                remote.answer(&messages, &self.answering, cancel, &mut take)
             }
         });
         let said = renderer.end(answered.is_ok())?;
@@ -326,6 +345,40 @@ impl Conversation {
         add("prompt", &reads.prefill, usage.computed(), timings.prefill);
         add("answer", &reads.decode, usage.generated, timings.decode);
         text
+    }
+}
+
+/// What answers.
+#[derive(Debug)]
+enum Answerer {
+    /// The model, loaded here.
+    Loaded(Handle),
+    /// A server that has loaded the same model.
+    Remote(Box<Remote>),
+}
+
+impl Answerer {
+    fn info(&self) -> &ModelInfo {
+        match self {
+            Self::Loaded(engine) => engine.info(),
+            Self::Remote(remote) => &remote.info,
+        }
+    }
+}
+
+fn answer(
+    engine: &Handle,
+    request: Request,
+    take: &mut dyn FnMut(Event) -> anyhow::Result<()>,
+) -> anyhow::Result<Finished> {
+    let mut generation = engine.submit(request)?;
+    loop {
+        match generation.recv() {
+            Some(Event::Finished(finished)) => return Ok(*finished),
+            Some(Event::Failed(error)) => return Err(error.into()),
+            Some(event) => take(event)?,
+            None => anyhow::bail!("the engine has stopped"),
+        }
     }
 }
 

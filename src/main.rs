@@ -18,6 +18,7 @@ mod library;
 mod models;
 mod output;
 mod record;
+mod remote;
 mod settings;
 mod state;
 mod subject;

@@ -20,6 +20,7 @@
 //! | `OLLAMA_ORIGINS` | further origins of pages that may ask `cachalot serve` |
 //! | `LLAMA_API_KEY` | key that `cachalot serve` asks for, unless `--api-key` is given |
 //! | `NOTIFY_SOCKET` | where systemd is told that `cachalot serve` is ready |
+//! | `LISTEN_FDS`, `LISTEN_PID` | sockets that systemd has opened for `cachalot serve` |
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -195,6 +196,8 @@ pub(crate) struct Run {
     pub(crate) verbose: bool,
     pub(crate) json: bool,
     pub(crate) show_prompt: bool,
+    /// Load the model here, whatever servers there are.
+    pub(crate) standalone: bool,
     pub(crate) output: OutputArgs,
 }
 
@@ -264,8 +267,23 @@ impl Run {
             verbose: args.verbose,
             json: args.json,
             show_prompt: args.show_prompt,
+            standalone: args.standalone,
             output: args.output,
         })
+    }
+}
+
+impl Run {
+    /// Whether the model is to be loaded by this process: it was said so, or said how.
+    pub(crate) fn loads_here(&self) -> bool {
+        let options = &self.options;
+        self.standalone
+            || self.output.trace.is_some()
+            || options.chat_template.is_some()
+            || options.memory.is_some()
+            || options.stream != Stream::Auto
+            || options.huge_pages
+            || options.prefetch
     }
 }
 
@@ -308,6 +326,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         chat_template: None,
         trace: None,
         expert_stats: None,
+        prefix_cache: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use cachalot_engine::{Limits, LoadPlan, ModelInfo, Options, Source};
+use cachalot_engine::{Limits, LoadPlan, ModelInfo, Options, PrefixCache, Source};
 use cachalot_plan::units;
 use cachalot_server::{
     Address, App, Config, Defaults, Facts, Keys, Listener, Models, Server, TlsFiles,
@@ -87,6 +87,18 @@ pub(crate) struct ServeArgs {
     /// Largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = crate::values::size)]
     pub(crate) max_body: u64,
+    /// Keep computed prompts in this folder, to find them again after a restart
+    #[arg(long, value_name = "DIR")]
+    pub(crate) prefix_cache: Option<PathBuf>,
+    /// Largest size of the folder of --prefix-cache; what was not used longest goes first
+    #[arg(long, value_name = "SIZE", default_value = "32GiB", value_parser = crate::values::size)]
+    pub(crate) prefix_cache_size: u64,
+    /// Let clients save and restore slots, in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) slot_save_path: Option<PathBuf>,
+    /// Let clients change the defaults of sampling (POST /props)
+    #[arg(long)]
+    pub(crate) props: bool,
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -114,18 +126,25 @@ pub(crate) fn run(args: ServeArgs, environment: &Environment) -> anyhow::Result<
     let source = source(args.model.as_ref(), environment)?;
     let name = args.model.as_ref().and_then(|word| word.to_str());
     let name = name.filter(|name| models::here(name, environment).is_some()).map(str::to_owned);
-    let addresses = addresses(&args, environment)?;
-    let config = config(&args, environment, &addresses)?;
+    let inherited = Listener::inherited().context("a socket of LISTEN_FDS cannot be used")?;
+    let addresses = if inherited.is_empty() { addresses(&args, environment)? } else { Vec::new() };
+    let outside = addresses.iter().filter(|address| !is_loopback(address)).map(shown);
+    let theirs = inherited.iter().filter(|listener| !listener.is_local());
+    let outside = outside.chain(theirs.map(ToString::to_string)).next();
+    let config = config(&args, environment, outside)?;
     let ansi = environment.colour && io::stderr().is_terminal();
     cachalot_server::log(args.log_format == LogFormat::Json, ansi);
     let mut options = settings::model_options(&args.computation, environment);
     options.context = args.ctx;
     options.parallel = usize::from(args.parallel);
     options.expert_stats.clone_from(&environment.expert_stats);
-    let listeners = addresses.iter().map(|address| {
-        Listener::bind(address).with_context(|| format!("cannot listen on {}", shown(address)))
-    });
-    let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
+    let (folder, size) = (args.prefix_cache.clone(), args.prefix_cache_size);
+    options.prefix_cache = folder.map(|folder| PrefixCache { folder, size });
+    let mut listeners = inherited;
+    for address in &addresses {
+        let listener = Listener::bind(address);
+        listeners.push(listener.with_context(|| format!("cannot listen on {}", shown(address)))?);
+    }
     let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| TlsFiles { cert, key });
     let greeting = Greeting {
         addresses: listeners.iter().map(ToString::to_string).collect(),
@@ -264,10 +283,11 @@ fn shown(address: &Address) -> String {
     }
 }
 
+/// The API's settings; `outside` is an address that others can reach.
 fn config(
     args: &ServeArgs,
     environment: &Environment,
-    addresses: &[Address],
+    outside: Option<String>,
 ) -> anyhow::Result<Config> {
     let given = match args.api_key.is_empty() {
         false => args.api_key.clone(),
@@ -275,13 +295,11 @@ fn config(
     };
     let key_file = args.api_key_file.as_deref().map(input::file).transpose()?;
     let keys = Keys::new(&given, key_file.as_deref()).map_err(usage)?;
-    let loopback = addresses.iter().all(is_loopback);
-    if !loopback && keys.is_empty() && !args.insecure {
-        let beyond = addresses.iter().find(|address| !is_loopback(address)).map(shown);
+    let loopback = outside.is_none();
+    if let Some(outside) = outside.filter(|_| keys.is_empty() && !args.insecure) {
         return Err(usage(format!(
-            "listening on {} lets others use this machine: protect it with --api-key KEY or \
-             --api-key-file FILE, or allow it to everybody with --insecure",
-            beyond.unwrap_or_default()
+            "listening on {outside} lets others use this machine: protect it with --api-key KEY or \
+             --api-key-file FILE, or allow it to everybody with --insecure"
         )));
     }
     let mut origins = args.cors_origins.clone();
@@ -309,6 +327,8 @@ fn config(
             .then(|| Library::new(environment))
             .transpose()?
             .map(|library| -> Arc<dyn Models> { Arc::new(library) }),
+        slot_save_path: args.slot_save_path.clone(),
+        set_props: args.props,
         version: env!("CARGO_PKG_VERSION"),
     })
 }

@@ -31,6 +31,8 @@ pub(crate) fn command(args: &[&str]) -> Command {
     // Tests write nothing into the user's home.
     command.env("CACHALOT_RECORD", "off");
     command.env("CACHALOT_MODELS", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-models"));
+    // nor do they ask a server that happens to run
+    command.env("CACHALOT_HOST", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-server.sock"));
     // bandwidths, measured once for all tests
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command

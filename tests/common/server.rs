@@ -50,21 +50,21 @@ impl Server {
 
     /// The same, with another environment.
     pub(crate) fn start_with(args: &[&str], environment: impl FnOnce(&mut Command)) -> Self {
-        let mut all = vec!["serve", "--port", "0", "--threads", "1"];
-        all.extend(args);
-        let mut command = super::command(&all);
-        for variable in ["CACHALOT_HOST", "OLLAMA_HOST", "OLLAMA_ORIGINS", "LLAMA_API_KEY"] {
-            command.env_remove(variable);
-        }
+        let mut command = serve(args);
         environment(&mut command);
-        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// Starts a server by a command, and waits until it answers.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut port = None;
         let mut line = String::new();
         while port.is_none() {
             line.clear();
             assert!(lines.read_line(&mut line).unwrap() > 0, "it ended before it served");
-            let address = line.split("on http://").nth(1);
+            let address = line.split("on http").nth(1);
             port = address.and_then(|address| address.trim().rsplit(':').next()?.parse().ok());
         }
         // What it logs later is read, or it would wait for a reader.
@@ -106,6 +106,11 @@ impl Server {
         assert!(kill.unwrap().success());
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
@@ -129,6 +134,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The command of a server on a free port.
+pub(crate) fn serve(args: &[&str]) -> Command {
+    let mut all = vec!["serve", "--port", "0", "--threads", "1"];
+    all.extend(args);
+    let mut command = super::command(&all);
+    for variable in ["CACHALOT_HOST", "OLLAMA_HOST", "OLLAMA_ORIGINS", "LLAMA_API_KEY"] {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// The bytes of a request.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use crate::http::auth::{Caller, Keys};
 use crate::http::origin::Origins;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::slots::Slots;
 use crate::status::Facts;
 use crate::streams::Streams;
 
@@ -69,6 +71,10 @@ pub struct Config {
     pub template: Option<String>,
     /// The models of this machine; without them, none is listed but the served one.
     pub models: Option<Arc<dyn Models>>,
+    /// Where `/slots` saves sequences; without it, it does not.
+    pub slot_save_path: Option<PathBuf>,
+    /// Whether `POST /props` may change the defaults of sampling.
+    pub set_props: bool,
     /// The version of the program.
     pub version: &'static str,
 }
@@ -108,6 +114,9 @@ pub struct App {
     loading: Mutex<Loading>,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Streams,
+    pub(crate) slots: Arc<Slots>,
+    /// The defaults of sampling now; [`Config::defaults`] are those of the start.
+    sampling: Mutex<Vec<(&'static str, f64)>>,
     running: Mutex<HashMap<String, Answering>>,
     draining: AtomicBool,
     /// Told when the server is to shut down.
@@ -120,6 +129,8 @@ impl App {
     /// A server whose model is still being loaded.
     pub fn new(config: Config) -> Arc<Self> {
         Arc::new(Self {
+            slots: Slots::new(config.parallel),
+            sampling: Mutex::new(config.defaults.sampling.clone()),
             origins: Origins { allowed: config.cors_origins.clone(), loopback: config.loopback },
             config,
             served: OnceLock::new(),
@@ -132,6 +143,19 @@ impl App {
             begun: Instant::now(),
             started: SystemTime::now(),
         })
+    }
+
+    /// The defaults of requests now.
+    pub(crate) fn defaults(&self) -> Defaults {
+        let sampling = self.sampling.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Defaults { sampling, ..self.config.defaults.clone() }
+    }
+
+    /// Changes a default of sampling, which was checked.
+    pub(crate) fn set_default(&self, name: &'static str, value: f64) {
+        let mut sampling = self.sampling.lock().unwrap_or_else(PoisonError::into_inner);
+        sampling.retain(|(known, _)| *known != name);
+        sampling.push((name, value));
     }
 
     /// Says how much of the model is loaded.

@@ -9,6 +9,7 @@ use cachalot_text::{Channel, ToolEvent, ToolParser};
 
 use crate::app::Served;
 use crate::error::ApiError;
+use crate::slots::Place;
 use crate::tools;
 
 /// Something to write.
@@ -78,6 +79,17 @@ impl End {
     }
 }
 
+impl End {
+    /// llama-server's word.
+    pub(crate) fn stop_type(self) -> &'static str {
+        match self {
+            Self::Length => "limit",
+            Self::StopText => "word",
+            Self::Stop | Self::ToolCalls => "eos",
+        }
+    }
+}
+
 /// Counts and times so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Live {
@@ -96,6 +108,7 @@ pub(crate) struct Live {
 pub(crate) struct Source {
     served: Arc<Served>,
     generation: Generation,
+    place: Place,
     calls: Option<ToolParser>,
     ready: VecDeque<Piece>,
     live: Live,
@@ -109,12 +122,14 @@ impl Source {
     pub(crate) fn new(
         served: Arc<Served>,
         generation: Generation,
+        place: Place,
         prompt: usize,
         calls: Option<ToolParser>,
     ) -> Self {
         Self {
             served,
             generation,
+            place,
             calls,
             ready: VecDeque::new(),
             live: Live { prompt, ..Live::default() },
@@ -156,6 +171,7 @@ impl Source {
                 let first = *self.first.get_or_insert_with(Instant::now);
                 self.live.decode = first.elapsed();
                 self.live.generated += token.tokens.len();
+                self.place.extend(token.tokens.iter().map(|token| token.id));
                 let tokens = probed(&self.served.info().vocab, token.tokens);
                 if token.kind == Kind::Reasoning {
                     self.live.reasoning += tokens.len();

@@ -13,6 +13,7 @@
 mod anthropic;
 mod anthropic_stream;
 mod app;
+mod ask;
 mod chat;
 mod error;
 mod generate;
@@ -27,6 +28,7 @@ mod openapi;
 mod options;
 mod respond;
 mod routes;
+mod slots;
 mod status;
 mod streams;
 mod tools;

@@ -41,6 +41,34 @@ pub enum Listener {
 }
 
 impl Listener {
+    /// The sockets that systemd has opened for this process (`LISTEN_FDS`); usually there are none.
+    ///
+    /// # Errors
+    /// If one of them is no socket that listens for streams.
+    pub fn inherited() -> io::Result<Vec<Self>> {
+        let mut sockets = listenfd::ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for i in 0..sockets.len() {
+            // Which kind it is, is found out by asking.
+            let listener = match sockets.take_tcp_listener(i) {
+                Ok(listener) => listener.map(Self::Tcp),
+                Err(_) => sockets.take_unix_listener(i)?.map(|unix| Self::Unix(unix, None)),
+            };
+            listeners.extend(listener);
+        }
+        Ok(listeners)
+    }
+
+    /// Whether only programs on this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => {
+                listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+            }
+            Self::Unix(..) => true,
+        }
+    }
+
     /// Listens on an address. A file that a dead server left is replaced.
     ///
     /// # Errors
@@ -79,7 +107,13 @@ impl fmt::Display for Listener {
                 Err(_) => f.write_str("a TCP socket"),
             },
             Self::Unix(_, Some(path)) => write!(f, "{}", path.display()),
-            Self::Unix(_, None) => f.write_str("a Unix socket"),
+            Self::Unix(listener, None) => {
+                let address = listener.local_addr().ok();
+                match address.as_ref().and_then(|address| address.as_pathname()) {
+                    Some(path) => path.display().fmt(f),
+                    None => f.write_str("a Unix socket"),
+                }
+            }
         }
     }
 }

@@ -204,6 +204,7 @@ pub(crate) enum AnthropicErrors {
         ollama::library::delete,
         native::facts::health,
         native::facts::props,
+        native::facts::set_props,
         native::facts::metrics,
         native::facts::stream,
         native::facts::stop_stream,

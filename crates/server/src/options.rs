@@ -31,6 +31,14 @@ pub(crate) struct Options {
     frequency_penalty: Option<f64>,
     /// -1 is all tokens.
     repeat_last_n: Option<f64>,
+    typical_p: Option<f64>,
+    xtc_probability: Option<f64>,
+    xtc_threshold: Option<f64>,
+    dry_multiplier: Option<f64>,
+    dry_base: Option<f64>,
+    dry_allowed_length: Option<f64>,
+    /// -1 is all tokens.
+    dry_penalty_last_n: Option<f64>,
     /// The same seed gives the same text; negative is random.
     #[serde(default, deserialize_with = "whole")]
     seed: Option<i64>,
@@ -43,6 +51,9 @@ pub(crate) struct Options {
     logit_bias: Option<Value>,
     /// Continue past the tokens that end an answer.
     ignore_eos: Option<bool>,
+    /// The slot to run in; negative or none is any that is free.
+    #[serde(default, deserialize_with = "whole")]
+    id_slot: Option<i64>,
     /// Whether a cached prefix may be used.
     cache_prompt: Option<bool>,
     /// A grammar in GBNF that the answer follows.
@@ -76,6 +87,13 @@ impl Options {
             ("presence_penalty", self.presence_penalty),
             ("frequency_penalty", self.frequency_penalty),
             ("repeat_last_n", self.repeat_last_n.map(|n| if n < 0.0 { all } else { n })),
+            ("typical_p", self.typical_p),
+            ("xtc_probability", self.xtc_probability),
+            ("xtc_threshold", self.xtc_threshold),
+            ("dry_multiplier", self.dry_multiplier),
+            ("dry_base", self.dry_base),
+            ("dry_allowed_length", self.dry_allowed_length),
+            ("dry_penalty_last_n", self.dry_penalty_last_n),
         ];
         let defaults_given = defaults.sampling.iter().map(|(name, value)| (*name, Some(*value)));
         for (name, value) in defaults_given.chain(given) {
@@ -95,6 +113,11 @@ impl Options {
             cache_prompt: self.cache_prompt.unwrap_or(true),
             ..Request::default()
         })
+    }
+
+    /// The slot that is wanted.
+    pub(crate) fn slot(&self) -> Option<usize> {
+        limit(self.id_slot)
     }
 
     fn constraint(&self) -> ApiResult<Option<Constraint>> {

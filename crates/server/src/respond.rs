@@ -71,8 +71,10 @@ impl Run {
         let mut sources = Vec::with_capacity(job.requests.len());
         for request in job.requests {
             let prompt = request.prompt.len();
+            let place = app.slots.take(job.slot, &request.prompt)?;
             let generation: Generation = served.handle.submit(request)?;
-            sources.push(Source::new(Arc::clone(served), generation, prompt, job.calls.clone()));
+            let calls = job.calls.clone();
+            sources.push(Source::new(Arc::clone(served), generation, place, prompt, calls));
         }
         let ids = sources.iter().map(Source::id).collect();
         let running = Running::new(app, job.id, ids, caller);
@@ -216,6 +218,8 @@ pub(crate) struct Job {
     pub(crate) requests: Vec<Request>,
     /// Finds tool calls in the answer.
     pub(crate) calls: Option<ToolParser>,
+    /// The slot that is wanted.
+    pub(crate) slot: Option<usize>,
 }
 
 impl Job {
@@ -225,7 +229,7 @@ impl Job {
             seed: request.seed.map(|seed| seed.wrapping_add(i as u64)),
             ..request.clone()
         };
-        Self { id, requests: (0..n.max(1)).map(nth).collect(), calls }
+        Self { id, requests: (0..n.max(1)).map(nth).collect(), calls, slot: None }
     }
 }
 

@@ -155,6 +155,12 @@ struct ModelReport {
     quantization: String,
     context: usize,
     context_trained: usize,
+    /// The same for everything that gives the same answers: a hash of the model and its options.
+    fingerprint: String,
+    /// The chat template is not the model's own.
+    template_replaced: bool,
+    /// The most tokens of an answer, whatever a request says.
+    max_tokens: Option<usize>,
     embedded: bool,
     experts: Option<ExpertCounts>,
     capabilities: Vec<&'static str>,
@@ -390,6 +396,9 @@ fn model(app: &App, served: &Served) -> ModelReport {
         quantization: facts.quantization.clone(),
         context: info.context.tokens,
         context_trained: info.context.model,
+        fingerprint: info.fingerprint.to_string(),
+        template_replaced: app.config.template.is_some(),
+        max_tokens: app.config.defaults.max_tokens,
         embedded: facts.embedded,
         experts: facts.experts,
         capabilities: facts.capabilities(),

@@ -15,6 +15,7 @@ use self::line::{Line, help};
 use crate::conversation::Conversation;
 use crate::embedded;
 use crate::interrupt::Interrupt;
+use crate::remote::ServerError;
 use crate::settings::{Environment, Run};
 use crate::terminal::prose;
 
@@ -81,7 +82,11 @@ impl Chat {
         match self.conversation.say(text) {
             Ok(_) => Ok(String::new()),
             // A failed question does not end the chat; a closed terminal does.
-            Err(error) if error.is::<cachalot_engine::Error>() || error.is::<SubmitError>() => {
+            Err(error)
+                if error.is::<cachalot_engine::Error>()
+                    || error.is::<SubmitError>()
+                    || error.is::<ServerError>() =>
+            {
                 Ok(prose(&error.to_string()))
             }
             Err(error) => Err(error),

@@ -67,6 +67,7 @@ impl Connections {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME)
+            .title_case_headers(true) // some clients compare names as they are usually written
             .max_buf_size(HEADER_BYTES_MAX)
             .pipeline_flush(true);
         let mut connection = http.serve_connection(TokioIo::new(io), service);

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use cachalot_engine::{Request, ThoughtState};
+use cachalot_engine::Request;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::completion_stream::{CompletionStream, Wanted};
-use super::prompt;
 use crate::app::{App, Served, fresh_id};
+use crate::ask::{Continuation, Requests};
 use crate::error::{ApiError, ApiResult};
 use crate::http::body::typed;
-use crate::openai::chat::{answers, response_format};
-use crate::options::{Options, TOP_MAX, limit, whole};
+use crate::options::{Options, TOP_MAX, whole};
 use crate::respond::{Job, Run};
 use crate::routes::{Asked, blocking};
 
@@ -74,7 +73,7 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, asked: Asked) -> Api
         fields: body.response_fields.clone().unwrap_or_default(),
         single: true,
     };
-    let stream = body.stream == Some(true);
+    let (stream, slot) = (body.stream == Some(true), options.slot());
     let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));
     let prepared = blocking(move || prepare(&app_of, &served_of, &body, &options)).await?;
     let wanted = Wanted { single: prepared.single, ..wanted };
@@ -82,14 +81,9 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, asked: Asked) -> Api
     let prompts = prepared.requests.iter().map(|request| vocab.decode(&request.prompt)).collect();
     let settings = prepared.requests.first().map(settings).unwrap_or_default();
     let dialect = CompletionStream::new(app.model_id(&served), prompts, settings, wanted);
-    let job = Job { id: fresh_id("cmpl-"), requests: prepared.requests, calls: None };
+    let job = Job { id: fresh_id("cmpl-"), requests: prepared.requests, calls: None, slot };
     let run = Run::submit(&app, &served, job, asked.context.caller)?;
     run.respond(&app, dialect, stream, &asked.context).await
-}
-
-struct Prepared {
-    requests: Vec<Request>,
-    single: bool,
 }
 
 fn prepare(
@@ -97,31 +91,16 @@ fn prepare(
     served: &Served,
     body: &CompletionBody,
     options: &Options,
-) -> ApiResult<Prepared> {
-    let Some(prompt) = &body.prompt else {
-        return Err(ApiError::field("prompt", "`prompt` is missing"));
+) -> ApiResult<Requests> {
+    let asked = Continuation {
+        prompt: body.prompt.as_ref(),
+        options,
+        max_tokens: body.n_predict.or(body.max_tokens),
+        format: body.response_format.as_ref(),
+        logprobs: probs(options.n_probs)?,
+        n: body.n.or(body.n_cmpl),
     };
-    let prompts = prompt::read(&served.info().vocab, prompt)?;
-    let mut base = options.request(served.info(), &app.config.defaults)?;
-    if let Some(format) = &body.response_format
-        && let Some(constraint) = response_format(format)?
-    {
-        base.constraint = Some(constraint);
-    }
-    base.thought = ThoughtState::Ignored;
-    base.max_tokens = app.config.defaults.limit(limit(body.n_predict.or(body.max_tokens)));
-    base.logprobs = probs(options.n_probs)?;
-    let n = answers(body.n.or(body.n_cmpl))?;
-    let single = prompts.single && n == 1;
-    let requests = prompts.tokens.into_iter().flat_map(|prompt| {
-        let base = &base;
-        (0..n).map(move |i| Request {
-            prompt: prompt.clone(),
-            seed: base.seed.map(|seed| seed.wrapping_add(i as u64)),
-            ..base.clone()
-        })
-    });
-    Ok(Prepared { requests: requests.collect(), single })
+    asked.requests(app, served)
 }
 
 /// `n_probs`: this many of the most likely tokens.

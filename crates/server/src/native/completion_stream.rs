@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, Family};
-use crate::generate::{Answer, End, Live, Outcome, Piece, Probed};
+use crate::generate::{Answer, Live, Outcome, Piece, Probed};
 use crate::openai::wire::{Timings, logprobs};
 use crate::respond::{Dialect, SSE, comment, event};
 
@@ -80,7 +80,7 @@ impl CompletionStream {
             "model": self.model, "tokens_predicted": live.generated,
             "tokens_evaluated": live.prompt, "generation_settings": settings, "prompt": prompt,
             "has_new_line": self.new_line.get(n).copied().unwrap_or(false), "truncated": false,
-            "stop_type": stop_type(outcome.end),
+            "stop_type": outcome.end.stop_type(),
             "stopping_word": outcome.stop_text.as_deref().unwrap_or_default(),
             "tokens_cached": live.prompt + live.generated, "timings": Timings::of(live),
         })
@@ -111,14 +111,6 @@ fn as_probability(token: &mut Value) {
     let Some(object) = token.as_object_mut() else { return };
     if let Some(logprob) = object.remove("logprob").as_ref().and_then(Value::as_f64) {
         object.insert("prob".to_owned(), json!(logprob.exp()));
-    }
-}
-
-fn stop_type(end: End) -> &'static str {
-    match end {
-        End::Length => "limit",
-        End::StopText => "word",
-        End::Stop | End::ToolCalls => "eos",
     }
 }
 
@@ -183,7 +175,7 @@ impl Dialect for CompletionStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::Text;
+    use crate::generate::{End, Text};
 
     fn done() -> Piece {
         let live = Live { prompt: 3, generated: 2, ..Live::default() };

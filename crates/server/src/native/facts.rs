@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::app::{App, unix};
 use crate::error::{ApiError, ApiResult};
 use crate::metrics;
+use crate::routes::Asked;
 
 /// Whether requests are answered: 503 with the progress while the model is loaded.
 #[utoipa::path(
@@ -33,7 +34,7 @@ pub(crate) async fn props(State(app): State<Arc<App>>) -> ApiResult<Response> {
     let info = served.info();
     let mut params = serde_json::Map::new();
     let mut sampling = info.recommended.clone();
-    for (name, value) in &app.config.defaults.sampling {
+    for (name, value) in &app.defaults().sampling {
         let _ = sampling.set(name, *value); // checked when the server started
     }
     for parameter in &cachalot_engine::PARAMETERS {
@@ -66,9 +67,38 @@ pub(crate) async fn props(State(app): State<Arc<App>>) -> ApiResult<Response> {
     .into_response())
 }
 
-/// Properties are set where the server is started.
-pub(crate) async fn set_props() -> ApiError {
-    ApiError::unsupported("properties are set by flags of `cachalot serve`, not over HTTP")
+/// Changes the defaults of sampling, until the server ends: those in the body, or in its
+/// `default_generation_settings.params`. Only with `--props`.
+#[utoipa::path(
+    post, path = "/props", tag = "llama-server", request_body = Object,
+    responses((status = 200, description = "They apply from the next request on", body = Object),
+              crate::openapi::Errors)
+)]
+pub(crate) async fn set_props(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
+    if !app.config.set_props {
+        let message = "properties are changed only if the server was started with --props";
+        return Err(ApiError::unsupported(message));
+    }
+    let served = app.model()?;
+    let nested = asked.object.get("default_generation_settings");
+    let nested = nested.and_then(|settings| settings.get("params")?.as_object());
+    let mut checked = Vec::new();
+    let mut sampling = served.info().recommended.clone();
+    for (name, value) in nested.unwrap_or(&asked.object) {
+        let known = cachalot_engine::PARAMETERS.iter().find(|known| known.name == name);
+        let Some(known) = known else {
+            let message = format!("`{name}` is no default of sampling that can be changed");
+            return Err(ApiError::field(name, message));
+        };
+        let wrong = || ApiError::field(name, format!("`{name}` must be a number"));
+        let value = value.as_f64().ok_or_else(wrong)?;
+        let set = sampling.set(known.name, value);
+        set.map_err(|error| ApiError::field(name, error.to_string()))?;
+        checked.push((known.name, value));
+    }
+    // All of them, or none.
+    checked.into_iter().for_each(|(name, value)| app.set_default(name, value));
+    Ok(axum::Json(json!({ "success": true })).into_response())
 }
 
 /// Endpoints of llama-server that this one does not have.

@@ -53,7 +53,7 @@ pub(crate) fn request(app: &App, served: &Served, options: Option<&Value>) -> Ap
     };
     let mut request = Request { sampling: served.info().recommended.clone(), ..Request::default() };
     let wrong = |name: &str, what: &str| ApiError::field(name, format!("option `{name}` {what}"));
-    for (name, value) in &app.config.defaults.sampling {
+    for (name, value) in &app.defaults().sampling {
         let _ = request.sampling.set(name, *value); // checked when the server started
     }
     request.seed = app.config.defaults.seed.and_then(|seed| u64::try_from(seed).ok());

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::{Constraint, Request, ThoughtState};
-use cachalot_text::{Message, ToolCall, ToolChoice};
+use cachalot_engine::{Request, ThoughtState};
+use cachalot_text::{Message, ToolCall};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::chat_stream::{ChatStream, Extras};
 use crate::app::{App, Served, fresh_id};
+use crate::ask::{Conversation, answers};
 use crate::chat::{self, Chat, Prompt};
 use crate::error::{ApiError, ApiResult};
 use crate::http::body::typed;
-use crate::options::{ANSWERS_MAX, Options, TOP_MAX, Thinking, limit, schema_constraint, whole};
+use crate::options::{Options, TOP_MAX, Thinking, whole};
 use crate::respond::{Job, Run};
 use crate::routes::{Asked, blocking};
 use crate::tools;
@@ -190,9 +191,9 @@ fn message(given: &ChatMessage) -> ApiResult<Message> {
 
 impl Parsed {
     /// The most tokens to generate.
-    fn max_tokens(&self) -> Option<usize> {
+    fn max_tokens(&self) -> Option<i64> {
         let body = &self.body;
-        limit(body.max_completion_tokens.or(body.max_tokens).or(body.n_predict))
+        body.max_completion_tokens.or(body.max_tokens).or(body.n_predict)
     }
 
     /// How many alternatives are reported, if log probabilities are.
@@ -219,78 +220,20 @@ impl Parsed {
     }
 
     /// The engine's request.
-    pub(crate) fn request(
-        &self,
-        app: &App,
-        served: &Served,
-        prompt: &Prompt,
-    ) -> ApiResult<Request> {
-        let mut request = self.options.request(served.info(), &app.config.defaults)?;
-        if let Some(format) = &self.body.response_format
-            && let Some(constraint) = response_format(format)?
-        {
-            request.constraint = Some(constraint);
-        }
-        // A format of the answer excludes calls, unless they are required.
-        if request.constraint.is_none() || forces(&self.chat.choice) {
-            request.constraint = tools::constraint(&self.chat, served).or(request.constraint);
-        }
-        request.prompt.clone_from(&prompt.tokens);
-        request.thought = match self.thinking.reasoning_format.as_deref() {
+    pub(crate) fn request(&self, app: &App, served: &Served, prompt: Prompt) -> ApiResult<Request> {
+        let thought = match self.thinking.reasoning_format.as_deref() {
             Some("none") => ThoughtState::Ignored,
             _ => prompt.thought,
         };
-        request.max_tokens = app.config.defaults.limit(self.max_tokens());
-        request.thinking_budget = self.thinking.budget();
-        request.logprobs = self.logprobs()?;
-        Ok(request)
-    }
-}
-
-fn forces(choice: &ToolChoice) -> bool {
-    matches!(choice, ToolChoice::Required | ToolChoice::Named(_))
-}
-
-/// `n`.
-pub(crate) fn answers(n: Option<i64>) -> ApiResult<usize> {
-    match usize::try_from(n.unwrap_or(1)) {
-        Ok(n) if (1..=ANSWERS_MAX).contains(&n) => Ok(n),
-        _ => Err(ApiError::field("n", format!("`n` must be from 1 to {ANSWERS_MAX}"))),
-    }
-}
-
-/// `response_format`: what the answer must look like.
-///
-/// # Errors
-/// 400 for a type that is not known.
-pub(crate) fn response_format(format: &Value) -> ApiResult<Option<Constraint>> {
-    let wrong = |message: &str| Err(ApiError::field("response_format", message));
-    if format.is_null() {
-        return Ok(None);
-    }
-    let schema = |schema: &Value| schema_constraint("response_format", schema).map(Some);
-    match format.get("type").and_then(Value::as_str) {
-        Some("text") => Ok(None),
-        Some("json_object") => match format.get("schema") {
-            None | Some(Value::Null) => Ok(Some(Constraint::JsonObject)),
-            Some(given) => schema(given),
-        },
-        Some("json_schema") => {
-            let nested = format.get("json_schema").and_then(|inner| inner.get("schema"));
-            match nested.or_else(|| format.get("schema")) {
-                Some(given) => schema(given),
-                None => wrong("`response_format.json_schema.schema` is missing"),
-            }
-        }
-        Some("grammar") => match format.get("grammar").and_then(Value::as_str) {
-            Some(grammar) => Ok(Some(Constraint::Gbnf(grammar.to_owned()))),
-            None => wrong("`response_format.grammar` is missing"),
-        },
-        Some("regex") => match format.get("pattern").and_then(Value::as_str) {
-            Some(pattern) => Ok(Some(Constraint::Regex(pattern.to_owned()))),
-            None => wrong("`response_format.pattern` is missing"),
-        },
-        _ => wrong("`response_format.type` must be text, json_object or json_schema"),
+        let asked = Conversation {
+            chat: &self.chat,
+            options: &self.options,
+            thinking: &self.thinking,
+            max_tokens: self.max_tokens(),
+            format: self.body.response_format.as_ref(),
+            logprobs: self.logprobs()?,
+        };
+        asked.request(app, served, Prompt { thought, ..prompt })
     }
 }
 
@@ -310,10 +253,11 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
     let parsed = parse(&asked.object)?;
     crate::routes::check_model(&app, &served, parsed.body.model.as_deref())?;
     let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));
-    let (parsed, prompt, request) = blocking(move || {
+    let (parsed, (text, opened), request) = blocking(move || {
         let prompt = parsed.chat.prompt(served_of.template(), served_of.info())?;
-        let request = parsed.request(&app_of, &served_of, &prompt)?;
-        Ok((parsed, prompt, request))
+        let (text, opened) = (prompt.text.clone(), prompt.thought == ThoughtState::Open);
+        let request = parsed.request(&app_of, &served_of, prompt)?;
+        Ok((parsed, (text, opened), request))
     })
     .await?;
     let id = fresh_id("chatcmpl-");
@@ -323,13 +267,13 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
         timings_per_token: parsed.options.timings_per_token == Some(true),
         return_progress: parsed.options.return_progress == Some(true),
         logprobs: request.logprobs.is_some(),
-        opened: request.thought == ThoughtState::Ignored && prompt.thought == ThoughtState::Open,
-        verbose: (body.verbose == Some(true)).then(|| prompt.text.clone()),
+        opened: request.thought == ThoughtState::Ignored && opened,
+        verbose: (body.verbose == Some(true)).then_some(text),
     };
     let n = parsed.answers()?;
     let calls = tools::parser(&parsed.chat, &served);
     let dialect = ChatStream::new(id.clone(), app.model_id(&served), n, extras);
-    let job = Job::new(id, &request, n, calls);
+    let job = Job { slot: parsed.options.slot(), ..Job::new(id, &request, n, calls) };
     let run = Run::submit(&app, &served, job, asked.context.caller)?;
     run.respond(&app, dialect, body.stream == Some(true), &asked.context).await
 }
@@ -460,29 +404,7 @@ mod tests {
         assert!(with("top_logprobs", json!(5)).logprobs().is_err(), "it needs logprobs");
         assert_eq!(with("logprobs", json!(true)).logprobs().unwrap(), Some(0));
         assert_eq!(with("n_probs", json!(3)).logprobs().unwrap(), Some(3));
-        assert_eq!(with("max_tokens", json!(-1)).max_tokens(), None);
+        assert_eq!(with("max_tokens", json!(-1)).max_tokens(), Some(-1));
         assert_eq!(with("max_completion_tokens", json!(7)).max_tokens(), Some(7));
-    }
-
-    #[test]
-    fn a_format_of_the_answer_is_a_constraint() {
-        assert_eq!(response_format(&json!({ "type": "text" })).unwrap(), None);
-        let schema = json!({ "const": 1 });
-        let expected = Some(Constraint::JsonSchema(schema.clone()));
-        for format in [
-            json!({ "type": "json_schema", "json_schema": { "schema": schema } }),
-            json!({ "type": "json_schema", "schema": schema }),
-            json!({ "type": "json_object", "schema": schema }),
-        ] {
-            assert_eq!(response_format(&format).unwrap(), expected);
-        }
-        for wrong in [
-            json!({ "type": "sound" }),
-            json!({ "type": "json_object", "schema": 123 }),
-            json!("x"),
-            json!({ "type": "json_schema" }),
-        ] {
-            assert!(response_format(&wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::wire::{Logprobs, Progress, Timings, Usage, logprobs};
 use crate::app::unix;
 use crate::error::{ApiError, Family};
-use crate::generate::{Answer, Live, Piece, Probed};
+use crate::generate::{Answer, Live, Outcome, Piece, Probed};
 use crate::respond::{Dialect, SSE, comment, event};
 
 /// What a client wants besides the answer.
@@ -108,6 +108,9 @@ pub(crate) struct ChatChunk {
     prompt_progress: Option<Progress>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_position: Option<usize>,
+    #[serde(rename = "__verbose", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    verbose: Option<Value>,
 }
 
 /// One answer's part of an event.
@@ -149,6 +152,7 @@ impl ChatStream {
             timings: None,
             prompt_progress: None,
             queue_position: None,
+            verbose: None,
         }
     }
 
@@ -184,6 +188,17 @@ impl ChatStream {
             refusal: None,
             reasoning_content: logprobs(thought),
         })
+    }
+
+    /// What was computed and how it ended, if that is wanted.
+    fn verbose(&self, outcome: Option<&Outcome>) -> Option<Value> {
+        let mut verbose = json!({ "prompt": self.extras.verbose.as_ref()? });
+        if let Some(outcome) = outcome {
+            verbose["stop_type"] = outcome.end.stop_type().into();
+            verbose["stopping_word"] = outcome.stop_text.clone().unwrap_or_default().into();
+            verbose["generation_settings"] = json!({ "seed": outcome.seed });
+        }
+        Some(verbose)
     }
 
     /// An event that only tells how far the prompt is.
@@ -263,6 +278,7 @@ impl Dialect for ChatStream {
                 let mut chunk = self.chunk(vec![last]);
                 // With usage, the timings are in the chunk of the usage.
                 chunk.timings = (!self.extras.include_usage).then(|| Timings::of(&outcome.live));
+                chunk.verbose = self.verbose(Some(outcome));
                 event(out, None, &chunk);
             }
             _ => {}
@@ -289,6 +305,7 @@ impl Dialect for ChatStream {
 
     fn whole(&mut self, answers: Vec<Answer>) -> Value {
         let lives: Vec<Live> = answers.iter().map(Answer::live).collect();
+        let verbose = self.verbose(answers.first().and_then(|answer| answer.outcome.as_ref()));
         let choices = answers.into_iter().enumerate().map(|(index, answer)| {
             let opened = if self.extras.opened { "<think>\n" } else { "" };
             let finish_reason = answer.end().word();
@@ -321,7 +338,7 @@ impl Dialect for ChatStream {
             choices: choices.collect(),
             usage: Usage::of(&lives),
             timings: lives.first().map(Timings::of).unwrap_or_default(),
-            verbose: self.extras.verbose.as_ref().map(|prompt| json!({ "prompt": prompt })),
+            verbose,
         })
     }
 }
@@ -329,7 +346,7 @@ impl Dialect for ChatStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{End, Outcome, Text};
+    use crate::generate::{End, Text};
 
     fn text(text: &str) -> Text {
         Text { text: text.to_owned(), tokens: Vec::new() }
