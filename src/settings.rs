@@ -257,11 +257,7 @@ impl Run {
                 seed: args.sampling.seed.and_then(|seed| seed.0),
                 stop: args.sampling.stop,
                 max_tokens: args.sampling.max_tokens.and_then(|limit| limit.0),
-                think: match args.think {
-                    ThinkArg::Auto => Think::Auto,
-                    ThinkArg::Force => Think::Force,
-                    ThinkArg::Off => Think::Off,
-                },
+                think: args.think.into(),
             },
             hide_thinking: args.hide_thinking,
             verbose: args.verbose,
@@ -284,6 +280,16 @@ impl Run {
             || options.stream != Stream::Auto
             || options.huge_pages
             || options.prefetch
+    }
+}
+
+impl From<ThinkArg> for Think {
+    fn from(arg: ThinkArg) -> Self {
+        match arg {
+            ThinkArg::Auto => Self::Auto,
+            ThinkArg::Force => Self::Force,
+            ThinkArg::Off => Self::Off,
+        }
     }
 }
 

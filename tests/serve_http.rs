@@ -172,6 +172,13 @@ fn answers_in_flight_finish_after_sigterm() {
 }
 
 #[test]
+fn what_is_switched_off_is_not_there() {
+    let server = Server::start(&["--no-slots", "--no-metrics", "--no-page"]);
+    assert_eq!((server.get("/slots").status, server.get("/metrics").status), (501, 501));
+    assert_eq!(server.get("/").status, 404);
+}
+
+#[test]
 fn silent_connections_block_nobody() {
     let server = Server::start(&[]);
     let silent: Vec<_> = (0..80)

@@ -15,7 +15,7 @@ use cachalot_server::{
 };
 use clap::{Args, ValueEnum};
 
-use crate::args::{ModelArgs, SamplingArgs};
+use crate::args::{ModelArgs, SamplingArgs, ThinkArg};
 use crate::facts::facts;
 use crate::failure::usage;
 use crate::forecast::Forecast;
@@ -66,6 +66,12 @@ pub(crate) struct ServeArgs {
     /// Do not serve the web page
     #[arg(long)]
     pub(crate) no_page: bool,
+    /// Do not tell what runs (/slots)
+    #[arg(long)]
+    pub(crate) no_slots: bool,
+    /// Do not serve metrics (/metrics)
+    #[arg(long)]
+    pub(crate) no_metrics: bool,
     /// Key that requests must show [default: LLAMA_API_KEY]
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     pub(crate) api_key: Vec<String>,
@@ -87,6 +93,13 @@ pub(crate) struct ServeArgs {
     /// Largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = crate::values::size)]
     pub(crate) max_body: u64,
+    /// Think before answering, where requests say nothing: as the model's chat template says (auto),
+    /// always (force), or never (off)
+    #[arg(long, value_enum, default_value_t = ThinkArg::Auto, value_name = "WHEN")]
+    pub(crate) think: ThinkArg,
+    /// Tell in answers what was computed (__verbose): prompts in particular
+    #[arg(long)]
+    pub(crate) verbose: bool,
     /// Keep computed prompts in this folder, to find them again after a restart
     #[arg(long, value_name = "DIR")]
     pub(crate) prefix_cache: Option<PathBuf>,
@@ -312,12 +325,15 @@ fn config(
             seed: args.sampling.seed.and_then(|seed| i64::try_from(seed.0?).ok()),
             max_tokens: args.sampling.max_tokens.and_then(|limit| limit.0),
             stop: args.sampling.stop.clone(),
+            think: args.think.into(),
         },
         keys,
         cors_origins: origins,
         loopback,
         body_max: usize::try_from(args.max_body).unwrap_or(usize::MAX),
         page: !args.no_page,
+        slots: !args.no_slots,
+        metrics: !args.no_metrics,
         parallel: usize::from(args.parallel),
         queue: args.queue,
         template: args.chat_template.as_deref().map(input::file).transpose()?,
@@ -329,6 +345,7 @@ fn config(
             .map(|library| -> Arc<dyn Models> { Arc::new(library) }),
         slot_save_path: args.slot_save_path.clone(),
         set_props: args.props,
+        verbose: args.verbose,
         version: env!("CARGO_PKG_VERSION"),
     })
 }

@@ -100,7 +100,7 @@ class Load:
 
     def raw(self, data, read=0, pause=0.0, seconds=5.0):
         """Sends bytes, reads some slowly, and leaves."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
             connection.sendall(data)
             until = time.monotonic() + seconds
             head = b""
@@ -136,7 +136,7 @@ class Load:
             "messages": ("/v1/messages",
                          {"messages": messages, "temperature": 0, "max_tokens": 4000, "model": "x"},
                          lambda a: "".join(b.get("text", "") for b in a["content"])),
-            "responses": ("/v1/responses", {"input": question, "temperature": 0},
+            "responses": ("/v1/responses", {"model": "calf", "input": question, "temperature": 0},
                           lambda a: a["output_text"]),
             "ollama": ("/api/chat",
                        {"model": "calf", "messages": messages, "stream": False,

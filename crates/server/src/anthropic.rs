@@ -159,7 +159,7 @@ fn result_text(block: &Value) -> ApiResult<String> {
 
 impl Parsed {
     fn request(&self, app: &App, served: &Served) -> ApiResult<Request> {
-        let prompt = self.chat.prompt(served.template(), served.info())?;
+        let prompt = self.chat.prompt(served)?;
         let asked = Conversation {
             chat: &self.chat,
             options: &self.options,
@@ -209,7 +209,7 @@ pub(crate) async fn messages(State(app): State<Arc<App>>, asked: Asked) -> ApiRe
 pub(crate) async fn count_tokens(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
     let served = app.model()?;
     let parsed = parse(&asked.object)?;
-    let prompt = blocking(move || parsed.chat.prompt(served.template(), served.info())).await?;
+    let prompt = blocking(move || parsed.chat.prompt(&served)).await?;
     Ok(axum::Json(json!({ "input_tokens": prompt.tokens.len() })).into_response())
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cachalot_engine::{Handle, ModelInfo, RequestId};
+use cachalot_engine::{Handle, ModelInfo, RequestId, Think};
 use cachalot_text::ChatTemplate;
 use tokio::sync::Notify;
 
@@ -32,6 +32,8 @@ pub struct Defaults {
     pub max_tokens: Option<usize>,
     /// Texts that end every answer.
     pub stop: Vec<String>,
+    /// Whether to think.
+    pub think: Think,
 }
 
 impl Defaults {
@@ -61,6 +63,10 @@ pub struct Config {
     pub loopback: bool,
     /// Bytes of the largest body.
     pub body_max: usize,
+    /// Whether `/slots` and `/metrics` are answered.
+    pub slots: bool,
+    /// See there.
+    pub metrics: bool,
     /// Whether the page is served.
     pub page: bool,
     /// Requests answered at the same time.
@@ -73,6 +79,8 @@ pub struct Config {
     pub models: Option<Arc<dyn Models>>,
     /// Where `/slots` saves sequences; without it, it does not.
     pub slot_save_path: Option<PathBuf>,
+    /// Whether answers tell what was computed (`__verbose`), as if requests asked for it.
+    pub verbose: bool,
     /// Whether `POST /props` may change the defaults of sampling.
     pub set_props: bool,
     /// The version of the program.
@@ -83,6 +91,8 @@ pub struct Config {
 pub(crate) struct Served {
     pub(crate) handle: Handle,
     template: Option<ChatTemplate>,
+    /// Whether requests think that say nothing.
+    pub(crate) think: Think,
     pub(crate) facts: Facts,
     /// When it was loaded.
     pub(crate) since: SystemTime,
@@ -174,7 +184,8 @@ impl App {
             None => None,
             Some(source) => Some(ChatTemplate::new(Some(source), vocab)?),
         };
-        let served = Served { handle, template, facts, since: SystemTime::now() };
+        let think = self.config.defaults.think;
+        let served = Served { handle, template, think, facts, since: SystemTime::now() };
         let _ = self.served.set(Arc::new(served)); // a second model is not served
         Ok(())
     }

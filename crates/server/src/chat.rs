@@ -1,11 +1,10 @@
 //! One conversation as all dialects give it, and the prompt that it becomes.
 
-use cachalot_engine::{ModelInfo, ThoughtState};
-use cachalot_text::{
-    ChatTemplate, Message, RenderOptions, Think, Tool, ToolChoice, strip_reasoning,
-};
+use cachalot_engine::ThoughtState;
+use cachalot_text::{Message, RenderOptions, Think, Tool, ToolChoice, strip_reasoning};
 use serde_json::{Map, Value};
 
+use crate::app::Served;
 use crate::error::{ApiError, ApiResult};
 
 /// A conversation whose last message awaits an answer.
@@ -60,8 +59,10 @@ impl Chat {
     ///
     /// # Errors
     /// 400 if the template refuses the conversation.
-    pub(crate) fn prompt(&self, template: &ChatTemplate, info: &ModelInfo) -> ApiResult<Prompt> {
+    pub(crate) fn prompt(&self, served: &Served) -> ApiResult<Prompt> {
         self.check()?;
+        let (template, info) = (served.template(), served.info());
+        let think = if self.think == Think::Auto { served.think } else { self.think };
         let mut messages = self.messages.clone();
         for message in messages.iter_mut().filter(|message| message.role == "assistant") {
             message.content =
@@ -69,7 +70,7 @@ impl Chat {
         }
         let knows_thoughts = info.vocab.id_of("<think>").is_some();
         let options = RenderOptions {
-            think: match self.think {
+            think: match think {
                 Think::Force if !knows_thoughts => Think::Auto,
                 think => think,
             },

@@ -115,6 +115,8 @@ pub(crate) struct Source {
     begun: Instant,
     admitted: Option<Instant>,
     first: Option<Instant>,
+    /// Tokens of the prompt that were reported as computed.
+    prefilled: Option<usize>,
     over: bool,
 }
 
@@ -136,6 +138,7 @@ impl Source {
             begun: Instant::now(),
             admitted: None,
             first: None,
+            prefilled: None,
             over: false,
         }
     }
@@ -161,11 +164,19 @@ impl Source {
         match event {
             Event::Queued { position } => self.ready.push_back(Piece::Queued(position)),
             Event::Prefill { done, total, cached } => {
-                let admitted = *self.admitted.get_or_insert_with(Instant::now);
+                let now = Instant::now();
+                let admitted = *self.admitted.get_or_insert(now);
                 self.live.queued = admitted.duration_since(self.begun);
-                self.live.prefill = admitted.elapsed();
+                self.live.prefill = now.duration_since(admitted);
                 self.live.cached = cached;
-                self.ready.push_back(Piece::Prefill { done, total, cached });
+                // First what is cached, then whatever is more.
+                let steps = [self.prefilled.is_none().then_some(cached), Some(done)];
+                for done in steps.into_iter().flatten() {
+                    if self.prefilled.is_none_or(|before| done > before) {
+                        self.prefilled = Some(done);
+                        self.ready.push_back(Piece::Prefill { done, total, cached });
+                    }
+                }
             }
             Event::Token(token) => {
                 let first = *self.first.get_or_insert_with(Instant::now);

@@ -112,6 +112,7 @@ fn llama_server(page: &mut Page, app: &App, status: &Status, sums: &Sums) {
         ),
         ("spec_decode_num_draft_tokens_total", "Tokens drafted.", 0.0),
         ("spec_decode_num_accepted_tokens_total", "Drafted tokens accepted.", 0.0),
+        ("spec_decode_num_drafts_total", "Drafts.", 0.0),
     ];
     for (name, help, value) in counters {
         page.counter(&format!("llamacpp:{name}"), help, value);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::{RequestId, SequencePhase, SequenceStatus};
+use cachalot_engine::{RequestId, SequencePhase, SequenceStatus, Think};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -157,7 +157,7 @@ struct ModelReport {
     context_trained: usize,
     /// The same for everything that gives the same answers: a hash of the model and its options.
     fingerprint: String,
-    /// The chat template is not the model's own.
+    /// The chat template is not the model's own, or is used with thinking switched by default.
     template_replaced: bool,
     /// The most tokens of an answer, whatever a request says.
     max_tokens: Option<usize>,
@@ -397,7 +397,7 @@ fn model(app: &App, served: &Served) -> ModelReport {
         context: info.context.tokens,
         context_trained: info.context.model,
         fingerprint: info.fingerprint.to_string(),
-        template_replaced: app.config.template.is_some(),
+        template_replaced: app.config.template.is_some() || served.think != Think::Auto,
         max_tokens: app.config.defaults.max_tokens,
         embedded: facts.embedded,
         experts: facts.experts,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use cachalot_engine::Request;
+use cachalot_engine::{Request, Vocab};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -70,6 +70,7 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, asked: Asked) -> Api
         probs: options.n_probs.is_some_and(|n| n > 0),
         post_sampling: body.post_sampling_probs == Some(true),
         progress: options.return_progress == Some(true),
+        timings: options.timings_per_token == Some(true),
         fields: body.response_fields.clone().unwrap_or_default(),
         single: true,
     };
@@ -79,7 +80,8 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, asked: Asked) -> Api
     let wanted = Wanted { single: prepared.single, ..wanted };
     let vocab = &served.info().vocab;
     let prompts = prepared.requests.iter().map(|request| vocab.decode(&request.prompt)).collect();
-    let settings = prepared.requests.first().map(settings).unwrap_or_default();
+    let settings = prepared.requests.first().map(|request| settings(request, vocab));
+    let settings = settings.unwrap_or_default();
     let dialect = CompletionStream::new(app.model_id(&served), prompts, settings, wanted);
     let job = Job { id: fresh_id("cmpl-"), requests: prepared.requests, calls: None, slot };
     let run = Run::submit(&app, &served, job, asked.context.caller)?;
@@ -113,10 +115,15 @@ pub(crate) fn probs(n: Option<i64>) -> ApiResult<Option<usize>> {
 }
 
 /// `generation_settings`, under llama-server's names.
-fn settings(request: &Request) -> Map<String, Value> {
+fn settings(request: &Request, vocab: &Vocab) -> Map<String, Value> {
     let sampling = &request.sampling;
     let max = request.max_tokens.map_or(-1, |max| i64::try_from(max).unwrap_or(i64::MAX));
     let seed = request.seed.map_or(json!(-1), Value::from);
+    // Null is minus infinity.
+    let bias = |(token, bias): (u32, f32)| json!({ "token": token, "bias": bias.is_finite().then_some(bias) });
+    let ends = (0..vocab.len() as u32).filter(|id| request.ignore_eos && vocab.is_end(*id));
+    let ends = ends.map(|id| (id, f32::NEG_INFINITY));
+    let biases: Vec<Value> = request.logit_bias.iter().copied().chain(ends).map(bias).collect();
     let settings = json!({
         "n_predict": max, "max_tokens": max, "seed": seed,
         "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
@@ -124,7 +131,7 @@ fn settings(request: &Request) -> Map<String, Value> {
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "repeat_last_n": sampling.repeat_last_n, "stop": request.stop,
-        "ignore_eos": request.ignore_eos, "n_probs": request.logprobs.unwrap_or(0),
+        "ignore_eos": request.ignore_eos, "logit_bias": biases, "n_probs": request.logprobs.unwrap_or(0),
         "adaptive_target": -1.0, "adaptive_decay": 0.0,
     });
     settings.as_object().cloned().unwrap_or_default()

@@ -15,6 +15,8 @@ pub(crate) struct Wanted {
     /// Probabilities in place of their logarithms.
     pub(crate) post_sampling: bool,
     pub(crate) progress: bool,
+    /// Timings with every event.
+    pub(crate) timings: bool,
     pub(crate) fields: Vec<String>,
     /// One answer, not a list.
     pub(crate) single: bool,
@@ -63,6 +65,9 @@ impl CompletionStream {
             "index": n, "content": text, "tokens": ids(tokens), "stop": false, "id_slot": n,
             "tokens_predicted": live.generated, "tokens_evaluated": live.prompt,
         });
+        if self.wanted.timings {
+            event["timings"] = json!(Timings::of(live));
+        }
         if self.wanted.probs {
             event["completion_probabilities"] = self.probs(tokens);
         }
@@ -95,8 +100,7 @@ impl CompletionStream {
         for field in &self.wanted.fields {
             let pointer = format!("/{field}");
             if let Some(value) = answer.pointer(&pointer) {
-                let name = field.rsplit('/').next().unwrap_or(field);
-                selected.insert(name.to_owned(), value.clone());
+                selected.insert(field.clone(), value.clone());
             }
         }
         Value::Object(selected)
@@ -125,6 +129,9 @@ impl Dialect for CompletionStream {
                     json!({ "total": total, "cache": cached, "processed": done, "time_ms": ms });
                 let mut data = self.text(n, "", &[], live);
                 data["prompt_progress"] = progress;
+                if self.wanted.timings {
+                    data["timings"] = json!(Timings::of_prompt(live, *done));
+                }
                 event(out, None, &data);
             }
             Piece::Reasoning(text) | Piece::Content(text)
@@ -215,6 +222,9 @@ mod tests {
         let mut stream = stream(Wanted { fields, single: true, ..Wanted::default() });
         let mut answer = Answer { content: "x".to_owned(), ..Answer::default() };
         answer.push(done());
-        assert_eq!(stream.whole(vec![answer]), json!({ "content": "x", "n_predict": 4 }));
+        assert_eq!(
+            stream.whole(vec![answer]),
+            json!({ "content": "x", "generation_settings/n_predict": 4 })
+        );
     }
 }

@@ -113,6 +113,9 @@ pub(crate) async fn unsupported() -> ApiError {
                content_type = "text/plain"), crate::openapi::Errors)
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> ApiResult<Response> {
+    if !app.config.metrics {
+        return Err(ApiError::unsupported("the server was started with --no-metrics"));
+    }
     let served = app.ready()?;
     let headers = [
         (header::CONTENT_TYPE.as_str(), "text/plain; version=0.0.4".to_owned()),

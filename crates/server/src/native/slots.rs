@@ -23,6 +23,9 @@ use crate::routes::{Asked, blocking};
     responses((status = 200, description = "One object for each", body = Vec<Object>), crate::openapi::Errors)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> ApiResult<Response> {
+    if !app.config.slots {
+        return Err(ApiError::unsupported("the server was started with --no-slots"));
+    }
     let served = app.ready()?;
     let status = served.handle.status();
     let n_ctx = served.info().context.tokens;

@@ -142,7 +142,7 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, asked: Asked) -> ApiResult
     let stream = body.stream.unwrap_or(true);
     let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));
     let request = blocking(move || {
-        let prompt = chat.prompt(served_of.template(), served_of.info())?;
+        let prompt = chat.prompt(&served_of)?;
         let mut request = options::request(&app_of, &served_of, body.options.as_ref())?;
         request.constraint =
             options::format(body.format.as_ref())?.or_else(|| tools::constraint(&chat, &served_of));

@@ -85,7 +85,7 @@ impl OllamaGenerate {
             add_generation_prompt: true,
             ..Chat::default()
         };
-        chat.prompt(served.template(), served.info())
+        chat.prompt(served)
     }
 }
 

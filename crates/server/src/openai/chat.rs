@@ -254,7 +254,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
     crate::routes::check_model(&app, &served, parsed.body.model.as_deref())?;
     let (app_of, served_of) = (Arc::clone(&app), Arc::clone(&served));
     let (parsed, (text, opened), request) = blocking(move || {
-        let prompt = parsed.chat.prompt(served_of.template(), served_of.info())?;
+        let prompt = parsed.chat.prompt(&served_of)?;
         let (text, opened) = (prompt.text.clone(), prompt.thought == ThoughtState::Open);
         let request = parsed.request(&app_of, &served_of, prompt)?;
         Ok((parsed, (text, opened), request))
@@ -268,7 +268,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
         return_progress: parsed.options.return_progress == Some(true),
         logprobs: request.logprobs.is_some(),
         opened: request.thought == ThoughtState::Ignored && opened,
-        verbose: (body.verbose == Some(true)).then_some(text),
+        verbose: (body.verbose == Some(true) || app.config.verbose).then_some(text),
     };
     let n = parsed.answers()?;
     let calls = tools::parser(&parsed.chat, &served);
@@ -287,7 +287,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, asked: Asked) -> Ap
 pub(crate) async fn input_tokens(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
     let served = app.model()?;
     let parsed = parse(&asked.object)?;
-    let prompt = blocking(move || parsed.chat.prompt(served.template(), served.info())).await?;
+    let prompt = blocking(move || parsed.chat.prompt(&served)).await?;
     Ok(axum::Json(json!({ "input_tokens": prompt.tokens.len() })).into_response())
 }
 
@@ -309,7 +309,7 @@ pub(crate) async fn apply_template(
 ) -> ApiResult<Response> {
     let served = app.model()?;
     let parsed = parse(&asked.object)?;
-    let prompt = blocking(move || parsed.chat.prompt(served.template(), served.info())).await?;
+    let prompt = blocking(move || parsed.chat.prompt(&served)).await?;
     Ok(axum::Json(json!({ "prompt": prompt.text })).into_response())
 }
 

@@ -218,6 +218,8 @@ impl ChatStream {
                     processed: *done,
                     time_ms: live.prefill.as_secs_f64() * 1e3,
                 });
+                let timed = self.extras.timings_per_token;
+                chunk.timings = timed.then(|| Timings::of_prompt(live, *done));
             }
             _ => {}
         }

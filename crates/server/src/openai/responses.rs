@@ -190,7 +190,7 @@ fn is_thought(message: &Message) -> bool {
 
 impl Parsed {
     fn request(&self, app: &App, served: &Served) -> ApiResult<Request> {
-        let prompt = self.chat.prompt(served.template(), served.info())?;
+        let prompt = self.chat.prompt(served)?;
         let asked = Conversation {
             chat: &self.chat,
             options: &self.options,
@@ -247,7 +247,7 @@ pub(crate) async fn responses(State(app): State<Arc<App>>, asked: Asked) -> ApiR
 pub(crate) async fn input_tokens(State(app): State<Arc<App>>, asked: Asked) -> ApiResult<Response> {
     let served = app.model()?;
     let parsed = parse(&asked.object)?;
-    let prompt = blocking(move || parsed.chat.prompt(served.template(), served.info())).await?;
+    let prompt = blocking(move || parsed.chat.prompt(&served)).await?;
     let answer = json!({ "object": "response.input_tokens", "input_tokens": prompt.tokens.len() });
     Ok(axum::Json(answer).into_response())
 }

@@ -1,5 +1,7 @@
 //! Shapes that several of OpenAI's APIs share: usage, timings, log probabilities.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -61,6 +63,11 @@ pub(crate) struct Timings {
 }
 
 impl Timings {
+    /// Those of a prompt of which `done` tokens are computed.
+    pub(crate) fn of_prompt(live: &Live, done: usize) -> Self {
+        Self::of(&Live { prompt: done, generated: 0, decode: Duration::ZERO, ..*live })
+    }
+
     pub(crate) fn of(live: &Live) -> Self {
         let prompt_n = live.prompt.saturating_sub(live.cached);
         let (prompt_ms, predicted_ms) =
@@ -155,7 +162,6 @@ pub(crate) fn logprobs(tokens: &[Probed]) -> Vec<Logprob> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn usage_counts_all_answers_and_the_prompt_once() {
