@@ -16,8 +16,8 @@ mod assemble;
 mod blocks;
 mod chat;
 mod constraint;
-mod device;
 mod describe;
+mod device;
 mod dry;
 mod error;
 mod event;
@@ -45,8 +45,8 @@ pub use assemble::{Engine, embedded_vocab, open_vocab, processor};
 pub use chat::{PromptText, render};
 #[doc(hidden)]
 pub use constraint::fuzz_gbnf;
-pub use device::{Device, PROCESSOR_ALONE, Processor, Site};
 pub use describe::describe;
+pub use device::{Device, PROCESSOR_ALONE, Processor, Site};
 pub use error::Error;
 pub use event::{
     Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
