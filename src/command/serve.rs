@@ -93,8 +93,8 @@ pub(crate) struct ServeArgs {
     /// Largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = crate::values::size)]
     pub(crate) max_body: u64,
-    /// Think before answering, where requests say nothing: as the model's chat template says (auto),
-    /// always (force), or never (off)
+    /// Think before answering, where requests say nothing: as the model's chat template says
+    /// (auto), always (force), or never (off)
     #[arg(long, value_enum, default_value_t = ThinkArg::Auto, value_name = "WHEN")]
     pub(crate) think: ThinkArg,
     /// Tell in answers what was computed (__verbose): prompts in particular
