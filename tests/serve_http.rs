@@ -179,6 +179,37 @@ fn what_is_switched_off_is_not_there() {
 }
 
 #[test]
+fn what_is_no_http_is_refused() {
+    let server = Server::start(&[]);
+    for wrong in [
+        "GARBAGE\r\n\r\n",
+        "GET /health HTTP/9.9\r\nhost: localhost\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\nno header\r\n\r\n",
+        "POST /completion HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        "POST /completion HTTP/1.1\r\nhost: localhost\r\ncontent-length: two\r\n\r\n{}",
+    ] {
+        let response = server.raw(wrong.as_bytes());
+        assert_eq!(response.status, 400, "{wrong}");
+        assert!(response.json()["error"].is_string(), "{wrong}");
+    }
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn the_offsets_of_an_echo_are_those_in_the_text() {
+    let server = Server::start(&[]);
+    let body = json!({ "prompt": "1 + 1 =", "max_tokens": 3, "logprobs": 1, "echo": true });
+    let choice = server.post("/v1/completions", &body).json()["choices"][0].clone();
+    let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+    let (tokens, offsets) = (&choice["logprobs"]["tokens"], &choice["logprobs"]["text_offset"]);
+    for (token, offset) in tokens.as_array().unwrap().iter().zip(offsets.as_array().unwrap()) {
+        let (token, at) = (token.as_str().unwrap(), offset.as_u64().unwrap() as usize);
+        let found: String = text[at..].iter().take(token.chars().count()).collect();
+        assert_eq!(found, token, "{choice}");
+    }
+}
+
+#[test]
 fn silent_connections_block_nobody() {
     let server = Server::start(&[]);
     let silent: Vec<_> = (0..80)

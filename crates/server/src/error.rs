@@ -166,6 +166,11 @@ impl From<SubmitError> for ApiError {
                 ))
             },
             SubmitError::PromptTooLong { n_prompt, n_ctx } => {
+                // Clients look for llama-server's words.
+                let message = format!(
+                    "the prompt ({n_prompt} tokens) exceeds the available context size ({n_ctx} tokens), \
+                     and the answer needs room too: shorten the prompt or start with a longer context"
+                );
                 Self { context: Some(Exceeded { n_prompt, n_ctx }), ..Self::invalid(message) }
             }
             SubmitError::ShuttingDown => {
@@ -236,6 +241,7 @@ mod tests {
             (&json!(9), &json!(4))
         );
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
+        assert!(error.message.contains("exceeds the available context size"));
     }
 
     #[test]

@@ -90,8 +90,17 @@ impl Connections {
         let parts = connection.into_parts();
         let mut io = parts.io.into_inner();
         // A request that was begun and not completed; a silent connection is closed silently.
-        if result.is_err_and(|error| error.is_timeout()) && io.begun {
-            let _ = io.write_all(SLOW).await;
+        if let Some(error) = result.err().filter(|_| io.begun) {
+            let answer = if error.is_timeout() {
+                SLOW
+            } else if error.is_parse_too_large() {
+                LARGE
+            } else if error.is_parse() {
+                MALFORMED
+            } else {
+                &[]
+            };
+            let _ = io.write_all(answer).await;
         }
         let _ = io.shutdown().await;
         drop(self.alive);
@@ -103,6 +112,12 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n\
     {\"error\":\"too many connections are open\"}";
 const SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
     content-length: 41\r\nconnection: close\r\n\r\n{\"error\":\"the headers were not complete\"}";
+
+const LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
+    content-type: application/json\r\ncontent-length: 37\r\nconnection: close\r\n\r\n\
+    {\"error\":\"the headers are too large\"}";
+const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+    content-length: 41\r\nconnection: close\r\n\r\n{\"error\":\"the request is not valid HTTP\"}";
 
 /// Writing that fails when the other side takes nothing for too long.
 struct Stalling<T> {
@@ -192,7 +207,7 @@ mod tests {
 
     #[test]
     fn written_answers_have_the_length_that_they_claim() {
-        for answer in [BUSY, SLOW] {
+        for answer in [BUSY, SLOW, LARGE, MALFORMED] {
             let text = std::str::from_utf8(answer).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));

@@ -205,9 +205,12 @@ impl TextStream {
     }
 
     fn text(&mut self, n: usize, text: &str, tokens: &[Probed], out: &mut Vec<u8>) {
-        let text = std::mem::take(&mut self.echo[n]) + text;
+        let echo = std::mem::take(&mut self.echo[n]);
+        // The prompt has no probabilities, but takes room.
+        self.offsets[n] += echo.chars().count();
         let logprobs = self.probs.then(|| TextLogprobs::of(tokens, self.offsets[n]));
         self.offsets[n] += text.chars().count();
+        let text = echo + text;
         let choice = TextChoice { text, index: n, logprobs, finish_reason: None };
         event(out, None, &self.completion(vec![choice]));
     }
@@ -261,7 +264,9 @@ impl Dialect for TextStream {
         let choices = answers.iter().enumerate().map(|(n, answer)| TextChoice {
             text: format!("{}{}", self.echo[n], answer.content),
             index: n,
-            logprobs: self.probs.then(|| TextLogprobs::of(&answer.tokens, 0)),
+            logprobs: self
+                .probs
+                .then(|| TextLogprobs::of(&answer.tokens, self.echo[n].chars().count())),
             finish_reason: Some(answer.end().word()),
         });
         let mut completion = self.completion(choices.collect());
