@@ -122,7 +122,7 @@ mod tests {
         if n <= allowed || limit < allowed {
             return;
         }
-        for id in 0..logits.len() {
+        for (id, logit) in logits.iter_mut().enumerate() {
             let length_before = |place: usize| {
                 (1..=place).take_while(|&l| recent[place - l..place] == recent[n - l..]).last()
             };
@@ -130,7 +130,7 @@ mod tests {
             let longest = places.filter_map(length_before).map(|l| l.min(limit)).max();
             if let Some(length) = longest.filter(|length| *length >= allowed) {
                 let power = sampling.dry_base.powi((length - allowed) as i32);
-                logits[id] -= sampling.dry_multiplier * power;
+                *logit -= sampling.dry_multiplier * power;
             }
         }
     }

@@ -794,7 +794,10 @@ mod tests {
                         let more = Some(fit.context + CONTEXT_STEP + 1);
                         let cache_type = Some(fit.cache_type);
                         let longer = super::fit(&model, budget, Constraints { context: more, stream, cache_type, ..Constraints::default() });
-                        prop_assert!(longer.map_or(true, |longer| longer.mode != fit.mode), "{fit:?}");
+                        // A requested one may leave fewer experts in memory than a token reads.
+                        let is_cached = |fit: &Placement| fit.routed_vram + fit.routed_ram >= model.routed_per_token;
+                        let differs = |longer: Placement| longer.mode != fit.mode || is_cached(&fit) && !is_cached(&longer);
+                        prop_assert!(longer.map_or(true, differs), "{fit:?}");
                     }
                     prop_assert!(fit.ram <= ram && fit.vram <= vram, "{fit:?}");
                     prop_assert_eq!(fit.routed_vram + fit.routed_ram + fit.routed_disk, model.routed);

@@ -265,7 +265,7 @@ mod tests {
         );
         assert_eq!(curve.points[0].1.likely, 0.0, "a few GiB are not enough");
         let text = chart(&curve);
-        assert!(text.contains("^ 96 GiB here: 2.") && text.lines().count() == ROWS + 5, "{text}");
+        assert!(text.contains("^ 96 GiB here: 3.0") && text.lines().count() == ROWS + 5, "{text}");
     }
 
     #[test]

@@ -275,7 +275,7 @@ fn answer_all(mut core: Core<'_, Fake>, shared: &Arc<Shared>, requests: &[Reques
 #[test]
 fn pages_return_from_disk_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let prompt: Vec<u32> = (0..300).map(|i| i * 5 % 700).collect();
+    let prompt: Vec<u32> = (0..300).map(|i| i * 5 % 640).collect();
     let requests = [request(prompt.clone(), 3)];
     let limits = Limits { parallel: 5, queue: 20 };
     let run = |requests: &[Request]| {
@@ -286,7 +286,7 @@ fn pages_return_from_disk_after_a_restart() {
     let whole = run(&requests);
     assert!(whole >= 300);
     assert_eq!(run(&requests), whole - 4 * PAGE_ROWS, "the full pages are not computed again");
-    let longer = request([prompt, vec![1; 100]].concat(), 0);
+    let longer = request([prompt, vec![1; 100]].concat(), 1);
     assert_eq!(run(&[longer]), 400 - 4 * PAGE_ROWS);
     let uncached = Request { cache_prompt: false, ..requests[0].clone() };
     assert_eq!(run(&[uncached]), whole);

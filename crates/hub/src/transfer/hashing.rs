@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::PoisonError;
 use std::sync::mpsc::Sender;
 
 use super::disk::Note;
@@ -85,7 +86,7 @@ fn hash_file(
 
 impl Hashing<'_> {
     /// Hashes the next bytes, not beyond `until`, and compares the range that they end. False if it
-    /// was wrong, and its bytes have to be waited for again.
+    /// was wrong, or the file begins again: its bytes have to be waited for.
     fn advance(&mut self, until: u64, buffer: &mut [u8]) -> io::Result<bool> {
         let state = &self.shared.files[self.file];
         if self.range.is_none()
@@ -96,7 +97,14 @@ impl Hashing<'_> {
         let end = self.range.as_ref().map_or(until, |(sum, ..)| sum.end.min(until));
         let len = (end - self.at).min(buffer.len() as u64) as usize;
         let bytes = &mut buffer[..len];
-        state.partial.read_exact_at(bytes, self.at)?;
+        {
+            // The file is not cut while it is read, and what belongs to another epoch is not read.
+            let writing = state.writing.read().unwrap_or_else(PoisonError::into_inner);
+            if *writing != self.epoch {
+                return Ok(false);
+            }
+            state.partial.read_exact_at(bytes, self.at)?;
+        }
         self.hasher.update(bytes);
         if let Some((_, hasher)) = &mut self.range {
             hasher.update(bytes);

@@ -215,7 +215,8 @@ fn errors_name_the_key_and_what_was_expected() {
         &[],
         &[("expert_group_count", 7u32.into())],
         "4 of 7 expert groups were requested; 256 experts, 8 of them active, need groups of equal \
-         size, and in the groups used at least 8 experts",
+         size, and in the groups used at least 8 experts; --expert-groups off chooses among all \
+         experts",
     );
 }
 
