@@ -63,7 +63,7 @@ fn on_all_nodes<R>(interleave: bool, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// A model that was loaded as planned, and what is told of it.
+/// A model that was loaded as planned, with what [`ModelInfo`] reports about it.
 pub(crate) struct Parts {
     pub(crate) loaded: Loaded,
     pub(crate) layout: Layout,

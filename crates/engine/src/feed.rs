@@ -39,7 +39,7 @@ impl Engine {
     /// error of `sink`.
     ///
     /// # Panics
-    /// If [`Engine::begin_feed`] was not told of so many tokens.
+    /// If [`Engine::begin_feed`] was called with fewer tokens than `feed` ends at.
     #[doc(hidden)]
     pub fn feed<E: From<Error>>(
         &mut self,

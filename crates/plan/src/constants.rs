@@ -54,8 +54,8 @@ constants! {
     share_unified: 0.6 within 1.3 fitted 0.559,
     /// Of a drive's rate past the page cache, by programs that let the kernel page.
     share_paged: 0.5 within 1.4 fitted 0.411,
-    /// Two sockets over which the weights are spread read as much as so many single ones, if each has
-    /// more memory bandwidth than the links between them carry.
+    /// Bandwidth of two sockets over which the weights are spread, as a multiple of one socket's, if each
+    /// has more than the links between them carry.
     sockets_spread: 1.0 within 1.4 fitted 0.645,
     /// The same where the links keep up.
     sockets_slow: 1.7 within 1.3 fitted 1.72,
@@ -113,7 +113,7 @@ constants! {
     products_unified: 8.0 within 2.0 fitted 7.73,
     /// The same of cards that share the work of each layer.
     products_joined: 5.0 within 2.0 fitted 3.78,
-    /// A prompt's attention works on many tokens at once: so much faster than that of decoding.
+    /// How much faster attention is for a prompt, which has many tokens at once, than in decoding.
     prompt_attention: 2.0 within 1.6 fitted 1.82,
     /// The same on graphics cards.
     prompt_attention_card: 5.0 within 2.0 fitted 10.5,

@@ -162,7 +162,7 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Devices with their own memory, and so many threads of the processor on so many NUMA nodes.
+    /// Cards with the bytes of their memory, and the processor's threads, spread over its NUMA nodes.
     pub fn new(cards: Vec<(DeviceId, u64)>, threads: u32, nodes: u32) -> Self {
         Self { cards, threads: spread(threads, nodes) }
     }

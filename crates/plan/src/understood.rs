@@ -1,7 +1,7 @@
 //! A machine as it was understood: each part with its figure and where the figure comes from.
 
 use crate::machine::{Machine, Memory, Origin};
-use crate::predict::assumed_channels;
+use crate::predict::{Channels, assumed_channels};
 use crate::units;
 
 /// A part of a machine.
@@ -86,7 +86,7 @@ fn memory(machine: &Machine, row: &mut impl FnMut(&'static str, String, String))
         let from = if measured_here { "measured" } else { "given" };
         row("bandwidth", units::rate(rate), from.to_owned());
     } else if machine.unified().is_none()
-        && let Some((channels, mts, is_assumed)) = assumed_channels(machine)
+        && let Some(Channels { count: channels, mts, is_assumed }) = assumed_channels(machine)
     {
         let rate = units::rate(f64::from(channels) * f64::from(mts) * 8e6);
         let from =

@@ -447,6 +447,6 @@ mod tests {
         let ticket = Arc::new(Ticket::new(RequestId(1), None));
         store.read(&ticket, pages.iter().map(PageData::key).collect());
         ticket.cancel();
-        drop(store); // ends, although nobody takes what was read
+        drop(store); // returns although no page that was read is taken
     }
 }

@@ -240,7 +240,7 @@ fn core(shared: &Shared, pages: usize, failing: Option<u64>) -> Core<'_, Fake> {
     Core::new(shared, Fake::new(pages, failing), Sizes { pages, micro_batch: 128 }, None)
 }
 
-/// As [`core`], with a prefix cache of so many pages in a folder.
+/// As [`core`], with a prefix cache in `folder` that keeps `kept` pages.
 fn core_with_disk<'a>(
     shared: &'a Arc<Shared>,
     pages: usize,
@@ -387,9 +387,9 @@ fn run(seed: u64, count: usize, pages: usize, failing: Option<u64>) -> (Vec<Rece
     assert!(refused > 0, "the queue was full at times");
     for received in &done {
         let has_failed = core.compute.failed.contains(&received.id);
-        let says_so = matches!(received.end, Some(Err(_)));
-        assert!(says_so == has_failed || received.cancelled, "a failure is its own sequence's");
-        assert!(!says_so || has_failed, "and nobody else's");
+        let ended_with_error = matches!(received.end, Some(Err(_)));
+        assert!(ended_with_error || !has_failed || received.cancelled, "a failure is reported");
+        assert!(!ended_with_error || has_failed, "and ends no other sequence");
     }
     (done, core.scheduler.preempted)
 }

@@ -76,34 +76,41 @@ pub(super) fn ram(
     Ok(over_sockets(first.at_most(reported).at_most(chiplets), sockets, profile, constants))
 }
 
-/// Memory channels, their speed, and whether one of them was assumed: as many as the platform has, or two where
-/// nobody says more than the speed, as desktops and laptops have.
-pub(super) fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<(u32, u32, bool)> {
+/// Memory channels of all sockets.
+#[derive(Clone, Copy)]
+pub(crate) struct Channels {
+    pub(crate) count: u32,
+    /// Transfers of 8 bytes in a second, in millions.
+    pub(crate) mts: u32,
+    /// Whether one of the two was not stated.
+    pub(crate) is_assumed: bool,
+}
+
+/// The channels that are stated; or those of the platform; or two where only the speed is stated, as
+/// desktops and laptops have.
+pub(super) fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<Channels> {
     let (memory, processor) = (&machine.memory, &machine.processor);
     if let (Some(channels), Some(mts)) = (memory.channels, memory.speed_mts) {
-        return Some((channels, mts, false));
+        return Some(Channels { count: channels, mts, is_assumed: false });
     }
     if let Some(platform) = processor.platform() {
         let channels = memory.channels.unwrap_or(platform.channels * processor.sockets());
         let mts = memory.speed_mts.unwrap_or(platform.speed_mts);
         let name = platform.name;
         assumed.push(format!("{channels} memory channels at {mts} MT/s, as {name} has at best"));
-        return Some((channels, mts, true));
+        return Some(Channels { count: channels, mts, is_assumed: true });
     }
     // A rate that somebody measured says more than a guess.
     let is_desktop = memory.total_bytes.is_none_or(|bytes| bytes <= DESKTOP_MAX);
     let mts = memory.speed_mts.filter(|_| memory.read_bytes_per_second.is_none() && is_desktop)?;
     assumed.push(format!("{CHANNELS_ASSUMED} memory channels, as desktops have"));
-    Some((CHANNELS_ASSUMED, mts, true))
+    Some(Channels { count: CHANNELS_ASSUMED, mts, is_assumed: true })
 }
 
-/// What decoding reaches of so many channels at so many MT/s. A few fast cores use two channels better than many
-/// cores use eight; but three channels are never slower than two.
-fn of_channels(
-    (channels, mts, is_assumed): (u32, u32, bool),
-    hybrid: bool,
-    constants: &Constants,
-) -> Rate {
+/// What decoding reaches of the bandwidth of `channels` at a rate in MT/s. A few fast cores use two
+/// channels better than many cores use eight; but three channels are never slower than two.
+fn of_channels(channels: Channels, hybrid: bool, constants: &Constants) -> Rate {
+    let Channels { count: channels, mts, is_assumed } = channels;
     let assumed = if is_assumed { ", assumed" } else { "" };
     let rate = |share: f64, channels: u32| {
         let all = f64::from(channels) * f64::from(mts) * 8e6;

@@ -27,6 +27,7 @@ use self::attention::{attention, expanded, instructions, is_expanded};
 use self::cards::Cards;
 use self::drive::{hits, load, misses};
 use self::layers::layers;
+pub(crate) use self::memory::Channels;
 use self::memory::{by_format, kernel_rate, ram};
 pub(crate) use self::network::merged;
 pub use self::network::over;
@@ -299,8 +300,8 @@ pub enum Unknown {
     Drive,
 }
 
-/// Memory channels and their speed, and whether one of them is assumed; see `predict::memory`.
-pub(crate) fn assumed_channels(machine: &Machine) -> Option<(u32, u32, bool)> {
+/// The memory channels that a prediction for `machine` counts on.
+pub(crate) fn assumed_channels(machine: &Machine) -> Option<Channels> {
     memory::channels(machine, &mut Vec::new())
 }
 
