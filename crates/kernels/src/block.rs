@@ -6,10 +6,9 @@ mod gemm;
 
 use crate::activations::Activations;
 use crate::cpu::Tier;
-#[cfg(target_arch = "x86_64")]
-use crate::isa::avx2;
 use crate::isa::{
-    BLOCK, Blocks, FloatGemv, Gemv, Kernels256, Kernels512, NATURAL, Order, Rows, SplitI16Row,
+    BLOCK, Blocks, FloatGemv, Gemv, I16Row, Kernels256, Kernels512, NATURAL, Order, Rows,
+    SplitI16Row,
 };
 use crate::matrix::{ActBits, Kernel, Matrix};
 use crate::ops;
@@ -145,9 +144,12 @@ enum Path {
     /// f32 activations with weights that are floats, widened once for all tokens.
     #[cfg(target_arch = "x86_64")]
     FloatGemm,
-    /// 16-bit activations in this order, weights in place.
+    /// 16-bit activations as two bytes in this order, weights in place.
     #[cfg(target_arch = "x86_64")]
-    Gemv(Gemv, &'static Order),
+    Gemv512(Gemv<SplitI16Row>, &'static Order),
+    /// 16-bit activations as words, weights in place.
+    #[cfg(target_arch = "x86_64")]
+    Gemv256(Gemv<I16Row>),
     /// Weights unpacked to bytes once for all tokens.
     #[cfg(target_arch = "x86_64")]
     Int512(&'static Kernels512),
@@ -177,7 +179,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
         }
         if let Some(kernels) = &spec.avx512 {
             if is_gemv(if bits == ActBits::Eight { GEMV_MAX - 1 } else { GEMV_MAX }) {
-                return Path::Gemv(kernels.gemv, kernels.order);
+                return Path::Gemv512(kernels.gemv, kernels.order);
             }
             // With fewer tokens, unpacking is most of the work, and bytes are less of it than bf16.
             let tiles_from = match (bits, matrix.kernel()) {
@@ -199,8 +201,8 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
         if let Some(kernels) = &spec.avx2 {
             return match (bits, kernels.largest_byte) {
                 // No other kernel has 16 bits.
-                (ActBits::Sixteen, _) => Path::Gemv(kernels.gemv, &avx2::ORDER),
-                _ if is_gemv(GEMV_MAX) => Path::Gemv(kernels.gemv, &avx2::ORDER),
+                (ActBits::Sixteen, _) => Path::Gemv256(kernels.gemv),
+                _ if is_gemv(GEMV_MAX) => Path::Gemv256(kernels.gemv),
                 (ActBits::Eight, Some(largest)) => Path::I8(kernels, largest),
                 _ => Path::I14(kernels),
             };
@@ -215,7 +217,7 @@ pub(crate) fn is_gemv(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> bool {
     match path(tier, matrix, tokens) {
         Path::Reference => true,
         #[cfg(target_arch = "x86_64")]
-        Path::FloatGemv(_) | Path::Gemv(..) => true,
+        Path::FloatGemv(_) | Path::Gemv512(..) | Path::Gemv256(_) => true,
         #[cfg(target_arch = "x86_64")]
         _ => false,
     }
@@ -244,7 +246,9 @@ pub(crate) fn prepare(
         #[cfg(target_arch = "x86_64")]
         Path::FloatGemv(_) | Path::FloatGemm => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv(_, order) => activations.quantize_split_i16(pool, tier, order),
+        Path::Gemv512(_, order) => activations.quantize_split_i16(pool, tier, order),
+        #[cfg(target_arch = "x86_64")]
+        Path::Gemv256(_) => activations.quantize_i16(pool, tier),
         #[cfg(target_arch = "x86_64")]
         Path::I8(..) => activations.quantize_i8(pool, tier),
         #[cfg(target_arch = "x86_64")]
@@ -283,7 +287,9 @@ pub(crate) fn compute<'s>(
         #[cfg(target_arch = "x86_64")]
         Path::FloatGemm => task.float_gemm(tier, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv(gemv, order) => task.gemv(gemv, order, scratch),
+        Path::Gemv512(gemv, order) => task.gemv(gemv, activations.split_i16(order), scratch),
+        #[cfg(target_arch = "x86_64")]
+        Path::Gemv256(gemv) => task.gemv(gemv, activations.i16(), scratch),
         #[cfg(target_arch = "x86_64")]
         Path::Int512(kernels) => task.int_gemm_512(kernels, scratch),
         #[cfg(target_arch = "x86_64")]
@@ -341,13 +347,12 @@ impl Task<'_> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn gemv(self, gemv: Gemv, order: &Order, scratch: &mut Scratch) {
-        let Self { matrix, activations, tokens } = self;
+    fn gemv<R: Copy>(self, gemv: Gemv<R>, row: impl Fn(usize) -> R, scratch: &mut Scratch) {
+        let Self { matrix, tokens, .. } = self;
         let values = scratch.values.resize(tokens.len() * matrix.rows());
-        let row = activations.split_i16(order);
         for t in (0..tokens.len()).step_by(GEMV_MAX) {
             let n = GEMV_MAX.min(tokens.len() - t);
-            let mut group: [SplitI16Row; GEMV_MAX] = [row(tokens.get(t)); GEMV_MAX];
+            let mut group = [row(tokens.get(t)); GEMV_MAX];
             for (i, token) in group.iter_mut().enumerate().take(n) {
                 *token = row(tokens.get(t + i));
             }

@@ -4,8 +4,9 @@
 //! and shared by all products with the same rows (the query and the latent projection; gate and up
 //! of all experts):
 //!
-//! - [`SplitI16`]: 16-bit integers with one scale for 256 activations, as two bytes, for gemv, and
-//!   for gemm on AVX-512;
+//! - [`SplitI16`]: 16-bit integers with one scale for 256 activations, as two bytes, for gemv and
+//!   gemm on AVX-512;
+//! - [`I16`]: the same integers as words, for gemv on AVX2;
 //! - [`I8`]: 8-bit integers with a scale for 32, for gemm with [`crate::ActBits::Eight`];
 //! - [`I14`]: integers of 14 bits, for other gemm on AVX2;
 //! - [`Bf16`]: for AMX tiles.
@@ -17,6 +18,8 @@ mod bf16;
 #[cfg(target_arch = "x86_64")]
 mod i14;
 #[cfg(target_arch = "x86_64")]
+mod i16;
+#[cfg(target_arch = "x86_64")]
 mod i8;
 mod split_i16;
 
@@ -24,12 +27,12 @@ use crate::buffer::{Aligned, Plain, Shared};
 use crate::cpu::Tier;
 use crate::isa::{BLOCK, Order, SplitI16Row};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{avx2::i14::I14Row, i8::I8Row};
+use crate::isa::{I16Row, avx2::i14::I14Row, i8::I8Row};
 use crate::pool::Pool;
 use bf16::Bf16;
 use split_i16::SplitI16;
 #[cfg(target_arch = "x86_64")]
-use {i8::I8, i14::I14};
+use {i8::I8, i14::I14, i16::I16};
 
 /// Numbers below which encoding takes less time than a parallel region costs.
 const PARALLEL_MIN: usize = 32 * 1024;
@@ -49,6 +52,8 @@ pub struct Activations {
     i8: Derived<I8>,
     #[cfg(target_arch = "x86_64")]
     i14: Derived<I14>,
+    #[cfg(target_arch = "x86_64")]
+    i16: Derived<I16>,
 }
 
 /// An encoding, and whether it is that of the present rows.
@@ -134,6 +139,7 @@ impl Activations {
         {
             self.i8.fresh = false;
             self.i14.fresh = false;
+            self.i16.fresh = false;
         }
         self.floats.resize(rows * cols)
     }
@@ -193,6 +199,16 @@ impl Activations {
         }
     }
 
+    /// Derives the form of 16-bit words, unless it is there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn quantize_i16(&mut self, pool: &Pool, tier: Tier) {
+        let Self { rows, cols, .. } = *self;
+        if !std::mem::replace(&mut self.i16.fresh, true) {
+            let source = Source { floats: &self.floats, rows, cols, pool, tier };
+            self.i16.encoding.derive(source);
+        }
+    }
+
     /// Derives the bf16 form in this order, unless it is there.
     pub(crate) fn convert_bf16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
         let Self { rows, cols, .. } = *self;
@@ -232,6 +248,17 @@ impl Activations {
         move |row| {
             assert!(row < rows && block < blocks, "row {row} of {rows}");
             first.from(row * blocks + block)
+        }
+    }
+
+    /// Rows of 16-bit words; panics for a row that does not exist.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn i16(&self) -> impl Fn(usize) -> I16Row {
+        assert!(self.i16.fresh, "quantized to 16 bits before it is multiplied");
+        let (rows, blocks, first) = (self.rows, self.blocks(), self.i16.encoding.first());
+        move |row| {
+            assert!(row < rows, "row {row} of {rows}");
+            first.from(row * blocks)
         }
     }
 

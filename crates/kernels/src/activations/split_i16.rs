@@ -9,7 +9,7 @@ use crate::ops::with_simd;
 /// times finer than 8 bits would be, and a product's sum needs it only once.
 const LARGEST: f32 = 127.0 * 256.0;
 /// Sums of neighbouring activations in a block.
-const SUMS: usize = 16;
+pub(super) const SUMS: usize = 16;
 
 /// 16-bit activations in one order; see [`SplitI16Row`] for the fields.
 #[derive(Debug, Default)]
@@ -58,11 +58,8 @@ impl SplitI16 {
 /// Quantizes up to 256 numbers.
 #[inline(always)]
 fn quantize(floats: &[f32], order: &Order, out: &mut Block<'_>) {
-    let (integers, scale) = round_to_ints::<BLOCK>(floats, LARGEST);
-    *out.scale = scale;
-    for (sum, group) in out.sums.iter_mut().zip(integers.chunks_exact(BLOCK / SUMS)) {
-        *sum = scale * group.iter().sum::<i32>() as f32;
-    }
+    let integers;
+    (integers, *out.scale) = integers_and_sums(floats, out.sums);
     let mut high = [0i8; BLOCK];
     let mut low = [0i8; BLOCK];
     for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
@@ -74,6 +71,16 @@ fn quantize(floats: &[f32], order: &Order, out: &mut Block<'_>) {
         out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
         out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
     }
+}
+
+/// The integers of up to 256 numbers and their scale; sums of neighbours go to `sums`.
+#[inline(always)]
+pub(super) fn integers_and_sums(floats: &[f32], sums: &mut [f32]) -> ([i32; BLOCK], f32) {
+    let (integers, scale) = round_to_ints::<BLOCK>(floats, LARGEST);
+    for (sum, group) in sums.iter_mut().zip(integers.chunks_exact(BLOCK / SUMS)) {
+        *sum = scale * group.iter().sum::<i32>() as f32;
+    }
+    (integers, scale)
 }
 
 #[cfg(test)]

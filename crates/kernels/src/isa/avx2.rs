@@ -5,20 +5,20 @@
 //! products with the inputs are summed as integers, scales are applied once per 128 weights, and
 //! vectors quantized for one format serve all others.
 //!
-//! `vpmaddubsw` multiplies unsigned bytes with signed ones and adds pairs to 16 bits that saturate.
-//! Activations have 16 bits as two bytes of at most 127 and 128; [`run`] says how many products of
-//! codes up to the format's largest may be added before 16 bits are too few.
+//! Codes become words once for all tokens, the even and the odd bytes of a register apart, so that
+//! words stay in their lanes. `vpmaddwd` multiplies them with activations of 16 bits and adds pairs
+//! to 32 bits, which hold the products of 128 weights whatever the codes are.
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_castps256_ps128,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_castps256_ps128,
     _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi8, _mm256_mul_ps,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_sign_epi8,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi16,
+    _mm256_srai_epi16, _mm256_srli_epi16,
 };
 
-use super::{AHEAD, Blocks, Kernels256, Order, Rows, SplitI16Row, TailBlock, prefetch};
+use super::{AHEAD, Blocks, I16Row, Kernels256, Order, Rows, TailBlock, prefetch};
 
 pub(crate) mod i14;
 pub(crate) mod i8;
@@ -77,19 +77,10 @@ pub(crate) unsafe trait Codes256 {
     unsafe fn unpack(at: *const u8) -> Unpacked256;
 }
 
-/// How many sums of two products with codes up to `largest` fit into 16 bits: 1, 2 or 4.
-const fn run(largest: u8) -> usize {
-    match largest {
-        0..=31 => 4,
-        32..=63 => 2,
-        _ => 1,
-    }
-}
-
 /// The kernels of a format, for its `SPEC`.
 pub(crate) const fn kernels<F: Codes256>() -> Kernels256 {
     const { assert!(F::BYTES <= size_of::<TailBlock>()) };
-    assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "products exceed 16 bits");
+    assert!(F::LARGEST <= 127 || F::SIGNED && F::LARGEST == 128, "signed codes exceed a byte");
     Kernels256 {
         gemv: gemv::<F>,
         group: F::GROUP,
@@ -138,7 +129,7 @@ impl Tail {
 /// As for [`Kernels256::gemv`]: the CPU has the tier; `rows`, `tokens` and `out` are as long as
 /// `blocks` says.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], out: *mut f32) {
+unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, tokens: &[I16Row], out: *mut f32) {
     let mut padded = TailBlock::new();
     let kept = Tail::of::<F>(blocks);
     for r in 0..rows.count {
@@ -170,7 +161,7 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], 
 unsafe fn dot<F: Codes256, const C: usize>(
     (row, tail): (*const u8, *const u8),
     blocks: Blocks,
-    tokens: [&SplitI16Row; C],
+    tokens: [&I16Row; C],
     kept: &Tail,
     (out, stride): (*mut f32, usize),
 ) {
@@ -201,17 +192,23 @@ unsafe fn dot<F: Codes256, const C: usize>(
 unsafe fn add_block<F: Codes256, const C: usize>(
     weights: &Unpacked256,
     block: usize,
-    tokens: [&SplitI16Row; C],
+    tokens: [&I16Row; C],
     sums: &mut [[__m256; 2]; C],
 ) {
+    let words = words::<F>(weights);
     for (token, [products, minima]) in tokens.into_iter().zip(sums) {
         // SAFETY: every array of a token has this block, by the contract of `gemv`.
-        let input_scale = _mm256_set1_ps(unsafe { *token.scale.add(block) });
+        let (inputs, input_scale) =
+            unsafe { (token.words.add(block * 256), _mm256_set1_ps(*token.scale.add(block))) };
         for half in 0..2 {
-            // SAFETY: as above.
-            let t = unsafe { half_products::<F>(weights, half, block, token) };
+            let mut sum = _mm256_setzero_si256();
+            for i in half * 8..half * 8 + 8 {
+                // SAFETY: as above.
+                let input = unsafe { _mm256_loadu_si256(inputs.add(i * 16).cast()) };
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(words[i], input));
+            }
             let scale = _mm256_mul_ps(weights.scale[half], input_scale);
-            *products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t), scale, *products);
+            *products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, *products);
             if !F::SIGNED {
                 // SAFETY: as above.
                 let inputs = unsafe { _mm256_loadu_ps(token.sums.add(block * 16 + half * 8)) };
@@ -221,40 +218,24 @@ unsafe fn add_block<F: Codes256, const C: usize>(
     }
 }
 
-/// Sums by lane of `code · (256·high + low)` over the four registers of a half.
+/// The codes of 256 weights as words, with their signs: of each register the even bytes, then the
+/// odd ones.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn half_products<F: Codes256>(
-    weights: &Unpacked256,
-    half: usize,
-    block: usize,
-    token: &SplitI16Row,
-) -> __m256i {
-    let zero = _mm256_setzero_si256();
-    let mut sum = zero;
-    for first in (half * 4..half * 4 + 4).step_by(run(F::LARGEST)) {
-        let (mut highs, mut lows) = (zero, zero);
-        for i in first..first + run(F::LARGEST) {
-            let at = block * 256 + i * 32;
-            // SAFETY: every array of a token has this block, by the contract of `gemv`.
-            let (mut high, mut low) = unsafe {
-                let (high, low) = (token.high.add(at), token.low.add(at));
-                (_mm256_loadu_si256(high.cast()), _mm256_loadu_si256(low.cast()))
-            };
-            if F::SIGNED {
-                // -128 has no negative; -127 is off by one part in 32512 of the largest input.
-                low = _mm256_max_epi8(low, _mm256_set1_epi8(-127));
-                high = _mm256_sign_epi8(high, weights.signs[i]);
-                low = _mm256_sign_epi8(low, weights.signs[i]);
-            }
-            highs = _mm256_add_epi16(highs, _mm256_maddubs_epi16(weights.codes[i], high));
-            lows = _mm256_add_epi16(lows, _mm256_maddubs_epi16(weights.codes[i], low));
+#[target_feature(enable = "avx2")]
+fn words<F: Codes256>(weights: &Unpacked256) -> [__m256i; 16] {
+    let mut words = [_mm256_setzero_si256(); 16];
+    for (i, words) in words.chunks_exact_mut(2).enumerate() {
+        let codes = weights.codes[i];
+        if F::SIGNED {
+            let codes = _mm256_sign_epi8(codes, weights.signs[i]);
+            words[0] = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(codes));
+            words[1] = _mm256_srai_epi16::<8>(codes);
+        } else {
+            words[0] = _mm256_and_si256(codes, _mm256_set1_epi16(0xFF));
+            words[1] = _mm256_srli_epi16::<8>(codes);
         }
-        let highs = _mm256_madd_epi16(highs, _mm256_set1_epi16(256));
-        let lows = _mm256_madd_epi16(lows, _mm256_set1_epi16(1));
-        sum = _mm256_add_epi32(sum, _mm256_add_epi32(highs, lows));
     }
-    sum
+    words
 }
 
 /// The sum of all lanes.

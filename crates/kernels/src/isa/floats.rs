@@ -91,18 +91,17 @@ pub(crate) fn transpose(tier: Tier, from: Strided<'_>, shape: Shape, to: Strided
     assert!(rows <= stride && (cols - 1) * stride + rows <= to.len(), "columns");
     let mut done = (0, 0); // rows, cols in whole tiles
     #[cfg(target_arch = "x86_64")]
-    if tier.has_avx512() {
-        const TILE: usize = 16;
-        done = (rows / TILE * TILE, cols / TILE * TILE);
-        for r in (0..done.0).step_by(TILE) {
-            for c in (0..done.1).step_by(TILE) {
+    if let Some((lanes, tile)) = avx512::transpose_tile(tier).or_else(|| avx2::transpose_tile(tier))
+    {
+        done = (rows / lanes * lanes, cols / lanes * lanes);
+        for r in (0..done.0).step_by(lanes) {
+            for c in (0..done.1).step_by(lanes) {
                 // SAFETY: the tier has the instructions; the tile is inside of both, by the
                 // assertions.
                 unsafe {
                     let start = from.numbers.as_ptr().add(r * from.stride + c);
-                    let tile = RowsOf { start, stride: from.stride };
-                    let to = RowsOf { start: to.as_mut_ptr().add(c * stride + r), stride };
-                    avx512::transpose_16(tile, to);
+                    let from = RowsOf { start, stride: from.stride };
+                    tile(from, RowsOf { start: to.as_mut_ptr().add(c * stride + r), stride });
                 }
             }
         }
@@ -141,6 +140,10 @@ struct RowsOf<P> {
     start: P,
     stride: usize,
 }
+
+/// Writes the transpose of a square tile.
+#[cfg(target_arch = "x86_64")]
+type TransposeTile = unsafe fn(from: RowsOf<*const f32>, to: RowsOf<*mut f32>);
 
 /// The kernel of one tier: `$rows` rows by `$vectors` vectors of sums in registers.
 #[cfg(target_arch = "x86_64")]
@@ -233,10 +236,12 @@ macro_rules! kernel {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Gemm, RowsOf};
+    use super::{Gemm, RowsOf, TransposeTile};
+    use crate::cpu::Tier;
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
-        _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps,
+        _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
     };
 
     kernel!(
@@ -249,6 +254,44 @@ mod avx2 {
         _mm256_set1_ps,
         _mm256_fmadd_ps
     );
+
+    /// The rows and columns of a tile, and what transposes it, if the CPU can.
+    pub(super) fn transpose_tile(tier: Tier) -> Option<(usize, TransposeTile)> {
+        tier.has_avx2().then_some((LANES, transpose_8 as TransposeTile))
+    }
+
+    /// Writes the transpose of 8 rows of 8 numbers.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; both have the rows, as far apart as they say.
+    #[target_feature(enable = "avx2")]
+    unsafe fn transpose_8(from: RowsOf<*const f32>, to: RowsOf<*mut f32>) {
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: by contract.
+            *row = unsafe { _mm256_loadu_ps(from.start.add(r * from.stride)) };
+        }
+        // In each half of a register: numbers of two rows, then of four.
+        let mut fours = rows;
+        for quad in [0, 4] {
+            let [a, b, c, d] = [rows[quad], rows[quad + 1], rows[quad + 2], rows[quad + 3]];
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (low_2, high_2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            fours[quad] = _mm256_shuffle_ps::<0b0100_0100>(low, low_2);
+            fours[quad + 1] = _mm256_shuffle_ps::<0b1110_1110>(low, low_2);
+            fours[quad + 2] = _mm256_shuffle_ps::<0b0100_0100>(high, high_2);
+            fours[quad + 3] = _mm256_shuffle_ps::<0b1110_1110>(high, high_2);
+        }
+        for c in 0..4 {
+            let first = _mm256_permute2f128_ps::<0x20>(fours[c], fours[c + 4]);
+            let second = _mm256_permute2f128_ps::<0x31>(fours[c], fours[c + 4]);
+            // SAFETY: by contract.
+            unsafe {
+                _mm256_storeu_ps(to.start.add(c * to.stride), first);
+                _mm256_storeu_ps(to.start.add((c + 4) * to.stride), second);
+            }
+        }
+    }
 
     /// Widens f16 numbers.
     ///
@@ -277,7 +320,8 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Gemm, RowsOf};
+    use super::{Gemm, RowsOf, TransposeTile};
+    use crate::cpu::Tier;
     use std::arch::x86_64::{
         _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
@@ -296,12 +340,17 @@ mod avx512 {
         _mm512_fmadd_ps
     );
 
+    /// The rows and columns of a tile, and what transposes it, if the CPU can.
+    pub(super) fn transpose_tile(tier: Tier) -> Option<(usize, TransposeTile)> {
+        tier.has_avx512().then_some((LANES, transpose_16 as TransposeTile))
+    }
+
     /// Writes the transpose of 16 rows of 16 numbers.
     ///
     /// # Safety
     /// The CPU has AVX-512 F; both have the rows, as far apart as they say.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose_16(from: RowsOf<*const f32>, to: RowsOf<*mut f32>) {
+    unsafe fn transpose_16(from: RowsOf<*const f32>, to: RowsOf<*mut f32>) {
         let mut rows = [_mm512_setzero_si512(); 16];
         for (r, row) in rows.iter_mut().enumerate() {
             // SAFETY: by contract.
@@ -353,7 +402,7 @@ mod tests {
     #[test]
     fn a_transpose_has_rows_for_columns() {
         let mut random = Random::new(4);
-        for (rows, cols) in [(1, 1), (16, 16), (33, 50), (64, 7)] {
+        for (rows, cols) in [(1, 1), (16, 16), (33, 50), (64, 7), (8, 24)] {
             let (stride, apart) = (cols + 2, rows + 3);
             let from: Vec<f32> = (0..rows * stride).map(|_| random.float()).collect();
             for tier in Tier::available() {

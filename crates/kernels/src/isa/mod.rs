@@ -98,6 +98,30 @@ impl SplitI16Row {
     }
 }
 
+/// A row of activations of 16 bits as words, for gemv on AVX2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct I16Row {
+    /// Words `[blocks, 8, 2, 16]`: of each register of codes in the tier's order, what is multiplied
+    /// with the even ones and then what is with the odd ones.
+    pub(crate) words: *const i16,
+    /// Scales `[blocks]`: activation = scale · word.
+    pub(crate) scale: *const f32,
+    /// Sums of 16 neighbouring activations `[blocks, 16]`.
+    pub(crate) sums: *const f32,
+}
+
+impl I16Row {
+    /// The row from a block on.
+    #[inline(always)]
+    pub(crate) fn from(self, block: usize) -> Self {
+        Self {
+            words: self.words.wrapping_add(block * 256),
+            scale: self.scale.wrapping_add(block),
+            sums: self.sums.wrapping_add(block * 16),
+        }
+    }
+}
+
 /// Rows of one matrix for the drivers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
@@ -130,7 +154,7 @@ impl Sums {
 /// Unsafe as [`Kernels512`].
 pub(crate) struct Kernels256 {
     /// Products of up to four tokens.
-    pub(crate) gemv: Gemv,
+    pub(crate) gemv: Gemv<I16Row>,
     /// Weights that share scale and minimum, at least: 16 or 32.
     pub(crate) group: usize,
     /// Unpacks some blocks of all rows to 14 bits; see [`avx2::i14`].
@@ -157,7 +181,7 @@ pub(crate) struct Kernels512 {
     /// Whether a block has a single scale.
     pub(crate) is_uniform: bool,
     /// Products of up to four tokens.
-    pub(crate) gemv: Gemv,
+    pub(crate) gemv: Gemv<SplitI16Row>,
     /// Unpacks some blocks of up to [`avx512::panel::ROWS`] rows; see [`avx512::panel`].
     #[cfg(target_arch = "x86_64")]
     pub(crate) unpack: unsafe fn(Rows, Blocks, BlockRange, avx512::panel::Panel16),
@@ -168,7 +192,7 @@ pub(crate) struct Kernels512 {
 /// `out[t * rows.count + r] = rows[r] · tokens[t]`, for 1 to 4 quantized tokens.
 ///
 /// Unsafe as [`Kernels512`].
-pub(crate) type Gemv = unsafe fn(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], out: *mut f32);
+pub(crate) type Gemv<R> = unsafe fn(rows: Rows, blocks: Blocks, tokens: &[R], out: *mut f32);
 
 /// `out[t * rows.count + r] = rows[r] · tokens[t]`, for 1 to 4 tokens of `cols` f32 activations and
 /// weights that are floats.

@@ -1,0 +1,53 @@
+//! Activations of 16 bits as words, one scale for 256: for products of words on AVX2.
+
+use super::split_i16::{SUMS, integers_and_sums};
+use super::{Parts, Source};
+use crate::buffer::Aligned;
+use crate::isa::avx2::ORDER;
+use crate::isa::{BLOCK, I16Row};
+use crate::ops::with_simd;
+
+/// Activations of 16 bits; see [`I16Row`] for the fields.
+#[derive(Debug, Default)]
+pub(super) struct I16 {
+    words: Aligned<i16>, // [rows, blocks, 256]
+    scale: Aligned<f32>, // [rows, blocks]
+    sums: Aligned<f32>,  // [rows, blocks, 16]
+}
+
+impl I16 {
+    pub(super) fn derive(&mut self, source: Source<'_>) {
+        let blocks = source.blocks();
+        let words = Parts::new(&mut self.words, blocks, BLOCK);
+        let scale = Parts::new(&mut self.scale, blocks, 1);
+        let sums = Parts::new(&mut self.sums, blocks, SUMS);
+        source.for_each_block(&|block, floats| {
+            // SAFETY: each block is written by one task.
+            let (words, scale, sums) =
+                unsafe { (words.of(block), scale.of(block), sums.of(block)) };
+            with_simd(source.tier, || scale[0] = quantize(floats, words, sums));
+        });
+    }
+
+    /// The first row.
+    pub(super) fn first(&self) -> I16Row {
+        I16Row { words: self.words.as_ptr(), scale: self.scale.as_ptr(), sums: self.sums.as_ptr() }
+    }
+}
+
+/// Quantizes up to 256 numbers, and returns their scale.
+#[inline(always)]
+fn quantize(floats: &[f32], out: &mut [i16], sums: &mut [f32]) -> f32 {
+    let (integers, scale) = integers_and_sums(floats, sums);
+    // A register of codes has eight quads; the even bytes of each are multiplied first.
+    for (out, quads) in out.chunks_exact_mut(32).zip(ORDER.quads.chunks_exact(8)) {
+        let (even, odd) = out.split_at_mut(16);
+        for (i, &quad) in quads.iter().enumerate() {
+            let at = usize::from(quad) * 4;
+            let [a, b, c, d] = [0, 1, 2, 3].map(|j| integers[at + j] as i16);
+            (even[2 * i], even[2 * i + 1]) = (a, c);
+            (odd[2 * i], odd[2 * i + 1]) = (b, d);
+        }
+    }
+    scale
+}
