@@ -661,12 +661,7 @@ pub fn bare(word: &str) -> Option<String> {
         (4, "xe") | (5, "xe" | "x") => Some(format!("i9-{word}")),
         _ if word.starts_with("e5-") || word.starts_with("e7-") => Some(named("xeon")),
         (4, _) if is_listed() && is_epyc(word) => Some(named("epyc")),
-        (4, "p" | "e")
-        | (4, "" | "+" | "y" | "y+" | "n" | "u" | "q" | "h" | "c" | "cl" | "m" | "s" | "v" | "t")
-            if is_listed() && find(&named("xeon")).is_some() =>
-        {
-            Some(named("xeon"))
-        }
+        (4, _) if is_listed() && find(&named("xeon")).is_some() => Some(named("xeon")),
         (1, _) if word.len() == 4 && is_epyc(word) && is_listed() => Some(named("epyc")),
         (2, _) if is_listed() && is_epyc(word) => Some(named("epyc")),
         _ => None,

@@ -98,6 +98,7 @@ impl Assembler {
             }),
             Item::Role(role) => self.role(*role, before),
             Item::CountAfter(count) => self.count_after(*count, before)?,
+            Item::Machines(count) => self.machines(Some(*count))?,
             Item::Filler => {}
         }
         Ok(())

@@ -6,7 +6,7 @@
 
 use super::lexer::{COUNT_MAX, Form, Lexeme};
 use super::products::{CASES, PRODUCTS, Product};
-use super::vocabulary::{BRANDS, DRIVES, FILLERS, MAKERS};
+use super::vocabulary::{BRANDS, DRIVES, FILLERS, MACHINES, MAKERS};
 use super::{DescribeError, cloud, nearest};
 use crate::machine::Gpu;
 use crate::{gpus, processors};
@@ -82,6 +82,8 @@ pub(super) enum Item {
     Role(Role),
     /// `x8`, or a count whose thing comes before it: `EPYC 9755 dual`.
     CountAfter(u32),
+    /// Several whole machines: `4 nodes`.
+    Machines(u32),
     /// Words between parts that say nothing.
     Filler,
 }
@@ -178,7 +180,7 @@ impl Parser<'_> {
         // `4x RTX`, `2x of the ...`
         let skipped = self.lexemes[at..].iter().take_while(|next| {
             matches!(next.form, Form::Word)
-                && matches!(next.text.as_str(), "of" | "the" | "used" | "sticks")
+                && matches!(next.text.as_str(), "of" | "the" | "used" | "old" | "cheap" | "sticks")
         });
         let skipped = skipped.count();
         let at = at + skipped;
@@ -195,6 +197,9 @@ impl Parser<'_> {
             // Two-socket boards take no Ryzen: `2x5600` is memory.
             Form::Number(mts) if is_speed(mts) && !is_server(&next.text) => {
                 Some((Item::Speed { channels: Some(count), mts }, 1))
+            }
+            Form::Word if MACHINES.contains(&next.text.as_str()) => {
+                Some((Item::Machines(count), 1))
             }
             _ => self.named(at, Some(count))?,
         };
@@ -473,7 +478,7 @@ fn drive(name: &str, count: Option<u32>) -> Option<Item> {
 /// Networks with names of their own: bits per second and latency of a message, as in the model of the link.
 fn network(name: &str) -> Option<Item> {
     let (bits, latency) = match name {
-        "thunderbolt" | "thunderbolt 4" | "tb4" | "thunderbolt bridge" => (40e9, 150e-6),
+        "thunderbolt" | "thunderbolt 4" | "tb4" | "thunderbolt bridge" | "usb4" => (40e9, 150e-6),
         "thunderbolt 5" | "tb5" => (80e9, 150e-6),
         "thunderbolt 5 rdma" | "tb5 rdma" | "rdma" => (80e9, 8e-6),
         "infiniband" | "ib" | "roce" | "connectx-7" | "cx7" => (200e9, 2e-6),

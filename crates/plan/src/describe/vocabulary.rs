@@ -37,6 +37,14 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("memoire", "ram"),
     ("festplatte", "hdd"),
     ("raspi", "rpi"),
+    ("r3", "ryzen"),
+    ("r5", "ryzen"),
+    ("r7", "ryzen"),
+    ("r9", "ryzen"),
+    ("ryzen3", "ryzen"),
+    ("ryzen5", "ryzen"),
+    ("ryzen7", "ryzen"),
+    ("ryzen9", "ryzen"),
     ("nvmes", "nvme"),
     ("ssds", "ssd"),
     ("gigabit", "gbe"),
@@ -96,6 +104,24 @@ pub(super) const DRIVES: [(&str, f64); 31] = [
 ];
 /// Kinds of drives: of two words about one drive, the other one says more.
 pub(super) const KINDS_OF_DRIVES: [&str; 3] = ["nvme", "ssd", "disk"];
+
+/// Whole machines without a name, which a number before them counts: `10 old PCs with 16 GB`.
+pub(super) const MACHINES: [&str; 14] = [
+    "pc",
+    "pcs",
+    "computer",
+    "computers",
+    "machine",
+    "machines",
+    "node",
+    "nodes",
+    "server",
+    "servers",
+    "workstation",
+    "workstations",
+    "box",
+    "boxes",
+];
 
 /// Words that help people and say nothing.
 pub(super) const FILLERS: &[&str] = &[
@@ -278,6 +304,27 @@ pub(super) const FILLERS: &[&str] = &[
     "xmp",
     "expo",
     "unified",
+    "sxm2",
+    "sxm3",
+    "nuc",
+    "colab",
+    "kaggle",
+    "hetzner",
+    "vultr",
+    "ovh",
+    "scaleway",
+    "contabo",
+    "coreweave",
+    "paperspace",
+    "usff",
+    "sff",
+    "mini-pc",
+    "minipc",
+    "homelab",
+    "cheap",
+    "identical",
+    "secondhand",
+    "refurbished",
     "bandwidth",
     "dram",
 ];
@@ -320,6 +367,8 @@ pub(super) const BRANDS: &[&str] = &[
     "seagate",
     "solidigm",
     "supermicro",
+    "qnap",
+    "synology",
     "thinkpad",
     "thinkstation",
     "tyan",
