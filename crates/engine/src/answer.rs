@@ -77,7 +77,8 @@ impl Answer {
         }
     }
 
-    /// Its turn has come, with `cached` tokens of its prompt in the cache. Only the first time counts.
+    /// Its turn has come, with `cached` tokens of its prompt in the cache. Only the first time
+    /// counts.
     pub(crate) fn admitted(&mut self, cached: usize, info: &ModelInfo) {
         if self.admitted.is_none() {
             self.admitted = Some(Instant::now());
@@ -178,8 +179,8 @@ impl Answer {
         Ok(())
     }
 
-    /// Takes the token that was chosen, and sends what that makes certain; returns why the answer ends
-    /// with it, if it does, and which stop text ended it.
+    /// Takes the token that was chosen, and sends what that makes certain; returns why the answer
+    /// ends with it, if it does, and which stop text ended it.
     ///
     /// # Errors
     /// If the template's white space has no tokens, which is not so for any known vocabulary.

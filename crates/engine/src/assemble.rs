@@ -139,7 +139,8 @@ impl Engine {
         });
         let store = store.transpose()?;
         let interleave = self.interleave;
-        // Pages and buffers are on the nodes that the policy of the thread says which writes them first.
+        // Pages and buffers are on the nodes that the policy of the thread says which writes them
+        // first.
         Handle::start(shared, move |shared| {
             on_all_nodes(interleave, || Core::new(shared, self, sizes, store).run());
         })

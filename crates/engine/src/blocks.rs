@@ -1,8 +1,8 @@
 //! Pages of the KV cache: who uses them, which tokens they hold, and which is reused next.
 //!
 //! A full page is named by the hash of its tokens and of the page before it, so that sequences that
-//! begin alike share pages. Pages that no sequence uses stay findable until their memory is wanted; the
-//! least recently used goes first. A page that is shared in part is copied, and never written.
+//! begin alike share pages. Pages that no sequence uses stay findable until their memory is wanted;
+//! the least recently used goes first. A page that is shared in part is copied, and never written.
 
 mod exchange;
 

@@ -1,5 +1,5 @@
-//! DRY ("don't repeat yourself"): penalizes tokens that would continue a repetition of earlier text,
-//! the more, the longer it already is. As llama.cpp has it (`llama_sampler_dry`), by p-e-w.
+//! DRY ("don't repeat yourself"): penalizes tokens that would continue a repetition of earlier
+//! text, the more, the longer it already is. As llama.cpp has it (`llama_sampler_dry`), by p-e-w.
 
 use std::collections::HashMap;
 
@@ -69,8 +69,8 @@ impl Dry {
         if count <= self.allowed || limit < self.allowed {
             return;
         }
-        // Backwards, the text's end is a prefix; its common prefix with each earlier place is how long
-        // a repetition the token after that place would continue (Gusfield's Z algorithm).
+        // Backwards, the text's end is a prefix; its common prefix with each earlier place is how
+        // long a repetition the token after that place would continue (Gusfield's Z algorithm).
         let recent = &self.tokens[self.tokens.len() - count..];
         let backwards = |i: usize| recent[count - 1 - i];
         self.lengths.clear();
@@ -110,9 +110,10 @@ mod tests {
 
     use super::*;
 
-    /// The penalties of llama.cpp, read off their definition: the token after an earlier place continues a
-    /// repetition as long as the texts before that place and before the end agree, up to the last breaker;
-    /// each costs `multiplier · base ^ (length - allowed)`, by the longest such repetition.
+    /// The penalties of llama.cpp, read off their definition: the token after an earlier place
+    /// continues a repetition as long as the texts before that place and before the end agree, up
+    /// to the last breaker; each costs `multiplier · base ^ (length - allowed)`, by the longest
+    /// such repetition.
     fn slowly(sampling: &Sampling, tokens: &[u32], breaker: u32, logits: &mut [f32]) {
         let allowed = sampling.dry_allowed_length;
         let window = usize::try_from(sampling.dry_penalty_last_n).unwrap_or(usize::MAX);

@@ -13,8 +13,8 @@ pub struct ExpertUse {
 }
 
 impl ExpertUse {
-    /// Different experts in a layer of a batch, on average, since the last call; `None` if no batch was
-    /// decoded.
+    /// Different experts in a layer of a batch, on average, since the last call; `None` if no batch
+    /// was decoded.
     pub fn take_distinct(&self) -> Option<f64> {
         let distinct = self.distinct.swap(0, Ordering::Relaxed);
         let layers = self.layers.swap(0, Ordering::Relaxed);

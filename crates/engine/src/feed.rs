@@ -1,4 +1,5 @@
-//! Given tokens through the model, without sampling: for measuring, and for the probabilities of texts.
+//! Given tokens through the model, without sampling: for measuring, and for the probabilities of
+//! texts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,13 +31,13 @@ impl Engine {
         Ok(self.model.reserve_pages(tokens.div_ceil(PAGE_ROWS), self.info.kv_type)?)
     }
 
-    /// Computes tokens in micro-batches. `sink` gets the wanted logits `[rows, vocabulary]`, or hidden
-    /// states `[rows, hidden]`, in order, and `progress` the number of tokens that the work done so far
-    /// amounts to; it stops the work by returning `false`.
+    /// Computes tokens in micro-batches. `sink` gets the wanted logits `[rows, vocabulary]`, or
+    /// hidden states `[rows, hidden]`, in order, and `progress` the number of tokens that the work
+    /// done so far amounts to; it stops the work by returning `false`.
     ///
     /// # Errors
-    /// If a token is not in the vocabulary; if it was stopped; if a result is not finite; and the first
-    /// error of `sink`.
+    /// If a token is not in the vocabulary; if it was stopped; if a result is not finite; and the
+    /// first error of `sink`.
     ///
     /// # Panics
     /// If [`Engine::begin_feed`] was called with fewer tokens than `feed` ends at.
@@ -82,7 +83,8 @@ impl Engine {
     ///
     /// # Errors
     /// If a token is not in the vocabulary, or there are more than the model was made for, before
-    /// anything is computed; if a logit is not finite; if it was cancelled; and the first error of `sink`.
+    /// anything is computed; if a logit is not finite; if it was cancelled; and the first error of
+    /// `sink`.
     #[doc(hidden)]
     pub fn logits<E: From<Error>>(
         &mut self,

@@ -1,8 +1,8 @@
 //! The engine as its users see it: requests in, events out, from any thread.
 //!
 //! The engine itself runs in one thread of its own (`step.rs`). What both sides share is here: the
-//! requests that were submitted and not yet taken, a [`Ticket`] for each request, and the status that
-//! the engine publishes after every step.
+//! requests that were submitted and not yet taken, a [`Ticket`] for each request, and the status
+//! that the engine publishes after every step.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -256,8 +256,8 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The requests that came in since the last call. With nothing to do (`idle`), waits for one, for
-    /// shutdown, or for `timeout`.
+    /// The requests that came in since the last call. With nothing to do (`idle`), waits for one,
+    /// for shutdown, or for `timeout`.
     pub(crate) fn receive(&self, idle: bool, timeout: Option<Duration>) -> Vec<Submission> {
         let mut inbox = self.inbox();
         while idle
@@ -353,13 +353,14 @@ impl Handle {
     /// Submits a request; its events come from the [`Generation`].
     ///
     /// # Errors
-    /// If the queue is full, the prompt does not fit, or the request makes no sense. Nothing has been
-    /// computed then.
+    /// If the queue is full, the prompt does not fit, or the request makes no sense. Nothing has
+    /// been computed then.
     pub fn submit(&self, request: Request) -> Result<Generation, SubmitError> {
         Shared::submit(&self.shared, request)
     }
 
-    /// Prepares for requests with constraints, in a thread of its own: the first would wait for that.
+    /// Prepares for requests with constraints, in a thread of its own: the first would wait for
+    /// that.
     pub fn prepare_constraints(&self) {
         let shared = Arc::clone(&self.shared);
         let prepare = move || _ = shared.constraints();
@@ -376,8 +377,8 @@ impl Handle {
         }
     }
 
-    /// Cancels a request, which ends within one step with [`crate::FinishReason::Cancelled`]. One that has
-    /// ended already is not changed.
+    /// Cancels a request, which ends within one step with [`crate::FinishReason::Cancelled`]. One
+    /// that has ended already is not changed.
     pub fn cancel(&self, id: RequestId) {
         if let Some(ticket) = self.shared.ticket(id) {
             ticket.cancel();
@@ -493,7 +494,8 @@ impl Generation {
     }
 }
 
-/// Accounts for an event. A channel that closes before the last one belongs to an engine that is gone.
+/// Accounts for an event. A channel that closes before the last one belongs to an engine that is
+/// gone.
 fn received(shared: &Shared, ticket: &Ticket, is_over: &mut bool, event: Option<Event>) -> Event {
     let Some(event) = event else {
         *is_over = true;

@@ -1,6 +1,7 @@
 //! Requests -> token streams.
 //!
-//! [`LoadPlan::of`] says where a model will be, [`LoadPlan::load`] puts it there, and [`Engine::start`] gives a [`Handle`] that answers requests:
+//! [`LoadPlan::of`] says where a model will be, [`LoadPlan::load`] puts it there, and
+//! [`Engine::start`] gives a [`Handle`] that answers requests:
 //!
 //! ```text
 //! messages --template--> prompt --vocabulary--> Request --Handle::submit--> Generation --> Event

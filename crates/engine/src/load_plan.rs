@@ -1,7 +1,7 @@
 //! A model and where its parts will be: decided once, printed, and then carried out.
 //!
-//! [`LoadPlan::of`] reads a header and asks the planner; [`LoadPlan::load`] makes what its [`Layout`]
-//! says. What `run` and `bench` announce, and what they load, is one value.
+//! [`LoadPlan::of`] reads a header and asks the planner; [`LoadPlan::load`] makes what its
+//! [`Layout`] says. What `run` and `bench` announce, and what they load, is one value.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -255,7 +255,8 @@ fn devices(options: &Options) -> Devices {
     Devices::new(cards.collect(), threads, host::memory_nodes().len() as u32)
 }
 
-/// The memory that a model may use here: the limit in `options`, or what is free less some headroom.
+/// The memory that a model may use here: the limit in `options`, or what is free less some
+/// headroom.
 fn memory_budget(options: &Options) -> MemoryBudget {
     let main = match (options.memory, host::memory_available()) {
         (Some(limit), _) => MemoryBudget::limited(limit),

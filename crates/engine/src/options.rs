@@ -38,8 +38,9 @@ pub struct Options {
     pub experts: Option<usize>,
     /// Groups that experts are chosen from.
     pub groups: ExpertGroups,
-    /// Whether a request's text depends on nothing but itself: neither on others that run beside it,
-    /// nor on how its prompt is divided, or was cached. Prompts are then about as slow as decoding.
+    /// Whether a request's text depends on nothing but itself: neither on others that run beside
+    /// it, nor on how its prompt is divided, or was cached. Prompts are then about as slow as
+    /// decoding.
     pub reproducible: bool,
     /// Bytes of memory to use; `None` is what is free, less some headroom.
     pub memory: Option<u64>,
@@ -47,8 +48,8 @@ pub struct Options {
     pub stream: Stream,
     /// Whether to copy a model that fits into memory of its own, in huge pages.
     pub huge_pages: bool,
-    /// Whether memory is interleaved over all NUMA nodes, if there are several: that of the thread that
-    /// loads a model, of those it starts, and of files that they bring into the page cache.
+    /// Whether memory is interleaved over all NUMA nodes, if there are several: that of the thread
+    /// that loads a model, of those it starts, and of files that they bring into the page cache.
     pub interleave: bool,
     /// Whether threads stay on CPUs of their own.
     pub pinning: Pinning,

@@ -200,8 +200,8 @@ impl Output {
         }
     }
 
-    /// Takes a token and its bytes; calls `sink` with what that makes certain. Returns the index of the
-    /// stop text that ends the answer, if one does; nothing may be pushed after that.
+    /// Takes a token and its bytes; calls `sink` with what that makes certain. Returns the index of
+    /// the stop text that ends the answer, if one does; nothing may be pushed after that.
     pub(crate) fn push(
         &mut self,
         token: Token,
@@ -307,7 +307,8 @@ impl Output {
         }
     }
 
-    /// The last text before a stop text that begins at `shown`, with the tokens that have a share in it.
+    /// The last text before a stop text that begins at `shown`, with the tokens that have a share
+    /// in it.
     fn end_at(&mut self, shown: usize, text: String, sink: &mut dyn FnMut(TokenEvent)) {
         let has_share = |pending: &&Pending| pending.end <= shown || pending.start < shown;
         let count = self.pending.iter().take_while(has_share).count();

@@ -27,7 +27,8 @@ pub struct Request {
     pub thought: ThoughtState,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// The same seed gives the same text; `None` takes a random one, which [`crate::Finished`] reports.
+    /// The same seed gives the same text; `None` takes a random one, which [`crate::Finished`]
+    /// reports.
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it. Thoughts are not searched for them.
     pub stop: Vec<String>,
@@ -39,7 +40,8 @@ pub struct Request {
     pub constraint: Option<Constraint>,
     /// Added to the logits of these tokens; `-inf` forbids one.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Report the log probability of each token, and of this many of the most likely ones beside it.
+    /// Report the log probability of each token, and of this many of the most likely ones beside
+    /// it.
     pub logprobs: Option<usize>,
     /// Continue past the tokens that end an answer.
     pub ignore_eos: bool,
@@ -130,7 +132,8 @@ pub enum Constraint {
     JsonSchema(serde_json::Value),
     /// Any JSON object.
     JsonObject,
-    /// Matched as a whole by this regular expression (syntax of the `regex` crate, without look-around).
+    /// Matched as a whole by this regular expression (syntax of the `regex` crate, without
+    /// look-around).
     Regex(String),
     /// A Lark grammar in llguidance's dialect; its start rule is `start`.
     Lark(String),

@@ -1,10 +1,10 @@
 //! Logits -> the next token.
 //!
-//! The order is logit bias, penalties, DRY, the mask, temperature, top-k, typical-p, top-p, min-p, XTC,
-//! then the draw; the temperature comes before top-p because DeepSeek's recommendation was measured so.
-//! Ties go to the lower id and sums run in a fixed order, so equal logits and an equal seed give an
-//! equal text. What is as long as the vocabulary is in a [`Scratch`] that requests share; a vocabulary of
-//! 129,280 is not sorted either, only its head.
+//! The order is logit bias, penalties, DRY, the mask, temperature, top-k, typical-p, top-p, min-p,
+//! XTC, then the draw; the temperature comes before top-p because DeepSeek's recommendation was
+//! measured so. Ties go to the lower id and sums run in a fixed order, so equal logits and an equal
+//! seed give an equal text. What is as long as the vocabulary is in a [`Scratch`] that requests
+//! share; a vocabulary of 129,280 is not sorted either, only its head.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -81,8 +81,9 @@ impl Sampler {
         }
     }
 
-    /// The next token, by logits `[vocabulary]`, among those that `mask` allows; with `logprobs`, its
-    /// log probability and that many of the likeliest. It counts as recent only once it is accepted.
+    /// The next token, by logits `[vocabulary]`, among those that `mask` allows; with `logprobs`,
+    /// its log probability and that many of the likeliest. It counts as recent only once it is
+    /// accepted.
     pub(crate) fn sample(
         &mut self,
         scratch: &mut Scratch,

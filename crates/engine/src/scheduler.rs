@@ -1,9 +1,9 @@
 //! Which sequences compute how many tokens in the next step.
 //!
 //! Sequences that generate come first, with one token each; what is left of the step's size goes to
-//! prompts, in equal shares. When pages run out, the sequence that was admitted last gives up its own
-//! and waits at the head of the queue; so the oldest one always gets ahead, and every other one becomes
-//! the oldest some day.
+//! prompts, in equal shares. When pages run out, the sequence that was admitted last gives up its
+//! own and waits at the head of the queue; so the oldest one always gets ahead, and every other one
+//! becomes the oldest some day.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,8 @@ use cachalot_model::{PAGE_ROWS, Phase};
 use crate::blocks::{PageId, Pages};
 use crate::sequence::Sequence;
 
-/// The smallest share of a step that a prompt gets: fewer tokens hardly share the reading of weights.
+/// The smallest share of a step that a prompt gets: fewer tokens hardly share the reading of
+/// weights.
 pub(crate) const SHARE_MIN: usize = 16;
 
 /// The sequences of an engine.
@@ -88,7 +89,8 @@ impl Scheduler {
         }
     }
 
-    /// Lets sequences in while there is a place, and room for all of their tokens and one more page.
+    /// Lets sequences in while there is a place, and room for all of their tokens and one more
+    /// page.
     fn admit(&mut self, copies: &mut Vec<(PageId, PageId)>) {
         while self.running.len() < self.parallel {
             if self.waiting.front().is_some_and(|sequence| sequence.is_loading) {

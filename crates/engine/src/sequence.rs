@@ -38,8 +38,8 @@ pub(crate) struct Sequence {
     pub(crate) paused_at: Option<Instant>,
     /// Where its logits of this step are: nowhere if none were wanted.
     pub(crate) logits: Range<usize>,
-    /// The token that was chosen in this step, if its logits were computed; `None` within that if the
-    /// answer is complete.
+    /// The token that was chosen in this step, if its logits were computed; `None` within that if
+    /// the answer is complete.
     pub(crate) chosen: Option<Result<Option<Token>, Error>>,
 }
 

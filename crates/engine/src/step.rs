@@ -40,8 +40,8 @@ pub(crate) trait Compute: Send {
         progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<(), cachalot_model::Error>;
 
-    /// Where the logits that a segment of the last batch wanted are in [`Compute::logits`], or why it
-    /// failed.
+    /// Where the logits that a segment of the last batch wanted are in [`Compute::logits`], or why
+    /// it failed.
     fn result(&self, segment: usize) -> Computed;
 
     /// The logits of the last batch.
@@ -411,8 +411,8 @@ fn choose(
     });
 }
 
-/// The same list, empty, for elements of another lifetime: collecting a vector's own iterator keeps its
-/// memory.
+/// The same list, empty, for elements of another lifetime: collecting a vector's own iterator keeps
+/// its memory.
 fn recycle<'b>(mut segments: Vec<Segment<'_>>) -> Vec<Segment<'b>> {
     segments.clear();
     segments.into_iter().map(|_| unreachable!("the list is empty")).collect()

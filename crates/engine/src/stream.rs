@@ -25,8 +25,9 @@ impl Streaming {
         self.monitor.capacity()
     }
 
-    /// Whether the drive has delivered less than half of its rate, over enough bytes to be no accident,
-    /// while it was waited for: other reads share processors with the computation and may take longer.
+    /// Whether the drive has delivered less than half of its rate, over enough bytes to be no
+    /// accident, while it was waited for: other reads share processors with the computation and may
+    /// take longer.
     pub fn is_slow(&self, stats: &CacheStats) -> bool {
         const MUCH: u64 = 4 << 30;
         stats.bytes > MUCH
@@ -34,9 +35,9 @@ impl Streaming {
             && stats.waited > stats.busy / 2
     }
 
-    /// Releases a part of the cache if less than half of the `headroom` is `available`: with no memory
-    /// left, the system would take pages of this process. The cache takes it back once more than the
-    /// headroom is available.
+    /// Releases a part of the cache if less than half of the `headroom` is `available`: with no
+    /// memory left, the system would take pages of this process. The cache takes it back once more
+    /// than the headroom is available.
     pub(crate) fn respond_to_pressure(&self, available: u64, headroom: u64) {
         if available < headroom / 2 {
             self.monitor.release(headroom - available);

@@ -1,5 +1,5 @@
-//! What loading a file would say, from its header alone: `run` refuses by it, and `show`, `plan` and
-//! `bench` repeat it in the same words.
+//! What loading a file would say, from its header alone: `run` refuses by it, and `show`, `plan`
+//! and `bench` repeat it in the same words.
 
 use cachalot_gguf::{Metadata, TensorInfo};
 use cachalot_text::{ChatTemplate, Vocab};

@@ -94,8 +94,8 @@ fn a_step_allocates_for_its_text_alone() {
     for users in [1, 4, 8] {
         let (allocations, bytes) = per_token(users);
         println!("{users} users: {allocations:.2} allocations, {bytes:.0} bytes per token");
-        // The text and the list of tokens of an event, its place in the channel, and what the text was
-        // cut from.
+        // The text and the list of tokens of an event, its place in the channel, and what the text
+        // was cut from.
         assert!(allocations < 12.0 && bytes < 1024.0, "{users}: {allocations}, {bytes}");
     }
 }

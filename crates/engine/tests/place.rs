@@ -1,4 +1,5 @@
-//! Where a model is put: what memory does not hold is streamed, and what is memory already is left there.
+//! Where a model is put: what memory does not hold is streamed, and what is memory already is left
+//! there.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::path::{Path, PathBuf};

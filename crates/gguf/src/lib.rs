@@ -1,8 +1,8 @@
 //! GGUF files: bytes -> described tensors, and back.
 //!
-//! A GGUF is a header (typed key-value pairs, then the name, type, shape and offset of every tensor)
-//! followed by the tensors' bytes. This crate reads only the header: the crate `store` loads the
-//! weights, and `kernels` defines what their bits mean.
+//! A GGUF is a header (typed key-value pairs, then the name, type, shape and offset of every
+//! tensor) followed by the tensors' bytes. This crate reads only the header: the crate `store`
+//! loads the weights, and `kernels` defines what their bits mean.
 //!
 //! Files come from the internet, so every number in one is checked against the file's length before
 //! it is used: any bytes give an [`Error`] or a valid description, never a panic, and memory stays

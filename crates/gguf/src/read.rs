@@ -63,7 +63,8 @@ impl Gguf {
     }
 }
 
-/// Checks that a path names a file, without opening it: that would wait for the other end of a pipe.
+/// Checks that a path names a file, without opening it: that would wait for the other end of a
+/// pipe.
 ///
 /// # Errors
 /// [`Error::NotRegular`], and those of the system.

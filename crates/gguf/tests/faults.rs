@@ -48,8 +48,8 @@ fn patched(name: &str, skip: usize, patch: &[u8]) -> Vec<u8> {
     bytes
 }
 
-// Offsets in a tensor's description, from the end of its name: number of dimensions, dimensions, and
-// for the 2-dimensional `alpha` the type and the offset.
+// Offsets in a tensor's description, from the end of its name: number of dimensions, dimensions,
+// and for the 2-dimensional `alpha` the type and the offset.
 const DIMENSIONS: usize = 0;
 const SHAPE: usize = 4;
 const ALPHA_TYPE: usize = 4 + 2 * 8;

@@ -1,9 +1,9 @@
 //! The forward pass: tokens to hidden states to logits.
 //!
 //! A [`Model`] is a row of [`Stage`]s that take a [`Batch`] through the layers. Two seams let other
-//! hardware take part: a [`Stage`] computes some of the layers on any device, and [`Experts`] hold the
-//! routed experts. Everything is checked when weights are bound: the forward pass can fail only where
-//! experts are read, and allocates nothing after the first tokens.
+//! hardware take part: a [`Stage`] computes some of the layers on any device, and [`Experts`] hold
+//! the routed experts. Everything is checked when weights are bound: the forward pass can fail only
+//! where experts are read, and allocates nothing after the first tokens.
 //!
 //! ```no_run
 //! # use std::sync::Arc;

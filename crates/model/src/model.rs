@@ -98,8 +98,8 @@ impl Model {
     /// Binds weights that are all in memory, or mapped, to one stage on the processor.
     ///
     /// # Errors
-    /// If the architecture is not supported, or a key or tensor is missing, impossible or of another
-    /// shape.
+    /// If the architecture is not supported, or a key or tensor is missing, impossible or of
+    /// another shape.
     pub fn load(weights: &Weights, cpu: &Arc<Cpu>, options: &ModelOptions) -> Result<Self, Error> {
         Self::on_processor(weights, cpu, options, None)
     }
@@ -135,8 +135,8 @@ impl Model {
     /// If the file has no embedding.
     ///
     /// # Panics
-    /// If the stages are not all layers in order, or others than the first embed, or others than the
-    /// last compute logits.
+    /// If the stages are not all layers in order, or others than the first embed, or others than
+    /// the last compute logits.
     pub fn of_stages(
         weights: &Weights,
         config: Config,
@@ -220,8 +220,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Token`] before anything is computed; [`Error::Stopped`], or what concerns all
-    /// sequences, after which the pages of the batch's rows are unfinished, and all others unchanged.
-    /// What concerns some sequences is in [`Output::failures`].
+    /// sequences, after which the pages of the batch's rows are unfinished, and all others
+    /// unchanged. What concerns some sequences is in [`Output::failures`].
     ///
     /// # Panics
     /// If the segments are not consecutive, or a page is missing or was not reserved.

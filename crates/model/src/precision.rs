@@ -2,12 +2,12 @@
 //!
 //! By default the phase decides: products of prompts are bound by arithmetic, and activations are
 //! rounded to 14 bits there, or to 8 where a matrix tolerates it; decoding is bound by memory, and
-//! activations keep 16. The kernel is the fastest for the rows that share a matrix, so that the last
-//! bits of a result depend on the other rows of its batch, within the tolerance of the tier.
+//! activations keep 16. The kernel is the fastest for the rows that share a matrix, so that the
+//! last bits of a result depend on the other rows of its batch, within the tolerance of the tier.
 //!
-//! With `reproducible`, every row of every phase is computed as in decoding, by one kernel: its bits
-//! depend on its own sequence and nothing else. Prompts are then about as slow as decoding in batches
-//! of four.
+//! With `reproducible`, every row of every phase is computed as in decoding, by one kernel: its
+//! bits depend on its own sequence and nothing else. Prompts are then about as slow as decoding in
+//! batches of four.
 
 use cachalot_kernels::{ActBits, Kernel, Matrix};
 

@@ -37,7 +37,8 @@ impl Rope {
             Scaling::None => plain(i),
             Scaling::Linear { factor } => plain(i) / f64::from(factor),
             Scaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } => {
-                // The pair that turns `turns` times within the original context (YaRN, section 3.2).
+                // The pair that turns `turns` times within the original context (YaRN, section
+                // 3.2).
                 let pair = |turns: f32| {
                     let context =
                         original_context as f64 / (f64::from(turns) * std::f64::consts::TAU);

@@ -87,7 +87,8 @@ impl Routing {
         }
         self.sorted_rows.resize(chosen, 0);
         self.sorted_weights.resize(chosen, 0.0);
-        // Each start moves to its run's end while the run fills, and so becomes the next one's start.
+        // Each start moves to its run's end while the run fills, and so becomes the next one's
+        // start.
         for (i, (&expert, &weight)) in self.experts.iter().zip(&self.weights).enumerate() {
             if expert == NONE {
                 continue;

@@ -224,8 +224,8 @@ pub trait Stage: Send {
 
     /// Takes the rows of a batch through the layers, and their keys and values into their pages.
     ///
-    /// `keep_going` is called after every layer; the stage stops once it returns `false`. Failures of
-    /// some sequences are noted in `rows`.
+    /// `keep_going` is called after every layer; the stage stops once it returns `false`. Failures
+    /// of some sequences are noted in `rows`.
     ///
     /// # Errors
     /// [`Error::Stopped`], or what concerns all sequences. The pages of the batch's rows are
@@ -260,7 +260,8 @@ pub struct FailedRows {
     pub error: Arc<Error>,
 }
 
-/// Where the routed experts of some layers are: in memory, in a cache over drives, on other devices.
+/// Where the routed experts of some layers are: in memory, in a cache over drives, on other
+/// devices.
 pub trait Experts: Send {
     /// Starts whatever takes time, as soon as the router has chosen: reads, transfers, kernels.
     ///
@@ -269,15 +270,15 @@ pub trait Experts: Send {
     fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error>;
 
     /// Adds to each row of `out` `[rows, hidden]` the weighted outputs of its experts, in ascending
-    /// order of experts, for the call that [`Experts::begin`] got. Returns the rows that have failed,
-    /// whose outputs are unfinished.
+    /// order of experts, for the call that [`Experts::begin`] got. Returns the rows that have
+    /// failed, whose outputs are unfinished.
     ///
     /// # Errors
     /// What concerns all rows.
     fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error>;
 
-    /// Whether [`Experts::finish`] adds the output of the shared expert as well, after the others. If
-    /// not, the stage computes it between the two calls.
+    /// Whether [`Experts::finish`] adds the output of the shared expert as well, after the others.
+    /// If not, the stage computes it between the two calls.
     fn includes_shared(&self) -> bool {
         false
     }

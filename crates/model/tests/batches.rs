@@ -90,8 +90,8 @@ fn alone(tier: Tier, reproducible: bool, seq: u64, prompt: usize, len: usize) ->
     sequence.logits
 }
 
-/// Three sequences in mixed batches: their pages are interleaved, prompts are cut, one decodes while
-/// others are prompts, and one continues a copy of another's pages.
+/// Three sequences in mixed batches: their pages are interleaved, prompts are cut, one decodes
+/// while others are prompts, and one continues a copy of another's pages.
 fn mixed(tier: Tier, reproducible: bool) -> [Sequence; 3] {
     let mut model = model(tier, reproducible);
     let mut sequences = [

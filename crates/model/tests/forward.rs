@@ -221,8 +221,8 @@ fn experts_are_called_in_time_and_prefetching_changes_nothing() {
     assert_eq!(*log.lock().unwrap(), expected);
 }
 
-/// Decoding rows of several sequences. With chunks of prompts beside them it is more regions, each of
-/// which has that much more to do.
+/// Decoding rows of several sequences. With chunks of prompts beside them it is more regions, each
+/// of which has that much more to do.
 #[test]
 fn a_layer_of_experts_takes_at_most_twelve_regions() {
     let (weights, cpu) = (common::open(NANO), common::cpu(2, Tier::detect()));

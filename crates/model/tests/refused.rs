@@ -1,6 +1,7 @@
 //! Streaming where the system refuses what makes it fast: `io_uring` (as containers do by default),
-//! reads past the page cache (as some file systems do), memory that stays (where `ulimit -l` is low).
-//! The kernel itself refuses, by a filter on the calls of one thread and those that it starts.
+//! reads past the page cache (as some file systems do), memory that stays (where `ulimit -l` is
+//! low). The kernel itself refuses, by a filter on the calls of one thread and those that it
+//! starts.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -19,7 +20,8 @@ use seccompiler::{
 
 const FILE: &str = "nano-ud-iq1_s.gguf";
 
-/// A system call, of x86-64, and the error that it shall end with; always, or if an argument has a bit.
+/// A system call, of x86-64, and the error that it shall end with; always, or if an argument has a
+/// bit.
 #[derive(Clone, Copy)]
 struct Refusal {
     call: i64,
@@ -49,8 +51,8 @@ fn refuse(Refusal { call, error, bit }: Refusal) {
     apply_filter(&program).unwrap();
 }
 
-/// Logits of a streamed model for a prompt and some tokens, how it was read, and whether its memory is
-/// locked.
+/// Logits of a streamed model for a prompt and some tokens, how it was read, and whether its memory
+/// is locked.
 fn run() -> (Vec<f32>, ReadRate, bool) {
     let options = ModelOptions::default();
     let mut reader = Reader::start().unwrap();

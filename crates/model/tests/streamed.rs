@@ -1,5 +1,5 @@
-//! Experts over a cache compute what resident ones do, bit for bit, however little memory there is; and
-//! when they cannot be had, the pass fails and the next one lives.
+//! Experts over a cache compute what resident ones do, bit for bit, however little memory there is;
+//! and when they cannot be had, the pass fails and the next one lives.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod common;
@@ -33,7 +33,8 @@ fn streamed(name: &str, reader: Reader, budget: u64, options: &ModelOptions) -> 
     streamed_with(&common::fixture(name), reader, &cache, &|_| {}, options)
 }
 
-/// As [`streamed`], with all of a cache's options and whatever is to be set before the model is bound.
+/// As [`streamed`], with all of a cache's options and whatever is to be set before the model is
+/// bound.
 fn streamed_with(
     path: &Path,
     reader: Reader,
@@ -312,7 +313,8 @@ fn three_sequences(model: &mut Model) -> (Results, Vec<(u64, String)>) {
     ((0..3).map(logits).collect(), failures.collect())
 }
 
-/// An expert of layer 1 that sequence `seq` alone uses, and where its down projection is in the file.
+/// An expert of layer 1 that sequence `seq` alone uses, and where its down projection is in the
+/// file.
 fn own_expert(seq: usize, options: &ModelOptions) -> (usize, std::ops::Range<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");

@@ -1,5 +1,5 @@
-//! Memory that computing takes beside weights and KV cache, as the engine's processor stage allocates it
-//! (`crates/model/src/arch/deepseek2`): it grows with the rows of a batch and is kept.
+//! Memory that computing takes beside weights and KV cache, as the engine's processor stage
+//! allocates it (`crates/model/src/arch/deepseek2`): it grows with the rows of a batch and is kept.
 
 use cachalot_gguf::Metadata;
 use serde::Serialize;
@@ -7,11 +7,12 @@ use serde::Serialize;
 use crate::demand::{Demand, TensorGroup};
 use crate::model::ModelFacts;
 
-/// Bytes of an activation: as f32, in two parts in bf16, and as an integer with its share of a scale.
+/// Bytes of an activation: as f32, in two parts in bf16, and as an integer with its share of a
+/// scale.
 const ACTIVATION: u64 = 10;
 const FLOAT: u64 = 4;
-/// Rows of a prompt's chunk from which on attention is computed in the expanded form, which needs no
-/// queries in the latents' width.
+/// Rows of a prompt's chunk from which on attention is computed in the expanded form, which needs
+/// no queries in the latents' width.
 const EXPANDED_FROM: u64 = 128;
 /// Cache rows that are expanded at a time.
 const EXPANDED_ROWS: u64 = 512;
@@ -90,8 +91,8 @@ impl Widths {
 }
 
 impl ModelFacts {
-    /// Bytes of the buffers for batches of up to this size: an upper bound, of which the engine uses
-    /// most once batches have been that large.
+    /// Bytes of the buffers for batches of up to this size: an upper bound, of which the engine
+    /// uses most once batches have been that large.
     pub fn buffers(&self, size: BatchSize) -> u64 {
         let BatchSize { parallel, context, threads, reproducible, .. } = size;
         // No batch has more rows than the sequences have tokens.
@@ -100,7 +101,8 @@ impl ModelFacts {
         let key = w.nope + w.rope;
         let queries = if w.q_rank > 0 { w.q_rank } else { self.heads * key };
         let experts = self.experts_used * w.expert + w.shared;
-        // Hidden states, plain and normalized; projections; queries; cache rows; results of attention.
+        // Hidden states, plain and normalized; projections; queries; cache rows; results of
+        // attention.
         let floats = 2 * hidden
             + queries
             + 2 * w.latent
@@ -109,7 +111,8 @@ impl ModelFacts {
             + self.experts
             + 4 * self.experts_used
             + hidden;
-        // Inputs of a layer, of attention and of experts; attention's outputs; hidden states of networks.
+        // Inputs of a layer, of attention and of experts; attention's outputs; hidden states of
+        // networks.
         let activations = 3 * hidden + w.q_rank + self.heads * w.value + w.dense + experts;
         let row = floats * FLOAT + activations * ACTIVATION;
         // Queries and keys in the latents' width.

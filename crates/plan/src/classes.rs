@@ -1,5 +1,5 @@
-//! Classes of hardware with the ranges of their predictions, and constants that are known or were measured
-//! with this program. Those fitted to published measurements are in `constants.rs`.
+//! Classes of hardware with the ranges of their predictions, and constants that are known or were
+//! measured with this program. Those fitted to published measurements are in `constants.rs`.
 
 use serde::Serialize;
 
@@ -30,14 +30,15 @@ pub enum Class {
     Unified,
     /// Several such machines.
     Network,
-    /// Any hardware under software of early 2025, without a latent cache or separate placement of experts.
+    /// Any hardware under software of early 2025, without a latent cache or separate placement of
+    /// experts.
     Early,
 }
 
 impl Class {
-    /// What measured rates are of predicted ones: the narrowest range that holds four of five rows of a machine
-    /// that had no part in it, nor in the constants. `tests/measurements.rs` finds it, and prints how many rows
-    /// and machines it is from.
+    /// What measured rates are of predicted ones: the narrowest range that holds four of five rows
+    /// of a machine that had no part in it, nor in the constants. `tests/measurements.rs` finds it,
+    /// and prints how many rows and machines it is from.
     pub fn spread(self) -> (f64, f64) {
         match self {
             Self::Measured => (0.80, 1.15),
@@ -91,13 +92,14 @@ impl Class {
 
 /// What a run is of earlier ones of the same model on the same machine.
 pub(crate) const SPREAD_OF_RUNS: (f64, f64) = (0.85, 1.15);
-/// Where channels and speed of memory are assumed to be the best that the platform has, many machines have
-/// less: the lower end of the range is so much lower.
+/// Where channels and speed of memory are assumed to be the best that the platform has, many
+/// machines have less: the lower end of the range is so much lower.
 pub(crate) const ASSUMED_MEMORY: f64 = 0.7;
-/// Of a bandwidth that this program measured with the threads and instructions that it decodes with.
+/// Of a bandwidth that this program measured with the threads and instructions that it decodes
+/// with.
 pub(crate) const SHARE_MEASURED: f64 = 0.80;
-/// Of the rate at which this program was measured to multiply weights of a format with one input, what
-/// decoding reaches with matrices of many shapes.
+/// Of the rate at which this program was measured to multiply weights of a format with one input,
+/// what decoding reaches with matrices of many shapes.
 pub(crate) const SHARE_KERNELS: f64 = 0.90;
 /// The same of attention.
 pub(crate) const SHARE_ATTENTION: f64 = 0.90;
@@ -119,17 +121,18 @@ pub(crate) const LAYER_ALONE: f64 = 60e-6;
 /// See [`LAYER_PROCESSOR`]: this program, where nobody measured what a join takes.
 pub(crate) const LAYER_MEASURED: f64 = 105e-6;
 
-/// Bytes per second that a core reads at best: as many cache lines as it can wait for, per latency of memory.
+/// Bytes per second that a core reads at best: as many cache lines as it can wait for, per latency
+/// of memory.
 pub(crate) const CORE_READS: f64 = 20e9;
 /// Bytes per second.
 pub(crate) const SOCKET_SLOW: f64 = 100e9;
 
-/// Of the experts of a layer, those among which text chooses as if evenly: 8 sequences that use 8 of 256
-/// experts each read about 49 of them.
+/// Of the experts of a layer, those among which text chooses as if evenly: 8 sequences that use 8
+/// of 256 experts each read about 49 of them.
 pub(crate) const EXPERTS_EVEN: f64 = 0.41;
 
-/// Heads that fill the units of a card, as R1 has them: all heads share one latent, and fewer of them leave
-/// some units without work.
+/// Heads that fill the units of a card, as R1 has them: all heads share one latent, and fewer of
+/// them leave some units without work.
 pub(crate) const CARD_HEADS: f64 = 128.0;
 /// Of the measured rate of products, what prompts reach.
 pub(crate) const SHARE_PRODUCTS: f64 = 0.3;
@@ -158,9 +161,9 @@ impl Core {
     }
 }
 
-/// Shares of routed experts that are in memory, and how often the expert that a token wants is among
-/// them: measured with models of 256 experts and caches that keep what is used often, over text of
-/// changing topics.
+/// Shares of routed experts that are in memory, and how often the expert that a token wants is
+/// among them: measured with models of 256 experts and caches that keep what is used often, over
+/// text of changing topics.
 pub(crate) const HITS_MEASURED: [(f64, f64); 10] = [
     (0.00, 0.00),
     (0.03, 0.15),

@@ -1,10 +1,10 @@
 //! The constants that are fitted to published measurements, each with what was believed before.
 //!
-//! A constant belongs to a class of hardware, never to a machine. `tests/measurements.rs` finds them: the
-//! values that explain most rows while staying near the prior, which comes from data sheets, from what
-//! memory benchmarks reach and from other models, never from the rows. The same procedure without the
-//! rows of one machine gives the constants by which that machine is predicted in the published table
-//! of errors. Where no other machine says anything, the prior remains.
+//! A constant belongs to a class of hardware, never to a machine. `tests/measurements.rs` finds
+//! them: the values that explain most rows while staying near the prior, which comes from data
+//! sheets, from what memory benchmarks reach and from other models, never from the rows. The same
+//! procedure without the rows of one machine gives the constants by which that machine is predicted
+//! in the published table of errors. Where no other machine says anything, the prior remains.
 
 macro_rules! constants {
     ($($(#[$doc:meta])* $name:ident: $prior:literal within $factor:literal fitted $fitted:literal,)*) => {
@@ -54,14 +54,15 @@ constants! {
     share_unified: 0.6 within 1.3 fitted 0.559,
     /// Of a drive's rate past the page cache, by programs that let the kernel page.
     share_paged: 0.5 within 1.4 fitted 0.411,
-    /// Bandwidth of two sockets over which the weights are spread, as a multiple of one socket's, if each
-    /// has more than the links between them carry.
+    /// Bandwidth of two sockets over which the weights are spread, as a multiple of one socket's,
+    /// if each has more than the links between them carry.
     sockets_spread: 1.0 within 1.4 fitted 0.645,
     /// The same where the links keep up.
     sockets_slow: 1.7 within 1.3 fitted 1.72,
     /// The same where each socket reads its own memory: copies of the weights, or slices.
     sockets_own: 1.6 within 1.3 fitted 2.14,
-    /// Seconds that a layer costs besides its bytes: joining threads and handing over, on processors.
+    /// Seconds that a layer costs besides its bytes: joining threads and handing over, on
+    /// processors.
     layer_processor: 200e-6 within 1.6 fitted 0.000375,
     /// The same with the processor waiting for a card twice per layer.
     layer_hybrid: 150e-6 within 1.6 fitted 0.000166,

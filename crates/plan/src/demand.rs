@@ -2,7 +2,8 @@
 //! how fast its cache grows. UnpackCost is bound by the second number, whatever the first.
 //!
 //! The tensor list is the truth here and the metadata only say what tensors cannot: how many of the
-//! experts are used. What a file does not say is `None`: any architecture is described as far as it goes.
+//! experts are used. What a file does not say is `None`: any architecture is described as far as it
+//! goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -361,7 +362,8 @@ impl Keys<'_> {
         self.number("vocab_size").or_else(tokens)
     }
 
-    /// The latent of `kv_lora_rank` + `rope.dimension_count` numbers; else keys and values of each head.
+    /// The latent of `kv_lora_rank` + `rope.dimension_count` numbers; else keys and values of each
+    /// head.
     fn cache(&self, blocks: u64, tensors: &[&TensorInfo]) -> Option<Cache> {
         const LAYERS_MAX: u64 = 1 << 16; // what follows has this many entries, and no model has more
         if blocks > LAYERS_MAX {
@@ -389,7 +391,8 @@ impl Keys<'_> {
     }
 }
 
-/// Hybrid models attend in some layers only: those with a projection of keys. `None`: cannot be told.
+/// Hybrid models attend in some layers only: those with a projection of keys. `None`: cannot be
+/// told.
 fn attending_blocks(tensors: &[&TensorInfo]) -> Option<HashSet<u64>> {
     let blocks = tensors.iter().filter_map(|tensor| in_block(&tensor.name));
     let keys = blocks.filter(|(_, part)| *part == "attn_k.weight");
@@ -438,7 +441,8 @@ mod tests {
     fn r1_sizes_are_those_of_published_files() {
         let r1 = demand(Shape::DEEPSEEK_V3, Layout::Legacy, TensorType::Q8_0);
         assert_eq!(r1.total.tensors, 1025);
-        // 664.29 GiB say the logs of Q8_0 files. A token reads 38.9 GB and the F32 router's surplus.
+        // 664.29 GiB say the logs of Q8_0 files. A token reads 38.9 GB and the F32 router's
+        // surplus.
         assert_eq!((r1.total.bytes as f64 / f64::powi(2.0, 30) * 100.0).round(), 66429.0);
         assert_eq!((r1.total.bytes_per_token as f64 / 1e8).round(), 392.0);
         assert_eq!(r1.bits_per_weight().round(), 9.0);

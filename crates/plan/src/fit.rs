@@ -2,8 +2,8 @@
 //!
 //! Non-expert weights come first, in the fastest memory that holds all of them with the KV cache;
 //! routed experts fill the rest, and those that memory does not hold are streamed from the drive
-//! through a cache. The default is a context of 32,768 tokens in f16; the KV cache goes to q8_0, and
-//! then to the longest context that fits, only where the model would not fit otherwise.
+//! through a cache. The default is a context of 32,768 tokens in f16; the KV cache goes to q8_0,
+//! and then to the longest context that fits, only where the model would not fit otherwise.
 
 use cachalot_gguf::KvType;
 use serde::Serialize;
@@ -102,8 +102,8 @@ pub fn program_bytes(memory: u64) -> u64 {
     PROGRAM_BYTES.min(memory / 2)
 }
 
-/// Bytes of a card taken by its driver and by scratch buffers, and the usable percentage of the card
-/// (the rest is lost to fragmentation).
+/// Bytes of a card taken by its driver and by scratch buffers, and the usable percentage of the
+/// card (the rest is lost to fragmentation).
 const CARD_OWN: u64 = 3 << 29;
 const CARD_SHARE: (u64, u64) = (95, 100);
 /// The part of unified memory that the GPU may use.

@@ -30,7 +30,8 @@ const fn joined(
     Known { name, shown, memory_gib, gb_per_second, joined: true }
 }
 
-/// Figures are the makers' data sheets. A name may be a part of a longer one: then the longer comes first.
+/// Figures are the makers' data sheets. A name may be a part of a longer one: then the longer comes
+/// first.
 const KNOWN: &[Known] = &[
     joined("gb300", "GB300", 288, 8000.0),
     joined("gb200", "GB200", 186, 8000.0),
@@ -195,8 +196,8 @@ const VARIANTS: &[(&str, &[u64])] = &[
     ("RTX PRO 5000", &[72]),
 ];
 
-/// Chips whose graphics unit shares the machine's memory: name, GB/s, and memory if nothing says how much
-/// it has.
+/// Chips whose graphics unit shares the machine's memory: name, GB/s, and memory if nothing says
+/// how much it has.
 const UNIFIED: &[(&str, f64, u64)] = &[
     ("m3ultra", 819.0, 512),
     ("m2ultra", 800.0, 192),

@@ -1,8 +1,8 @@
 //! Which model a file really holds: the question of everyone who downloaded "DeepSeek R1".
 //!
-//! Files named so are mostly distilled models, Qwen or Llama trained on R1's answers, with a hundredth
-//! of its parameters. So the shape decides what a file is, and names only between models of one shape:
-//! R1 and V3 differ in nothing but the values of their weights.
+//! Files named so are mostly distilled models, Qwen or Llama trained on R1's answers, with a
+//! hundredth of its parameters. So the shape decides what a file is, and names only between models
+//! of one shape: R1 and V3 differ in nothing but the values of their weights.
 
 use cachalot_gguf::Metadata;
 use serde::Serialize;
@@ -262,9 +262,9 @@ impl Names {
         self.in_file.iter().chain(&self.bases).chain([&self.file_name]).any(|name| test(name))
     }
 
-    /// What the file calls itself, and whether that is only its file name. A name that says more than
-    /// the model's own, a name without either beside a base model that has one, and several base
-    /// models are those of a model made from R1 or V3.
+    /// What the file calls itself, and whether that is only its file name. A name that says more
+    /// than the model's own, a name without either beside a base model that has one, and several
+    /// base models are those of a model made from R1 or V3.
     fn r1_or_v3(&self) -> (Kind, bool) {
         let own = self.in_file.iter().find_map(|name| r1_or_v3(name));
         let finetuned = self.in_file.get(1..).is_some_and(|names| {
@@ -316,7 +316,8 @@ fn r1_or_v3(name: &str) -> Option<Kind> {
     }
 }
 
-/// Whether a name has words that the models' own names, releases, sizes and quantizations do not have.
+/// Whether a name has words that the models' own names, releases, sizes and quantizations do not
+/// have.
 fn is_more(name: &str) -> bool {
     const OWN: [&str; 31] = [
         "deepseek", "ai", "r1", "v3", "0528", "0324", "0120", "1", "base", "terminus", "671b",

@@ -1,12 +1,12 @@
-//! Which device holds what: computed once by the planner, printed, and carried out by the engine, so that
-//! what is printed and what is loaded cannot differ.
+//! Which device holds what: computed once by the planner, printed, and carried out by the engine,
+//! so that what is printed and what is loaded cannot differ.
 //!
 //! A layout is made from a [`Placement`] by [`Layout::of`]. To carry it out:
 //!
-//! 1. make one stage for each [`StagePlan`], in order: layers `layers` on `device`. The stage with `embeds`
-//!    looks up embeddings, the one with `heads` computes logits;
-//! 2. hold the routed experts of each [`ExpertPlan`] on its device, or stream them through a cache of its
-//!    size;
+//! 1. make one stage for each [`StagePlan`], in order: layers `layers` on `device`. The stage with
+//!    `embeds` looks up embeddings, the one with `heads` computes logits;
+//! 2. hold the routed experts of each [`ExpertPlan`] on its device, or stream them through a cache
+//!    of its size;
 //! 3. reserve `kv.pages` pages of [`PAGE_TOKENS`] tokens in each stage, in the data type `kv.ty`;
 //! 4. compute prompts in micro-batches of `micro_batch` tokens, with the threads in `threads`.
 
@@ -67,7 +67,8 @@ pub struct ExpertPlan {
     pub layers: Range<u64>,
     /// Bytes of all these experts.
     pub bytes: u64,
-    /// Bytes of the cache through which they are streamed from the drive; `None` if they are resident.
+    /// Bytes of the cache through which they are streamed from the drive; `None` if they are
+    /// resident.
     pub cache: Option<u64>,
 }
 
@@ -118,8 +119,8 @@ fn as_text<S: serde::Serializer>(ty: &KvType, serializer: S) -> Result<S::Ok, S:
 }
 
 impl Layout {
-    /// The layout of a model that is placed as `fit` says. `threads` are those that compute; without it, as
-    /// many as the machine has cores.
+    /// The layout of a model that is placed as `fit` says. `threads` are those that compute;
+    /// without it, as many as the machine has cores.
     pub fn of(
         machine: &Machine,
         model: &ModelFacts,
@@ -162,7 +163,8 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Cards with the bytes of their memory, and the processor's threads, spread over its NUMA nodes.
+    /// Cards with the bytes of their memory, and the processor's threads, spread over its NUMA
+    /// nodes.
     pub fn new(cards: Vec<(DeviceId, u64)>, threads: u32, nodes: u32) -> Self {
         Self { cards, threads: spread(threads, nodes) }
     }

@@ -1,8 +1,8 @@
 //! A machine as data: the facts that decide whether and how fast a model runs on it.
 //!
-//! The same facts come from `cachalot-probe`, from a description in words, from a preset, or as JSON
-//! from another machine. What is not known is absent, and `unknown` says why. JSON comes from outside:
-//! [`Machine::check`] refuses impossible numbers, and sums and products saturate.
+//! The same facts come from `cachalot-probe`, from a description in words, from a preset, or as
+//! JSON from another machine. What is not known is absent, and `unknown` says why. JSON comes from
+//! outside: [`Machine::check`] refuses impossible numbers, and sums and products saturate.
 
 use std::collections::BTreeMap;
 
@@ -87,8 +87,8 @@ pub struct Processor {
     pub features: Vec<String>,
     /// Measured: multiply-adds of weights and activations per second, all cores.
     pub products_per_second: Option<f64>,
-    /// Measured: bytes of weights per second in matrix-vector products, by format, all cores. Memory
-    /// limits some formats, unpacking the others.
+    /// Measured: bytes of weights per second in matrix-vector products, by format, all cores.
+    /// Memory limits some formats, unpacking the others.
     pub decode_bytes_per_second: BTreeMap<String, f64>,
     /// Measured: operations of attention per second in decode, all cores.
     pub attention_flops: Option<f64>,
@@ -165,7 +165,8 @@ pub struct Link {
     pub name: String,
     /// Bits per second.
     pub bits_per_second: u64,
-    /// Seconds that a small message takes, if its kind of network is known for another than Ethernet's.
+    /// Seconds that a small message takes, if its kind of network is known for another than
+    /// Ethernet's.
     pub latency_seconds: Option<f64>,
 }
 
@@ -219,7 +220,8 @@ impl Machine {
         self.machines.unwrap_or(1).max(1)
     }
 
-    /// Refuses facts that no machine can have: negative or infinite rates, empty cards, absurd counts.
+    /// Refuses facts that no machine can have: negative or infinite rates, empty cards, absurd
+    /// counts.
     ///
     /// # Errors
     /// Names the first impossible fact.

@@ -1,4 +1,5 @@
-//! What planning needs to know of a model: a dozen numbers, from a file's header or from the catalogue.
+//! What planning needs to know of a model: a dozen numbers, from a file's header or from the
+//! catalogue.
 //!
 //! Routed experts are kept apart from all other weights, because they are told apart by everything
 //! that follows: they are nearly all of the bytes but few of those that a token reads, they may lie
@@ -193,9 +194,9 @@ fn cache_expanded(metadata: &Metadata, layers: u64) -> u64 {
     layers.saturating_mul(heads).saturating_mul(numbers).saturating_mul(2)
 }
 
-/// Absorbed attention: each head multiplies its query with latent and position, and its weights with
-/// the latent, a multiplication and an addition each: layers x heads x (2 x latent + rope) x 2.
-/// Without a latent, keys and values of each head take its place.
+/// Absorbed attention: each head multiplies its query with latent and position, and its weights
+/// with the latent, a multiplication and an addition each: layers x heads x (2 x latent + rope) x
+/// 2. Without a latent, keys and values of each head take its place.
 fn attention_flops(metadata: &Metadata, layers: u64) -> f64 {
     let number = |key: &str| metadata.arch_u64(key).unwrap_or(0) as f64;
     let heads = number("attention.head_count");

@@ -2,8 +2,9 @@
 //! relevant instructions.
 //!
 //! Names come from `/proc/cpuinfo`, from people and from forum posts, so patterns are searched for
-//! anywhere in the name, the most specific first. Figures are the makers' data sheets (ark.intel.com,
-//! amd.com/specifications): the fastest memory that a fully populated socket supports.
+//! anywhere in the name, the most specific first. Figures are the makers' data sheets
+//! (ark.intel.com, amd.com/specifications): the fastest memory that a fully populated socket
+//! supports.
 
 // tidy: long because most of it is two tables of processors
 use serde::Serialize;
@@ -50,8 +51,8 @@ const fn platform(
 
 const fn chiplets(name: &'static str, channels: u32, speed_mts: u32, zen: u32) -> Platform {
     let (instructions, rate) = match zen {
-        // A Zen 2 or 3 chiplet reads 32 bytes per cycle of a fabric of 1.1 to 1.6 GHz, Zen 4 as much
-        // at 1.8 GHz and up; the chiplets of EPYC 9005 have two such links.
+        // A Zen 2 or 3 chiplet reads 32 bytes per cycle of a fabric of 1.1 to 1.6 GHz, Zen 4 as
+        // much at 1.8 GHz and up; the chiplets of EPYC 9005 have two such links.
         2 | 3 => (Avx2, 40e9),
         4 => (Avx512Vnni, 64e9),
         _ => (Avx512Vnni, 85e9),
@@ -85,8 +86,9 @@ fn xeon(text: &str) -> Option<&'static Platform> {
     })
 }
 
-/// Patterns and their platforms: the first that is found counts. `#` stands for a digit, `?` for a digit
-/// or a letter: EPYCs made for one customer (7R13, 9V45, 7C13) end in the number of their generation, too.
+/// Patterns and their platforms: the first that is found counts. `#` stands for a digit, `?` for a
+/// digit or a letter: EPYCs made for one customer (7R13, 9V45, 7C13) end in the number of their
+/// generation, too.
 const PLATFORMS: &[(&[&str], Platform)] = &[
     (
         &["i9-7##0x", "i9-9##0x", "i9-109#0x", "i7-7##0x", "i7-9800x"],
@@ -620,8 +622,9 @@ pub fn find(text: &str) -> Option<&'static Platform> {
     }
 }
 
-/// The full name of a processor by its number alone: `9354`, `8480+`, `7950x`, `13700k`. A number that
-/// is only a plausible one is not enough: it must be in the table, or be written as no other thing is.
+/// The full name of a processor by its number alone: `9354`, `8480+`, `7950x`, `13700k`. A number
+/// that is only a plausible one is not enough: it must be in the table, or be written as no other
+/// thing is.
 pub fn bare(word: &str) -> Option<String> {
     let digits = word.chars().take_while(char::is_ascii_digit).count();
     let (number, letters) = word.split_at(digits);
@@ -674,7 +677,8 @@ fn is_epyc(word: &str) -> bool {
     platform.is_some_and(|platform| platform.name.starts_with("EPYC"))
 }
 
-/// Cores of one socket: those that `text` counts (`64c`, `32 cores`), or those of the model it names.
+/// Cores of one socket: those that `text` counts (`64c`, `32 cores`), or those of the model it
+/// names.
 pub fn cores(text: &str) -> Option<u32> {
     let text = plain(text);
     let counted = text.split([' ', '(', ')', ',']).find_map(|word| {
@@ -718,8 +722,8 @@ fn plain(text: &str) -> String {
     lower.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether `pattern` stands in `text`, not in the midst of a longer number; `#` is any digit, `?` any digit or
-/// letter.
+/// Whether `pattern` stands in `text`, not in the midst of a longer number; `#` is any digit, `?`
+/// any digit or letter.
 fn contains(text: &str, pattern: &str) -> bool {
     let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
     let is = |at: usize| text.get(at).is_some_and(u8::is_ascii_digit);

@@ -1,7 +1,7 @@
 //! The published models of the architecture `deepseek2`, as the numbers that make their tensors.
 //!
-//! From these the full tensor list follows, so a model can be recognized by its shape, and planned for
-//! before a byte of it is downloaded. Figures: the `config.json` published with each model.
+//! From these the full tensor list follows, so a model can be recognized by its shape, and planned
+//! for before a byte of it is downloaded. Figures: the `config.json` published with each model.
 
 use cachalot_gguf::{Error, Metadata, TensorInfo, TensorType};
 

@@ -7,8 +7,8 @@
 //! | `7GiB/s` | 7 x 2^30 bytes per second |
 //!
 //! [`parse_size`] and [`parse_rate`] are the only parsers of sizes and rates in this program, so
-//! that `--memory 64GB` and `--ram 64GB` are the same number. Sizes are printed in binary units with
-//! their unambiguous names (GiB); rates, and bytes read per token, in decimal GB.
+//! that `--memory 64GB` and `--ram 64GB` are the same number. Sizes are printed in binary units
+//! with their unambiguous names (GiB); rates, and bytes read per token, in decimal GB.
 
 /// What is wrong with a size or a rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -46,8 +46,8 @@ pub struct Upgrade {
     pub note: Option<String>,
     /// Whether cachalot makes use of it so far.
     pub supported: bool,
-    /// Its place among changes of its kind, the smallest first: one drive before four, a slightly smaller
-    /// file before a much smaller one.
+    /// Its place among changes of its kind, the smallest first: one drive before four, a slightly
+    /// smaller file before a much smaller one.
     pub rank: usize,
 }
 
@@ -181,15 +181,16 @@ pub fn upgrades(question: &Question<'_>) -> Vec<Upgrade> {
     found
 }
 
-/// The least costly change that at least doubles the speed, or makes the model run at all; one that cachalot
-/// makes no use of only if there is no other.
+/// The least costly change that at least doubles the speed, or makes the model run at all; one that
+/// cachalot makes no use of only if there is no other.
 pub fn cheapest_doubling(upgrades: &[Upgrade]) -> Option<&Upgrade> {
     let enough = upgrades.iter().filter(|upgrade| upgrade.gain.is_none_or(|gain| gain >= 2.0));
     enough.min_by_key(|upgrade| (!upgrade.supported, upgrade.effort, upgrade.rank))
 }
 
-/// The two least costly changes of different kinds that double the speed together, where none does alone; or
-/// of those with which it runs at all the two that bring least, since more is no smaller change.
+/// The two least costly changes of different kinds that double the speed together, where none does
+/// alone; or of those with which it runs at all the two that bring least, since more is no smaller
+/// change.
 pub fn cheapest_pair(question: &Question<'_>) -> Option<Upgrade> {
     let now = plan(question.machine, question.model, question.constraints, question.profile).ok();
     let base = now.as_ref().map(|now| now.prediction.decode(0).likely);
@@ -410,7 +411,8 @@ fn faster_memory<'a>(machine: &Machine) -> Option<(String, Make<'a>)> {
     Some((format!("memory at {mts} instead of {now} MT/s"), Box::new(make)))
 }
 
-/// What was measured or reported becomes so many times faster; formats whose unpacking limits them do not.
+/// What was measured or reported becomes so many times faster; formats whose unpacking limits them
+/// do not.
 fn scale_bandwidth(machine: &mut Machine, factor: f64) {
     let Some(rate) = machine.memory.read_bytes_per_second.as_mut() else { return };
     let limited = *rate * 0.75;
@@ -495,8 +497,8 @@ fn second_machine<'a>(question: &Question<'a>, found: &mut Vec<Change<'a>>) {
     }
 }
 
-/// The least memory with which the model runs, of sizes in which memory is bought, and whether a drive is
-/// needed besides; `None` if no size is enough.
+/// The least memory with which the model runs, of sizes in which memory is bought, and whether a
+/// drive is needed besides; `None` if no size is enough.
 pub fn least_memory(question: &Question<'_>) -> Option<(u64, bool)> {
     let Question { machine, model, constraints, .. } = *question;
     let fits = |gib: u64| {

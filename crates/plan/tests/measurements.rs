@@ -2,8 +2,8 @@
 //!
 //! `fixtures/measurements.csv` and `measurements-2.csv` have 250 rows, each with its source. A row
 //! becomes a machine, a model and a placement exactly as a description does; constants know classes
-//! of hardware only. The tables of README are of machines left out: for each machine all constants are
-//! fitted again without its rows, and the range of its class is taken from the other machines.
+//! of hardware only. The tables of README are of machines left out: for each machine all constants
+//! are fitted again without its rows, and the range of its class is taken from the other machines.
 //! `cargo test -p cachalot-plan --test measurements -- --nocapture` prints all.
 
 mod common;
@@ -92,7 +92,8 @@ fn share<'a>(
     f64::from(good) / f64::from(all)
 }
 
-/// How a range is chosen from quotients: the narrowest that holds this share of them, and so much wider.
+/// How a range is chosen from quotients: the narrowest that holds this share of them, and so much
+/// wider.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     holds: f64,
@@ -234,7 +235,8 @@ fn in_range(row: &Computed) -> bool {
     (low..=high).contains(&row.quotient)
 }
 
-/// What was reached while only one scale per class was fitted again, and what is when all constants are.
+/// What was reached while only one scale per class was fitted again, and what is when all constants
+/// are.
 const MEDIAN_GOAL: f64 = 0.12;
 const MEDIAN_REACHED: f64 = 0.125;
 

@@ -1,8 +1,9 @@
 //! Memory limits of the control groups that this process runs in, of both versions.
 //!
-//! A group's usage counts all processes in it and below it, so a limit leaves what the whole container
-//! leaves, not what this process leaves. Any ancestor may set a limit, too. The folders of groups are
-//! found by `/proc/self/mountinfo`: a container often sees only its own group, mounted as the root.
+//! A group's usage counts all processes in it and below it, so a limit leaves what the whole
+//! container leaves, not what this process leaves. Any ancestor may set a limit, too. The folders
+//! of groups are found by `/proc/self/mountinfo`: a container often sees only its own group,
+//! mounted as the root.
 
 use std::fs;
 use std::path::{Path, PathBuf};

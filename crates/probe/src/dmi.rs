@@ -1,7 +1,7 @@
 //! Memory modules by SMBIOS: the table that the firmware leaves, if one may read it.
 //!
-//! Linux shows it to root only, as a rule. Only structures of type 17 (memory device) are read: DMTF
-//! DSP0134, 7.18. Any bytes give a result.
+//! Linux shows it to root only, as a rule. Only structures of type 17 (memory device) are read:
+//! DMTF DSP0134, 7.18. Any bytes give a result.
 
 use std::collections::BTreeSet;
 

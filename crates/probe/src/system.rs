@@ -97,8 +97,8 @@ impl Others {
     }
 }
 
-/// Seconds that all processors have computed for others than this process; what a hypervisor took for other
-/// machines is among them.
+/// Seconds that all processors have computed for others than this process; what a hypervisor took
+/// for other machines is among them.
 fn other_seconds() -> Option<f64> {
     let all = fs::read_to_string("/proc/stat").ok()?;
     // `cpu user nice system idle iowait irq softirq steal`
@@ -107,7 +107,8 @@ fn other_seconds() -> Option<f64> {
     let busy: f64 =
         ticks.iter().take(8).enumerate().filter(|(i, _)| !matches!(i, 3 | 4)).map(|(_, n)| n).sum();
     let own = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name, in brackets, may hold blanks; utime and stime are fields 14 and 15, 12 and 13 after it.
+    // The name, in brackets, may hold blanks; utime and stime are fields 14 and 15, 12 and 13 after
+    // it.
     let fields: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
     let own: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
     Some((busy - own) / TICKS_PER_SECOND)
@@ -135,8 +136,8 @@ pub fn topology() -> (Option<u32>, Option<u32>, Option<u32>, Option<u32>) {
     )
 }
 
-/// The NUMA nodes that have both cores and memory; none where the system does not say. A node of memory alone is
-/// slow, or a GPU's.
+/// The NUMA nodes that have both cores and memory; none where the system does not say. A node of
+/// memory alone is slow, or a GPU's.
 pub fn memory_nodes() -> Vec<usize> {
     let list = |what: &str| {
         let list =

@@ -1,11 +1,11 @@
 //! How a text is split into words before byte-pair encoding: by `tokenizer.ggml.pre`.
 //!
-//! A GGUF holds the tables but only a name for the regular expressions. These are the expressions of
-//! the models' published tokenizers. Each is applied to every piece of the previous one; both its
-//! matches and the text between them become pieces.
+//! A GGUF holds the tables but only a name for the regular expressions. These are the expressions
+//! of the models' published tokenizers. Each is applied to every piece of the previous one; both
+//! its matches and the text between them become pieces.
 //!
-//! `deepseek-v3` (R1, V3, V3.1) is compared token for token with the published tokenizer. The others
-//! follow the published expressions and are tested only for losing no text.
+//! `deepseek-v3` (R1, V3, V3.1) is compared token for token with the published tokenizer. The
+//! others follow the published expressions and are tested only for losing no text.
 
 use crate::error::{Error, Result};
 use fancy_regex::{Regex, RegexBuilder};
@@ -149,8 +149,8 @@ impl PreTokenizer {
             let known = KNOWN.map(|(known, _)| known).join(", ");
             return Err(Error::PreTokenizer { pre: name.to_owned(), known });
         };
-        // Each expression takes linear time. Its steps are not limited, since a long run of characters
-        // that it does not match (control characters) would exhaust any limit.
+        // Each expression takes linear time. Its steps are not limited, since a long run of
+        // characters that it does not match (control characters) would exhaust any limit.
         let compile = |pattern: &&str| -> Result<Regex> {
             let compiled = RegexBuilder::new(pattern).backtrack_limit(usize::MAX).build();
             Ok(compiled.map_err(Box::new)?)

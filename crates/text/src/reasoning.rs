@@ -1,8 +1,8 @@
 //! Thought and answer: how a prompt asks for reasoning, and how a stream is divided again.
 //!
-//! Models of the R1 family think between `<think>` and `</think>`. R1 of January 2025 needs a prompt
-//! that already ends in `<think>\n`; R1-0528 writes the tag itself. So it is the tail of the rendered
-//! prompt, not the model's name, that tells whether the answer begins inside a thought.
+//! Models of the R1 family think between `<think>` and `</think>`. R1 of January 2025 needs a
+//! prompt that already ends in `<think>\n`; R1-0528 writes the tag itself. So it is the tail of the
+//! rendered prompt, not the model's name, that tells whether the answer begins inside a thought.
 //!
 //! This parser is for vocabularies where the tags are not tokens. Where they are, only those tokens
 //! count, since a thought may mention `</think>` in letters.

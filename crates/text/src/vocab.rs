@@ -34,7 +34,8 @@ pub struct VocabParts<'a> {
     pub eot: Option<u32>,
     /// `eom_token_id`: ends a message that expects a tool's result.
     pub eom: Option<u32>,
-    /// Further tokens that end an answer: `eos_token_ids`, and any other list under a key of an end.
+    /// Further tokens that end an answer: `eos_token_ids`, and any other list under a key of an
+    /// end.
     pub end_ids: Vec<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
@@ -192,8 +193,8 @@ impl Vocab {
     /// Builds the vocabulary.
     ///
     /// # Errors
-    /// [`Error::Model`] or [`Error::PreTokenizer`] for unsupported kinds, [`Error::Table`] for tables
-    /// that contradict each other or cannot encode every text.
+    /// [`Error::Model`] or [`Error::PreTokenizer`] for unsupported kinds, [`Error::Table`] for
+    /// tables that contradict each other or cannot encode every text.
     pub fn new(parts: &VocabParts<'_>) -> Result<Self> {
         if parts.model != "gpt2" {
             return Err(Error::Model { model: parts.model.to_owned() });
@@ -235,9 +236,9 @@ impl Vocab {
         })
     }
 
-    /// The tokens of a text, without adding a BOS. With `parse_special`, the text of a special token
-    /// (`<｜User｜>`, `<think>`) becomes that token; without, it is ordinary text, also for tokens that
-    /// a file calls user-defined: text from users cannot then open a turn.
+    /// The tokens of a text, without adding a BOS. With `parse_special`, the text of a special
+    /// token (`<｜User｜>`, `<think>`) becomes that token; without, it is ordinary text, also for
+    /// tokens that a file calls user-defined: text from users cannot then open a turn.
     ///
     /// # Errors
     /// [`Error::Split`] if a regular expression fails, for which no text is known.
@@ -297,8 +298,8 @@ impl Vocab {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The exact bytes of one token, often not whole characters. Special tokens give their own text;
-    /// unused tokens and ids outside the table give nothing.
+    /// The exact bytes of one token, often not whole characters. Special tokens give their own
+    /// text; unused tokens and ids outside the table give nothing.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         let id = id as usize;
         let Some(end) = self.byte_ends.get(id) else { return &[] };

@@ -1,4 +1,5 @@
-//! Grammars for tool calls accept what the formats render, and nothing else: checked with llguidance.
+//! Grammars for tool calls accept what the formats render, and nothing else: checked with
+//! llguidance.
 
 #![allow(clippy::unwrap_used)] // a test may fail anywhere
 

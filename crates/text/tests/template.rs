@@ -1,5 +1,5 @@
-//! Chat templates against Python's Jinja2: `fixtures/renderings.json`, written by `fixtures/render.py`.
-//! And hostile templates.
+//! Chat templates against Python's Jinja2: `fixtures/renderings.json`, written by
+//! `fixtures/render.py`. And hostile templates.
 
 #![allow(clippy::unwrap_used)] // a test may fail anywhere
 
@@ -104,7 +104,8 @@ fn renders_as_jinja2_does() {
     assert!(cases.len() > 30);
     for case in cases {
         let rendered = case.render(case.options.think);
-        // The only difference allowed: a thought that is not wanted is closed where a template left that out.
+        // The only difference allowed: a thought that is not wanted is closed where a template left
+        // that out.
         let tail = rendered.strip_prefix(&case.expected);
         assert!(tail.is_some(), "{}: {rendered}\n\n--- Jinja2:\n{}", case.name, case.expected);
         let closed = case.expected.trim_end().ends_with("</think>");

@@ -181,7 +181,8 @@ fn contradicting_tables_are_errors() {
 
 #[test]
 fn long_texts_are_encoded_in_linear_time() {
-    // One word of 200,000 letters, and white space without end: both take seconds if anything is quadratic.
+    // One word of 200,000 letters, and white space without end: both take seconds if anything is
+    // quadratic.
     for unit in ["a", " ", "é"] {
         let text = unit.repeat(200_000);
         assert_eq!(R1.decode(&R1.encode(&text, true).unwrap()), text);

@@ -29,8 +29,8 @@ impl Pages {
         full
     }
 
-    /// The page that holds page `index` of a text, or the beginning of it: the page, the page before
-    /// it, and how many tokens they have in common.
+    /// The page that holds page `index` of a text, or the beginning of it: the page, the page
+    /// before it, and how many tokens they have in common.
     pub(crate) fn locate(&self, tokens: &[u32], index: usize) -> Option<(PageId, PageKey, usize)> {
         let mut chunks = tokens.chunks(PAGE_ROWS);
         let parent = chunks.by_ref().take(index).fold(PageKey::default(), PageKey::then);

@@ -1,7 +1,7 @@
 //! Answers that must have a form: which tokens may come next, by llguidance.
 //!
-//! A grammar is compiled when its request is submitted, in the caller's thread, so that one that makes
-//! no sense is refused before anything is computed, and compiling delays no other request.
+//! A grammar is compiled when its request is submitted, in the caller's thread, so that one that
+//! makes no sense is refused before anything is computed, and compiling delays no other request.
 
 mod gbnf;
 #[cfg(test)]

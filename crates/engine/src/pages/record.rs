@@ -1,5 +1,5 @@
-//! A page of keys and values as bytes: in a file of its own in the prefix cache, or one after another in a
-//! saved sequence.
+//! A page of keys and values as bytes: in a file of its own in the prefix cache, or one after
+//! another in a saved sequence.
 //!
 //! | bytes | content |
 //! |---|---|

@@ -37,8 +37,8 @@ impl Handle {
         answer.recv().map_err(|_| SaveError::Gone)
     }
 
-    /// Writes the keys and values of a text, as far as they are in the cache. Waits for a step of the
-    /// engine with each page.
+    /// Writes the keys and values of a text, as far as they are in the cache. Waits for a step of
+    /// the engine with each page.
     ///
     /// # Errors
     /// If `out` cannot be written, or the engine ends.
@@ -62,8 +62,8 @@ impl Handle {
     /// Reads what [`Handle::save`] wrote, so that prompts that begin as it does find it.
     ///
     /// # Errors
-    /// If it is damaged, or of another model or other options of computation; if there is no room. What
-    /// precedes the damage is there then.
+    /// If it is damaged, or of another model or other options of computation; if there is no room.
+    /// What precedes the damage is there then.
     pub fn restore(&self, from: &mut impl Read) -> Result<Saved, SaveError> {
         let size = self.ask(Job::Size)?;
         let mut restored = Saved::default();
@@ -85,8 +85,8 @@ impl Handle {
         }
     }
 
-    /// Forgets the keys and values of a text, except those that running requests use; returns of how
-    /// many tokens.
+    /// Forgets the keys and values of a text, except those that running requests use; returns of
+    /// how many tokens.
     ///
     /// # Errors
     /// If the engine ends.

@@ -7,8 +7,8 @@
 //!
 //! Two threads read and write; the engine never waits for them. A file is complete when it has its
 //! name, and whatever is wrong with it (its checksum, its model) makes it a page that is not there.
-//! The time of a file's last change says when the page was last used: the longest unused page of all
-//! models goes first.
+//! The time of a file's last change says when the page was last used: the longest unused page of
+//! all models goes first.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{self, File};

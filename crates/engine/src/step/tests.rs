@@ -1,8 +1,8 @@
 //! The scheduler over a stand-in for the model, against a slow model of what it should do.
 //!
-//! The stand-in keeps in its pages the tokens that a model would keep keys and values of, and computes
-//! logits from all that it reads there. So a page that is shared, copied, evicted or reused wrongly
-//! changes the text.
+//! The stand-in keeps in its pages the tokens that a model would keep keys and values of, and
+//! computes logits from all that it reads there. So a page that is shared, copied, evicted or
+//! reused wrongly changes the text.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -255,7 +255,8 @@ fn core_with_disk<'a>(
     Core::new(shared, compute, Sizes { pages, micro_batch: 128 }, Some(store))
 }
 
-/// Answers one request after the other, then ends as at a shutdown; returns how many tokens were computed.
+/// Answers one request after the other, then ends as at a shutdown; returns how many tokens were
+/// computed.
 fn answer_all(mut core: Core<'_, Fake>, shared: &Arc<Shared>, requests: &[Request]) -> usize {
     for request in requests {
         let generation = Shared::submit(shared, request.clone()).unwrap();

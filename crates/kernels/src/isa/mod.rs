@@ -101,8 +101,8 @@ impl SplitI16Row {
 /// A row of activations of 16 bits as words, for gemv on AVX2.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct I16Row {
-    /// Words `[blocks, 8, 2, 16]`: of each register of codes in the tier's order, what is multiplied
-    /// with the even ones and then what is with the odd ones.
+    /// Words `[blocks, 8, 2, 16]`: of each register of codes in the tier's order, what is
+    /// multiplied with the even ones and then what is with the odd ones.
     pub(crate) words: *const i16,
     /// Scales `[blocks]`: activation = scale · word.
     pub(crate) scale: *const f32,

@@ -30,8 +30,8 @@ pub struct ExpertShape {
     pub hidden: usize,
 }
 
-/// Bytes of the slices of one expert in each layer: gate, up and down, or gate and up in one, and down.
-/// A tensor that is missing has none.
+/// Bytes of the slices of one expert in each layer: gate, up and down, or gate and up in one, and
+/// down. A tensor that is missing has none.
 pub fn slice_bytes(weights: &Weights, shape: &ExpertShape) -> Vec<Vec<usize>> {
     let of_layer = |layer| {
         let size = |part| {
@@ -84,8 +84,8 @@ struct ExpertMatrices<'a> {
 }
 
 impl<W> ExpertTensors<W> {
-    /// Binds the tensors of `layer` with `bind`, in the order of an expert's slices: gate and up, or
-    /// both in one; down.
+    /// Binds the tensors of `layer` with `bind`, in the order of an expert's slices: gate and up,
+    /// or both in one; down.
     fn bind(
         binder: Binder<'_>,
         layer: usize,
@@ -105,7 +105,8 @@ impl<W> ExpertTensors<W> {
         Ok(Self { gate_up, down: part("down", hidden, width)?, width })
     }
 
-    /// The matrices of one expert; `view` finds them in the tensor that holds slice `n` of an expert.
+    /// The matrices of one expert; `view` finds them in the tensor that holds slice `n` of an
+    /// expert.
     fn matrices<'a>(&'a self, view: impl Fn(&'a W, usize) -> Matrix<'a>) -> ExpertMatrices<'a> {
         match &self.gate_up {
             GateUpTensors::Separate(gate, up) => {

@@ -1,10 +1,11 @@
-//! Experts that do not all fit into memory: some are resident, others are read when they are chosen.
+//! Experts that do not all fit into memory: some are resident, others are read when they are
+//! chosen.
 //!
 //! The results are those of [`Resident`](super::resident::Resident), bit for bit; only the order of
-//! work differs. If the outputs of all chosen experts fit into a buffer, as in decoding, experts are
-//! computed in whatever order their reads complete, and outputs are added up in the order of experts
-//! at the end. The chosen experts of long prompts are computed in order, while the next ones are read,
-//! and each is read once.
+//! work differs. If the outputs of all chosen experts fit into a buffer, as in decoding, experts
+//! are computed in whatever order their reads complete, and outputs are added up in the order of
+//! experts at the end. The chosen experts of long prompts are computed in order, while the next
+//! ones are read, and each is read once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,8 +116,8 @@ impl Streamed {
         self.cache.load_expert_stats(path);
     }
 
-    /// From now on, routers prefer resident experts to others that score little better: fewer reads,
-    /// and other results than the model's.
+    /// From now on, routers prefer resident experts to others that score little better: fewer
+    /// reads, and other results than the model's.
     pub fn route_cache_aware(&mut self) {
         self.is_preferred = true;
     }
@@ -218,8 +219,8 @@ impl Streamed {
         }
     }
 
-    /// Computes the experts that are ready and were not computed; there are `before` rows of outputs.
-    /// Returns how many there are then.
+    /// Computes the experts that are ready and were not computed; there are `before` rows of
+    /// outputs. Returns how many there are then.
     fn compute_ready(&mut self, call: &ExpertCall<'_>, before: usize) -> usize {
         let &ExpertCall { precision, routing, .. } = call;
         let layer = self.index(call.layer);

@@ -1,4 +1,5 @@
-//! The distills: small models of other architectures, trained on answers of R1, that carry its name.
+//! The distills: small models of other architectures, trained on answers of R1, that carry its
+//! name.
 //!
 //! Names and bases are those of DeepSeek's model cards; tags are those of Ollama's library.
 
@@ -63,8 +64,8 @@ impl Distill {
     }
 }
 
-/// The distill that `name`, in small letters, refers to: an Ollama tag with or without quantization, or a
-/// repository or file name.
+/// The distill that `name`, in small letters, refers to: an Ollama tag with or without
+/// quantization, or a repository or file name.
 pub(super) fn find(name: &str) -> Option<&'static Distill> {
     let name = name.replace(['_', ' '], "-");
     let by_tag = |tag: &str| {

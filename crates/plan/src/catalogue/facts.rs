@@ -9,8 +9,8 @@ use crate::demand::Demand;
 use crate::model::{Encoded, ModelFacts, UnpackCost};
 use crate::shape::{Layout, Shape};
 
-/// A model of this shape in a file of `size` bytes, with `dense_bits` per weight of everything but the
-/// routed experts.
+/// A model of this shape in a file of `size` bytes, with `dense_bits` per weight of everything but
+/// the routed experts.
 pub fn of_shape(shape: &Shape, name: &str, quant: &str, size: u64, dense_bits: f64) -> ModelFacts {
     let metadata = shape.metadata(Layout::Absorbed);
     // Any type whose blocks fit all rows will do: only the numbers of weights are used.
@@ -41,7 +41,8 @@ pub fn of_shape(shape: &Shape, name: &str, quant: &str, size: u64, dense_bits: f
     }
 }
 
-/// The format of most weights of a quantization: the one in its name, or else the one nearest in bits.
+/// The format of most weights of a quantization: the one in its name, or else the one nearest in
+/// bits.
 fn main_format(quant: &str, bits: f64) -> Option<&'static str> {
     let named =
         ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL"];

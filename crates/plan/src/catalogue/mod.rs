@@ -2,8 +2,9 @@
 //!
 //! [`resolve`] is the entry: a name as people type it (`deepseek-r1:671b`, `r1-0528`,
 //! `unsloth/Kimi-K2-Instruct-GGUF:Q4_K_M`, `hf.co/...`, a bare quantization) becomes the published
-//! files that it means, or a distill, or an error with similar names. A name that is not known never
-//! becomes something else. Sizes are those that loaders and download pages report; `source` says which.
+//! files that it means, or a distill, or an error with similar names. A name that is not known
+//! never becomes something else. Sizes are those that loaders and download pages report; `source`
+//! says which.
 
 mod distills;
 mod facts;
@@ -200,7 +201,8 @@ fn with_quant(files: &[&'static Published], quant: &str) -> Option<&'static Publ
     hugging_face.or_else(|| found().next()).copied()
 }
 
-/// A quantization alone means R1 of January 2025 if there is such a file, else the next model that has it.
+/// A quantization alone means R1 of January 2025 if there is such a file, else the next model that
+/// has it.
 fn bare_quant(name: &str) -> Option<&'static Published> {
     with_quant(&CATALOGUE.iter().collect::<Vec<_>>(), name)
 }

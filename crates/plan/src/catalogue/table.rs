@@ -1,7 +1,8 @@
 //! The tables: models, and their published files with sizes.
 //!
-//! llama.cpp's standard quantizations take the same bits per weight in every model of R1's shape, so one
-//! table serves all of them; files of other recipes are listed one by one, with who reports their size.
+//! llama.cpp's standard quantizations take the same bits per weight in every model of R1's shape,
+//! so one table serves all of them; files of other recipes are listed one by one, with who reports
+//! their size.
 
 use super::{Base, Published};
 use crate::shape::Shape;
@@ -89,7 +90,8 @@ pub(super) static BASES: [Base; 12] = [
     ),
 ];
 
-/// A quantization: its name, its size in GB (10^9 bytes), and mean bits of all but the routed experts.
+/// A quantization: its name, its size in GB (10^9 bytes), and mean bits of all but the routed
+/// experts.
 type Quant = (&'static str, f64, f64);
 
 /// Files of one model in one place.
@@ -100,9 +102,9 @@ struct Listing {
     quants: &'static [Quant],
 }
 
-/// Bits per weight of llama.cpp's standard quantizations at R1's shape, and of all but the routed experts:
-/// from the sizes of bartowski/deepseek-ai_DeepSeek-V3-0324-GGUF and of loaders' logs (IQ4_XS,
-/// Q4_K_S).
+/// Bits per weight of llama.cpp's standard quantizations at R1's shape, and of all but the routed
+/// experts: from the sizes of bartowski/deepseek-ai_DeepSeek-V3-0324-GGUF and of loaders' logs
+/// (IQ4_XS, Q4_K_S).
 const STANDARD: [(&str, f64, f64); 8] = [
     ("IQ4_XS", 4.265, 5.2),
     ("Q4_K_S", 4.531, 4.9),
@@ -129,8 +131,8 @@ const STANDARD_AT: [(&str, &str); 10] = [
     ("Kimi-K2.6", "unsloth/Kimi-K2.6-GGUF"),
 ];
 
-/// The weights as DeepSeek and Moonshot released them, in safetensors, which cachalot does not read:
-/// 8 bits per weight with scales, or for Kimi K2 Thinking and later experts of 4 bits.
+/// The weights as DeepSeek and Moonshot released them, in safetensors, which cachalot does not
+/// read: 8 bits per weight with scales, or for Kimi K2 Thinking and later experts of 4 bits.
 const RELEASED: [(&str, &str, &str, f64); 9] = [
     ("DeepSeek-R1", "deepseek-ai/DeepSeek-R1", "FP8", 688.6),
     ("DeepSeek-R1-0528", "deepseek-ai/DeepSeek-R1-0528", "FP8", 688.6),
@@ -279,7 +281,8 @@ const LISTINGS: [Listing; 15] = [
     },
 ];
 
-/// Its rows are not multiples of 256, so its quantizations take more bits than those of the large models.
+/// Its rows are not multiples of 256, so its quantizations take more bits than those of the large
+/// models.
 const V2_LITE: [Quant; 8] = [
     ("Q2_K", 6.43, 4.5),
     ("Q3_K_M", 8.13, 5.0),

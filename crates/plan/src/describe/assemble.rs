@@ -16,8 +16,8 @@ const DESKTOP_DRIVE: u64 = 900 << 30;
 const DRIVE_MIN: u64 = 240 << 30;
 /// Boards of desktops take at most four modules.
 const SERVER_MODULES: u32 = 6;
-/// Speeds that are assumed where only the generation of the memory is said, in MT/s: what servers of it
-/// run at, which desktops reach as well.
+/// Speeds that are assumed where only the generation of the memory is said, in MT/s: what servers
+/// of it run at, which desktops reach as well.
 const BASE_SPEEDS: [(u32, u32); 4] = [(3, 1600), (4, 3200), (5, 4800), (6, 8800)];
 
 /// A size that has not been given to anything yet.

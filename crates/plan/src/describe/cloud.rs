@@ -1,8 +1,8 @@
 //! Cloud instances by name, with their published cores and memory.
 //!
-//! A part of a socket has a part of its memory bandwidth: channels are counted in proportion, which is
-//! said to be an assumption. Sources: aws.amazon.com/ec2/instance-types, cloud.google.com/compute/docs,
-//! learn.microsoft.com/azure/virtual-machines/sizes.
+//! A part of a socket has a part of its memory bandwidth: channels are counted in proportion, which
+//! is said to be an assumption. Sources: aws.amazon.com/ec2/instance-types,
+//! cloud.google.com/compute/docs, learn.microsoft.com/azure/virtual-machines/sizes.
 
 /// An instance.
 #[derive(Debug, Clone, PartialEq)]

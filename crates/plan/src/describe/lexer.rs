@@ -1,6 +1,7 @@
 //! A description as lexemes: numbers with their units, counts, and words.
 //!
-//! A lexeme has one form here and no meaning yet: `6000` is a number, whatever it will turn out to be.
+//! A lexeme has one form here and no meaning yet: `6000` is a number, whatever it will turn out to
+//! be.
 
 use super::vocabulary::{COUNTS, SYNONYMS};
 use crate::units;
@@ -77,8 +78,8 @@ pub(super) fn lexemes(text: &str) -> Vec<Lexeme> {
     joined
 }
 
-/// `1,5 TB` and `7,4 GB/s`, as most of Europe writes them, with points. A list (`4090,64GB`) stays one: a whole
-/// number before the comma has one or two digits, and gigabytes have one after it.
+/// `1,5 TB` and `7,4 GB/s`, as most of Europe writes them, with points. A list (`4090,64GB`) stays
+/// one: a whole number before the comma has one or two digits, and gigabytes have one after it.
 fn decimal_points(text: &str) -> String {
     let bytes = text.as_bytes();
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
@@ -111,7 +112,8 @@ fn without_inches(text: &str) -> String {
     found
 }
 
-/// Splits at `/` and `+` within a piece, but not at the slash of a rate, nor at a final `+` (`8480+`).
+/// Splits at `/` and `+` within a piece, but not at the slash of a rate, nor at a final `+`
+/// (`8480+`).
 fn pieces(piece: &str, found: &mut Vec<String>) {
     if let Some((before, after)) = piece.split_once(':') {
         let size = counted(before).map_or(before, |(_, size)| size);
@@ -141,7 +143,8 @@ fn pieces(piece: &str, found: &mut Vec<String>) {
     found.retain(|piece| !piece.is_empty());
 }
 
-/// Adds a piece, joined to the number before it if it is a unit, or to the count before it if it is `x`.
+/// Adds a piece, joined to the number before it if it is a unit, or to the count before it if it is
+/// `x`.
 fn join(lexemes: &mut Vec<Lexeme>, piece: &str) {
     let word = SYNONYMS.iter().find(|(long, _)| *long == piece).map_or(piece, |(_, short)| *short);
     let last = lexemes.last();

@@ -11,10 +11,11 @@
 //! | `nvme`, `4xnvme`, `nvme 7GB/s`, `990 pro`, `2x 4TB 990 pro` | drives; several are taken as RAID 0 |
 //! | `10gbe`, `thunderbolt`, `8x mac mini` | a network, and several machines |
 //!
-//! Three steps: `lexer` finds numbers with units, counts and words; `parser` finds what they name, where a
-//! bare number has candidate meanings and its neighbours decide; `assemble` gives sizes, rates and counts
-//! to what they belong to. A bare model number is never a speed, a size or a count. What cannot be placed
-//! is an error that names it, and where two readings remain the error names both.
+//! Three steps: `lexer` finds numbers with units, counts and words; `parser` finds what they name,
+//! where a bare number has candidate meanings and its neighbours decide; `assemble` gives sizes,
+//! rates and counts to what they belong to. A bare model number is never a speed, a size or a
+//! count. What cannot be placed is an error that names it, and where two readings remain the error
+//! names both.
 
 mod assemble;
 mod cloud;

@@ -1,8 +1,8 @@
 //! Lexemes become items: what each word or group of words names, resolved by what stands beside it.
 //!
-//! Names of several words are matched longest first. A bare number has candidate meanings (a processor, a
-//! GPU, the speed of memory, a size of a product's memory, a count), and its neighbours decide; where two
-//! remain, the description is refused and both are named.
+//! Names of several words are matched longest first. A bare number has candidate meanings (a
+//! processor, a GPU, the speed of memory, a size of a product's memory, a count), and its
+//! neighbours decide; where two remain, the description is refused and both are named.
 
 use super::lexer::{COUNT_MAX, Form, Lexeme};
 use super::products::{CASES, PRODUCTS, Product};
@@ -13,9 +13,11 @@ use crate::{gpus, processors};
 
 /// Names have at most this many words: `gmktec evo-x2`, `rtx 4070 ti super`, `jetson orin nano`.
 const NAME_WORDS: usize = 5;
-/// Words after a maker's name that may be a product's, and mean nothing here: `Dell PowerEdge R7525`.
+/// Words after a maker's name that may be a product's, and mean nothing here: `Dell PowerEdge
+/// R7525`.
 const BRAND_WORDS: usize = 2;
-/// Speeds at which memory modules run, in MT/s: JEDEC's and common overclocks. Other numbers are not speeds.
+/// Speeds at which memory modules run, in MT/s: JEDEC's and common overclocks. Other numbers are
+/// not speeds.
 const SPEEDS: &[u32] = &[
     1066, 1333, 1600, 1866, 2133, 2400, 2666, 2667, 2800, 2933, 3000, 3200, 3333, 3400, 3466, 3600,
     3733, 3800, 3866, 4000, 4133, 4200, 4224, 4266, 4267, 4400, 4533, 4600, 4800, 5200, 5400, 5500,
@@ -301,7 +303,8 @@ impl Parser<'_> {
         Ok(Some((Item::Processor { count, name }, used)))
     }
 
-    /// Whether a number goes on a processor's name: the 9 of `Ryzen 9`, `EPYC 9354`; not a second model.
+    /// Whether a number goes on a processor's name: the 9 of `Ryzen 9`, `EPYC 9354`; not a second
+    /// model.
     fn fits(&self, at: usize, used: usize) -> bool {
         let name = self.phrase(at, used + 1);
         let digits = self.lexemes[at + used].text.len();
@@ -475,7 +478,8 @@ fn drive(name: &str, count: Option<u32>) -> Option<Item> {
     Some(Item::Drive { count: count.unwrap_or(1), name, rate: *rate, is_kind })
 }
 
-/// Networks with names of their own: bits per second and latency of a message, as in the model of the link.
+/// Networks with names of their own: bits per second and latency of a message, as in the model of
+/// the link.
 fn network(name: &str) -> Option<Item> {
     let (bits, latency) = match name {
         "thunderbolt" | "thunderbolt 4" | "tb4" | "thunderbolt bridge" | "usb4" => (40e9, 150e-6),
@@ -514,8 +518,8 @@ pub(super) fn is_speed(number: u32) -> bool {
     SPEEDS.contains(&number)
 }
 
-/// Whether a number of this text is a speed because of what came before it: modules, a size, `DDR5`,
-/// channels.
+/// Whether a number of this text is a speed because of what came before it: modules, a size,
+/// `DDR5`, channels.
 fn is_speed_beside(items: &[Item], text: &str) -> bool {
     let is_memory = matches!(
         items.iter().rfind(|item| !matches!(item, Item::Filler)),

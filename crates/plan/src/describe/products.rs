@@ -1,7 +1,7 @@
 //! Machines that are sold under a name of their own, and what is in them.
 //!
-//! Figures are the makers' technical specifications (apple.com/support, nvidia.com, raspberrypi.com,
-//! orangepi.org, steamdeck.com, frame.work).
+//! Figures are the makers' technical specifications (apple.com/support, nvidia.com,
+//! raspberrypi.com, orangepi.org, steamdeck.com, frame.work).
 
 /// A product.
 #[derive(Debug, PartialEq)]

@@ -329,7 +329,8 @@ pub(super) const FILLERS: &[&str] = &[
     "dram",
 ];
 
-/// Makers of whole machines and of parts: words that mean nothing may follow them, as names of products do.
+/// Makers of whole machines and of parts: words that mean nothing may follow them, as names of
+/// products do.
 pub(super) const BRANDS: &[&str] = &[
     "acer",
     "adata",

@@ -1,4 +1,5 @@
-//! What a layer costs besides its bytes: synchronizing threads, launching kernels, waiting for cards.
+//! What a layer costs besides its bytes: synchronizing threads, launching kernels, waiting for
+//! cards.
 
 use super::{Part, RuntimeProfile, SoftwareAge, Split, What};
 use crate::classes::{self, Class};

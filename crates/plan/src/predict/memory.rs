@@ -40,7 +40,8 @@ impl Rate {
     }
 }
 
-/// What decoding reads from main memory: the least of what channels, measurements and chiplets allow.
+/// What decoding reads from main memory: the least of what channels, measurements and chiplets
+/// allow.
 pub(super) fn ram(
     machine: &Machine,
     hybrid: bool,
@@ -86,8 +87,8 @@ pub(crate) struct Channels {
     pub(crate) is_assumed: bool,
 }
 
-/// The channels that are stated; or those of the platform; or two where only the speed is stated, as
-/// desktops and laptops have.
+/// The channels that are stated; or those of the platform; or two where only the speed is stated,
+/// as desktops and laptops have.
 pub(super) fn channels(machine: &Machine, assumed: &mut Vec<String>) -> Option<Channels> {
     let (memory, processor) = (&machine.memory, &machine.processor);
     if let (Some(channels), Some(mts)) = (memory.channels, memory.speed_mts) {
@@ -165,8 +166,9 @@ pub(super) fn kernel_rate(
     Some(Rate { bytes_per_second: all.min(constants.unpacked_max), formula })
 }
 
-/// Time of `bytes` that are shared out over formats, each at the rate at which this machine was measured to
-/// multiply it, which memory or unpacking limits; `None` if no such rates or shares are known.
+/// Time of `bytes` that are shared out over formats, each at the rate at which this machine was
+/// measured to multiply it, which memory or unpacking limits; `None` if no such rates or shares are
+/// known.
 pub(super) fn by_format(
     machine: &Machine,
     what: What,

@@ -7,9 +7,10 @@
 //!   + depth x operations of attention / rate of attention
 //! ```
 //!
-//! Bytes are those that one token reads, never those of the file. Rates are fractions of theoretical
-//! or measured bandwidth; the fractions belong to classes of hardware (`classes.rs`). Every part has
-//! its formula in words and numbers, and the sum is a range, because machines of one class differ.
+//! Bytes are those that one token reads, never those of the file. Rates are fractions of
+//! theoretical or measured bandwidth; the fractions belong to classes of hardware (`classes.rs`).
+//! Every part has its formula in words and numbers, and the sum is a range, because machines of one
+//! class differ.
 
 mod attention;
 mod cards;
@@ -113,7 +114,8 @@ impl RoutingSkew {
 /// Tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RateRange {
-    /// Four of five measurements of machines that had no part in the fit are between this and `high`.
+    /// Four of five measurements of machines that had no part in the fit are between this and
+    /// `high`.
     pub low: f64,
     /// By the constants of the class.
     pub likely: f64,
@@ -438,7 +440,8 @@ fn with_split(
     Ok(prediction.for_users(fit.parallel, model, profile.skew))
 }
 
-/// What is assumed of the software where other software, or other settings, make a large difference.
+/// What is assumed of the software where other software, or other settings, make a large
+/// difference.
 fn of_software(
     class: Class,
     split: Split,

@@ -1,9 +1,9 @@
 //! Several machines: the model split over them, and what their network costs.
 //!
-//! Two ways, of which the better is taken. As a pipeline each machine has some layers, so that a token
-//! takes as long as on one machine with all of the memory, and one message per machine. Sliced, each
-//! machine has a part of every matrix and reads its part at the same time, and each layer adds up two
-//! vectors of hidden length, in f16, over all machines.
+//! Two ways, of which the better is taken. As a pipeline each machine has some layers, so that a
+//! token takes as long as on one machine with all of the memory, and one message per machine.
+//! Sliced, each machine has a part of every matrix and reads its part at the same time, and each
+//! layer adds up two vectors of hidden length, in f16, over all machines.
 
 use super::{Part, Prediction, RuntimeProfile, What};
 use crate::classes::Class;
@@ -14,7 +14,8 @@ use crate::units;
 
 /// Sums over all machines in each layer: after attention and after the experts.
 const SUMS_PER_LAYER: f64 = 2.0;
-/// Matrices of experts are sliced into at most this many parts; more machines form a pipeline of groups.
+/// Matrices of experts are sliced into at most this many parts; more machines form a pipeline of
+/// groups.
 const SLICES_MAX: u32 = 8;
 /// Seconds of a message over Ethernet, by its bits per second: user-space TCP.
 const LATENCIES: [(u64, f64); 4] =
@@ -42,7 +43,8 @@ pub(crate) fn merged(machine: &Machine) -> Machine {
     merged
 }
 
-/// A prediction for one machine with all of the memory, as that of `machine.machines()` over `link`.
+/// A prediction for one machine with all of the memory, as that of `machine.machines()` over
+/// `link`.
 pub fn over(
     prediction: Prediction,
     machine: &Machine,

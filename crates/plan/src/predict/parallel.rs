@@ -1,7 +1,8 @@
 //! Several sequences at a time: what they share, and what each costs.
 //!
-//! Non-expert weights are read once for all of them. Experts are read once for all sequences that chose
-//! them: of `n` experts among which each of `u` sequences chooses `k`, `n (1 - (1 - k / n)^u)` are read.
+//! Non-expert weights are read once for all of them. Experts are read once for all sequences that
+//! chose them: of `n` experts among which each of `u` sequences chooses `k`, `n (1 - (1 - k /
+//! n)^u)` are read.
 
 use super::{Prediction, RoutingSkew, What};
 use crate::classes;

@@ -1,10 +1,10 @@
-//! How the constants of `constants.rs` are fitted to rows: the procedure for all of them, and for all but
-//! those of one machine.
+//! How the constants of `constants.rs` are fitted to rows: the procedure for all of them, and for
+//! all but those of one machine.
 //!
-//! A row's error is the logarithm of predicted / measured, and an error of a constant that of value /
-//! prior. What is minimized is the sum of robust errors (large ones count by their size, small ones by
-//! its square), in units of what is usual. All rows of a machine together weigh as much as the root of
-//! their number: thirty rows of one machine say less than thirty machines.
+//! A row's error is the logarithm of predicted / measured, and an error of a constant that of value
+//! / prior. What is minimized is the sum of robust errors (large ones count by their size, small
+//! ones by its square), in units of what is usual. All rows of a machine together weigh as much as
+//! the root of their number: thirty rows of one machine say less than thirty machines.
 
 use std::collections::BTreeMap;
 

@@ -153,8 +153,8 @@ impl Row {
         case.predict(&Constants::PRIOR).map(|_| case)
     }
 
-    /// Software without a latent cache, or that moves whole layers only: mainline llama.cpp and what is built
-    /// on it before April 2025, MLX of March, and options that turn such caches off.
+    /// Software without a latent cache, or that moves whole layers only: mainline llama.cpp and
+    /// what is built on it before April 2025, MLX of March, and options that turn such caches off.
     fn is_early(&self) -> bool {
         let says = |words: &[&str]| {
             words.iter().any(|word| self.runtime.contains(word) || self.note.contains(word))

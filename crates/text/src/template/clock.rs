@@ -1,5 +1,5 @@
-//! `strftime_now` for templates that put the date into the prompt. In UTC: the standard library has no
-//! time zones, and a date in a prompt does not justify a dependency.
+//! `strftime_now` for templates that put the date into the prompt. In UTC: the standard library has
+//! no time zones, and a date in a prompt does not justify a dependency.
 
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -2,8 +2,8 @@
 
 use crate::Vocab;
 
-/// The template of the R1 family. Published with the model under the MIT licence, Copyright (c) 2023
-/// DeepSeek.
+/// The template of the R1 family. Published with the model under the MIT licence, Copyright (c)
+/// 2023 DeepSeek.
 pub(super) const R1: &str = include_str!("r1.jinja");
 /// Kimi-K2's turns; tools are added by `tools`.
 const KIMI: &str = include_str!("kimi.jinja");

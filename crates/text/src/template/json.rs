@@ -1,6 +1,6 @@
-//! The filter `tojson` as `transformers` defines it: Python's `json.dumps` with `ensure_ascii=False`,
-//! its separators `", "` and `": "`, its format of floats, and no escaping for HTML. Models were
-//! trained on exactly these bytes.
+//! The filter `tojson` as `transformers` defines it: Python's `json.dumps` with
+//! `ensure_ascii=False`, its separators `", "` and `": "`, its format of floats, and no escaping
+//! for HTML. Models were trained on exactly these bytes.
 
 use std::collections::BTreeSet;
 
@@ -185,8 +185,8 @@ fn key_text(key: &Value) -> Outcome<String> {
     })
 }
 
-/// A float as Python's `repr` writes it: the shortest digits that round to it, in scientific notation
-/// below 1e-4 and from 1e16.
+/// A float as Python's `repr` writes it: the shortest digits that round to it, in scientific
+/// notation below 1e-4 and from 1e16.
 pub(super) fn python_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();

@@ -1,15 +1,16 @@
-//! Messages to a prompt: the chat template of a file, rendered as Hugging Face's `transformers` does.
+//! Messages to a prompt: the chat template of a file, rendered as Hugging Face's `transformers`
+//! does.
 //!
 //! A template is a program that came with the model, so it is not trusted. `source` bounds what
-//! compiling takes, fuel the work and the memory of a rendering and with it the output. Values that a
-//! template assigns have a bounded depth, so both steps need a stack of constant size, which is that of
-//! a thread of their own. A panic there becomes an error.
+//! compiling takes, fuel the work and the memory of a rendering and with it the output. Values that
+//! a template assigns have a bounded depth, so both steps need a stack of constant size, which is
+//! that of a thread of their own. A panic there becomes an error.
 //!
 //! Messages are not trusted either: see `provenance`.
 //!
 //! A limit: the engine counts the cost of turning a list into text (`x ~ ''`, `x | string`) or of
-//! comparing it only afterwards. A list whose parts are shared, built by nested `with` blocks, can be
-//! small and print longer than any memory. `{{ x }}`, `tojson` and assignments count as they go.
+//! comparing it only afterwards. A list whose parts are shared, built by nested `with` blocks, can
+//! be small and print longer than any memory. `{{ x }}`, `tojson` and assignments count as they go.
 
 mod clock;
 mod fallback;
@@ -124,9 +125,9 @@ struct Compiled {
 }
 
 impl ChatTemplate {
-    /// Compiles the template `source`, or else the file's own. Where that is missing, empty or only a
-    /// name, the template of the family whose tags the vocabulary has, with a [`warning`](Self::warning)
-    /// unless the file has none at all.
+    /// Compiles the template `source`, or else the file's own. Where that is missing, empty or only
+    /// a name, the template of the family whose tags the vocabulary has, with a
+    /// [`warning`](Self::warning) unless the file has none at all.
     ///
     /// # Errors
     /// [`Error::TemplateTooLarge`] beyond the size of any real template, [`Error::TemplateSyntax`].

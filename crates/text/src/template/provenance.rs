@@ -5,12 +5,13 @@
 //! cannot simply be wrapped in marks. Instead the conversation is rendered again with certain
 //! characters of all messages replaced by private-use characters that occur nowhere else:
 //!
-//! - *all*: the first and last characters of every control token. Any control token that is then found
-//!   was written by the template. If the tags found are those of the plain rendering, all of them are
-//!   the template's; if restoring the characters gives the plain rendering, the places are known.
-//! - *marked*: tags that the template itself searches for stay, between two marks; the rest as above.
-//!   Should restoring not give the plain rendering, this text is used as it is: at worst some white
-//!   space differs, but no message writes a control token.
+//! - *all*: the first and last characters of every control token. Any control token that is then
+//!   found was written by the template. If the tags found are those of the plain rendering, all of
+//!   them are the template's; if restoring the characters gives the plain rendering, the places are
+//!   known.
+//! - *marked*: tags that the template itself searches for stay, between two marks; the rest as
+//!   above. Should restoring not give the plain rendering, this text is used as it is: at worst
+//!   some white space differs, but no message writes a control token.
 //!
 //! Only conversations with a suspicious text pay for the further renderings.
 
@@ -31,7 +32,8 @@ pub(super) struct Disguise<'a> {
     restored: BTreeMap<char, char>,
 }
 
-/// On which sides of a searched tag the marks are: templates may look at what is before or after it.
+/// On which sides of a searched tag the marks are: templates may look at what is before or after
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marked {
     Around,

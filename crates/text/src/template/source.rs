@@ -1,13 +1,13 @@
-//! The source of a template before it is compiled: bounds, and what Jinja2 and `transformers` accept
-//! but the engine does not.
+//! The source of a template before it is compiled: bounds, and what Jinja2 and `transformers`
+//! accept but the engine does not.
 //!
 //! Compile time and stack depth grow with the square and with the length of one expression:
-//! `1+1+...` of 64 KiB takes minutes. Published templates have up to 20 kB, and about 100 tokens in a
-//! tag. The bounds on nesting, together with the filter `bounded` around every assigned value, keep
-//! the depth of all values, and with it the stack they need, below a constant.
+//! `1+1+...` of 64 KiB takes minutes. Published templates have up to 20 kB, and about 100 tokens in
+//! a tag. The bounds on nesting, together with the filter `bounded` around every assigned value,
+//! keep the depth of all values, and with it the stack they need, below a constant.
 //!
-//! Rewritten are: line ends (as Jinja2 reads them), `{% generation %}` blocks, which mark the trained
-//! part of an answer and have no effect on a prompt, and `'...' % x` on string literals.
+//! Rewritten are: line ends (as Jinja2 reads them), `{% generation %}` blocks, which mark the
+//! trained part of an answer and have no effect on a prompt, and `'...' % x` on string literals.
 
 use std::ops::Range;
 
@@ -233,7 +233,8 @@ impl Tag {
         Some(body)
     }
 
-    /// `set target = value` becomes `set target = (value)|bounded`; of an attribute, `bounded(true)`.
+    /// `set target = value` becomes `set target = (value)|bounded`; of an attribute,
+    /// `bounded(true)`.
     fn bound(&self, source: &str, insertions: &mut Vec<(usize, &str)>) {
         let text = |index: usize| self.word(source, index);
         let mut depth = 0_isize;
@@ -252,7 +253,8 @@ impl Tag {
         insertions.push((last, if is_attribute { ")|bounded(true)" } else { ")|bounded" }));
     }
 
-    /// `'literal' % operand` becomes `'literal' |percent(operand)`. Returns where the operators are.
+    /// `'literal' % operand` becomes `'literal' |percent(operand)`. Returns where the operators
+    /// are.
     fn format_operands(&self, source: &str, insertions: &mut Vec<(usize, &str)>) -> Vec<usize> {
         let mut operators = Vec::new();
         for (index, pair) in self.tokens.windows(2).enumerate() {

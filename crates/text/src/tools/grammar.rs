@@ -12,9 +12,9 @@ use crate::message::Tool;
 const CALLS_MAX: usize = 16;
 
 impl ToolFormat {
-    /// A grammar of the answers that `choice` allows: valid calls, and for `Auto` also text. Start rule
-    /// `start`. Nothing if every answer is allowed: for `None`, without tools, and for `Auto` where the
-    /// tags are not tokens, so that text and calls cannot be distinguished.
+    /// A grammar of the answers that `choice` allows: valid calls, and for `Auto` also text. Start
+    /// rule `start`. Nothing if every answer is allowed: for `None`, without tools, and for `Auto`
+    /// where the tags are not tokens, so that text and calls cannot be distinguished.
     ///
     /// `parallel`: more than one call is allowed.
     pub fn grammar(

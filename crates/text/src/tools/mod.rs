@@ -6,8 +6,8 @@
 //! | V3.1 | `<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜>` |
 //! | Kimi-K2 | `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{...}<|tool_call_end|>` |
 //!
-//! All calls of an answer are in one section with tags of its own. Sources: the models' published chat
-//! templates, and the model card of V3.1.
+//! All calls of an answer are in one section with tags of its own. Sources: the models' published
+//! chat templates, and the model card of V3.1.
 
 mod grammar;
 mod offer;

@@ -1,7 +1,7 @@
 //! A model's output to text and tool calls, as deltas, from pieces cut anywhere.
 //!
-//! Only what may still become a tag, or the head of a call, is held back. What turns out not to be a
-//! call is passed on as the text it is. Calls may be in the answer or inside a thought.
+//! Only what may still become a tag, or the head of a call, is held back. What turns out not to be
+//! a call is passed on as the text it is. Calls may be in the answer or inside a thought.
 
 use super::{Tags, ToolFormat};
 use crate::stop::partial_suffix;
@@ -373,8 +373,8 @@ fn head(format: ToolFormat, text: &str) -> Head {
     }
 }
 
-/// Where the arguments start after a name that ends at `end`: behind an optional fence. Nothing if the
-/// text does not reach so far.
+/// Where the arguments start after a name that ends at `end`: behind an optional fence. Nothing if
+/// the text does not reach so far.
 fn argument_start(text: &str, end: usize) -> Option<usize> {
     let rest = text[end..].trim_start();
     let fenced = rest.trim_start_matches('`');

@@ -1,5 +1,5 @@
-//! Finite automata of the parts of a grammar that are regular, to find out which of them a lexer that
-//! takes the longest match reads as they are meant.
+//! Finite automata of the parts of a grammar that are regular, to find out which of them a lexer
+//! that takes the longest match reads as they are meant.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -61,7 +61,8 @@ impl Builder<'_> {
         (self.empty.len() <= NFA_MAX).then_some(self.empty.len() - 1)
     }
 
-    /// Adds a node after state `from`; returns its last state. `None` if it is recursive or too large.
+    /// Adds a node after state `from`; returns its last state. `None` if it is recursive or too
+    /// large.
     fn add(&mut self, node: &Node, from: usize, nesting: usize) -> Option<usize> {
         match node {
             Node::Class { ranges, negated } => {

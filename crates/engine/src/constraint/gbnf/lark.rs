@@ -1,9 +1,10 @@
 //! A recursive grammar as a Lark grammar of llguidance.
 //!
-//! A parser that is asked about every byte of every token is slow where nearly all tokens are possible,
-//! as inside a string. A lexer is fast there, but takes the longest match. So regular parts become
-//! terminals, `"` to `"` as one, where no text of any terminal is the beginning of another's: what is
-//! longest is then the only match. All else is read by terminals of a single character.
+//! A parser that is asked about every byte of every token is slow where nearly all tokens are
+//! possible, as inside a string. A lexer is fast there, but takes the longest match. So regular
+//! parts become terminals, `"` to `"` as one, where no text of any terminal is the beginning of
+//! another's: what is longest is then the only match. All else is read by terminals of a single
+//! character.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -39,8 +40,8 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The regular expression of nodes that can be one terminal. It neither begins nor ends with a rule:
-    /// that is a part of its own, which others would begin with.
+    /// The regular expression of nodes that can be one terminal. It neither begins nor ends with a
+    /// rule: that is a part of its own, which others would begin with.
     fn terminal(&mut self, nodes: &[Node]) -> Option<String> {
         let is_open = |node: Option<&Node>| node.is_none_or(ends_in_rule);
         if is_open(nodes.first()) || is_open(nodes.last()) {

@@ -1,10 +1,11 @@
 //! llama.cpp's GBNF -> what llguidance reads.
 //!
-//! A grammar without recursion becomes one regular expression, which is fast to follow. Any other one
-//! becomes a Lark grammar (`lark.rs`). llguidance's lexer takes the longest match, as GBNF does not:
-//! terminals are such that there is nothing to choose, single characters if need be.
+//! A grammar without recursion becomes one regular expression, which is fast to follow. Any other
+//! one becomes a Lark grammar (`lark.rs`). llguidance's lexer takes the longest match, as GBNF does
+//! not: terminals are such that there is nothing to choose, single characters if need be.
 //!
-//! The notation is that of llama.cpp's `grammars/README.md`. Tokens by number (`<[123]>`) are refused.
+//! The notation is that of llama.cpp's `grammars/README.md`. Tokens by number (`<[123]>`) are
+//! refused.
 
 mod automaton;
 mod lark;

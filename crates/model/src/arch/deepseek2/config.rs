@@ -54,8 +54,8 @@ pub struct Config {
     pub temperature: Option<Temperature>,
 }
 
-/// Attention temperature by position (Llama 4 and Mistral Large 3): queries from position `length` on
-/// are multiplied with `1 + scale · ln(1 + floor(position / length))`.
+/// Attention temperature by position (Llama 4 and Mistral Large 3): queries from position `length`
+/// on are multiplied with `1 + scale · ln(1 + floor(position / length))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Temperature {
     /// `attention.temperature_scale`.
@@ -336,8 +336,8 @@ impl Keys<'_> {
         Err(Error::Key { key: self.metadata.arch_key(key)?, expected, found })
     }
 
-    /// Blocks that lead from token to next token. The ones after them predict further tokens and have
-    /// `nextn` tensors: some files count them in `block_count` and some do not, whatever
+    /// Blocks that lead from token to next token. The ones after them predict further tokens and
+    /// have `nextn` tensors: some files count them in `block_count` and some do not, whatever
     /// `nextn_predict_layers` says.
     fn layers(&self) -> Result<usize, Error> {
         let blocks = self.size("block_count")?;
@@ -362,8 +362,8 @@ impl Keys<'_> {
         Ok(Some(Temperature { scale, length }))
     }
 
-    /// Key and value length of one head. Files in the layout of 2025 give those of the absorbed form
-    /// in the old keys, and the real ones in keys with `_mla`.
+    /// Key and value length of one head. Files in the layout of 2025 give those of the absorbed
+    /// form in the old keys, and the real ones in keys with `_mla`.
     fn head(&self) -> Result<(&'static str, usize, usize), Error> {
         let key = self.optional_size("attention.key_length_mla")?.unwrap_or(0);
         let value = self.optional_size("attention.value_length_mla")?.unwrap_or(0);

@@ -10,7 +10,8 @@ use super::config::{Config, ExpertGroups, bias_name};
 use crate::Error;
 use crate::bind::format_of;
 
-/// Checks a header without loading anything. Returns what to tell the user of parts that are ignored.
+/// Checks a header without loading anything. Returns what to tell the user of parts that are
+/// ignored.
 ///
 /// # Errors
 /// What loading the model would report.

@@ -1,10 +1,10 @@
 //! Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 //!
-//! A layer keeps one latent and one rotated key per token, for all heads. In the absorbed form the key
-//! projection is multiplied into the queries, which attend to the latents themselves; in the expanded
-//! form latents are expanded to keys and values of every head, some rows of the cache at a time, which
-//! is a third of the arithmetic per pair of tokens, for long chunks of prompts. Both read the cache as
-//! it is stored.
+//! A layer keeps one latent and one rotated key per token, for all heads. In the absorbed form the
+//! key projection is multiplied into the queries, which attend to the latents themselves; in the
+//! expanded form latents are expanded to keys and values of every head, some rows of the cache at a
+//! time, which is a third of the arithmetic per pair of tokens, for long chunks of prompts. Both
+//! read the cache as it is stored.
 
 use std::ops::Range;
 

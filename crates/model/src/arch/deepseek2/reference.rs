@@ -1,8 +1,8 @@
 //! The model computed slowly and plainly, as an oracle for tests.
 //!
 //! It shares nothing with the forward pass but the description of the file: every weight is decoded
-//! to f32, every sum taken in f64, keys and values of every head are expanded, and nothing is cached
-//! or batched. It follows DeepSeek's published `inference/model.py` and reads like it.
+//! to f32, every sum taken in f64, keys and values of every head are expanded, and nothing is
+//! cached or batched. It follows DeepSeek's published `inference/model.py` and reads like it.
 
 use cachalot_kernels::Format;
 use cachalot_store::Weights;

@@ -12,8 +12,9 @@ use crate::{Error, Precision, Routing};
 /// Smallest sum of a token's weights that they are divided by: 2^-14, the least normal f16.
 const SUM_MIN: f32 = 6.103_515_6e-5;
 
-/// In cache-aware routing, the best experts of a token that are never replaced (J), and the factor on
-/// the number of experts that are considered (Cache-conditional experts, arXiv 2412.00099, section 3).
+/// In cache-aware routing, the best experts of a token that are never replaced (J), and the factor
+/// on the number of experts that are considered (Cache-conditional experts, arXiv 2412.00099,
+/// section 3).
 const ALWAYS_KEPT: usize = 2;
 const CANDIDATES: f64 = 1.5;
 /// The share of experts that may be replaced: with more, measured models grew worse.
@@ -186,8 +187,8 @@ impl Router {
     }
 }
 
-/// Reorders `best`, experts from the best on, so that the first `used` are `preferred` ones, except the
-/// very best. Returns how many were replaced, at most `most`.
+/// Reorders `best`, experts from the best on, so that the first `used` are `preferred` ones, except
+/// the very best. Returns how many were replaced, at most `most`.
 fn prefer(
     best: &mut [usize],
     used: usize,

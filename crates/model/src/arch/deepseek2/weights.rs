@@ -9,8 +9,8 @@
 //! | `attn_k_b` | `[latent, nope]` per head | keys | |
 //! | `attn_v_b` | `[value, latent]` per head | values | |
 //!
-//! Files have the first, the other two, or all three. What is lacking is derived, exactly in f32 when
-//! the scalar tier asks for the specification, and otherwise:
+//! Files have the first, the other two, or all three. What is lacking is derived, exactly in f32
+//! when the scalar tier asks for the specification, and otherwise:
 //!
 //! - transposed keys at load, as Q8_0, because every token reads them;
 //! - `attn_kv_b` layer by layer as long prompts pass, as F16: kept, it would take two gigabytes for
