@@ -18,7 +18,7 @@ use std::arch::x86_64::{
     _mm256_srai_epi16, _mm256_srli_epi16,
 };
 
-use super::{AHEAD, Blocks, I16Row, Kernels256, Order, Rows, TailBlock, prefetch};
+use super::{AHEAD, Blocks, I16Row, Kernels256, Order, Row, Rows, Sums, TailBlock, prefetch};
 
 pub(crate) mod i14;
 pub(crate) mod i8;
@@ -136,14 +136,8 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, tokens: &[I16Row], out: 
         // SAFETY: rows and outputs are in bounds by this function's contract; `tokens` has the
         // length that each arm asks for.
         unsafe {
-            let row = rows.start.add(r * rows.stride);
-            let mut tail = row.add(blocks.whole * F::BYTES);
-            // What follows the row may be read, too, if it is of the next rows.
-            if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
-                tail = padded.pad(tail, blocks.whole, blocks);
-            }
-            let row = (row, tail.wrapping_sub(blocks.whole * F::BYTES));
-            let out = (out.add(r), rows.count);
+            let row = padded.row(rows, r, blocks, F::BYTES);
+            let out = Sums { first: out.add(r), stride: rows.count };
             match tokens {
                 [a] => dot::<F, 1>(row, blocks, [a], &kept, out),
                 [a, b] => dot::<F, 2>(row, blocks, [a, b], &kept, out),
@@ -159,17 +153,17 @@ unsafe fn gemv<F: Codes256>(rows: Rows, blocks: Blocks, tokens: &[I16Row], out: 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn dot<F: Codes256, const C: usize>(
-    (row, tail): (*const u8, *const u8),
+    row: Row,
     blocks: Blocks,
     tokens: [&I16Row; C],
     kept: &Tail,
-    (out, stride): (*mut f32, usize),
+    out: Sums,
 ) {
     let mut sums = [[_mm256_setzero_ps(); 2]; C];
-    for (from, all) in [(row, 0..blocks.whole), (tail, blocks.whole..blocks.count())] {
+    for (from, all) in [(row.whole, 0..blocks.whole), (row.tail, blocks.whole..blocks.count())] {
         for b in all {
             let at = from.wrapping_add(b * F::BYTES);
-            prefetch(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
+            prefetch(row.whole.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
             // SAFETY: block `b` of the row and of every token is in bounds.
             unsafe {
                 let mut weights = F::unpack(at); // Once, or it would not be inlined.
@@ -181,8 +175,8 @@ unsafe fn dot<F: Codes256, const C: usize>(
         }
     }
     for (c, [products, minima]) in sums.into_iter().enumerate() {
-        // SAFETY: `out` has `C` tokens of `stride` elements from here on.
-        unsafe { *out.add(c * stride) = total(_mm256_add_ps(products, minima)) };
+        // SAFETY: `out` has `C` tokens from here on.
+        unsafe { *out.from(c).first = total(_mm256_add_ps(products, minima)) };
     }
 }
 

@@ -13,7 +13,9 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
-use super::{AHEAD, Blocks, Kernels512, Order, Rows, SplitI16Row, TailBlock, amx, prefetch};
+use super::{
+    AHEAD, Blocks, Kernels512, Order, Row, Rows, SplitI16Row, Sums, TailBlock, amx, prefetch,
+};
 
 pub(crate) mod int;
 pub(crate) mod panel;
@@ -126,15 +128,8 @@ unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], 
         // SAFETY: rows and outputs are in bounds by this function's contract; `tokens` has the
         // length that each arm asks for.
         unsafe {
-            let row = rows.start.add(r * rows.stride);
-            let mut last = row.add(blocks.whole * F::BYTES);
-            // What follows the row may be read, too, if the next rows are as long; a copy would
-            // have to be waited for.
-            if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * F::BYTES {
-                last = padded.pad(last, blocks.whole, blocks);
-            }
-            let row = (row, last.wrapping_sub(blocks.whole * F::BYTES));
-            let out = (out.add(r), rows.count);
+            let row = padded.row(rows, r, blocks, F::BYTES);
+            let out = Sums { first: out.add(r), stride: rows.count };
             match tokens {
                 [a] => dot::<F, 1>(row, blocks, [a], &tail, out),
                 [a, b] => dot::<F, 2>(row, blocks, [a, b], &tail, out),
@@ -202,15 +197,15 @@ pub(crate) unsafe fn find_indices<F: Codes512>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
 unsafe fn dot<F: Codes512, const C: usize>(
-    (row, tail): (*const u8, *const u8),
+    row: Row,
     blocks: Blocks,
     tokens: [&SplitI16Row; C],
     kept: &Tail,
-    (out, stride): (*mut f32, usize),
+    out: Sums,
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; C];
     let mut indices = [Indices::NONE; RUN];
-    for (from, all) in [(row, 0..blocks.whole), (tail, blocks.whole..blocks.count())] {
+    for (from, all) in [(row.whole, 0..blocks.whole), (row.tail, blocks.whole..blocks.count())] {
         let length = if F::LOOKS_UP { RUN } else { usize::MAX };
         for first in all.clone().step_by(length) {
             let run = first..all.end.min(first.saturating_add(length));
@@ -222,7 +217,7 @@ unsafe fn dot<F: Codes512, const C: usize>(
                     }
                 }
                 for b in run {
-                    prefetch(row.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
+                    prefetch(row.whole.wrapping_add(b * F::BYTES + AHEAD), F::BYTES);
                     let at = from.wrapping_add(b * F::BYTES);
                     // Longer runs are of formats that look nothing up.
                     let mut weights = F::unpack(at, &indices[(b - first) % RUN]);
@@ -235,8 +230,8 @@ unsafe fn dot<F: Codes512, const C: usize>(
         }
     }
     for (c, [products, minima]) in sums.into_iter().enumerate() {
-        // SAFETY: `out` has `C` tokens of `stride` elements from here on.
-        unsafe { *out.add(c * stride) = _mm512_reduce_add_ps(_mm512_add_ps(products, minima)) };
+        // SAFETY: `out` has `C` tokens from here on.
+        unsafe { *out.from(c).first = _mm512_reduce_add_ps(_mm512_add_ps(products, minima)) };
     }
 }
 

@@ -216,6 +216,16 @@ impl Blocks {
     }
 }
 
+/// A row of a matrix, as gemv walks along it.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    /// Its first block.
+    pub(crate) whole: *const u8,
+    /// Where the first block would be if the incomplete last one were in place: that may be a copy.
+    pub(crate) tail: *const u8,
+}
+
 /// An incomplete block with zeros after it. The tails of all rows are equally long, so zeros stay.
 #[cfg(target_arch = "x86_64")]
 #[repr(align(64))]
@@ -225,6 +235,22 @@ pub(crate) struct TailBlock([u8; 1024]);
 impl TailBlock {
     pub(crate) const fn new() -> Self {
         Self([0; 1024])
+    }
+
+    /// Row `r`, of blocks of `bytes` bytes. What follows the row may be read, too, as far as it is
+    /// of the next rows: a copy of the last block would have to be waited for.
+    ///
+    /// # Safety
+    /// The row, as far as `blocks` says, is readable, and a block takes no more than this.
+    #[inline]
+    pub(crate) unsafe fn row(&mut self, rows: Rows, r: usize, blocks: Blocks, bytes: usize) -> Row {
+        let whole = rows.start.wrapping_add(r * rows.stride);
+        let mut tail = whole.wrapping_add(blocks.whole * bytes);
+        if blocks.tail > 0 && (rows.count - r) * rows.stride < blocks.count() * bytes {
+            // SAFETY: by contract.
+            tail = unsafe { self.pad(tail, blocks.whole, blocks) };
+        }
+        Row { whole, tail: tail.wrapping_sub(blocks.whole * bytes) }
     }
 
     /// Block `block` of a row, at `at`: of an incomplete one, a copy as if zero bytes followed,
