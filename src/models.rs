@@ -60,7 +60,14 @@ pub(crate) fn hub(environment: &Environment, network: &NetworkArgs) -> anyhow::R
             }
             Ok(_) => bail!("{}: a token is shorter than that", path.display()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            Err(error) => {
+                let what = || format!("the token of Hugging Face, {}", path.display());
+                return Err(error).with_context(what);
+            }
+        }
+        // Said here with the file's name, and never with what is in it.
+        if settings.token.iter().any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            bail!("{}: a token is one word of ASCII characters", path.display());
         }
     }
     settings.limit = network.limit;

@@ -157,6 +157,7 @@ fn model_places(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<ModelPlac
         hub.endpoint = endpoint.trim_end_matches('/').to_owned();
     }
     hub.token = text("HF_TOKEN").map(|token| token.trim().to_owned());
+    hub.token = hub.token.filter(|token| !token.is_empty());
     let yes = |value: String| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase());
     hub.offline = text("HF_HUB_OFFLINE").is_some_and(yes);
     let either = |name: &str| text(&name.to_lowercase()).or_else(|| text(name));

@@ -1,5 +1,6 @@
 //! `cachalot rm`: removes a model's name, and its files once no other name has them.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use cachalot_hub::Name;
@@ -16,7 +17,7 @@ pub(crate) struct RmArgs {
     names: Vec<String>,
 }
 
-/// Removes each.
+/// Removes each, or none if one of them cannot be removed.
 pub(crate) fn run(
     args: &RmArgs,
     environment: &Environment,
@@ -24,8 +25,10 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let hub = models::hub(environment, &NetworkArgs::default())?;
     let names: Vec<Name> = args.names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-    for name in names {
-        let freed = hub.library().remove(&name)?;
+    let mut seen = HashSet::new();
+    let names: Vec<Name> = names.into_iter().filter(|name| seen.insert(name.key())).collect();
+    let freed = hub.library().remove_all(&names)?;
+    for (name, freed) in names.iter().zip(freed) {
         let freed = match freed {
             0 => String::new(),
             freed => format!(", {} freed", units::bytes(freed)),

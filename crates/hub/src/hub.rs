@@ -198,6 +198,7 @@ impl Hub {
         report: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<Model, Error> {
         let plan = self.plan(offer, targets, folder)?;
+        plan.check_free(folder)?;
         self.reuse(&plan)?;
         crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
         plan.write(folder)?;

@@ -97,6 +97,29 @@ impl Plan {
         self.folders[index].join(format!("{}.partial", self.set.files[index].name))
     }
 
+    /// An error if a folder outside the library has a file that this pull would take for its own,
+    /// or write over.
+    pub(crate) fn check_free(&self, folder: &Path) -> Result<(), Error> {
+        if Self::read(folder).is_ok_and(|known| known.folders == self.folders) {
+            return Ok(()); // it has begun, and the files there are its own
+        }
+        for (index, file) in self.set.files.iter().enumerate() {
+            let path = self.path(index);
+            let is_own = self.folders[index] == *folder
+                || fs::read_link(folder.join(&file.name)).is_ok_and(|target| target == path);
+            if is_own {
+                continue;
+            }
+            for path in [path, self.partial_path(index)] {
+                if fs::symlink_metadata(&path).is_ok() {
+                    let reason = "there is such a file already: move it, or choose another folder";
+                    return Err(Error::Broken { path, reason: reason.to_owned() });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether file `index` has arrived and been verified: only then it has its name.
     pub(crate) fn is_whole(&self, index: usize) -> bool {
         fs::metadata(self.path(index)).is_ok_and(|found| found.len() == self.set.files[index].size)

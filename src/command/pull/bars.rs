@@ -14,6 +14,13 @@ const LINES: Duration = Duration::from_secs(10);
 const JSON_LINES: Duration = Duration::from_millis(500);
 const TOTAL: &str = "{msg} {wide_bar} {percent:>3} %";
 const FILE: &str = "  {msg:40!} {wide_bar} {percent:>3} %";
+/// Where a bar has no room beside its text.
+const NARROW_TOTAL: &str = "{wide_msg} {percent:>3} %";
+const NARROW_FILE: &str = "  {wide_msg} {percent:>3} %";
+/// Terminals with fewer columns are narrow.
+const WIDE: usize = 80;
+/// Columns of ` 100 %`.
+const PERCENT: usize = 6;
 
 /// Where progress goes.
 #[derive(Debug)]
@@ -36,7 +43,7 @@ impl Bars {
     pub(super) fn new(json: bool) -> Self {
         let terminal = (!json && io::stderr().is_terminal()).then(|| {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            let total = bars.add(ProgressBar::new(0).with_style(style(TOTAL)));
+            let total = bars.add(ProgressBar::new(0));
             Terminal { bars, total, files: Vec::new() }
         });
         Self { json, terminal, last: None, again: 0 }
@@ -78,30 +85,30 @@ impl Bars {
 
 impl Terminal {
     fn show(&mut self, progress: &Progress) {
+        // A terminal may become wider or narrower meanwhile.
+        let columns = textwrap::termwidth();
+        let is_wide = columns >= WIDE;
+        let (total, file_style) = if is_wide { (TOTAL, FILE) } else { (NARROW_TOTAL, NARROW_FILE) };
+        self.total.set_style(style(total));
         self.total.set_length(progress.total);
         self.total.set_position(progress.done);
-        self.total.set_message(summary(progress));
+        let room = if is_wide { usize::MAX } else { columns.saturating_sub(PERCENT) };
+        self.total.set_message(summary_within(progress, room));
         self.files.resize(progress.files.len(), None);
         for (file, bar) in progress.files.iter().zip(&mut self.files) {
-            let is_active = file.done > 0 && !file.verified;
-            match bar {
-                Some(bar) if is_active => {
-                    bar.set_length(file.total);
-                    bar.set_position(file.done);
-                    bar.set_message(called(file));
+            if file.done == 0 || file.verified {
+                if let Some(bar) = bar.take() {
+                    bar.finish_and_clear();
+                    self.bars.remove(&bar);
                 }
-                Some(_) => {
-                    if let Some(bar) = bar.take() {
-                        bar.finish_and_clear();
-                        self.bars.remove(&bar);
-                    }
-                }
-                None if is_active => {
-                    let new = ProgressBar::new(file.total).with_style(style(FILE));
-                    *bar = Some(self.bars.add(new));
-                }
-                None => {}
+                continue;
             }
+            let new = || self.bars.add(ProgressBar::new(file.total));
+            let bar = bar.get_or_insert_with(new);
+            bar.set_style(style(file_style));
+            bar.set_length(file.total);
+            bar.set_position(file.done);
+            bar.set_message(called(file));
         }
     }
 }
@@ -140,6 +147,24 @@ fn summary(progress: &Progress) -> String {
         text += " (another process downloads it)";
     }
     text
+}
+
+/// As much of the summary as fits into `room` columns, what matters least left out.
+fn summary_within(progress: &Progress, room: usize) -> String {
+    let text = summary(progress);
+    if text.len() <= room {
+        return text;
+    }
+    let is_under_way = progress.done < progress.total;
+    let short = match progress.left().filter(|_| is_under_way) {
+        Some(left) => format!("{}, {} left", units::rate(progress.rate), duration(left)),
+        None => format!("{} of {}", units::bytes(progress.done), units::bytes(progress.total)),
+    };
+    match () {
+        () if progress.files.iter().any(|file| file.again) => format!("again: {short}"),
+        () if progress.following => format!("followed: {short}"),
+        () => short,
+    }
 }
 
 /// `2 h 3 min`, `4 min`, `5 s`.
@@ -190,5 +215,15 @@ mod tests {
         progress.files.push(again);
         assert!(summary(&progress).ends_with("again: x"));
         assert_eq!(duration(Duration::from_secs(7400)), "2 h 3 min");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_rate_and_time() {
+        let mut progress = Progress { done: 1 << 30, total: 4 << 40, ..Progress::default() };
+        assert_eq!(summary_within(&progress, 34), summary(&progress));
+        progress.rate = 1e8;
+        let narrow = summary_within(&progress, 34);
+        assert!(narrow.ends_with(" left") && narrow.len() <= 34, "{narrow}");
+        assert_eq!(summary_within(&progress, 80), summary(&progress));
     }
 }

@@ -355,26 +355,43 @@ impl Library {
     /// [`Error::NotHere`]; [`Error::Foreign`] for models of other programs; [`Error::Locked`] for a
     /// model that is being pulled.
     pub fn remove(&self, name: &Name) -> Result<u64, Error> {
+        Ok(self.remove_all(std::slice::from_ref(name))?[0])
+    }
+
+    /// Removes several names, as [`Library::remove`] does; none of them if one cannot be removed.
+    /// Returns the bytes that each freed.
+    ///
+    /// # Errors
+    /// Those of [`Library::remove`].
+    pub fn remove_all(&self, names: &[Name]) -> Result<Vec<u64>, Error> {
         let _lock = self.lock()?;
+        names.iter().try_for_each(|name| self.removable(name))?;
+        names.iter().map(|name| self.remove_locked(name)).collect()
+    }
+
+    /// An error if a name cannot be removed.
+    fn removable(&self, name: &Name) -> Result<(), Error> {
         let partials = self.partials_of(name);
-        for partial in &partials {
-            self.idle(partial)?;
+        partials.iter().try_for_each(|partial| self.idle(partial))?;
+        if partials.is_empty() && !self.manifest(name).is_file() {
+            return Err(self.not_removable(name)?);
         }
+        Ok(())
+    }
+
+    fn remove_locked(&self, name: &Name) -> Result<u64, Error> {
+        let partials = self.partials_of(name);
         let manifest = self.manifest(name);
-        if !manifest.is_file() {
-            if partials.is_empty() {
-                return Err(self.not_removable(name)?);
-            }
-            return partials.iter().map(|partial| prune::remove_folder(&self.root, partial)).sum();
+        let record = manifest.is_file().then(|| Record::read(&manifest));
+        if record.is_some() {
+            fs::remove_file(&manifest).map_err(at(&manifest))?;
+            prune::remove_empty_parents(&manifest, &self.manifests());
         }
-        let record = Record::read(&manifest);
-        fs::remove_file(&manifest).map_err(at(&manifest))?;
-        prune::remove_empty_parents(&manifest, &self.manifests());
         let mut freed = 0;
         for partial in &partials {
             freed += prune::remove_folder(&self.root, partial)?;
         }
-        if let Ok(record) = record {
+        if let Some(Ok(record)) = record {
             freed += self.remove_unused(&record)?;
         }
         Ok(freed)
