@@ -131,6 +131,10 @@ pub(crate) struct RunArgs {
     /// Load the model here, even if a server on this machine has it loaded
     #[arg(long)]
     pub(crate) standalone: bool,
+    /// Download a model that is not here, and answer the prompt before it is complete if its
+    /// experts are streamed: those that are chosen are fetched first
+    #[arg(long, conflicts_with_all = ["show_prompt", "trace"])]
+    pub(crate) while_pulling: bool,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

@@ -67,7 +67,12 @@ impl Conversation {
         };
         let trace = output::trace(&run.output, &inputs, &mut run.options)?;
         let plan = LoadPlan::of(&run.source, &run.options)?;
-        let forecast = Forecast::of(&plan, environment);
+        // Speeds of a file that is not there yet say nothing, and are not remembered.
+        let is_here = run.options.arriving.is_none();
+        let forecast = is_here.then(|| Forecast::of(&plan, environment)).flatten();
+        if !is_here && !plan.is_streamed() {
+            note(&err.dim("The model fits into memory: it starts once it is complete."));
+        }
         if let Some(forecast) = &forecast
             && (forecast.is_worth_a_line() || run.verbose && run.source != embedded::SOURCE)
         {

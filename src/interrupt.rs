@@ -56,6 +56,18 @@ impl Interrupt {
         result
     }
 
+    /// Whether Ctrl-C has been pressed during work.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::SeqCst)
+    }
+
+    /// Has the work that is in progress end, as Ctrl-C does.
+    pub(crate) fn cancel(&self) {
+        if !self.idle.load(Ordering::SeqCst) {
+            self.cancel.store(true, Ordering::SeqCst);
+        }
+    }
+
     fn handle(&self, signal: i32) {
         // A second Ctrl-C, while an answer is being cancelled, ends the program.
         let is_cancelling = self.cancel.swap(true, Ordering::SeqCst);

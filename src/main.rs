@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod arriving;
 mod client;
 mod command;
 mod conversation;

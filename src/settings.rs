@@ -33,9 +33,10 @@ use cachalot_engine::{
 use crate::args::{
     ModelArgs, NumaArg, OutputArgs, PinArg, RunArgs, SamplingArgs, StreamArg, ThinkArg,
 };
+use crate::arriving::Arriving;
 use crate::embedded;
 use crate::failure::usage;
-use crate::subject::model_and_prompt;
+use crate::subject::{model_and_prompt, prompt_of};
 use crate::terminal::note;
 use crate::values::{self, GroupsArg};
 
@@ -185,6 +186,8 @@ impl Environment {
 /// Settings of `cachalot run`.
 #[derive(Debug)]
 pub(crate) struct Run {
+    /// The download of its files, if they are not here.
+    pub(crate) arriving: Option<Arriving>,
     pub(crate) source: Source,
     pub(crate) options: Options,
     /// The prompt from the command line.
@@ -233,8 +236,19 @@ impl Run {
     /// # Errors
     /// A usage error for values out of range.
     pub(crate) fn new(args: RunArgs, environment: &Environment) -> anyhow::Result<Self> {
-        let (source, prompt) = model_and_prompt(args.words, environment)?;
+        let begun = match args.while_pulling {
+            true => Arriving::begin(&args.words, environment)?,
+            false => None,
+        };
+        let (arriving, (source, prompt)) = match begun {
+            Some((arriving, file)) => {
+                let prompt = prompt_of(&args.words[1..])?;
+                (Some(arriving), (Source::File(file), prompt))
+            }
+            None => (None, model_and_prompt(args.words, environment)?),
+        };
         let mut options = model_options(&args.model, environment);
+        options.arriving = arriving.as_ref().map(Arriving::ranges);
         options.context = args.ctx;
         options.chat_template =
             args.chat_template.as_deref().map(crate::input::file).transpose()?;
@@ -250,6 +264,7 @@ impl Run {
         Ok(Self {
             source,
             options,
+            arriving,
             prompt,
             system: args.system,
             given: checked(&args.sampling)?,
@@ -277,6 +292,7 @@ impl Run {
         self.standalone
             || self.output.trace.is_some()
             || options.chat_template.is_some()
+            || options.arriving.is_some()
             || options.memory.is_some()
             || options.stream != Stream::Auto
             || options.huge_pages
@@ -334,6 +350,7 @@ pub(crate) fn model_options(args: &ModelArgs, environment: &Environment) -> Opti
         trace: None,
         expert_stats: None,
         prefix_cache: None,
+        arriving: None,
     }
 }
 

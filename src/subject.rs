@@ -49,9 +49,17 @@ pub(crate) fn model_and_prompt(
         }
         None => embedded::SOURCE,
     };
+    Ok((source, prompt_of(&words)?))
+}
+
+/// The prompt that words are; `None` if there are none.
+///
+/// # Errors
+/// A usage error if a word is not UTF-8.
+pub(crate) fn prompt_of(words: &[OsString]) -> anyhow::Result<Option<String>> {
     let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
     let words = words.ok_or_else(|| usage("the prompt is not UTF-8"))?;
-    Ok((source, (!words.is_empty()).then(|| words.join(" "))))
+    Ok((!words.is_empty()).then(|| words.join(" ")))
 }
 
 /// Whether a word is the path of something that exists, or a file name of a model.

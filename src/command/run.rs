@@ -29,6 +29,9 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
                  standard input; on a terminal, `cachalot run` starts a chat",
             ));
         }
+        if run.arriving.is_some() {
+            return Err(usage("--while-pulling: give a prompt; a chat starts once it is complete"));
+        }
         if run.json {
             return Err(usage("--json: a chat has no single answer; give a prompt"));
         }
@@ -37,9 +40,17 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> anyhow::Result<()
     if run.show_prompt {
         return show_prompt(&run, &prompt);
     }
-    let mut conversation = Conversation::begin(run, environment, interrupt)?;
-    let reason = conversation.say(&prompt)?;
-    conversation.finish()?;
+    let arriving = run.arriving.take();
+    let answer = || {
+        let mut conversation = Conversation::begin(run, environment, interrupt)?;
+        let reason = conversation.say(&prompt)?;
+        conversation.finish()?;
+        Ok(reason)
+    };
+    let reason = match arriving {
+        Some(arriving) => arriving.end(answer())?,
+        None => answer()?,
+    };
     if reason == FinishReason::Cancelled { Err(Exit::Interrupted.into()) } else { Ok(()) }
 }
 

@@ -68,6 +68,8 @@ pub enum Error {
     PrefixCache { folder: PathBuf, source: std::io::Error },
     #[error("no thread can be started to read the model: {source}")]
     Reader { source: std::io::Error },
+    #[error("the model has not arrived: {source}")]
+    Arriving { source: std::io::Error },
     #[error("{}: the trace cannot be written: {source}", path.display())]
     Trace { path: PathBuf, source: std::io::Error },
 

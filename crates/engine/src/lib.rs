@@ -76,5 +76,5 @@ pub use cachalot_model::{ExpertGroups, Groups};
 pub use cachalot_model::{Phase, Wanted};
 pub use cachalot_plan::{Layout, Stream};
 pub use cachalot_probe::system as host;
-pub use cachalot_store::{CacheStats, ReadRate};
+pub use cachalot_store::{CacheStats, FileRange, Ranges, ReadRate};
 pub use cachalot_text::{Message, Think, Vocab};

@@ -14,7 +14,7 @@ use cachalot_model::{Config, Experts, Model, ModelOptions, Stage, Traced, slice_
 use cachalot_plan::fit::fit;
 use cachalot_plan::layout::{DeviceId, Devices, ExpertPlan};
 use cachalot_plan::{Constraints, Demand, Layout, MemoryBudget, ModelFacts, Placement, Stream};
-use cachalot_store::{Placement as Storage, Reader, Weights, cache_bytes};
+use cachalot_store::{FileRange, Placement as Storage, Reader, TensorUse, Weights, cache_bytes};
 
 use crate::assemble::{interleaved, processor};
 use crate::device::{Device, Site, cache_options};
@@ -127,6 +127,22 @@ impl LoadPlan {
         &self.weights
     }
 
+    /// Whether experts are read from drives while it runs.
+    pub fn is_streamed(&self) -> bool {
+        self.layout.experts.iter().any(|experts| experts.cache.is_some())
+    }
+
+    /// The bytes that must be there before it is loaded: all, or if experts are streamed, all others.
+    fn needed(&self) -> Vec<FileRange<'_>> {
+        let is_streamed = self.is_streamed();
+        let tensors = self.weights.tensors().iter().filter(|tensor| {
+            !is_streamed || self.config.tensor_use(&tensor.info.name) == TensorUse::Loaded
+        });
+        let files = self.weights.files();
+        let range = |info: &TensorInfo| info.offset..info.end();
+        tensors.map(|tensor| (files[tensor.file].as_path(), range(&tensor.info))).collect()
+    }
+
     /// Loads the model as planned. `progress` gets the bytes read and their total.
     ///
     /// # Errors
@@ -156,6 +172,10 @@ impl LoadPlan {
         cpu: &Arc<Cpu>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Loaded, Error> {
+        let is_streamed = self.is_streamed();
+        if let Some(arriving) = &self.options.arriving {
+            arriving.wait(&self.needed()).map_err(|source| Error::Arriving { source })?;
+        }
         let Self { options, mut weights, config, layout, .. } = self;
         let path = weights.files().first().cloned();
         let mut go_on = |done, all| {
@@ -163,12 +183,17 @@ impl LoadPlan {
             true
         };
         let mut reader = None;
-        let is_streamed = layout.experts.iter().any(|experts| experts.cache.is_some());
         if let Some(path) = path.filter(|_| is_streamed) {
             drop(weights);
             let mut started = Reader::start().map_err(|source| Error::Reader { source })?;
             let tensor_use = |name: &str| config.tensor_use(name);
-            let opened = Weights::open_streamed(&path, &mut started, &tensor_use, &mut go_on)?;
+            let opened = Weights::open_arriving(
+                &path,
+                options.arriving.as_ref(),
+                &mut started,
+                &tensor_use,
+                &mut go_on,
+            )?;
             weights = opened.0;
             reader = Some((started, opened.1));
         } else if options.huge_pages && !weights.files().iter().all(|file| host::is_memory(file)) {

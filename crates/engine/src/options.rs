@@ -7,6 +7,7 @@ use cachalot_gguf::KvType;
 use cachalot_kernels::{Pinning, Tier};
 use cachalot_model::ExpertGroups;
 use cachalot_plan::Stream;
+use cachalot_store::Ranges;
 
 use crate::device::{Device, PROCESSOR_ALONE};
 use crate::experts::ExpertUse;
@@ -70,6 +71,8 @@ pub struct Options {
     pub expert_stats: Option<PathBuf>,
     /// Where pages of the KV cache are kept over restarts.
     pub prefix_cache: Option<PrefixCache>,
+    /// Who is still writing the model's files. Its headers are there.
+    pub arriving: Option<Arc<dyn Ranges>>,
 }
 
 impl Default for Options {
@@ -96,6 +99,7 @@ impl Default for Options {
             trace: None,
             expert_stats: None,
             prefix_cache: None,
+            arriving: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::pulling::{self, PULL_FOLDER, Plan};
 use crate::quant::Choice;
 use crate::transfer::source::{Reader, Source, Trouble};
 use crate::transfer::{self, FileProgress, Meter, Progress, journal};
-use crate::{Error, Library, Name, Room, Settings, Sha256, hugging_face, registry};
+use crate::{Arrival, Error, Library, Name, Room, Settings, Sha256, hugging_face, registry};
 
 /// The first request for a header: enough for one without a vocabulary.
 const HEADER_FIRST: u64 = 512 << 10;
@@ -158,6 +158,31 @@ impl Hub {
         targets: &[PathBuf],
         report: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<Model, Error> {
+        self.pull_read(offer, targets, None, report)
+    }
+
+    /// As [`Hub::pull`], for one who reads the model while it arrives.
+    ///
+    /// # Errors
+    /// Those of [`Hub::pull`].
+    pub fn pull_arriving(
+        &self,
+        offer: &Offer,
+        arrival: &Arrival,
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Model, Error> {
+        let result = self.pull_read(offer, &[], Some(arrival), report);
+        arrival.end();
+        result
+    }
+
+    fn pull_read(
+        &self,
+        offer: &Offer,
+        targets: &[PathBuf],
+        arrival: Option<&Arrival>,
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Model, Error> {
         let name = &offer.set.name;
         let folder = self.library.folder(name, &offer.set.revision);
         let lock_path = folder.join(PULL_FOLDER).join("lock");
@@ -175,7 +200,7 @@ impl Hub {
             return Ok(model);
         }
         pulling::keep_error(&folder, None);
-        let result = self.pull_locked(offer, targets, &folder, report);
+        let result = self.pull_locked(offer, targets, &folder, arrival, report);
         match &result {
             // A waiting pull takes over from one that was stopped, and fails with one that failed.
             Err(Error::Cancelled) => {}
@@ -195,6 +220,7 @@ impl Hub {
         offer: &Offer,
         targets: &[PathBuf],
         folder: &Path,
+        arrival: Option<&Arrival>,
         report: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<Model, Error> {
         let plan = self.plan(offer, targets, folder)?;
@@ -221,7 +247,8 @@ impl Hub {
                 Ok(sums)
             }
         })?;
-        transfer::fetch(&Web::new(&self.settings)?, &plan, folder, sums, report)?;
+        let web = Web::new(&self.settings)?;
+        transfer::fetch(&web, &plan, folder, sums, arrival, report)?;
         self.enter(&plan, folder)
     }
 

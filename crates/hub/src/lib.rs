@@ -8,6 +8,7 @@
 //! Nothing here reads the environment; [`Settings`] says what it means.
 #![forbid(unsafe_code)]
 
+mod arrival;
 mod digest;
 mod error;
 mod fileset;
@@ -26,6 +27,7 @@ mod room;
 mod settings;
 mod transfer;
 
+pub use arrival::Arrival;
 pub use digest::{Hasher, Sha256};
 pub use error::Error;
 pub use fileset::{FileSet, RemoteFile};

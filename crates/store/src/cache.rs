@@ -1,10 +1,12 @@
 //! The expert cache: experts in memory, read from their files when a router chooses them.
 //!
 //! The cache belongs to the thread that computes. It hands frames of memory to a [`Reader`] and gets
-//! them back filled; in between no other thread can access them. [`ExpertCache::request`] never waits;
+//! them back filled; in between no other thread can access them. [`ExpertCache::request`] never waits,
+//! except for a file that is still being written;
 //! [`ExpertCache::wait`] waits for one expert and returns its error. A failed read leaves no trace: the
 //! next request for the expert reads it again.
 
+mod arriving;
 mod prefetch;
 mod prewarm;
 
@@ -350,6 +352,11 @@ impl ExpertCache {
                 if self.reader.in_flight() + SLICES_MAX > CAPACITY {
                     self.residency.remove(frame);
                     return false;
+                }
+                if let Err(error) = self.wait_for_arrival(layer, expert) {
+                    self.residency.remove(frame);
+                    self.failures.push((number, error));
+                    return true; // waiting for it returns the error
                 }
                 self.monitor.lock().misses += 1;
                 self.prefetches.allow();

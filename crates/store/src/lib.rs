@@ -6,6 +6,7 @@
 //! [`ExpertCache`] keeps some experts resident and reads others from their files with a [`Reader`].
 //! The crate does not interpret the bytes; the kernels do.
 
+mod arriving;
 mod bytes;
 mod cache;
 mod dense;
@@ -24,6 +25,7 @@ pub mod trace;
 mod warm;
 mod weights;
 
+pub use arriving::{FileRange, Ranges};
 pub use bytes::Bytes;
 pub use cache::{
     CacheOptions, CacheStats, ExpertCache, Monitor, SLICES_MAX, StackedExperts, cache_bytes,

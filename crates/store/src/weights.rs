@@ -12,7 +12,9 @@ use cachalot_gguf::split::{self, Part, Set};
 use cachalot_gguf::{Gguf, Metadata, TensorInfo};
 
 use crate::region::Region;
-use crate::{Bytes, Error, ReadFile, ReadRate, Reader, StackedExperts, dense, resident, warm};
+use crate::{
+    Bytes, Error, Ranges, ReadFile, ReadRate, Reader, StackedExperts, dense, resident, warm,
+};
 
 /// Where a model's bytes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +127,21 @@ impl Weights {
         tensor_use: &dyn Fn(&str) -> TensorUse,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<(Self, ReadRate), Error> {
+        Self::open_arriving(path, None, reader, tensor_use, progress)
+    }
+
+    /// As [`Weights::open_streamed`], from files that `arriving` may still be writing. What is not
+    /// streamed is there already.
+    ///
+    /// # Errors
+    /// As [`Weights::open_with`].
+    pub fn open_arriving(
+        path: impl AsRef<Path>,
+        arriving: Option<&Arc<dyn Ranges>>,
+        reader: &mut Reader,
+        tensor_use: &dyn Fn(&str) -> TensorUse,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(Self, ReadRate), Error> {
         let paths = split::part_paths(path.as_ref());
         let mut described = Vec::with_capacity(paths.len());
         let mut sources = Vec::with_capacity(paths.len());
@@ -133,7 +150,7 @@ impl Weights {
             let region = Region::map(&file, path).map_err(|e| Error::unreadable(path, e))?;
             described.push((path.clone(), describe(path, &region)?));
             let source = ReadFile::open(path).map_err(|e| Error::unreadable(path, e))?;
-            sources.push(Arc::new(source));
+            sources.push(Arc::new(source.arriving(arriving.cloned())));
         }
         let set = Set::merge(described)?;
         let (bytes, rate) = dense::read(&set.tensors, tensor_use, &sources, reader, progress)?;

@@ -24,7 +24,7 @@ const PERCENT: usize = 6;
 
 /// Where progress goes.
 #[derive(Debug)]
-pub(super) struct Bars {
+pub(crate) struct Bars {
     json: bool,
     terminal: Option<Terminal>,
     last: Option<Instant>,
@@ -40,7 +40,7 @@ struct Terminal {
 }
 
 impl Bars {
-    pub(super) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         let terminal = (!json && io::stderr().is_terminal()).then(|| {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             let total = bars.add(ProgressBar::new(0));
@@ -53,7 +53,7 @@ impl Bars {
     ///
     /// # Errors
     /// If JSON cannot be written: its reader has gone.
-    pub(super) fn show(&mut self, progress: &Progress, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn show(&mut self, progress: &Progress, out: &mut dyn Write) -> io::Result<()> {
         if let Some(terminal) = &mut self.terminal {
             terminal.show(progress);
             return Ok(());
@@ -76,7 +76,7 @@ impl Bars {
     }
 
     /// Takes the bars away.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if let Some(terminal) = self.terminal.take() {
             let _ = terminal.bars.clear();
         }

@@ -4,7 +4,7 @@
 //! whether there is room; then it downloads.
 
 mod auto;
-mod bars;
+pub(crate) mod bars;
 mod preview;
 mod target;
 

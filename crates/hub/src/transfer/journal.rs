@@ -66,6 +66,11 @@ pub(crate) fn chunks(size: u64) -> u64 {
     size.div_ceil(CHUNK)
 }
 
+/// The chunks that have these bytes.
+pub(crate) fn chunks_of(bytes: Range<u64>) -> Range<u64> {
+    bytes.start / CHUNK..bytes.end.div_ceil(CHUNK)
+}
+
 /// The bytes of these chunks.
 pub(crate) fn bytes(chunks: Range<u64>, size: u64) -> Range<u64> {
     (chunks.start * CHUNK).min(size)..(chunks.end * CHUNK).min(size)

@@ -22,6 +22,7 @@ pub(crate) mod source;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,7 +45,7 @@ use crate::error::at;
 use crate::fileset::RemoteFile;
 use crate::http::Web;
 use crate::pulling::{self, Plan};
-use crate::{Error, Sha256};
+use crate::{Arrival, Error, Sha256};
 
 /// Between two reports.
 const REPORT: Duration = Duration::from_millis(100);
@@ -61,7 +62,7 @@ enum Event {
 
 /// What all threads of a pull share.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     files: Vec<FileState>,
     schedule: Mutex<Schedule>,
     /// Told whenever a chunk is written, a file begins again, or the pull stops.
@@ -71,6 +72,8 @@ struct Shared {
     /// Files that wait for a thread to hash them.
     to_hash: Mutex<VecDeque<usize>>,
     stopped: AtomicBool,
+    /// Someone reads the files already: their bytes are not thrown away.
+    is_read: bool,
     events: Mutex<Sender<Event>>,
 }
 
@@ -127,6 +130,29 @@ impl Shared {
 
     fn size(&self, file: usize) -> u64 {
         self.files[file].file.size
+    }
+
+    /// Has the chunks of these bytes fetched before others.
+    pub(crate) fn want(&self, file: usize, bytes: Range<u64>) {
+        self.schedule().want(file, journal::chunks_of(bytes));
+    }
+
+    /// Whether the chunks of these bytes are written.
+    pub(crate) fn has(&self, file: usize, bytes: Range<u64>) -> bool {
+        self.schedule().has(file, journal::chunks_of(bytes))
+    }
+
+    /// Waits until the chunks of these bytes are written; `None` if the pull stops before.
+    pub(crate) fn wait(&self, file: usize, bytes: Range<u64>) -> Option<()> {
+        let chunks = journal::chunks_of(bytes);
+        let mut schedule = self.schedule();
+        while !schedule.has(file, chunks.clone()) {
+            if self.is_stopped() {
+                return None;
+            }
+            schedule = self.changed.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(())
     }
 
     fn is_stopped(&self) -> bool {
@@ -221,11 +247,19 @@ pub(crate) fn fetch(
     plan: &Plan,
     folder: &Path,
     chunksums: Vec<Vec<Chunksum>>,
+    arrival: Option<&Arrival>,
     report: &mut dyn FnMut(&Progress) -> bool,
 ) -> Result<(), Error> {
     let (events, happened) = mpsc::channel();
-    let (shared, index) = prepare(web, plan, folder, chunksums, events)?;
+    let (mut shared, index) = prepare(web, plan, folder, chunksums, events)?;
+    shared.is_read = arrival.is_some();
+    if shared.is_read {
+        shared.schedule().fetch_singly();
+    }
     let shared = Arc::new(shared);
+    if let Some(arrival) = arrival {
+        arrival.begin(&shared, plan, folder, &index)?;
+    }
     let disks = (0..folders(plan).len()).map(|_| Disk::start(&shared));
     let disks = disks.collect::<io::Result<Vec<_>>>().map_err(at(folder))?;
     let sources = shared.files.iter().map(|state| Source::new(&state.file));
@@ -318,6 +352,7 @@ fn prepare(
         wake: tokio::sync::Notify::new(),
         to_hash: Mutex::new(to_hash),
         stopped: AtomicBool::new(false),
+        is_read: false,
         events: Mutex::new(events),
     };
     Ok((shared, index))
@@ -432,6 +467,9 @@ impl<'a> Pull<'a> {
                     _ => self.right(file),
                 }
             }
+            Event::BadRange { file, sum, found } if self.shared.is_read => {
+                Err(self.wrong_hash(file, sum.hash, found))
+            }
             Event::BadRange { file, sum, found } => {
                 self.discarded[file] += sum.end.div_ceil(journal::CHUNK) * journal::CHUNK
                     - sum.start / journal::CHUNK * journal::CHUNK;
@@ -445,7 +483,7 @@ impl<'a> Pull<'a> {
                 if epoch != self.shared.schedule().epoch(file) {
                     return Ok(()); // another connection has said so
                 }
-                if self.again[file] > 0 {
+                if self.again[file] > 0 || self.shared.is_read {
                     let name = self.shared.files[file].file.name.clone();
                     let host = self.sources.sources[file].host();
                     return Err(Error::Changed { file: name, host });
@@ -471,6 +509,11 @@ impl<'a> Pull<'a> {
     }
 
     fn wrong(&mut self, file: usize, expected: Sha256, found: Sha256) -> Result<(), Error> {
+        if self.shared.is_read {
+            // Its reader has it mapped: it is written over by the next pull.
+            self.begin_again(file, false)?;
+            return Err(self.wrong_hash(file, expected, found));
+        }
         let result = self.count_again(file, expected, found);
         self.restart(file)?; // even if it is given up: what is wrong is not kept
         result
@@ -481,14 +524,23 @@ impl<'a> Pull<'a> {
     fn count_again(&mut self, file: usize, expected: Sha256, found: Sha256) -> Result<(), Error> {
         self.again[file] += 1;
         if self.again[file] > 1 {
-            let file = self.shared.files[file].file.name.clone();
-            return Err(Error::WrongHash { file, expected, found });
+            return Err(self.wrong_hash(file, expected, found));
         }
         Ok(())
     }
 
+    fn wrong_hash(&self, file: usize, expected: Sha256, found: Sha256) -> Error {
+        let file = self.shared.files[file].file.name.clone();
+        Error::WrongHash { file, expected, found }
+    }
+
     /// Throws away what has arrived of a file, and begins again.
     fn restart(&mut self, file: usize) -> Result<(), Error> {
+        self.begin_again(file, true)
+    }
+
+    /// Counts nothing of a file as there; its bytes are kept where they are unless it is `emptied`.
+    fn begin_again(&mut self, file: usize, emptied: bool) -> Result<(), Error> {
         let state = &self.shared.files[file];
         let path = self.plan.partial_path(self.number(file));
         // Before the new epoch: a request of that must not be compared with the former file.
@@ -498,12 +550,14 @@ impl<'a> Pull<'a> {
             let mut writing = state.writing.write().unwrap_or_else(PoisonError::into_inner);
             self.shared.schedule().reset(file);
             *writing = self.shared.schedule().epoch(file);
-            let mut emptied = || {
+            let mut reset = || {
                 journal.reset(&state.file)?;
-                state.partial.set_len(0)?;
+                if emptied {
+                    state.partial.set_len(0)?;
+                }
                 state.partial.set_len(state.file.size)
             };
-            emptied().map_err(at(&path))?;
+            reset().map_err(at(&path))?;
         }
         *locked(&state.hashed) = None;
         self.discarded[file] = state.received.load(Ordering::Relaxed);

@@ -35,6 +35,10 @@ pub(crate) struct Schedule {
     files: Vec<Work>,
     connections: u64,
     turn: usize,
+    /// Ranges that someone waits for, the last ones first.
+    wanted: Vec<(usize, Range<u64>)>,
+    /// One chunk at a time: a range that is wanted does not wait behind a long one.
+    singly: bool,
 }
 
 impl Schedule {
@@ -47,14 +51,56 @@ impl Schedule {
             there,
         };
         let files = files.into_iter().map(work).collect();
-        Self { files, connections: connections.max(1) as u64, turn: 0 }
+        Self {
+            files,
+            connections: connections.max(1) as u64,
+            turn: 0,
+            wanted: Vec::new(),
+            singly: false,
+        }
+    }
+
+    /// From now on, connections take one chunk at a time.
+    pub(crate) fn fetch_singly(&mut self) {
+        self.singly = true;
+    }
+
+    /// Someone waits for these chunks: they are fetched next.
+    pub(crate) fn want(&mut self, file: usize, chunks: Range<u64>) {
+        if !self.files[file].taken.contains(chunks.clone()) {
+            self.wanted.push((file, chunks));
+        }
+    }
+
+    /// Whether these chunks are written.
+    pub(crate) fn has(&self, file: usize, chunks: Range<u64>) -> bool {
+        self.files[file].there.contains(chunks)
+    }
+
+    /// A chunk that someone waits for.
+    fn next_wanted(&mut self) -> Option<Job> {
+        while let Some((file, range)) = self.wanted.last().cloned() {
+            let work = &mut self.files[file];
+            let end = range.end.min(work.chunks);
+            if let Some(gap) = work.taken.gap(range.start, end) {
+                let chunks = gap.start..gap.start + 1;
+                work.taken.insert(chunks.clone());
+                return Some(Job { file, epoch: work.epoch, chunks });
+            }
+            self.wanted.pop();
+        }
+        None
     }
 
     /// Takes a range that no connection fetches yet. `None` if there is none, for now or for good.
     pub(crate) fn next(&mut self) -> Option<Job> {
+        if let Some(job) = self.next_wanted() {
+            return Some(job);
+        }
         let left: u64 = self.files.iter().map(|file| file.chunks - file.taken.count()).sum();
         // Near the end, shares get smaller, so that all connections end together.
-        let most = (left / (2 * self.connections)).clamp(1, JOB_CHUNKS);
+        let most = if self.singly { 1 } else { JOB_CHUNKS };
+        let most = (left / (2 * self.connections)).clamp(1, most);
         let is_open = |file: &Work| file.taken.count() < file.chunks;
         let open: Vec<usize> = (0..self.files.len())
             .filter(|index| is_open(&self.files[*index]))

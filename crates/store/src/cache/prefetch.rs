@@ -61,7 +61,8 @@ impl ExpertCache {
         let number = self.residency.number(layer, expert);
         let has_room = self.prefetches.open.len() < self.prefetches.most
             && self.reader.in_flight() + SLICES_MAX <= CAPACITY / 2;
-        if !self.wants_prefetch() || !has_room || self.residency.frame(number).is_some() {
+        let is_needless = !has_room || self.residency.frame(number).is_some();
+        if !self.wants_prefetch() || is_needless || !self.has_arrived(layer, expert) {
             return;
         }
         if let Place::Assigned(frame) = self.residency.place_free(number) {

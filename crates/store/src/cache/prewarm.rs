@@ -52,7 +52,7 @@ impl ExpertCache {
         {
             let (layer, expert) = (number as usize / self.experts, number as usize % self.experts);
             let is_there = self.residency.frame(number as usize).is_some();
-            if is_there || !self.residency.has_free(layer) {
+            if is_there || !self.residency.has_free(layer) || !self.has_arrived(layer, expert) {
                 continue;
             }
             if let Place::Assigned(frame) = self.residency.place_free(number as usize) {

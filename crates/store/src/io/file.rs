@@ -3,9 +3,10 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::Error;
+use crate::{Error, Ranges};
 
 /// An open file of weights.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct ReadFile {
     file: File,
     direct: bool,
     state: State,
+    /// Who writes it, if it is still being written.
+    arriving: Option<Arc<dyn Ranges>>,
 }
 
 /// The attributes that change when a file is written to.
@@ -40,7 +43,7 @@ impl ReadFile {
             None => (File::open(path)?, false),
         };
         let state = State::of(&file.metadata()?);
-        Ok(Self { path: path.to_owned(), file, direct, state })
+        Ok(Self { path: path.to_owned(), file, direct, state, arriving: None })
     }
 
     /// As [`ReadFile::open`], through the page cache.
@@ -51,7 +54,18 @@ impl ReadFile {
     pub(crate) fn open_buffered(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let state = State::of(&file.metadata()?);
-        Ok(Self { path: path.to_owned(), file, direct: false, state })
+        Ok(Self { path: path.to_owned(), file, direct: false, state, arriving: None })
+    }
+
+    /// The same file, which is still being written: its length is the final one.
+    #[must_use]
+    pub(crate) fn arriving(self, arriving: Option<Arc<dyn Ranges>>) -> Self {
+        Self { arriving, ..self }
+    }
+
+    /// Who writes it, if it is still being written.
+    pub(crate) fn writer(&self) -> Option<&dyn Ranges> {
+        self.arriving.as_deref()
     }
 
     /// Its path.
@@ -78,7 +92,11 @@ impl ReadFile {
     /// renaming stays the old one for those who have it open.) `what` was read from it.
     pub(crate) fn check_unchanged(&self, what: impl Fn() -> String) -> Result<(), Error> {
         let metadata = self.file.metadata().map_err(|e| Error::unreadable(&self.path, e))?;
-        if State::of(&metadata) == self.state {
+        let mut state = State::of(&metadata);
+        if self.arriving.is_some() {
+            state.modified = self.state.modified; // whoever writes it says what is wrong
+        }
+        if state == self.state {
             return Ok(());
         }
         Err(Error::Changed { path: self.path.clone(), what: what() })
