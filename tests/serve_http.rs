@@ -55,6 +55,7 @@ fn bodies_and_headers_are_bounded() {
         large.len()
     );
     assert_eq!(server.raw(chunked.as_bytes()).status, 413);
+    assert_eq!(server.send("POST", "/completion", &[], &"x".repeat(10_000)).status, 413);
     let headers = format!("x-large: {}", "x".repeat(100_000));
     let text = request("GET", "/health", &[&headers], "");
     assert_eq!(server.raw(text.as_bytes()).status, 431);
@@ -253,4 +254,26 @@ fn the_status_tells_what_is_known_and_invents_nothing() {
     assert_eq!(server.post("/completion", &body).status, 200);
     let status = server.get("/api/cachalot/status").json();
     assert!(status["measured"]["tokens_per_s"].as_f64().unwrap() > 0.0, "{status}");
+}
+
+#[test]
+fn a_client_that_reads_after_it_has_sent_all_learns_that_its_body_is_too_large() {
+    let server = Server::start(&["--max-body", "2000000"]);
+    let large = server.send("POST", "/completion", &[], &"x".repeat(8_000_000));
+    assert_eq!(large.status, 413);
+}
+
+#[test]
+fn the_page_of_a_llama_server_is_replaced() {
+    let server = Server::start(&["--api-key", "secret"]);
+    for (path, media) in [
+        ("/sw.js", "text/javascript; charset=utf-8"),
+        ("/manifest.webmanifest", "application/manifest+json"),
+        ("/_app/version.json", "application/json"),
+    ] {
+        let file = server.get(path);
+        assert_eq!((file.status, file.header("content-type")), (200, Some(media)), "{path}");
+    }
+    assert!(server.get("/sw.js").body.contains("unregister"));
+    assert!(server.get("/_app/version.json").json()["version"].is_string());
 }

@@ -12,6 +12,8 @@ use crate::error::{ApiError, ApiResult};
 
 /// How long a client may take to send its body.
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
+/// How many times the limit of a body is read before it is refused.
+const DISCARDED: usize = 4;
 /// How many arrays and objects may contain each other.
 pub(crate) const DEPTH_MAX: usize = 64;
 
@@ -24,23 +26,33 @@ pub(crate) async fn read(mut body: Body, limit: usize) -> ApiResult<Vec<u8>> {
         let message = format!("the body has more than {limit} bytes (--max-body)");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+    let announced = http_body::Body::size_hint(&body).lower();
+    // Many clients read no answer before they have sent all; some of what is too large is read for
+    // them and thrown away.
+    let discarded = limit.saturating_mul(DISCARDED);
+    if announced > discarded as u64 {
         return Err(too_large());
     }
     let reading = async {
+        let mut length = 0_usize;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| {
                 ApiError::invalid("the body ended early, or its chunks are malformed")
             })?;
             if let Ok(data) = frame.into_data() {
-                if bytes.len() + data.len() > limit {
+                length = length.saturating_add(data.len());
+                if length > discarded {
                     return Err(too_large());
                 }
-                bytes.extend_from_slice(&data);
+                if length > limit || announced > limit as u64 {
+                    bytes = Vec::new();
+                } else {
+                    bytes.extend_from_slice(&data);
+                }
             }
         }
-        Ok(bytes)
+        if length > limit { Err(too_large()) } else { Ok(bytes) }
     };
     tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
         let message = format!("the body was not complete after {} s", BODY_TIME.as_secs());

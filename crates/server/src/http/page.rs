@@ -4,6 +4,7 @@
 //! under `assets/` has a hash in its name and never changes. Scripts and styles come from here alone, and
 //! nothing may be loaded from elsewhere.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -20,6 +21,37 @@ struct Files;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What llama-server's page asks for. A browser that has seen that page at this address keeps its
+/// service worker, which would go on to show it; the one here removes that page and itself.
+const OF_LLAMA_SERVER: [(&str, &str); 3] = [
+    (
+        "sw.js",
+        "self.addEventListener('install', () => self.skipWaiting())
+self.addEventListener('activate', (event) => event.waitUntil((async () => {
+  for (const key of await caches.keys()) await caches.delete(key)
+  await self.registration.unregister()
+  for (const client of await self.clients.matchAll()) await client.navigate(client.url)
+})()))
+",
+    ),
+    (
+        "manifest.webmanifest",
+        r#"{"name":"cachalot","short_name":"cachalot","start_url":"./","display":"standalone",
+"icons":[{"src":"./icon.svg","sizes":"any","type":"image/svg+xml"}]}
+"#,
+    ),
+    ("_app/version.json", concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n")),
+];
+
+/// A file as it is, not packed.
+fn plain(name: &str) -> Option<Cow<'static, [u8]>> {
+    let own = OF_LLAMA_SERVER.iter().find(|(file, _)| *file == name);
+    match own {
+        Some((_, text)) => Some(Cow::Borrowed(text.as_bytes())),
+        None => Files::get(name).map(|file| file.data),
+    }
+}
 
 /// The content type by the end of a name.
 fn media(name: &str) -> &'static str {
@@ -48,7 +80,7 @@ fn name_of(path: &str) -> &str {
 
 /// Whether a path is a file of the page.
 pub(crate) fn is_asset(path: &str) -> bool {
-    Files::get(name_of(path)).is_some()
+    plain(name_of(path)).is_some()
 }
 
 /// Serves a file, or says that there is nothing.
@@ -62,20 +94,22 @@ pub(crate) async fn serve(State(app): State<Arc<App>>, request: Request) -> Resp
 }
 
 fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
-    let plain = Files::get(name)?;
+    let plain = plain(name)?;
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     let accepts = |coding: &str| {
         let codings = accepted.unwrap_or_default().split(',');
         codings.map(|part| part.trim().split(';').next()).any(|part| part == Some(coding))
     };
     let packed = [("br", "br"), ("gzip", "gz")].into_iter().find_map(|(coding, end)| {
-        accepts(coding).then(|| Files::get(&format!("{name}.{end}")))?.map(|file| (coding, file))
+        accepts(coding)
+            .then(|| Files::get(&format!("{name}.{end}")))?
+            .map(|file| (coding, file.data))
     });
     let (coding, file) = match packed {
         Some((coding, file)) => (Some(coding), file),
         None => (None, plain),
     };
-    let mut response = Body::from(file.data).into_response();
+    let mut response = Body::from(file).into_response();
     let out = response.headers_mut();
     let mut set = |name, value: &'static str| out.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_TYPE, media(name));
