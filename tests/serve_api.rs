@@ -252,3 +252,41 @@ fn the_document_is_the_one_that_is_checked_in() {
         "cargo run -- serve, then: curl localhost:11434/openapi.json > docs/openapi.json"
     );
 }
+
+#[test]
+fn the_end_of_the_context_is_said() {
+    let server = Server::start(&["--ctx", "64"]);
+    let body = json!({ "prompt": "Hello", "n_predict": -1, "ignore_eos": true });
+    let full = server.post("/completion", &body).json();
+    assert_eq!((&full["truncated"], &full["stop_type"]), (&json!(true), &json!("limit")));
+    let body = json!({ "prompt": "Hello", "n_predict": 3, "ignore_eos": true });
+    let limited = server.post("/completion", &body).json();
+    assert_eq!((&limited["truncated"], &limited["stop_type"]), (&json!(false), &json!("limit")));
+}
+
+#[test]
+fn no_tokens_at_all_warm_the_cache() {
+    let server = Server::start(&[]);
+    let warm =
+        server.post("/completion", &json!({ "prompt": "12 + 30 = ", "n_predict": 0 })).json();
+    assert_eq!((&warm["content"], &warm["stop_type"]), (&json!(""), &json!("limit")));
+    assert_eq!(warm["timings"]["prompt_n"], warm["tokens_evaluated"]);
+    let next =
+        server.post("/completion", &json!({ "prompt": "12 + 30 = ", "n_predict": 1 })).json();
+    assert_eq!(next["timings"]["prompt_n"], 1);
+    let body = chat(&json!({ "max_tokens": 0 }));
+    let answer = server.post("/v1/chat/completions", &body).json();
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    assert_eq!(answer["usage"]["completion_tokens"], 0);
+}
+
+#[test]
+fn lists_of_models_have_its_names_and_tags() {
+    let server = Server::start(&["--alias", "r1,r2", "--tags", "small,local"]);
+    let model = &server.get("/v1/models").json()["data"][0];
+    assert_eq!(model["id"], "r1");
+    assert_eq!(
+        (&model["aliases"], &model["tags"]),
+        (&json!(["r1", "r2"]), &json!(["small", "local"]))
+    );
+}

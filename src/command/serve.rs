@@ -44,6 +44,9 @@ pub(crate) struct ServeArgs {
     /// Name of the model in answers; may be given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) alias: Vec<String>,
+    /// Words about the model for lists of models; may be given several times
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    pub(crate) tags: Vec<String>,
     /// Refuse requests that name another model
     #[arg(long)]
     pub(crate) strict_model: bool,
@@ -319,6 +322,7 @@ fn config(
     origins.extend(environment.origins.iter().cloned());
     Ok(Config {
         aliases: args.alias.iter().filter(|alias| !alias.is_empty()).cloned().collect(),
+        tags: args.tags.clone(),
         strict_model: args.strict_model,
         defaults: Defaults {
             sampling: settings::checked(&args.sampling)?,

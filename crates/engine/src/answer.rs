@@ -104,7 +104,7 @@ impl Answer {
         self.output.is_reasoning()
     }
 
-    /// Whether nothing may be generated at all.
+    /// Whether no further token may be generated.
     pub(crate) fn is_full(&self) -> bool {
         self.usage.generated >= self.limit
     }

@@ -32,7 +32,8 @@ pub struct Request {
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it. Thoughts are not searched for them.
     pub stop: Vec<String>,
-    /// The most tokens to generate, thoughts included; `None` is as many as the context holds.
+    /// The most tokens to generate, thoughts included; `None` is as many as the context holds. 0
+    /// computes the prompt, which is then cached, and generates nothing.
     pub max_tokens: Option<usize>,
     /// The most tokens of a thought; then it is closed and the answer begins. `None` is no limit.
     pub thinking_budget: Option<usize>,

@@ -168,10 +168,9 @@ impl<'a, C: Compute> Core<'a, C> {
             let waited = sequence.paused_at.map(|since| since.elapsed());
             if closed || sequence.ticket.is_cancelled() {
                 Some(FinishReason::Cancelled)
-            } else if waited.zip(timeout).is_some_and(|(waited, timeout)| waited >= timeout) {
-                Some(FinishReason::ReaderStalled)
             } else {
-                sequence.answer.is_full().then_some(FinishReason::Length)
+                let stalled = waited.zip(timeout).is_some_and(|(waited, most)| waited >= most);
+                stalled.then_some(FinishReason::ReaderStalled)
             }
         };
         let mut ended = Vec::new();
@@ -280,6 +279,7 @@ impl<'a, C: Compute> Core<'a, C> {
         let sequence = &mut self.scheduler.running[work.index];
         let token = match sequence.chosen.take() {
             None => return Next::Continues, // its prompt goes on
+            Some(Ok(_)) if sequence.answer.is_full() => return Next::Ends(FinishReason::Length, 0),
             Some(Ok(None)) => return Next::Ends(FinishReason::Stop, 0),
             Some(Ok(Some(token))) => token,
             Some(Err(error)) => return Next::Fails(error),

@@ -66,6 +66,18 @@ fn answer(engine: &Handle, request: Request) -> (Finished, Told) {
 }
 
 #[test]
+fn a_limit_of_no_tokens_caches_the_prompt() {
+    let handle = engine(1024);
+    let asked = asking(&handle, &[Message::new("user", "What is 12 + 30?")]);
+    let (warmed, told) = answer(&handle, Request { max_tokens: Some(0), ..asked.clone() });
+    assert_eq!((warmed.reason, warmed.usage.generated), (FinishReason::Length, 0));
+    assert!(told.tokens.is_empty() && warmed.usage.computed() == asked.prompt.len());
+    let (again, told) = answer(&handle, asked);
+    assert_eq!(again.usage.computed(), 1, "its last token alone, whose logits are needed");
+    assert!(told.answer.contains("42"), "{told:?}");
+}
+
+#[test]
 fn a_turn_computes_only_what_is_new_and_answers_as_if_it_had_not() {
     let handle = engine(1024);
     let mut messages = vec![Message::new("user", "What is 12 + 30?")];

@@ -221,7 +221,13 @@ mod tests {
 
     fn done(end: End, stop_text: Option<&str>) -> Piece {
         let live = Live { prompt: 5, cached: 2, generated: 3, ..Live::default() };
-        Piece::Done(Outcome { end, stop_text: stop_text.map(str::to_owned), seed: 1, live })
+        Piece::Done(Outcome {
+            end,
+            stop_text: stop_text.map(str::to_owned),
+            seed: 1,
+            live,
+            truncated: false,
+        })
     }
 
     #[test]

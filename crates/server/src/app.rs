@@ -51,6 +51,8 @@ impl Defaults {
 pub struct Config {
     /// Further names of the model; the first one is its id.
     pub aliases: Vec<String>,
+    /// What lists of models say about it.
+    pub tags: Vec<String>,
     /// Names of other models are refused.
     pub strict_model: bool,
     /// Defaults of sampling.

@@ -57,6 +57,8 @@ pub(crate) struct Outcome {
     pub(crate) stop_text: Option<String>,
     pub(crate) seed: u64,
     pub(crate) live: Live,
+    /// The context had no room for more.
+    pub(crate) truncated: bool,
 }
 
 /// Why an answer ended.
@@ -269,6 +271,7 @@ impl Source {
             stop_text: finished.stop_text.clone(),
             seed: finished.seed,
             live: self.live,
+            truncated: finished.reason == FinishReason::ContextFull,
         }));
     }
 }

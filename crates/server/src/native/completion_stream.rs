@@ -84,7 +84,8 @@ impl CompletionStream {
             "index": n, "content": "", "tokens": [], "id_slot": n, "stop": true,
             "model": self.model, "tokens_predicted": live.generated,
             "tokens_evaluated": live.prompt, "generation_settings": settings, "prompt": prompt,
-            "has_new_line": self.new_line.get(n).copied().unwrap_or(false), "truncated": false,
+            "has_new_line": self.new_line.get(n).copied().unwrap_or(false),
+            "truncated": outcome.truncated,
             "stop_type": outcome.end.stop_type(),
             "stopping_word": outcome.stop_text.as_deref().unwrap_or_default(),
             "tokens_cached": live.prompt + live.generated, "timings": Timings::of(live),
@@ -187,7 +188,7 @@ mod tests {
     fn done() -> Piece {
         let live = Live { prompt: 3, generated: 2, ..Live::default() };
         let stop_text = Some("END".to_owned());
-        Piece::Done(Outcome { end: End::StopText, stop_text, seed: 9, live })
+        Piece::Done(Outcome { end: End::StopText, stop_text, seed: 9, live, truncated: false })
     }
 
     fn stream(wanted: Wanted) -> CompletionStream {

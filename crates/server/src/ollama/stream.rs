@@ -183,7 +183,7 @@ mod tests {
     fn done() -> Piece {
         let live =
             Live { prompt: 3, generated: 2, decode: Duration::from_millis(2), ..Live::default() };
-        Piece::Done(Outcome { end: End::Length, stop_text: None, seed: 1, live })
+        Piece::Done(Outcome { end: End::Length, stop_text: None, seed: 1, live, truncated: false })
     }
 
     #[test]

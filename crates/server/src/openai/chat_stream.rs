@@ -356,7 +356,7 @@ mod tests {
 
     fn done(end: End) -> Piece {
         let live = Live { prompt: 5, generated: 2, ..Live::default() };
-        Piece::Done(Outcome { end, stop_text: None, seed: 1, live })
+        Piece::Done(Outcome { end, stop_text: None, seed: 1, live, truncated: false })
     }
 
     /// The events of a stream, `[DONE]` as a text.

@@ -17,7 +17,7 @@ fn entry(app: &App, served: &Served) -> Value {
         "created": unix(served.since),
         "owned_by": "cachalot",
         "aliases": app.names(served),
-        "tags": [],
+        "tags": app.config.tags,
         "meta": {
             "n_vocab": served.info().vocab.len(),
             "n_ctx": served.info().context.tokens,

@@ -418,7 +418,13 @@ mod tests {
     #[test]
     fn items_open_and_close_in_order_and_every_event_is_numbered() {
         let live = Live { prompt: 5, generated: 3, reasoning: 1, ..Live::default() };
-        let done = Piece::Done(Outcome { end: End::Length, stop_text: None, seed: 1, live });
+        let done = Piece::Done(Outcome {
+            end: End::Length,
+            stop_text: None,
+            seed: 1,
+            live,
+            truncated: false,
+        });
         let pieces = [Piece::Reasoning(text("hm")), Piece::Content(text("yes")), done];
         let events = events(&pieces);
         let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
@@ -459,7 +465,13 @@ mod tests {
         let pieces = [
             Piece::Call { index: 0, id: "call_1".to_owned(), name: "f".to_owned(), tokens: vec![] },
             Piece::Arguments { index: 0, text: "{}".to_owned(), tokens: vec![] },
-            Piece::Done(Outcome { end: End::ToolCalls, stop_text: None, seed: 1, live }),
+            Piece::Done(Outcome {
+                end: End::ToolCalls,
+                stop_text: None,
+                seed: 1,
+                live,
+                truncated: false,
+            }),
         ];
         let events = events(&pieces);
         let last = events.last().unwrap();
