@@ -8,11 +8,13 @@ Starts PROGRAM as a server of the embedded model, and asserts that
 - memory stays within 5 % after the first minute (or third, if there are fewer than three);
 - in the end no sequence and no page is in use, and SIGTERM ends the server with 0.
 
-Only this machine is spoken to. Prints one JSON object with the counts.
+Only this machine is spoken to. Prints the counts as a table for `bench/`, or with `--json` as an
+object; faults go to stderr.
 """
 
 import argparse
 import collections
+import datetime
 import http.client
 import json
 import os
@@ -286,11 +288,15 @@ class Load:
         first, most = settled[0], max(settled)
         if most > first * 1.05:
             self.fault(f"memory grew from {first} to {most} KiB after {warm:.0f} s")
-        print(json.dumps({
+        result = {
             "clients": self.options.clients, "seconds": seconds, "rss_first_kib": first,
-            "rss_most_kib": most, "counts": dict(sorted(self.counts.items())),
+            "rss_most_kib": most, **dict(sorted(self.counts.items())),
             "faults": len(self.faults),
-        }, indent=1))
+        }
+        if self.options.json:
+            print(json.dumps(result, indent=1))
+        else:
+            print(self.table(result))
         for what in self.faults[:20]:
             print("fault:", what, file=sys.stderr)
         if not self.counts["answers"]:
@@ -298,11 +304,20 @@ class Load:
         sys.exit(1 if self.faults else 0)
 
 
+    def table(self, result):
+        version = subprocess.run([self.options.program, "--version"], capture_output=True,
+                                 check=True).stdout.decode().strip()
+        rows = "".join(f"| {name} | {value} |\n" for name, value in result.items())
+        return (f"{datetime.date.today()}, {version}, {os.cpu_count()} cores:\n\n"
+                f"| what | count |\n|---|---|\n{rows}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--json", action="store_true")
     Load(parser.parse_args()).run()
 
 
