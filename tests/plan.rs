@@ -25,6 +25,26 @@ fn a_machine_in_words_is_planned_for() {
 }
 
 #[test]
+fn a_model_of_several_quantizations_is_answered_by_a_table() {
+    let on = ["--on", "2x epyc 9654 384gb"];
+    let kimi = page(&[&["kimi-k2"], &on[..]].concat());
+    assert!(kimi.starts_with("Kimi-K2 1026B on ") && kimi.contains("\nYes: "), "{kimi}");
+    assert!(kimi.contains("Kimi-K2-Instruct-GGUF:UD-Q2_K_XL"), "{kimi}");
+    assert!(!kimi.contains("DeepSeek-R1"), "of no other model: {kimi}");
+    let first = |experts: &[&str]| {
+        let page = page(&[&["r1-0528", "--json"], &on[..], experts].concat());
+        let json: serde_json::Value = serde_json::from_str(&page).unwrap();
+        let choices = json["choices"].as_array().unwrap().clone();
+        let one =
+            choices.iter().find(|choice| choice["name"].as_str().unwrap().ends_with("Q2_K_XL"));
+        one.unwrap()["decode"]["likely"].as_f64().unwrap()
+    };
+    assert!(first(&["--experts", "4"]) > 1.1 * first(&[]), "fewer experts are faster");
+    assert!(error(&[&["kimi-k2", "--explain"], &on[..]].concat(), 1).contains("choose one"));
+    assert!(error(&[&["--experts", "300"], &on[..]].concat(), 2).contains("1 to 256"));
+}
+
+#[test]
 fn flags_change_single_facts() {
     let on = ["UD-Q2_K_XL", "--on", "desktop-96"];
     let changed = page(

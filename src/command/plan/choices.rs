@@ -1,4 +1,5 @@
-//! `cachalot plan` without a model: every quantization of R1 that makes sense here, best first.
+//! `cachalot plan` without a model, or with one that comes in several quantizations: every one of
+//! them that makes sense here, best first.
 //!
 //! Best is what most people would choose: the most bits per weight among those that are at least
 //! half as fast as the fastest, and not slower than a token per second if one is faster; after them
@@ -30,32 +31,64 @@ impl Choice {
     }
 }
 
+/// How a model is computed.
+pub(super) struct How<'a> {
+    /// The model with as many active experts as was asked for.
+    pub(super) adapt: &'a dyn Fn(ModelFacts) -> anyhow::Result<ModelFacts>,
+    /// The rates of the runtime with it.
+    pub(super) profile: &'a dyn Fn(&ModelFacts) -> anyhow::Result<RuntimeProfile>,
+}
+
+/// The quantizations to choose from.
+pub(super) struct Choices {
+    /// Whose they are: `DeepSeek-R1 671B`.
+    model: String,
+    files: Vec<&'static Published>,
+}
+
+impl Choices {
+    /// R1's, of any date, with this in their name.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub(super) fn of_r1(quant: Option<&str>) -> anyhow::Result<Self> {
+        let wanted = |published: &&Published| {
+            quant.is_none_or(|quant| published.quant.to_lowercase().contains(&quant.to_lowercase()))
+        };
+        let r1 = CATALOGUE.iter().filter(|file| file.base.name.starts_with("DeepSeek-R1"));
+        let files: Vec<_> =
+            r1.filter(|file| file.runs && !file.is_ollama()).filter(wanted).collect();
+        if files.is_empty() {
+            let quant = quant.unwrap_or_default();
+            return Err(crate::failure::usage(format!(
+                "--quant {quant}: no published file of R1 is quantized so"
+            )));
+        }
+        Ok(Self { model: "DeepSeek-R1 671B".to_owned(), files })
+    }
+
+    /// Those of a name that means several, as far as cachalot has kernels for them.
+    pub(super) fn of(files: Vec<&'static Published>) -> Option<Self> {
+        let runs = |file: &&Published| file.runs && !file.is_ollama();
+        let model = files.first()?.base.title();
+        let files: Vec<_> = files.into_iter().filter(runs).collect();
+        (files.len() > 1).then_some(Self { model, files })
+    }
+}
+
 /// The page, or the same as JSON.
 pub(super) fn page(
     machine: &Machine,
     constraints: Constraints,
-    quant: Option<&str>,
+    of: &Choices,
     as_json: bool,
-    profile: &dyn Fn(&ModelFacts) -> anyhow::Result<RuntimeProfile>,
+    how: &How<'_>,
 ) -> anyhow::Result<String> {
-    let wanted = |published: &&Published| {
-        quant.is_none_or(|quant| published.quant.to_lowercase().contains(&quant.to_lowercase()))
-    };
-    let r1 = CATALOGUE
-        .iter()
-        .filter(|published| published.runs && published.base.name.starts_with("DeepSeek-R1"));
-    let r1: Vec<&Published> = r1.filter(|p| !p.is_ollama()).filter(wanted).collect();
-    if r1.is_empty() {
-        let quant = quant.unwrap_or_default();
-        return Err(crate::failure::usage(format!(
-            "--quant {quant}: no published file of R1 is quantized so"
-        )));
-    }
     let mut failures = Vec::new();
     let mut choices = Vec::new();
-    for published in r1 {
-        let model = published.model();
-        match plan(machine, &model, constraints, profile(&model)?) {
+    for &published in &of.files {
+        let model = (how.adapt)(published.model())?;
+        match plan(machine, &model, constraints, (how.profile)(&model)?) {
             Ok(plan) => choices.push(Choice { published, plan }),
             Err(error) => failures.push((published, error)),
         }
@@ -77,7 +110,7 @@ pub(super) fn page(
         let object = json!({ "machine": machine, "choices": choices, "impossible": failures });
         return Ok(serde_json::to_string_pretty(&object)? + "\n");
     }
-    Ok(text(machine, &choices, &failures))
+    Ok(text(&of.model, machine, &choices, &failures))
 }
 
 fn rank(choices: &mut [Choice]) {
@@ -96,11 +129,12 @@ fn rank(choices: &mut [Choice]) {
 }
 
 fn text(
+    model: &str,
     machine: &Machine,
     choices: &[Choice],
     failures: &[(&Published, cachalot_plan::Error)],
 ) -> String {
-    let mut page = format!("DeepSeek-R1 671B on {}\n\n{}\n", machine.name, understood(machine));
+    let mut page = format!("{model} on {}\n\n{}\n", machine.name, understood(machine));
     let useful: Vec<&Choice> = choices.iter().filter(|choice| choice.rate() >= RATE_MIN).collect();
     match (useful.first(), failures.first()) {
         (Some(best), _) => {
@@ -158,13 +192,11 @@ mod tests {
 
     use super::*;
 
-    fn plain(_: &ModelFacts) -> anyhow::Result<RuntimeProfile> {
-        Ok(RuntimeProfile::default())
-    }
+    const PLAIN: How<'_> = How { adapt: &Ok, profile: &|_| Ok(RuntimeProfile::default()) };
 
     fn page_of(machine: &str) -> String {
-        page(&presets::machine(machine).unwrap(), Constraints::default(), None, false, &plain)
-            .unwrap()
+        let (machine, r1) = (presets::machine(machine).unwrap(), Choices::of_r1(None).unwrap());
+        page(&machine, Constraints::default(), &r1, false, &PLAIN).unwrap()
     }
 
     #[test]
@@ -186,10 +218,11 @@ mod tests {
     #[test]
     fn json_has_the_same_choices() {
         let machine = presets::machine("desktop-96").unwrap();
-        let text = page(&machine, Constraints::default(), None, true, &plain).unwrap();
+        let r1 = Choices::of_r1(None).unwrap();
+        let text = page(&machine, Constraints::default(), &r1, true, &PLAIN).unwrap();
         let object: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(object["choices"].as_array().unwrap().len() > 5);
         assert!(object["choices"][0]["decode"]["likely"].as_f64().unwrap() > 0.0);
-        assert!(page(&machine, Constraints::default(), Some("Q9"), false, &plain).is_err());
+        assert!(Choices::of_r1(Some("Q9")).is_err());
     }
 }

@@ -24,6 +24,7 @@ use cachalot_plan::{
     describe, plan, presets, units,
 };
 
+use self::choices::Choices;
 use self::subject::Subject;
 use crate::args::{KvArg, StreamArg};
 use crate::failure::usage;
@@ -38,8 +39,8 @@ use crate::terminal::{prose, table};
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PlanArgs {
-    /// A .gguf file, or a name such as deepseek-r1:671b or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S
-    /// [default: every quantization of R1 that makes sense]
+    /// A .gguf file, or a name such as deepseek-r1:671b, kimi-k2 (all its quantizations) or
+    /// unsloth/DeepSeek-R1-GGUF:UD-IQ1_S [default: every quantization of R1 that makes sense]
     #[arg(value_name = "MODEL")]
     model: Option<OsString>,
     /// A preset, a description, or a JSON file that `plan --machine --json` wrote [default: this
@@ -156,25 +157,49 @@ pub(crate) fn run(
         let here = name.to_str().and_then(|name| models::here(name, environment));
         let here = here.filter(|_| args.quant.is_none());
         let name = here.as_deref().map_or(name.as_os_str(), Path::as_os_str);
-        let subject = Subject::find(name, args.quant.as_deref())?;
-        let machine = machine(args, Some(&subject), environment)?;
-        one(args, &subject, &machine, environment)?
+        let is_page = args.quant.is_none() && !args.explain && args.plot.is_none();
+        let several = subject::several(name).filter(|_| is_page);
+        if let Some(choices) = several.and_then(Choices::of) {
+            choose(args, &choices, environment)?
+        } else {
+            let subject = Subject::find(name, args.quant.as_deref())?;
+            let machine = machine(args, Some(&subject), environment)?;
+            one(args, &subject, &machine, environment)?
+        }
     } else {
         if args.plot.is_some() {
             return Err(usage(
                 "--plot draws one model: name it, as in `cachalot plan UD-Q2_K_XL --plot r1.svg`",
             ));
         }
-        let machine = machine(args, None, environment)?;
-        let profile = |model: &ModelFacts| {
-            profile(args, &machine, (model, None), RoutingSkew::Measured, environment)
-        };
-        choices::page(&machine, constraints(args)?, args.quant.as_deref(), args.json, &profile)?
+        choose(args, &Choices::of_r1(args.quant.as_deref())?, environment)?
     };
     // Lines of JSON stay whole.
     let page = if args.json { page } else { prose(&page) };
     out.write_all(page.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// The model with as many active experts as `--experts` says.
+fn with_experts(model: ModelFacts, experts: Option<u64>) -> anyhow::Result<ModelFacts> {
+    match experts {
+        Some(used) if used > model.experts || used == 0 => {
+            Err(usage(format!("--experts is {used}: the model has 1 to {}", model.experts)))
+        }
+        Some(used) => Ok(model.with_experts_used(used)),
+        None => Ok(model),
+    }
+}
+
+/// The quantizations of a model on one machine.
+fn choose(args: &PlanArgs, choices: &Choices, environment: &Environment) -> anyhow::Result<String> {
+    let machine = machine(args, None, environment)?;
+    let profile = |model: &ModelFacts| {
+        profile(args, &machine, (model, None), RoutingSkew::Measured, environment)
+    };
+    let adapt = |model| with_experts(model, args.experts);
+    let how = choices::How { adapt: &adapt, profile: &profile };
+    choices::page(&machine, constraints(args)?, choices, args.json, &how)
 }
 
 /// Everything about one model on one machine.
@@ -184,16 +209,7 @@ fn one(
     machine: &Machine,
     environment: &Environment,
 ) -> anyhow::Result<String> {
-    let model = match args.experts {
-        Some(used) if used > subject.model.experts || used == 0 => {
-            return Err(usage(format!(
-                "--experts is {used}: the model has 1 to {}",
-                subject.model.experts
-            )));
-        }
-        Some(used) => subject.model.with_experts_used(used),
-        None => subject.model.clone(),
-    };
+    let model = with_experts(subject.model.clone(), args.experts)?;
     let named = (&model, subject.file.as_deref());
     let profile = profile(args, machine, named, subject.skew, environment)?;
     let threads = args.threads.map(u32::from);

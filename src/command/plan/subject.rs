@@ -76,7 +76,9 @@ impl Subject {
                 Ok(Self::of_published(of_ollama.unwrap_or(&several[0])))
             }
             ref several => {
-                let quants: Vec<&str> = several.iter().map(|published| published.quant).collect();
+                let mut quants: Vec<&str> =
+                    several.iter().map(|published| published.quant).collect();
+                quants.dedup();
                 bail!(
                     "{name} comes in several quantizations: choose one with --quant: {}",
                     quants.join(", ")
@@ -132,6 +134,15 @@ impl Subject {
         });
         let skew = RoutingSkew::of(&metadata);
         Ok(Self { model, others: Vec::new(), file: Some(path.to_owned()), note, skew })
+    }
+}
+
+/// The quantizations of a published model whose name does not say which.
+pub(super) fn several(name: &OsStr) -> Option<Vec<&'static Published>> {
+    let name = name.to_str().filter(|name| !is_r1(name) && !Path::new(name).exists())?;
+    match catalogue::resolve(name, None) {
+        Resolved::Files(files) if files.len() > 1 => Some(files),
+        _ => None,
     }
 }
 

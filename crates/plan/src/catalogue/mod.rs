@@ -31,6 +31,13 @@ pub struct Base {
     pub shape: &'static Shape,
 }
 
+impl Base {
+    /// Its name and size: `DeepSeek-R1 671B`.
+    pub fn title(&self) -> String {
+        format!("{} {}B", self.name, (self.shape.parameters() as f64 / 1e9).round())
+    }
+}
+
 /// A published file, or a set of split ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
@@ -76,10 +83,8 @@ impl Published {
 
     /// The model as the planner sees it.
     pub fn model(&self) -> ModelFacts {
-        let shape = self.base.shape;
-        let billions = (shape.parameters() as f64 / 1e9).round();
-        let name = format!("{} {billions}B {}", self.base.name, self.quant);
-        of_shape(shape, &name, self.quant, self.size, self.dense_bits)
+        let name = format!("{} {}", self.base.title(), self.quant);
+        of_shape(self.base.shape, &name, self.quant, self.size, self.dense_bits)
     }
 }
 
