@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Answer a prompt, or chat
     Run(RunArgs),
     /// Serve a model to many clients, over the APIs of OpenAI, Anthropic, Ollama and llama-server
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show what a running server is doing
     Ps(PsArgs),
     /// Shut a running server down; answers in flight finish

@@ -63,7 +63,7 @@ fn program() -> ExitCode {
             Command::Import(args) => command::import::run(&args, &environment, &mut stdout()),
             Command::Verify(args) => command::verify::run(&args, &environment, &mut stdout()),
             Command::Prune(args) => command::prune::run(&args, &environment, &mut stdout()),
-            Command::Serve(args) => command::serve::run(args, &environment),
+            Command::Serve(args) => command::serve::run(*args, &environment),
             Command::Ps(args) => command::ps::run(&args, &environment, &mut stdout()),
             Command::Stop(args) => command::stop::run(&args, &environment, &mut stdout()),
             Command::Tokenize(mut args) => {

@@ -194,12 +194,12 @@ unsafe fn add_block<F: Codes256, const C: usize>(
         // SAFETY: every array of a token has this block, by the contract of `gemv`.
         let (inputs, input_scale) =
             unsafe { (token.words.add(block * 256), _mm256_set1_ps(*token.scale.add(block))) };
-        for half in 0..2 {
+        for (half, words) in words.iter().enumerate() {
             let mut sum = _mm256_setzero_si256();
-            for i in half * 8..half * 8 + 8 {
+            for (i, &word) in words.iter().enumerate() {
                 // SAFETY: as above.
-                let input = unsafe { _mm256_loadu_si256(inputs.add(i * 16).cast()) };
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(words[i], input));
+                let input = unsafe { _mm256_loadu_si256(inputs.add((half * 8 + i) * 16).cast()) };
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(word, input));
             }
             let scale = _mm256_mul_ps(weights.scale[half], input_scale);
             *products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, *products);
@@ -212,13 +212,13 @@ unsafe fn add_block<F: Codes256, const C: usize>(
     }
 }
 
-/// The codes of 256 weights as words, with their signs: of each register the even bytes, then the
-/// odd ones.
+/// The codes of both halves of 256 weights as words, with their signs: of each register the even
+/// bytes, then the odd ones.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn words<F: Codes256>(weights: &Unpacked256) -> [__m256i; 16] {
-    let mut words = [_mm256_setzero_si256(); 16];
-    for (i, words) in words.chunks_exact_mut(2).enumerate() {
+fn words<F: Codes256>(weights: &Unpacked256) -> [[__m256i; 8]; 2] {
+    let mut words = [[_mm256_setzero_si256(); 8]; 2];
+    for (i, words) in words.as_flattened_mut().chunks_exact_mut(2).enumerate() {
         let codes = weights.codes[i];
         if F::SIGNED {
             let codes = _mm256_sign_epi8(codes, weights.signs[i]);
