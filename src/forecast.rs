@@ -41,8 +41,8 @@ impl Forecast {
         runs(plan).then(|| Self::at(plan, environment, skew, measure))
     }
 
-    /// The same for random tokens, on a machine that is measured in any case: for whoever measures
-    /// a model, too.
+    /// The same for random tokens, on a machine that is measured in any case: for
+    /// commands that measure a model, too.
     pub(crate) fn of_noise(plan: &LoadPlan, environment: &Environment) -> Option<Self> {
         runs(plan).then(|| Self::at(plan, environment, RoutingSkew::Uniform, Measure::Missing))
     }

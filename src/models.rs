@@ -95,7 +95,7 @@ pub(crate) fn local(
     let text = word.to_str().filter(|_| !is_gguf && !word.exists());
     let name = text.and_then(|text| text.parse::<Name>().ok());
     let (Some(name), Some(library)) = (name, library(environment)) else {
-        return Ok(word.to_owned()); // whoever opens it says what is wrong with it
+        return Ok(word.to_owned()); // opening it says what is wrong with it
     };
     if let Some(model) = library.find(&name)? {
         return Ok(library.runnable(&model)?);

@@ -1,4 +1,4 @@
-//! `cachalot list`: the models on this machine, whoever downloaded them, and unfinished downloads.
+//! `cachalot list`: the models on this machine, of all programs, and unfinished downloads.
 
 use std::io::Write;
 use std::time::SystemTime;

@@ -30,14 +30,14 @@ struct Inner {
 enum State {
     #[default]
     Expected,
-    Begun(Begun),
+    Begun(Arc<Begun>),
     Ended,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Begun {
     shared: Arc<Shared>,
-    /// By name: which file of `shared` it is, unless it is whole.
+    /// By name: which file of `shared` it is, or `None` if it was complete before.
     index: HashMap<String, Option<usize>>,
     first: PathBuf,
 }
@@ -64,28 +64,27 @@ impl Arrival {
     /// If the pull ends before.
     pub fn wait(&self, ranges: &[(&Path, Range<u64>)]) -> io::Result<()> {
         let begun = self.begun()?;
-        for (file, bytes) in begun.ranges(ranges)? {
-            begun.shared.want(file, bytes);
-        }
+        let ranges = begun.ranges(ranges)?;
+        ranges.iter().for_each(|(file, bytes)| begun.shared.want(*file, bytes.clone()));
         let ended = || io::Error::other("the download has ended");
-        let mut ranges = begun.ranges(ranges)?.into_iter();
+        let mut ranges = ranges.into_iter();
         ranges.try_for_each(|(file, bytes)| begun.shared.wait(file, bytes).ok_or_else(ended))
     }
 
     /// Whether all of these bytes are written.
     pub fn has(&self, ranges: &[(&Path, Range<u64>)]) -> bool {
         let Ok(begun) = self.begun() else { return false };
-        let ranges = begun.ranges(ranges);
-        ranges.is_ok_and(|mut all| all.drain(..).all(|(file, bytes)| begun.shared.has(file, bytes)))
+        let here = |(file, bytes)| begun.shared.has(file, bytes);
+        begun.ranges(ranges).is_ok_and(|ranges| ranges.into_iter().all(here))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begun(&self) -> io::Result<Begun> {
+    fn begun(&self) -> io::Result<Arc<Begun>> {
         match &*self.state() {
-            State::Begun(begun) => Ok(begun.clone()),
+            State::Begun(begun) => Ok(Arc::clone(begun)),
             _ => Err(io::Error::other("it is not being downloaded")),
         }
     }
@@ -124,7 +123,8 @@ impl Arrival {
             first.get_or_insert(link);
         }
         let Some(first) = first else { return Ok(()) };
-        *self.state() = State::Begun(Begun { shared: shared.clone(), index: by_name, first });
+        let begun = Begun { shared: shared.clone(), index: by_name, first };
+        *self.state() = State::Begun(Arc::new(begun));
         self.0.changed.notify_all();
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Arrival {
 }
 
 impl Begun {
-    /// Those of files that are not whole, as `shared` numbers them.
+    /// Those of files that were not complete before, as `shared` numbers them.
     fn ranges(&self, ranges: &[(&Path, Range<u64>)]) -> io::Result<Vec<(usize, Range<u64>)>> {
         let mut found = Vec::with_capacity(ranges.len());
         for (path, bytes) in ranges {
@@ -148,7 +148,7 @@ impl Begun {
             match self.index.get(name) {
                 Some(Some(file)) => found.push((*file, bytes.clone())),
                 Some(None) => {}
-                None => return Err(io::Error::other("it is no file of the download")),
+                None => return Err(io::Error::other("the download has no such file")),
             }
         }
         Ok(found)

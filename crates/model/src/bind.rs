@@ -201,7 +201,7 @@ impl Weight {
     /// Matrix `index` of several.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If there are fewer.
     pub(crate) fn get(&self, index: usize) -> Matrix<'_> {
         self.view().slice(index * self.rows, self.rows).scaled(scale(&self.scales, index))
     }

@@ -17,7 +17,7 @@ pub(crate) fn resize<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
 
 /// The same list, empty, for elements of another lifetime.
 ///
-/// Work lists borrow weights and inputs for the length of one call, but their memory shall last.
+/// Work lists borrow weights and inputs for the length of one call, but their memory is kept.
 /// Collecting a vector's own iterator reuses its allocation when the element types have one layout.
 pub(crate) fn recycle<T, U>(mut list: Vec<T>) -> Vec<U> {
     list.clear();

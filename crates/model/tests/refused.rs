@@ -20,7 +20,7 @@ use seccompiler::{
 
 const FILE: &str = "nano-ud-iq1_s.gguf";
 
-/// A system call, of x86-64, and the error that it shall end with; always, or if an argument has a
+/// A system call, of x86-64, and the error that it is made to end with; always, or if an argument has a
 /// bit.
 #[derive(Clone, Copy)]
 struct Refusal {

@@ -411,8 +411,8 @@ fn faster_memory<'a>(machine: &Machine) -> Option<(String, Make<'a>)> {
     Some((format!("memory at {mts} instead of {now} MT/s"), Box::new(make)))
 }
 
-/// What was measured or reported becomes so many times faster; formats whose unpacking limits them
-/// do not.
+/// Multiplies what was measured or reported by `factor`, except for formats that are limited by
+/// their unpacking.
 fn scale_bandwidth(machine: &mut Machine, factor: f64) {
     let Some(rate) = machine.memory.read_bytes_per_second.as_mut() else { return };
     let limited = *rate * 0.75;

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Bytes of a file.
 pub type FileRange<'a> = (&'a Path, Range<u64>);
 
-/// Files that are still being written. Whoever writes them implements this; nothing else here knows
+/// Files that are still being written. What writes them implements this; nothing else here knows
 /// where bytes come from.
 pub trait Ranges: Debug + Send + Sync {
     /// Waits until all of these bytes are there; they are wanted before any others.

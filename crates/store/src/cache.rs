@@ -1,10 +1,10 @@
 //! The expert cache: experts in memory, read from their files when a router chooses them.
 //!
 //! The cache belongs to the thread that computes. It hands frames of memory to a [`Reader`] and gets
-//! them back filled; in between no other thread can access them. [`ExpertCache::request`] never waits,
-//! except for a file that is still being written;
-//! [`ExpertCache::wait`] waits for one expert and returns its error. A failed read leaves no trace: the
-//! next request for the expert reads it again.
+//! them back filled; in between no other thread can access them. [`ExpertCache::request`] never
+//! waits, except for a file that is still being written; [`ExpertCache::wait`] waits for one expert
+//! and returns its error. A failed read leaves no trace: the next request for the expert reads it
+//! again.
 
 mod arriving;
 mod prefetch;

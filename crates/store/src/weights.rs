@@ -150,7 +150,7 @@ impl Weights {
             let region = Region::map(&file, path).map_err(|e| Error::unreadable(path, e))?;
             described.push((path.clone(), describe(path, &region)?));
             let source = ReadFile::open(path).map_err(|e| Error::unreadable(path, e))?;
-            sources.push(Arc::new(source.arriving(arriving.cloned())));
+            sources.push(Arc::new(source.written_by(arriving.cloned())));
         }
         let set = Set::merge(described)?;
         let (bytes, rate) = dense::read(&set.tensors, tensor_use, &sources, reader, progress)?;

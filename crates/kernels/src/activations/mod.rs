@@ -63,6 +63,21 @@ struct Derived<E> {
     encoding: E,
 }
 
+impl<E> Derived<E> {
+    /// Derives it, unless it is that of the present rows.
+    fn refresh(&mut self, derive: impl FnOnce(&mut E)) {
+        if !std::mem::replace(&mut self.fresh, true) {
+            derive(&mut self.encoding);
+        }
+    }
+
+    /// That of the present rows.
+    fn present(&self) -> &E {
+        assert!(self.fresh, "quantized before it is multiplied");
+        &self.encoding
+    }
+}
+
 /// An encoding in one order.
 #[derive(Debug)]
 struct Ordered<E> {
@@ -171,95 +186,68 @@ impl Activations {
 
     /// Derives the 16-bit form in this order, unless it is there.
     pub(crate) fn quantize_split_i16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
-        let Self { rows, cols, .. } = *self;
-        let source = Source { floats: &self.floats, rows, cols, pool, tier };
-        let derived = in_order(&mut self.split_i16, order);
-        if !std::mem::replace(&mut derived.fresh, true) {
-            derived.encoding.derive(source, order);
-        }
+        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
+        in_order(&mut self.split_i16, order).refresh(|encoding| encoding.derive(source, order));
     }
 
     /// Derives the 8-bit form, unless it is there.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn quantize_i8(&mut self, pool: &Pool, tier: Tier) {
-        let Self { rows, cols, .. } = *self;
-        if !std::mem::replace(&mut self.i8.fresh, true) {
-            let source = Source { floats: &self.floats, rows, cols, pool, tier };
-            self.i8.encoding.derive(source);
-        }
+        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
+        self.i8.refresh(|encoding| encoding.derive(source));
     }
 
     /// Derives the 14-bit form, unless it is there.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn quantize_i14(&mut self, pool: &Pool, tier: Tier) {
-        let Self { rows, cols, .. } = *self;
-        if !std::mem::replace(&mut self.i14.fresh, true) {
-            let source = Source { floats: &self.floats, rows, cols, pool, tier };
-            self.i14.encoding.derive(source);
-        }
+        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
+        self.i14.refresh(|encoding| encoding.derive(source));
     }
 
     /// Derives the form of 16-bit words, unless it is there.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn quantize_i16(&mut self, pool: &Pool, tier: Tier) {
-        let Self { rows, cols, .. } = *self;
-        if !std::mem::replace(&mut self.i16.fresh, true) {
-            let source = Source { floats: &self.floats, rows, cols, pool, tier };
-            self.i16.encoding.derive(source);
-        }
+        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
+        self.i16.refresh(|encoding| encoding.derive(source));
     }
 
     /// Derives the bf16 form in this order, unless it is there.
     pub(crate) fn convert_bf16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
-        let Self { rows, cols, .. } = *self;
-        let source = Source { floats: &self.floats, rows, cols, pool, tier };
-        let derived = in_order(&mut self.bf16, order);
-        if !std::mem::replace(&mut derived.fresh, true) {
-            derived.encoding.derive(source, order);
+        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
+        in_order(&mut self.bf16, order).refresh(|encoding| encoding.derive(source, order));
+    }
+
+    /// Rows of an encoding whose first row is `first`; `from` goes on from a row by some blocks.
+    fn by_row<R: Copy>(&self, first: R, from: impl Fn(R, usize) -> R) -> impl Fn(usize) -> R {
+        let (rows, blocks) = (self.rows, self.blocks());
+        move |row| {
+            assert!(row < rows, "row {row} of {rows}");
+            from(first, row * blocks)
         }
     }
 
     /// Rows of 16 bits in this order; panics for a row that does not exist.
     pub(crate) fn split_i16(&self, order: &Order) -> impl Fn(usize) -> SplitI16Row {
-        let first = fresh(&self.split_i16, order).first();
-        let (rows, blocks) = (self.rows, self.blocks());
-        move |row| {
-            assert!(row < rows, "row {row} of {rows}");
-            first.from(row * blocks)
-        }
+        self.by_row(fresh(&self.split_i16, order).first(), SplitI16Row::from)
     }
 
     /// Rows of 8 bits; panics for a row that does not exist.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn i8(&self) -> impl Fn(usize) -> I8Row {
-        assert!(self.i8.fresh, "quantized to 8 bits before it is multiplied");
-        let (rows, blocks, first) = (self.rows, self.blocks(), self.i8.encoding.first());
-        move |row| {
-            assert!(row < rows, "row {row} of {rows}");
-            first.from(row * blocks)
-        }
+        self.by_row(self.i8.present().first(), I8Row::from)
     }
 
     /// Rows of 14 bits, each from block `block` on; panics for a row that does not exist.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn i14(&self, block: usize) -> impl Fn(usize) -> I14Row {
-        assert!(self.i14.fresh, "quantized to 14 bits before it is multiplied");
-        let (rows, blocks, first) = (self.rows, self.blocks(), self.i14.encoding.first());
-        move |row| {
-            assert!(row < rows && block < blocks, "row {row} of {rows}");
-            first.from(row * blocks + block)
-        }
+        assert!(block < self.blocks(), "block {block} of {}", self.blocks());
+        self.by_row(self.i14.present().first().from(block), I14Row::from)
     }
 
     /// Rows of 16-bit words; panics for a row that does not exist.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn i16(&self) -> impl Fn(usize) -> I16Row {
-        assert!(self.i16.fresh, "quantized to 16 bits before it is multiplied");
-        let (rows, blocks, first) = (self.rows, self.blocks(), self.i16.encoding.first());
-        move |row| {
-            assert!(row < rows, "row {row} of {rows}");
-            first.from(row * blocks)
-        }
+        self.by_row(self.i16.present().first(), I16Row::from)
     }
 
     /// All rows as bf16 in this order, `[rows to a multiple of 16, blocks * 256]`.

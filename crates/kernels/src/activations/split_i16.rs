@@ -58,8 +58,8 @@ impl SplitI16 {
 /// Quantizes up to 256 numbers.
 #[inline(always)]
 fn quantize(floats: &[f32], order: &Order, out: &mut Block<'_>) {
-    let integers;
-    (integers, *out.scale) = integers_and_sums(floats, out.sums);
+    let (integers, scale) = integers_and_sums(floats, out.sums);
+    *out.scale = scale;
     let mut high = [0i8; BLOCK];
     let mut low = [0i8; BLOCK];
     for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {

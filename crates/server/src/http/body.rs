@@ -12,8 +12,8 @@ use crate::error::{ApiError, ApiResult};
 
 /// How long a client may take to send its body.
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
-/// How many times the limit of a body is read before it is refused.
-const DISCARDED: usize = 4;
+/// A body over its limit is read to this many times the limit before it is refused.
+const DRAIN_FACTOR: usize = 4;
 /// How many arrays and objects may contain each other.
 pub(crate) const DEPTH_MAX: usize = 64;
 
@@ -29,8 +29,8 @@ pub(crate) async fn read(mut body: Body, limit: usize) -> ApiResult<Vec<u8>> {
     let announced = http_body::Body::size_hint(&body).lower();
     // Many clients read no answer before they have sent all; some of what is too large is read for
     // them and thrown away.
-    let discarded = limit.saturating_mul(DISCARDED);
-    if announced > discarded as u64 {
+    let drained = limit.saturating_mul(DRAIN_FACTOR);
+    if announced > drained as u64 {
         return Err(too_large());
     }
     let reading = async {
@@ -42,7 +42,7 @@ pub(crate) async fn read(mut body: Body, limit: usize) -> ApiResult<Vec<u8>> {
             })?;
             if let Ok(data) = frame.into_data() {
                 length = length.saturating_add(data.len());
-                if length > discarded {
+                if length > drained {
                     return Err(too_large());
                 }
                 if length > limit || announced > limit as u64 {

@@ -1,4 +1,4 @@
-//! `/v1/responses`, without a store: whoever asks sends the whole conversation.
+//! `/v1/responses`, without a store: each request has the whole conversation.
 
 use std::sync::Arc;
 

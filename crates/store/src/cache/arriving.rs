@@ -7,15 +7,15 @@ impl ExpertCache {
     /// Waits until an expert is in its files, before a read is queued: a queued read never waits for
     /// anything but its drive.
     pub(super) fn wait_for_arrival(&self, layer: usize, expert: usize) -> Result<(), Error> {
-        let Some(writer) = self.layers[layer][0].file.writer() else { return Ok(()) };
-        let waited = writer.wait(&self.ranges(layer, expert));
+        let Some(arriving) = self.layers[layer][0].file.ranges() else { return Ok(()) };
+        let waited = arriving.wait(&self.ranges(layer, expert));
         waited.map_err(|source| self.unreadable(layer, expert, 0, source))
     }
 
     /// Whether an expert is in its files.
     pub(super) fn has_arrived(&self, layer: usize, expert: usize) -> bool {
-        let writer = self.layers[layer][0].file.writer();
-        writer.is_none_or(|writer| writer.has(&self.ranges(layer, expert)))
+        let arriving = self.layers[layer][0].file.ranges();
+        arriving.is_none_or(|arriving| arriving.has(&self.ranges(layer, expert)))
     }
 
     fn ranges(&self, layer: usize, expert: usize) -> Vec<FileRange<'_>> {

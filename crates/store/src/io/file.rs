@@ -15,7 +15,7 @@ pub struct ReadFile {
     file: File,
     direct: bool,
     state: State,
-    /// Who writes it, if it is still being written.
+    /// What to wait for its bytes with, if it is still being written.
     arriving: Option<Arc<dyn Ranges>>,
 }
 
@@ -59,12 +59,12 @@ impl ReadFile {
 
     /// The same file, which is still being written: its length is the final one.
     #[must_use]
-    pub(crate) fn arriving(self, arriving: Option<Arc<dyn Ranges>>) -> Self {
+    pub(crate) fn written_by(self, arriving: Option<Arc<dyn Ranges>>) -> Self {
         Self { arriving, ..self }
     }
 
-    /// Who writes it, if it is still being written.
-    pub(crate) fn writer(&self) -> Option<&dyn Ranges> {
+    /// What to wait for its bytes with, if it is still being written.
+    pub(crate) fn ranges(&self) -> Option<&dyn Ranges> {
         self.arriving.as_deref()
     }
 
@@ -94,7 +94,7 @@ impl ReadFile {
         let metadata = self.file.metadata().map_err(|e| Error::unreadable(&self.path, e))?;
         let mut state = State::of(&metadata);
         if self.arriving.is_some() {
-            state.modified = self.state.modified; // whoever writes it says what is wrong
+            state.modified = self.state.modified; // what writes it reports its own errors
         }
         if state == self.state {
             return Ok(());
