@@ -132,7 +132,8 @@ impl LoadPlan {
         self.layout.experts.iter().any(|experts| experts.cache.is_some())
     }
 
-    /// The bytes that must be there before it is loaded: all, or if experts are streamed, all others.
+    /// The bytes that must be there before it is loaded: all, or if experts are streamed, all
+    /// others.
     fn needed(&self) -> Vec<FileRange<'_>> {
         let is_streamed = self.is_streamed();
         let tensors = self.weights.tensors().iter().filter(|tensor| {

@@ -89,8 +89,8 @@ impl Arrival {
         }
     }
 
-    /// The pull begins: links to its parts, with the names that they will have, are made in a folder
-    /// of its own. They stay valid when the parts get their names.
+    /// The pull begins: links to its parts, with the names that they will have, are made in a
+    /// folder of its own. They stay valid when the parts get their names.
     pub(crate) fn begin(
         &self,
         shared: &Arc<Shared>,

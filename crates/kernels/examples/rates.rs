@@ -2,15 +2,17 @@
 //! `cargo run --release -p cachalot-kernels --example rates [FORMAT] [COLUMNS...]`.
 //!
 //! Prints, per format, tier and number of columns, the bytes of weights read per second and the
-//! multiplications per second (with activations of 8 bits), best of several rounds: over matrices
-//! too large for the caches, and over one of 512 KiB a thread that stays there. Where the two are
-//! far apart, memory is the limit.
+//! multiplications per second, best of several rounds: over matrices too large for the caches, and
+//! over one of 512 KiB a thread that stays there. Where the two are far apart, memory is the limit.
+//! Up to eight columns are decoded tokens, with activations of 16 bits; more are a prompt, with 8.
 
 use std::time::Instant;
 
 use cachalot_kernels::{ActBits, Activations, Cpu, Format, Matrix, Product, Tier, Tokens};
 
 const COLS: usize = 7168;
+/// Columns up to which they are taken for decoded tokens.
+const DECODED: usize = 8;
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -22,7 +24,7 @@ fn main() {
         for tier in Tier::available().skip(1) {
             for &n in &columns {
                 let cpu = Cpu::new(threads, tier);
-                let large = rate(format, &cpu, n, if n == 1 { 400 << 20 } else { 20 << 20 });
+                let large = rate(format, &cpu, n, if n <= DECODED { 400 << 20 } else { 20 << 20 });
                 let small = rate(format, &cpu, n, threads << 19);
                 println!(
                     "{:8} {:7} {n:4} columns  {:7.2} GB/s  {:8.1} G products/s   in cache {:8.1}",
@@ -52,11 +54,9 @@ fn rate(format: Format, cpu: &Cpu, n: usize, target: usize) -> f64 {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         *b = (x >> 24) as u8;
     }
-    let Ok(matrix) =
-        Matrix::new(format, rows, COLS, &bytes).map(|m| m.with_activations(ActBits::Eight))
-    else {
-        return 0.0;
-    };
+    let bits = if n <= DECODED { ActBits::Sixteen } else { ActBits::Eight };
+    let Ok(matrix) = Matrix::new(format, rows, COLS, &bytes) else { return 0.0 };
+    let matrix = matrix.with_activations(bits);
     let mut inputs = Activations::new();
     inputs.reset(n, COLS).iter_mut().enumerate().for_each(|(i, v)| *v = (i % 13) as f32 - 6.0);
     let mut out = vec![0.0; rows * n];

@@ -16,11 +16,17 @@ use crate::pool::Scratch;
 use crate::product::Cpu;
 use std::ops::Range;
 
-/// Tokens up to which gemv reads a matrix in place, without unpacking it first; with activations of
-/// 8 bits on AVX-512, one less.
-const GEMV_MAX: usize = 4;
-/// The same for weights that are floats, four tokens at a time: unpacking them means transposing
-/// them.
+/// Tokens up to which gemv reads a matrix in place, without unpacking it first, and which it takes at
+/// a time. On AVX-512, the activations of more do not stay in the first-level cache while a row of
+/// 7168 columns passes, and unpacking many rows side by side costs less.
+#[cfg(target_arch = "x86_64")]
+const GEMV_512_MAX: usize = 2;
+#[cfg(target_arch = "x86_64")]
+const GEMV_256_MAX: usize = 4;
+/// Tokens of a gemv over weights that are floats, at a time, and tokens up to which it is used:
+/// unpacking such weights means transposing them.
+#[cfg(target_arch = "x86_64")]
+const FLOAT_GEMV: usize = 4;
 const FLOAT_GEMV_MAX: usize = 16;
 /// Tokens up to which 8-bit integers are faster than bf16 tiles.
 #[cfg(target_arch = "x86_64")]
@@ -178,7 +184,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
             return if is_gemv(FLOAT_GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
         }
         if let Some(kernels) = &spec.avx512 {
-            if is_gemv(if bits == ActBits::Eight { GEMV_MAX - 1 } else { GEMV_MAX }) {
+            if is_gemv(GEMV_512_MAX) {
                 return Path::Gemv512(kernels.gemv, kernels.order);
             }
             // With fewer tokens, unpacking is most of the work, and bytes are less of it than bf16.
@@ -202,7 +208,7 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
             return match (bits, kernels.largest_byte) {
                 // No other kernel has 16 bits.
                 (ActBits::Sixteen, _) => Path::Gemv256(kernels.gemv),
-                _ if is_gemv(GEMV_MAX) => Path::Gemv256(kernels.gemv),
+                _ if is_gemv(GEMV_256_MAX) => Path::Gemv256(kernels.gemv),
                 (ActBits::Eight, Some(largest)) => Path::I8(kernels, largest),
                 _ => Path::I14(kernels),
             };
@@ -287,9 +293,13 @@ pub(crate) fn compute<'s>(
         #[cfg(target_arch = "x86_64")]
         Path::FloatGemm => task.float_gemm(tier, scratch),
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv512(gemv, order) => task.gemv(gemv, activations.split_i16(order), scratch),
+        Path::Gemv512(gemv, order) => {
+            task.gemv::<GEMV_512_MAX, _>(gemv, activations.split_i16(order), scratch);
+        }
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv256(gemv) => task.gemv(gemv, activations.i16(), scratch),
+        Path::Gemv256(gemv) => {
+            task.gemv::<GEMV_256_MAX, _>(gemv, activations.i16(), scratch);
+        }
         #[cfg(target_arch = "x86_64")]
         Path::Int512(kernels) => task.int_gemm_512(kernels, scratch),
         #[cfg(target_arch = "x86_64")]
@@ -333,9 +343,9 @@ impl Task<'_> {
     fn float_gemv(self, gemv: FloatGemv, scratch: &mut Scratch) {
         let Self { matrix, activations, tokens } = self;
         let values = scratch.values.resize(tokens.len() * matrix.rows());
-        for t in (0..tokens.len()).step_by(GEMV_MAX) {
-            let n = GEMV_MAX.min(tokens.len() - t);
-            let mut group = [activations.row(tokens.get(t)); GEMV_MAX];
+        for t in (0..tokens.len()).step_by(FLOAT_GEMV) {
+            let n = FLOAT_GEMV.min(tokens.len() - t);
+            let mut group = [activations.row(tokens.get(t)); FLOAT_GEMV];
             for (i, token) in group.iter_mut().enumerate().take(n) {
                 *token = activations.row(tokens.get(t + i));
             }
@@ -346,13 +356,19 @@ impl Task<'_> {
         }
     }
 
+    /// Weights in place, with up to `MOST` tokens at a time.
     #[cfg(target_arch = "x86_64")]
-    fn gemv<R: Copy>(self, gemv: Gemv<R>, row: impl Fn(usize) -> R, scratch: &mut Scratch) {
+    fn gemv<const MOST: usize, R: Copy>(
+        self,
+        gemv: Gemv<R>,
+        row: impl Fn(usize) -> R,
+        scratch: &mut Scratch,
+    ) {
         let Self { matrix, tokens, .. } = self;
         let values = scratch.values.resize(tokens.len() * matrix.rows());
-        for t in (0..tokens.len()).step_by(GEMV_MAX) {
-            let n = GEMV_MAX.min(tokens.len() - t);
-            let mut group = [row(tokens.get(t)); GEMV_MAX];
+        for t in (0..tokens.len()).step_by(MOST) {
+            let n = MOST.min(tokens.len() - t);
+            let mut group = [row(tokens.get(t)); MOST];
             for (i, token) in group.iter_mut().enumerate().take(n) {
                 *token = row(tokens.get(t + i));
             }

@@ -66,7 +66,7 @@ pub enum Kernel {
     /// The fastest for the number of tokens.
     #[default]
     Fastest,
-    /// Weights read in place, four tokens at a time; activations have at least 16 bits.
+    /// Weights read in place, a few tokens at a time; activations have at least 16 bits.
     Gemv,
     /// Weights unpacked for all tokens; activations have what [`ActBits`] says.
     Gemm,

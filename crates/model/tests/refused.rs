@@ -20,8 +20,8 @@ use seccompiler::{
 
 const FILE: &str = "nano-ud-iq1_s.gguf";
 
-/// A system call, of x86-64, and the error that it is made to end with; always, or if an argument has a
-/// bit.
+/// A system call, of x86-64, and the error that it is made to end with; always, or if an argument
+/// has a bit.
 #[derive(Clone, Copy)]
 struct Refusal {
     call: i64,

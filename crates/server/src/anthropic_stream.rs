@@ -1,6 +1,7 @@
 //! The events of `/v1/messages`, and the whole message.
 //!
-//! Blocks come one after another: the thought, closed by an empty signature, then texts and tool uses.
+//! Blocks come one after another: the thought, closed by an empty signature, then texts and tool
+//! uses.
 
 use serde_json::{Value, json};
 

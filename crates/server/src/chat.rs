@@ -88,8 +88,8 @@ impl Chat {
         })
     }
 
-    /// Whether the last message is continued: when asked, and by the habit of llama-server's clients
-    /// when it is an assistant's text without tool calls.
+    /// Whether the last message is continued: when asked, and by the habit of llama-server's
+    /// clients when it is an assistant's text without tool calls.
     fn continues(&self) -> bool {
         let last = self.messages.last();
         self.continue_final

@@ -1,5 +1,5 @@
-//! What a client is told when a request fails: one error type for all handlers, written in the shape of
-//! the API that the request's path belongs to.
+//! What a client is told when a request fails: one error type for all handlers, written in the
+//! shape of the API that the request's path belongs to.
 //!
 //! | family | paths | shape |
 //! |---|---|---|

@@ -6,8 +6,8 @@
 //!   events --generate::Source--> Piece --respond::Dialect--> bytes of the stream, or one body
 //! ```
 //!
-//! Rendering and tokenizing run apart from the tasks that serve connections; a dropped body drops its
-//! generation. What this crate does not know: files of models, terminals, the environment.
+//! Rendering and tokenizing run apart from the tasks that serve connections; a dropped body drops
+//! its generation. What this crate does not know: files of models, terminals, the environment.
 #![forbid(unsafe_code)]
 
 mod anthropic;
@@ -45,8 +45,8 @@ pub use status::{Advice, ExpertCounts, Facts, MemoryFacts, Place, Prediction};
 
 pub use cachalot_engine::Handle;
 
-/// Reads a body as every dialect would, without a model: what is wrong with it is an error, never a panic.
-/// For tests with arbitrary bytes.
+/// Reads a body as every dialect would, without a model: what is wrong with it is an error, never a
+/// panic. For tests with arbitrary bytes.
 pub fn read_bodies(bytes: &[u8]) {
     if let Ok(object) = http::body::object(bytes) {
         let _ = openai::chat::parse(&object);

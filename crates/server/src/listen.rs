@@ -1,7 +1,7 @@
 //! Where the server listens, and how it begins and ends.
 //!
-//! SIGTERM or SIGINT: no new requests, answers in flight finish within the grace time; a second signal
-//! ends at once. SIGHUP: the certificate is read again.
+//! SIGTERM or SIGINT: no new requests, answers in flight finish within the grace time; a second
+//! signal ends at once. SIGHUP: the certificate is read again.
 
 use std::fmt;
 use std::io;
@@ -269,7 +269,8 @@ async fn accepted<S: Wire, A>(result: io::Result<(S, A)>) -> Option<S> {
     }
 }
 
-/// Tells systemd a state (`READY=1`, `STOPPING=1`) over the socket that it named in `NOTIFY_SOCKET`.
+/// Tells systemd a state (`READY=1`, `STOPPING=1`) over the socket that it named in
+/// `NOTIFY_SOCKET`.
 ///
 /// # Errors
 /// If nothing listens there.

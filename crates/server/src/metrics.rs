@@ -1,4 +1,5 @@
-//! `/metrics` in Prometheus' text format: llama-server's names, for dashboards that exist, and ours.
+//! `/metrics` in Prometheus' text format: llama-server's names, for dashboards that exist, and
+//! ours.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};

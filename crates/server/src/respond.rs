@@ -1,7 +1,7 @@
 //! From answers in the making to a response: a stream in one dialect, or one whole body.
 //!
-//! A response begins when the first event is there, so that what the engine refuses has its status. A
-//! dropped body drops the generations, which frees their sequences.
+//! A response begins when the first event is there, so that what the engine refuses has its status.
+//! A dropped body drops the generations, which frees their sequences.
 
 use std::convert::Infallible;
 use std::sync::Arc;

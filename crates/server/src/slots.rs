@@ -1,8 +1,8 @@
-//! Places for answers, as llama-server counts them: which texts they hold, so that these can be saved,
-//! restored and erased.
+//! Places for answers, as llama-server counts them: which texts they hold, so that these can be
+//! saved, restored and erased.
 //!
-//! Here sequences share the KV cache and find each other's prefixes, so a slot is only a name for the
-//! text of the last request that ran in it.
+//! Here sequences share the KV cache and find each other's prefixes, so a slot is only a name for
+//! the text of the last request that ran in it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,5 @@
-//! Streams that outlive their reader: an answer goes on for a while after its client left, and can be
-//! read again from any position.
+//! Streams that outlive their reader: an answer goes on for a while after its client left, and can
+//! be read again from any position.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,8 +61,8 @@ impl Streams {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a stream on its own, under a name, and reads it from its beginning. A stream of the same
-    /// name ends.
+    /// Runs a stream on its own, under a name, and reads it from its beginning. A stream of the
+    /// same name ends.
     pub(crate) fn start(
         &self,
         app: &Arc<App>,

@@ -1,10 +1,10 @@
 //! The expert cache: experts in memory, read from their files when a router chooses them.
 //!
-//! The cache belongs to the thread that computes. It hands frames of memory to a [`Reader`] and gets
-//! them back filled; in between no other thread can access them. [`ExpertCache::request`] never
-//! waits, except for a file that is still being written; [`ExpertCache::wait`] waits for one expert
-//! and returns its error. A failed read leaves no trace: the next request for the expert reads it
-//! again.
+//! The cache belongs to the thread that computes. It hands frames of memory to a [`Reader`] and
+//! gets them back filled; in between no other thread can access them. [`ExpertCache::request`]
+//! never waits, except for a file that is still being written; [`ExpertCache::wait`] waits for one
+//! expert and returns its error. A failed read leaves no trace: the next request for the expert
+//! reads it again.
 
 mod arriving;
 mod prefetch;
@@ -158,8 +158,8 @@ impl Monitor {
         self.0.reclaim_target.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// Lets the cache take back memory that it has released, up to `bytes`; it does so with the next
-    /// token.
+    /// Lets the cache take back memory that it has released, up to `bytes`; it does so with the
+    /// next token.
     pub fn allow(&self, bytes: u64) {
         self.0.available.store(bytes, Ordering::Relaxed);
     }
@@ -219,8 +219,8 @@ struct Frame {
 }
 
 impl ExpertCache {
-    /// A cache for `layers`, each with the slices of its experts. All of its memory is reserved now,
-    /// and taken in the background.
+    /// A cache for `layers`, each with the slices of its experts. All of its memory is reserved
+    /// now, and taken in the background.
     ///
     /// # Errors
     /// If there is no memory.
@@ -337,8 +337,8 @@ impl ExpertCache {
         self.poll();
     }
 
-    /// Pins an expert if it is resident, and starts to read it otherwise. `false` if there is no frame
-    /// for it now, because all are in use.
+    /// Pins an expert if it is resident, and starts to read it otherwise. `false` if there is no
+    /// frame for it now, because all are in use.
     pub fn request(&mut self, layer: usize, expert: usize) -> bool {
         let number = self.residency.number(layer, expert);
         let frame = match self.residency.place(number) {
@@ -370,8 +370,9 @@ impl ExpertCache {
         true
     }
 
-    /// Pins an expert that is resident or being read, until the next layer starts or it is released;
-    /// returns whether it is. A prefetched expert is not pinned: the prefetch may be dropped first.
+    /// Pins an expert that is resident or being read, until the next layer starts or it is
+    /// released; returns whether it is. A prefetched expert is not pinned: the prefetch may be
+    /// dropped first.
     pub fn keep(&mut self, layer: usize, expert: usize) -> bool {
         let frame = self.residency.frame(self.residency.number(layer, expert));
         let frame = frame.filter(|&frame| {
@@ -588,8 +589,8 @@ impl ExpertCache {
         self.busy_until = self.busy_until.max(done.ended);
     }
 
-    /// Releases about `bytes` of memory, from each class its share, but leaves to each class what one
-    /// token needs in one layer.
+    /// Releases about `bytes` of memory, from each class its share, but leaves to each class what
+    /// one token needs in one layer.
     fn shrink(&mut self, bytes: u64) {
         let all = self.monitor.capacity();
         let mut given = 0;
@@ -637,8 +638,8 @@ impl ExpertCache {
 
 type SlotBytes = [usize; SLICES_MAX];
 
-/// Bytes of memory that a cache takes with these options, for layers whose experts have slices of these
-/// bytes: at most the budget, but room for the experts of a token in any case.
+/// Bytes of memory that a cache takes with these options, for layers whose experts have slices of
+/// these bytes: at most the budget, but room for the experts of a token in any case.
 pub fn cache_bytes(layers: &[Vec<usize>], options: &CacheOptions) -> u64 {
     let (class_of, classes) = classes(layers);
     let (counts, frame_bytes) = frame_counts(&class_of, &classes, options);

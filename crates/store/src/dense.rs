@@ -1,9 +1,9 @@
 //! Loads the weights that every token reads into anonymous memory, with the reader that will stream
 //! experts.
 //!
-//! The page cache would evict mapped pages under the pressure of expert traffic, and read them again
-//! for every token. Loading also calibrates the reader: it tries several queue depths on consecutive
-//! parts of the data and keeps the smallest depth that is about as fast as the fastest.
+//! The page cache would evict mapped pages under the pressure of expert traffic, and read them
+//! again for every token. Loading also calibrates the reader: it tries several queue depths on
+//! consecutive parts of the data and keeps the smallest depth that is about as fast as the fastest.
 
 use std::collections::BTreeMap;
 use std::io;

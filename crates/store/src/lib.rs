@@ -1,10 +1,10 @@
-//! Where weights are: mapped from the file, resident in memory, embedded in the program, or read when
-//! they are needed.
+//! Where weights are: mapped from the file, resident in memory, embedded in the program, or read
+//! when they are needed.
 //!
-//! [`Weights`] joins the parts of a model into one list of tensors; [`Bytes`] is a handle to the bytes
-//! of one tensor that keeps the memory behind it alive. For a model that is larger than memory, an
-//! [`ExpertCache`] keeps some experts resident and reads others from their files with a [`Reader`].
-//! The crate does not interpret the bytes; the kernels do.
+//! [`Weights`] joins the parts of a model into one list of tensors; [`Bytes`] is a handle to the
+//! bytes of one tensor that keeps the memory behind it alive. For a model that is larger than
+//! memory, an [`ExpertCache`] keeps some experts resident and reads others from their files with a
+//! [`Reader`]. The crate does not interpret the bytes; the kernels do.
 
 mod arriving;
 mod bytes;

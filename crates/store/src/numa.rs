@@ -1,12 +1,13 @@
-//! Memory policy of machines with several NUMA nodes. A page is allocated on the node of the thread that
-//! touches it first; a model read by one thread would be on one node, whose channels limit all cores.
+//! Memory policy of machines with several NUMA nodes. A page is allocated on the node of the thread
+//! that touches it first; a model read by one thread would be on one node, whose channels limit all
+//! cores.
 //!
 //! The unsafe code is two system calls that the standard library does not have.
 
 /// Runs `work` with memory interleaved over `nodes` (those with memory): what this thread allocates
-/// meanwhile, and what threads that it starts meanwhile ever allocate, including pages of files that
-/// they read into the page cache. Afterwards this thread has its policy of before. Where the system
-/// refuses, `work` runs without.
+/// meanwhile, and what threads that it starts meanwhile ever allocate, including pages of files
+/// that they read into the page cache. Afterwards this thread has its policy of before. Where the
+/// system refuses, `work` runs without.
 pub fn interleaved<R>(nodes: &[usize], work: impl FnOnce() -> R) -> R {
     let _restored_when_dropped = policy::Interleaved::set(nodes).ok();
     work()
@@ -29,7 +30,8 @@ mod policy {
     impl Interleaved {
         pub(super) fn set(nodes: &[usize]) -> io::Result<Self> {
             let mut before = Self { mode: 0, nodes: [0; WORDS] };
-            // SAFETY: both pointers are valid for the call, which writes no more than `WORDS` words.
+            // SAFETY: both pointers are valid for the call, which writes no more than `WORDS`
+            // words.
             let known = unsafe {
                 let (mode, mask) = (&raw mut before.mode, before.nodes.as_mut_ptr());
                 libc::syscall(libc::SYS_get_mempolicy, mode, mask, WORDS * BITS, 0, 0)

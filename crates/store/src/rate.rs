@@ -1,5 +1,5 @@
-//! Measures how fast a file can be read in pieces of the size of an expert's slices, with the reader of
-//! the expert cache: the drive's part in every prediction.
+//! Measures how fast a file can be read in pieces of the size of an expert's slices, with the
+//! reader of the expert cache: the drive's part in every prediction.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct ReadRate {
     /// Bytes per second.
     pub bytes_per_second: f64,
-    /// Whether reads bypass the page cache. If not, the page cache may have been measured instead of
-    /// the drive.
+    /// Whether reads bypass the page cache. If not, the page cache may have been measured instead
+    /// of the drive.
     pub direct: bool,
     /// The reader: `io_uring` or `pread`.
     pub reader: &'static str,

@@ -34,12 +34,13 @@ impl Region {
     ///
     /// A mapping follows its file. A file that is overwritten in place changes the weights, and the
     /// first touch of a page beyond the end of a file that was truncated raises SIGBUS, which ends
-    /// the program with an error ([`crate::sigbus`]). Downloads therefore go to another name and are
-    /// renamed when complete; [`crate::Placement::Resident`] is for files that others may change.
+    /// the program with an error ([`crate::sigbus`]). Downloads therefore go to another name and
+    /// are renamed when complete; [`crate::Placement::Resident`] is for files that others may
+    /// change.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
     pub(crate) fn map(file: &File, path: &Path) -> io::Result<Self> {
-        // SAFETY: the map is read-only. Unix cannot keep other processes from changing the file; the
-        // documentation of `Placement::Mapped` passes this condition on.
+        // SAFETY: the map is read-only. Unix cannot keep other processes from changing the file;
+        // the documentation of `Placement::Mapped` passes this condition on.
         let map = unsafe { Mmap::map(file) }?;
         // Pages read from now on are huge where the page cache supports it.
         #[cfg(target_os = "linux")]

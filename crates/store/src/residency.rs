@@ -1,9 +1,10 @@
 //! Which expert is in which frame: the bookkeeping of the cache, without its memory.
 //!
 //! Experts of layers whose slices have the same sizes share a class of frames. A miss takes a free
-//! frame of its class, or evicts the least valuable expert; pinned frames, whose experts are about to
-//! be computed or being read, stay. An expert that was just read and is rarely chosen has little value
-//! and is evicted first: so a long prompt does not evict what decoding uses, without a bypass.
+//! frame of its class, or evicts the least valuable expert; pinned frames, whose experts are about
+//! to be computed or being read, stay. An expert that was just read and is rarely chosen has little
+//! value and is evicted first: so a long prompt does not evict what decoding uses, without a
+//! bypass.
 //!
 //! `cargo xtask replay` runs this code on recorded traces.
 
@@ -30,7 +31,8 @@ pub struct Frames {
 
 impl Frames {
     /// For layers whose experts all have one size, of which a token uses `used` in each. The floor
-    /// serves repetitions from token to token; at least half of the frames are given by value alone.
+    /// serves repetitions from token to token; at least half of the frames are given by value
+    /// alone.
     pub fn of_one_class(layers: usize, experts: usize, used: usize, count: usize) -> Self {
         let floor = used.min(count / (2 * layers.max(1)));
         Self { experts, class_of: vec![0; layers], counts: vec![count], floor, reserve: 0 }
@@ -167,8 +169,8 @@ impl<P: Policy> Residency<P> {
         Place::Assigned(frame as usize)
     }
 
-    /// Evicts the least valuable experts until the reserve is free again, after prefetched experts of
-    /// `layer` were chosen and stay.
+    /// Evicts the least valuable experts until the reserve is free again, after prefetched experts
+    /// of `layer` were chosen and stay.
     pub fn restore(&mut self, layer: usize) {
         let class = self.class_of[layer];
         while self.classes[class].free.len() < self.reserve

@@ -1,5 +1,5 @@
-//! Reads a file into anonymous memory with several threads: one thread copies from the page cache at a
-//! fraction of the rate of memory or of a good NVMe drive.
+//! Reads a file into anonymous memory with several threads: one thread copies from the page cache
+//! at a fraction of the rate of memory or of a good NVMe drive.
 
 use std::fs::File;
 use std::io;

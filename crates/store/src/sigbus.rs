@@ -1,9 +1,9 @@
 //! SIGBUS while a mapped file is read: the file became shorter, or its drive failed.
 //!
-//! The default action would end the program without a word. The handler, which is installed with the
-//! first mapped file, writes the file's path to standard error and ends the program with exit code 1.
-//! It does only what is safe in a signal handler: it reads atomics and calls `write` and `_exit`.
-//! Signals at addresses outside mapped files go to the handler that was there before.
+//! The default action would end the program without a word. The handler, which is installed with
+//! the first mapped file, writes the file's path to standard error and ends the program with exit
+//! code 1. It does only what is safe in a signal handler: it reads atomics and calls `write` and
+//! `_exit`. Signals at addresses outside mapped files go to the handler that was there before.
 
 use std::cell::UnsafeCell;
 use std::path::Path;
@@ -63,8 +63,8 @@ impl Watch {
         };
         let (entry, path) = (&ENTRIES[at], path.as_os_str().as_encoded_bytes());
         let len = path.len().min(PATH_MAX);
-        // SAFETY: the entry is free, so that neither the handler nor, while `TAKING` is held, another
-        // thread accesses it.
+        // SAFETY: the entry is free, so that neither the handler nor, while `TAKING` is held,
+        // another thread accesses it.
         unsafe { (&mut *entry.path.get())[..len].copy_from_slice(&path[..len]) };
         entry.path_len.store(len, Ordering::Relaxed);
         entry.end.store(end, Ordering::Relaxed);

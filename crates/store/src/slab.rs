@@ -1,8 +1,8 @@
 //! Memory to read into: one large anonymous mapping, divided into slots with one owner each.
 //!
-//! The owner of a [`Slot`] has exclusive access to its bytes, be it the cache that computes with them,
-//! a reader that fills them, or the queue between the two. Slots are moved, never shared: the borrow
-//! checker proves what would otherwise need a locking protocol, and channels are the only
+//! The owner of a [`Slot`] has exclusive access to its bytes, be it the cache that computes with
+//! them, a reader that fills them, or the queue between the two. Slots are moved, never shared: the
+//! borrow checker proves what would otherwise need a locking protocol, and channels are the only
 //! synchronization. The unsafe part is to divide the mapping into disjoint ranges.
 
 use std::fmt;
@@ -31,8 +31,8 @@ struct Slab {
     is_short: AtomicBool,
 }
 
-/// Bytes with one owner, in anonymous memory, aligned to 4096 and zeroed until something is read into
-/// them. Pages are allocated when they are first written.
+/// Bytes with one owner, in anonymous memory, aligned to 4096 and zeroed until something is read
+/// into them. Pages are allocated when they are first written.
 pub(crate) struct Slot {
     start: NonNull<u8>,
     len: usize,
@@ -59,7 +59,8 @@ impl Slot {
         Ok(Self { start, len, slab: Arc::new(slab) })
     }
 
-    /// Locks this memory, so that it is never swapped out, as far as the system allows (`ulimit -l`).
+    /// Locks this memory, so that it is never swapped out, as far as the system allows (`ulimit
+    /// -l`).
     #[cfg(all(target_os = "linux", not(miri)))]
     pub(crate) fn lock(&mut self) -> io::Result<()> {
         use rustix::mm::{MlockFlags, mlock_with};
@@ -75,9 +76,9 @@ impl Slot {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Allocates the pages in a thread of its own, which ends with the last slot, or when some memory
-    /// is released. A read into pages that are not there yet would wait while the system finds and
-    /// clears them (`bench/README.md`).
+    /// Allocates the pages in a thread of its own, which ends with the last slot, or when some
+    /// memory is released. A read into pages that are not there yet would wait while the system
+    /// finds and clears them (`bench/README.md`).
     #[cfg(all(target_os = "linux", not(miri)))]
     pub(crate) fn populate(&self) -> io::Result<JoinHandle<()>> {
         struct Range {
@@ -96,8 +97,8 @@ impl Slot {
                         return;
                     }
                     let len = STEP.min(self.len - at);
-                    // SAFETY: inside the mapping, which `slab` keeps alive; populating changes no byte
-                    // of any owner.
+                    // SAFETY: inside the mapping, which `slab` keeps alive; populating changes no
+                    // byte of any owner.
                     let taken = unsafe {
                         let start = self.start.as_ptr().add(at);
                         madvise(start.cast(), len, Advice::LinuxPopulateWrite)

@@ -1,8 +1,8 @@
 //! Reads cold files into the page cache before they are used.
 //!
-//! A mapped file is read when it is first touched: a row here, an expert there, one page fault after
-//! another. Reading it once from start to end is many times faster, and its progress can be shown. A
-//! file that is cached already is not read again, which would delay the start.
+//! A mapped file is read when it is first touched: a row here, an expert there, one page fault
+//! after another. Reading it once from start to end is many times faster, and its progress can be
+//! shown. A file that is cached already is not read again, which would delay the start.
 //!
 //! Files are read through their maps, for which [`Region::map`] requests huge pages: read(2) with
 //! several threads would fill the page cache with small pages, which stay small for every process
@@ -27,9 +27,9 @@ const PROBES: usize = 128;
 /// A file counts as cached if fewer than one in `MISSING_SHARE` probes are missing.
 const MISSING_SHARE: usize = 16;
 
-/// Reads those mapped `files` that are not in the page cache, unless all of them together are larger
-/// than `room`. `progress` gets the bytes read and their total; it is never called if there is
-/// nothing to read. Errors are ignored here: the first use of the data reports them.
+/// Reads those mapped `files` that are not in the page cache, unless all of them together are
+/// larger than `room`. `progress` gets the bytes read and their total; it is never called if there
+/// is nothing to read. Errors are ignored here: the first use of the data reports them.
 pub(crate) fn warm<'a>(
     files: impl Iterator<Item = (&'a Path, &'a Region)> + Clone,
     room: u64,

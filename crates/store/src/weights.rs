@@ -20,8 +20,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
     /// In the page cache, read when first touched, shared with other processes and evicted under
-    /// pressure. Files must not be overwritten or truncated while they are in use: the process would
-    /// compute with other weights, or end with an error.
+    /// pressure. Files must not be overwritten or truncated while they are in use: the process
+    /// would compute with other weights, or end with an error.
     #[default]
     Mapped,
     /// In anonymous memory, read before [`Weights::open`] returns.
@@ -161,9 +161,9 @@ impl Weights {
         Ok((Self::of(set.metadata, set.parts, tensors, sources), rate))
     }
 
-    /// Reads those mapped files that are not in the page cache, if all of them together have no more
-    /// than `room` bytes. `progress` gets the bytes read and their total; it is never called if there
-    /// is nothing to read.
+    /// Reads those mapped files that are not in the page cache, if all of them together have no
+    /// more than `room` bytes. `progress` gets the bytes read and their total; it is never called
+    /// if there is nothing to read.
     pub fn warm(&self, room: u64, progress: &mut dyn FnMut(u64, u64)) {
         let files = self.files.iter().zip(&self.mapped);
         warm::warm(files.map(|(path, region)| (path.as_path(), &**region)), room, progress);

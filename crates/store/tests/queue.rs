@@ -1,5 +1,5 @@
-//! The queue between a cache and its readers, under a model checker: every order in which its threads
-//! can meet, up to the bound that each model names.
+//! The queue between a cache and its readers, under a model checker: every order in which its
+//! threads can meet, up to the bound that each model names.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use loom::model::Builder;

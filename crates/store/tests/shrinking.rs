@@ -1,5 +1,5 @@
-//! A mapped file that becomes shorter while it is used ends the program with its name, and files that
-//! are not regular are refused at once.
+//! A mapped file that becomes shorter while it is used ends the program with its name, and files
+//! that are not regular are refused at once.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -47,8 +47,8 @@ fn touch_what_is_gone() {
 fn raise_it_elsewhere() {
     let Some(path) = std::env::var_os(FILE) else { return };
     let _weights = Weights::open(&path, Placement::Mapped).unwrap();
-    // The standard library's handler restores the default action for what is not its own and returns:
-    // the second signal ends the process.
+    // The standard library's handler restores the default action for what is not its own and
+    // returns: the second signal ends the process.
     for _ in 0..2 {
         let status = Command::new("kill").args(["-BUS", &std::process::id().to_string()]).status();
         assert!(status.unwrap().success());

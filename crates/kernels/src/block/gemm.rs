@@ -20,6 +20,9 @@ const TOKENS_512: usize = 512;
 const TOKENS_256: usize = TOKENS_512 / 2;
 /// What is unpacked to 14 bits at a time: 16 KiB.
 const I14_PANEL: PanelSize = PanelSize { rows: 8, blocks: 4 };
+/// Tokens whose activations stay in the second-level cache whole: the rows' blocks are then read one
+/// after the other, as memory delivers them best.
+const FEW_TOKENS: usize = 16;
 /// Blocks that are unpacked to tiles at a time: 32 rows of them are 32 KiB of bf16, which stay in
 /// the first-level cache while all tokens pass.
 const TILE_BLOCKS: usize = 2;
@@ -41,15 +44,19 @@ struct Piece<'a> {
 
 impl Task<'_> {
     /// Calls `task` with some rows at a time, and some blocks of theirs: all rows before the next
-    /// blocks, so that those of the activations stay in a cache.
+    /// blocks, so that those of the activations stay in a cache, unless there are few of these.
     fn for_each_piece(self, size: PanelSize, mut task: impl FnMut(Piece<'_>)) {
-        let count = blocks_of(self.matrix).count();
-        for from in (0..count).step_by(size.blocks) {
-            for start in (0..self.matrix.rows()).step_by(size.rows) {
-                let rows = size.rows.min(self.matrix.rows() - start);
-                let matrix = &self.matrix.slice(start, rows);
-                task(Piece { matrix, start, range: from..count.min(from + size.blocks) });
-            }
+        let (count, all) = (blocks_of(self.matrix).count(), self.matrix.rows());
+        let mut piece = |start: usize, from: usize| {
+            let rows = size.rows.min(all - start);
+            let matrix = &self.matrix.slice(start, rows);
+            task(Piece { matrix, start, range: from..count.min(from + size.blocks) });
+        };
+        let (starts, froms) = ((0..all).step_by(size.rows), (0..count).step_by(size.blocks));
+        if self.tokens.len() <= FEW_TOKENS {
+            starts.for_each(|start| froms.clone().for_each(|from| piece(start, from)));
+        } else {
+            froms.for_each(|from| starts.clone().for_each(|start| piece(start, from)));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The AVX-512 driver: gemv, products of up to four tokens, straight from the file's layout.
+//! The AVX-512 driver: gemv, products of one or two tokens, straight from the file's layout.
 //!
 //! A format's [`Codes512`] turns 256 weights into four registers of unsigned bytes with scales and
 //! minima: `weight = scale · code + min`. One `vpdpbusd` then multiplies 64 codes with 64 inputs;
@@ -115,7 +115,7 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
     }
 }
 
-/// Products of `rows` with 1 to 4 tokens: `out[c * rows.count + r]`.
+/// Products of `rows` with one or two tokens: `out[c * rows.count + r]`.
 ///
 /// # Safety
 /// As for [`Kernels512::gemv`]: the CPU has the tier; `rows`, `tokens` and `out` are as long as
@@ -133,9 +133,7 @@ unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], 
             match tokens {
                 [a] => dot::<F, 1>(row, blocks, [a], &tail, out),
                 [a, b] => dot::<F, 2>(row, blocks, [a, b], &tail, out),
-                [a, b, c] => dot::<F, 3>(row, blocks, [a, b, c], &tail, out),
-                [a, b, c, d] => dot::<F, 4>(row, blocks, [a, b, c, d], &tail, out),
-                _ => unreachable!("1 to 4 tokens"),
+                _ => unreachable!("one or two tokens"),
             }
         }
     }

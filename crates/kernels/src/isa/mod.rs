@@ -180,7 +180,7 @@ pub(crate) struct Kernels512 {
     pub(crate) offset: Option<u32>,
     /// Whether a block has a single scale.
     pub(crate) is_uniform: bool,
-    /// Products of up to four tokens.
+    /// Products of one or two tokens.
     pub(crate) gemv: Gemv<SplitI16Row>,
     /// Unpacks some blocks of up to [`avx512::panel::ROWS`] rows; see [`avx512::panel`].
     #[cfg(target_arch = "x86_64")]
@@ -189,7 +189,7 @@ pub(crate) struct Kernels512 {
     pub(crate) tiles: unsafe fn(rows: Rows, blocks: Blocks, range: BlockRange, panel: *mut u16),
 }
 
-/// `out[t * rows.count + r] = rows[r] · tokens[t]`, for 1 to 4 quantized tokens.
+/// `out[t * rows.count + r] = rows[r] · tokens[t]`, for a few quantized tokens.
 ///
 /// Unsafe as [`Kernels512`].
 pub(crate) type Gemv<R> = unsafe fn(rows: Rows, blocks: Blocks, tokens: &[R], out: *mut f32);

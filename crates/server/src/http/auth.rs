@@ -1,9 +1,10 @@
 //! Keys: who may ask, and how much.
 //!
-//! A key file has one key a line, `key` or `name:key`, then optional limits: `team:s3cret rpm=60 tpm=20000`
-//! allows 60 requests and 20 000 tokens a minute. In place of a key there may be `sha256:` and the
-//! hexadecimal hash of one, as `printf %s KEY | sha256sum` prints it: keys that have enough entropy need
-//! no slower hash. In memory there are hashes alone, and comparing takes the same time for any key.
+//! A key file has one key a line, `key` or `name:key`, then optional limits: `team:s3cret rpm=60
+//! tpm=20000` allows 60 requests and 20 000 tokens a minute. In place of a key there may be
+//! `sha256:` and the hexadecimal hash of one, as `printf %s KEY | sha256sum` prints it: keys that
+//! have enough entropy need no slower hash. In memory there are hashes alone, and comparing takes
+//! the same time for any key.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;

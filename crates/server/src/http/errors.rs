@@ -21,15 +21,15 @@ use crate::error::{ApiError, Family};
 #[derive(Clone, Debug)]
 pub(crate) struct AllowOrigin(pub(crate) HeaderValue);
 
-/// The innermost layer that sees every response: also those of the router (404, 405) and of a handler
-/// that panicked.
+/// The innermost layer that sees every response: also those of the router (404, 405) and of a
+/// handler that panicked.
 pub(crate) async fn in_shape(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let rest = Rest::default();
     let mut response = next.run(request.map(|body| rest.lend(body))).await;
-    // A client that still sends the body of a request that was refused early must be able to use its
-    // connection again, or know that it cannot.
+    // A client that still sends the body of a request that was refused early must be able to use
+    // its connection again, or know that it cannot.
     if response.status().as_u16() >= 400 && !rest.drained().await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,4 +1,5 @@
-//! The access log: one line for each request, when its answer has ended. No prompt, no answer, no key.
+//! The access log: one line for each request, when its answer has ended. No prompt, no answer, no
+//! key.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

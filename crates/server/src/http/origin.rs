@@ -1,9 +1,9 @@
 //! Which pages may ask, and by which names this server may be called.
 //!
-//! A browser sends requests for any page that it shows. Two rules keep foreign pages out: an `Origin`
-//! that is not on the list is refused, whatever the method and the content type are; and on a loopback
-//! address, a `Host` that is a foreign name is refused, since a name that resolves to 127.0.0.1 makes a
-//! foreign page look like one of ours (DNS rebinding).
+//! A browser sends requests for any page that it shows. Two rules keep foreign pages out: an
+//! `Origin` that is not on the list is refused, whatever the method and the content type are; and
+//! on a loopback address, a `Host` that is a foreign name is refused, since a name that resolves to
+//! 127.0.0.1 makes a foreign page look like one of ours (DNS rebinding).
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
 //! The page: files that are part of the program.
 //!
-//! A file `x.js` may have `x.js.br` and `x.js.gz` beside it, which go to browsers that accept them. What is
-//! under `assets/` has a hash in its name and never changes. Scripts and styles come from here alone, and
-//! nothing may be loaded from elsewhere.
+//! A file `x.js` may have `x.js.br` and `x.js.gz` beside it, which go to browsers that accept them.
+//! What is under `assets/` has a hash in its name and never changes. Scripts and styles come from
+//! here alone, and nothing may be loaded from elsewhere.
 
 use std::borrow::Cow;
 use std::sync::Arc;

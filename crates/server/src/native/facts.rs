@@ -1,4 +1,5 @@
-//! What tells about the server: `/health`, `/props`, `/metrics`; streams that are read again; stopping.
+//! What tells about the server: `/health`, `/props`, `/metrics`; streams that are read again;
+//! stopping.
 
 use std::sync::Arc;
 

@@ -20,7 +20,8 @@ fn wrong() -> ApiError {
     ApiError::field("prompt", "`prompt` must be a text, a list of tokens, or a list of prompts")
 }
 
-/// Reads a `prompt`. Texts may name control tokens: who sends raw prompts writes their own template.
+/// Reads a `prompt`. Texts may name control tokens: who sends raw prompts writes their own
+/// template.
 ///
 /// # Errors
 /// 400 for anything else, and for tokens that the vocabulary does not have.

@@ -1,5 +1,5 @@
-//! `/slots`: what runs, as llama-server's dashboards read it, and texts that are saved and restored.
-//! Sequences here are not bound to slots, so a slot is one of the places for answers.
+//! `/slots`: what runs, as llama-server's dashboards read it, and texts that are saved and
+//! restored. Sequences here are not bound to slots, so a slot is one of the places for answers.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write as _};
@@ -54,7 +54,8 @@ pub(crate) struct Action {
 }
 
 /// Saves, restores or erases the keys and values of the text that a slot has, the last one that was
-/// computed in it. Files are in the folder of `--slot-save-path`, without which there is none of this.
+/// computed in it. Files are in the folder of `--slot-save-path`, without which there is none of
+/// this.
 #[utoipa::path(
     post, path = "/slots/{id}", tag = "llama-server", request_body = Object,
     params(("id" = u64, Path, description = "The slot"),

@@ -1,7 +1,7 @@
 //! `/v1/chat/completions`: the answer, whole or in chunks.
 //!
-//! The order of chunks is llama-server's: the role, the thought, the answer or its tool calls, the reason
-//! why it ended, the usage if it was asked for, `[DONE]`.
+//! The order of chunks is llama-server's: the role, the thought, the answer or its tool calls, the
+//! reason why it ended, the usage if it was asked for, `[DONE]`.
 
 use std::time::SystemTime;
 

@@ -129,8 +129,8 @@ impl Item {
         }
     }
 
-    /// The part that holds its text. A thought goes out as its own summary: those are the events that
-    /// both OpenAI's clients and the Open Responses specification know.
+    /// The part that holds its text. A thought goes out as its own summary: those are the events
+    /// that both OpenAI's clients and the Open Responses specification know.
     fn part(&self) -> Value {
         match self {
             Self::Reasoning { text, .. } => json!({ "type": "summary_text", "text": text }),

@@ -4,8 +4,8 @@ use super::ExpertCache;
 use crate::{Error, FileRange};
 
 impl ExpertCache {
-    /// Waits until an expert is in its files, before a read is queued: a queued read never waits for
-    /// anything but its drive.
+    /// Waits until an expert is in its files, before a read is queued: a queued read never waits
+    /// for anything but its drive.
     pub(super) fn wait_for_arrival(&self, layer: usize, expert: usize) -> Result<(), Error> {
         let Some(arriving) = self.layers[layer][0].file.ranges() else { return Ok(()) };
         let waited = arriving.wait(&self.ranges(layer, expert));

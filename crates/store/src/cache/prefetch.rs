@@ -1,13 +1,14 @@
 //! Prefetching: experts that the next layer will probably choose are read while the drive is idle.
 //!
-//! A prefetch starts only when no demand read waits (the readers' queue ensures that), and goes into
-//! one of a few frames that are kept free for prefetches: it never evicts an expert. It ends with the
-//! routing of its layer. A prefetched expert that was chosen becomes an expert like any other, and the
-//! least valuable one is evicted to keep a frame free; otherwise it is dropped, and reads that have
-//! not started are cancelled.
+//! A prefetch starts only when no demand read waits (the readers' queue ensures that), and goes
+//! into one of a few frames that are kept free for prefetches: it never evicts an expert. It ends
+//! with the routing of its layer. A prefetched expert that was chosen becomes an expert like any
+//! other, and the least valuable one is evicted to keep a frame free; otherwise it is dropped, and
+//! reads that have not started are cancelled.
 //!
-//! Wrong prefetches cost bandwidth. They draw on an allowance, which is a share of all demand reads,
-//! and stop when it is spent: the bytes read without need are bounded whatever the routers are like.
+//! Wrong prefetches cost bandwidth. They draw on an allowance, which is a share of all demand
+//! reads, and stop when it is spent: the bytes read without need are bounded whatever the routers
+//! are like.
 
 use super::{ExpertCache, Frame, SLICES_MAX};
 use crate::io::{CAPACITY, Priority};
@@ -50,7 +51,8 @@ pub(super) fn reserve(count: usize) -> usize {
 }
 
 impl ExpertCache {
-    /// Whether prefetches would be read: not if the allowance is spent, or all experts are resident.
+    /// Whether prefetches would be read: not if the allowance is spent, or all experts are
+    /// resident.
     pub fn wants_prefetch(&self) -> bool {
         let all = self.layers.len() * self.experts;
         self.prefetches.most > 0 && self.prefetches.allowance >= 1.0 && self.capacity() < all
@@ -128,7 +130,8 @@ impl ExpertCache {
         self.residency.restore(layer);
     }
 
-    /// Drops a wrong prefetch: waiting reads are cancelled, running ones are discarded when complete.
+    /// Drops a wrong prefetch: waiting reads are cancelled, running ones are discarded when
+    /// complete.
     fn drop_prefetch(&mut self, frame: usize) {
         self.residency.unpin(frame);
         let tag = (frame * SLICES_MAX) as u64;

@@ -1,7 +1,7 @@
 //! Prewarming: experts that were popular in earlier runs are read before they are chosen.
 //!
-//! They are read in the background, a few at a time, from the moment a model is loaded, and only into
-//! free frames.
+//! They are read in the background, a few at a time, from the moment a model is loaded, and only
+//! into free frames.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ const WAITING_SHARE: usize = 8;
 
 impl ExpertCache {
     /// Loads the popularity of experts that an earlier run saved in the file `path`, and saves this
-    /// run's there. Popular experts are read in the background as long as frames are free. A file that
-    /// is missing or belongs to another model is ignored.
+    /// run's there. Popular experts are read in the background as long as frames are free. A file
+    /// that is missing or belongs to another model is ignored.
     pub fn load_expert_stats(&mut self, path: PathBuf) {
         let size = self.layers.len() * self.experts * size_of::<f32>();
         // Neither a pipe, which would block, nor a file of another model.

@@ -30,8 +30,8 @@ mod sync {
 
 /// The most reads of one reader in flight. Queues of a fixed size never allocate.
 pub(crate) const CAPACITY: usize = 4096;
-/// Reads that a drive works on at a time, until calibration finds a better number. An expert's slices
-/// have some megabytes each, so that a few of them fill the queue of one drive.
+/// Reads that a drive works on at a time, until calibration finds a better number. An expert's
+/// slices have some megabytes each, so that a few of them fill the queue of one drive.
 const DEPTH: usize = 8;
 /// Threads of a pool.
 const THREADS: usize = 16;
@@ -94,9 +94,11 @@ pub(crate) fn skipped(offset: u64) -> usize {
     (offset % ALIGNMENT as u64) as usize
 }
 
-/// The progress of a read that had `before` bytes and got `came` more, or `None` at the end of the file.
+/// The progress of a read that had `before` bytes and got `came` more, or `None` at the end of the
+/// file.
 ///
-/// A read can only continue at a block boundary, and one that delivers less than a block is at the end.
+/// A read can only continue at a block boundary, and one that delivers less than a block is at the
+/// end.
 fn advanced(read: &Read, before: usize, came: usize) -> Option<usize> {
     let after = before + came;
     let counted = if after >= read.needed { after } else { after - after % ALIGNMENT };
@@ -150,7 +152,8 @@ impl Reader {
         Ok(Self { name: "io_uring", queue, done, depth_max, in_flight: 0, wake })
     }
 
-    /// A reader with `threads` threads that call `read`: for systems without `io_uring`, and for tests.
+    /// A reader with `threads` threads that call `read`: for systems without `io_uring`, and for
+    /// tests.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -197,7 +200,8 @@ impl Reader {
         self.wake();
     }
 
-    /// What was prefetched is wanted now: the reads of these tags become demand, if they still wait.
+    /// What was prefetched is wanted now: the reads of these tags become demand, if they still
+    /// wait.
     pub(crate) fn promote(&self, tags: std::ops::Range<u64>) {
         let now = Instant::now();
         let promoted = self.queue.promote(|read| {

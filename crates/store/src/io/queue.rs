@@ -1,12 +1,12 @@
 //! The queue of reads, by priority.
 //!
-//! Demand always comes first. Speculative reads start only when no demand waits or is being read, and
-//! only a few at a time, so that the next demand finds the drive nearly idle. Until they start they can
-//! be cancelled, or promoted to demand.
+//! Demand always comes first. Speculative reads start only when no demand waits or is being read,
+//! and only a few at a time, so that the next demand finds the drive nearly idle. Until they start
+//! they can be cancelled, or promoted to demand.
 //!
 //! This is the only structure that threads share. Its locks come from `super::sync`: the standard
-//! library's here, and those of a model checker in `tests/queue.rs`, which tries every order in which
-//! threads can reach it.
+//! library's here, and those of a model checker in `tests/queue.rs`, which tries every order in
+//! which threads can reach it.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;

@@ -1,4 +1,5 @@
-//! Every way of reading gives the same bytes; every way of failing gives an error and the slot back.
+//! Every way of reading gives the same bytes; every way of failing gives an error and the slot
+//! back.
 
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -23,8 +23,8 @@ pub(super) struct Ring {
     ring: IoUring,
     wake: Arc<OwnedFd>,
     queue: Arc<Queue<Read>>,
-    /// What the kernel writes to: slots stay here, unmoved and untouched, until their reads are done.
-    /// Never freed while the thread unwinds.
+    /// What the kernel writes to: slots stay here, unmoved and untouched, until their reads are
+    /// done. Never freed while the thread unwinds.
     in_flight: ManuallyDrop<Vec<Option<InFlight>>>,
 }
 
@@ -102,8 +102,8 @@ impl Ring {
         true
     }
 
-    /// Submits a read of the bytes that the one at `place` lacks. If the kernel takes no more, it has
-    /// failed.
+    /// Submits a read of the bytes that the one at `place` lacks. If the kernel takes no more, it
+    /// has failed.
     fn push(&mut self, place: usize, done: &SyncSender<Done>) {
         let Some(InFlight { read, have, .. }) = &mut self.in_flight[place] else { return };
         let file = types::Fd(read.file.file().as_raw_fd());
@@ -138,9 +138,9 @@ impl Ring {
 
     /// Whether there was room.
     fn push_entry(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: what a read refers to, its file and its bytes, is owned by an entry of `in_flight`,
-        // which stays there until the kernel has said that it is done, even if this thread unwinds; a
-        // poll refers to the wake's descriptor, which lives as long as the ring.
+        // SAFETY: what a read refers to, its file and its bytes, is owned by an entry of
+        // `in_flight`, which stays there until the kernel has said that it is done, even if this
+        // thread unwinds; a poll refers to the wake's descriptor, which lives as long as the ring.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.is_ok()
     }

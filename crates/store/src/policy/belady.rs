@@ -1,5 +1,5 @@
-//! Evicts the expert that is needed again last: the optimum (Belady 1966). It needs to know the future,
-//! as the replay of a recorded run does.
+//! Evicts the expert that is needed again last: the optimum (Belady 1966). It needs to know the
+//! future, as the replay of a recorded run does.
 
 use super::Policy;
 

@@ -1,9 +1,9 @@
 //! How often an expert was used, decayed over time at two time scales.
 //!
-//! Experts differ in popularity, and tokens repeat the experts of the tokens before them. A sum with a
-//! long half-life estimates the first, one with a short half-life the second (LRFU, Lee et al. 2001, at
-//! two time scales). An expert that was evicted keeps its count (a "ghost"); otherwise only the
-//! popularity of resident experts would be known.
+//! Experts differ in popularity, and tokens repeat the experts of the tokens before them. A sum
+//! with a long half-life estimates the first, one with a short half-life the second (LRFU, Lee et
+//! al. 2001, at two time scales). An expert that was evicted keeps its count (a "ghost"); otherwise
+//! only the popularity of resident experts would be known.
 
 use super::Policy;
 
@@ -11,8 +11,8 @@ use super::Policy;
 const LONG: f64 = 256.0;
 /// Half-life of repetition, in tokens.
 const SHORT: f64 = 1.0;
-/// The weight of a use by the current token, in uses that count for popularity. Replays of traces hardly
-/// distinguish 8 from 30 (`bench/README.md`).
+/// The weight of a use by the current token, in uses that count for popularity. Replays of traces
+/// hardly distinguish 8 from 30 (`bench/README.md`).
 const SHORT_WEIGHT: f64 = 16.0;
 /// Half-lives after which sums are rescaled, long before an `f64` overflows.
 const RESCALE: f64 = 256.0;
@@ -72,8 +72,8 @@ impl Frequency {
         (0..self.long.sums.len()).map(|expert| self.long.get(expert) as f32).collect()
     }
 
-    /// Restores what [`Frequency::popularity`] returned; values that are not positive and finite are
-    /// ignored.
+    /// Restores what [`Frequency::popularity`] returned; values that are not positive and finite
+    /// are ignored.
     pub fn set_popularity(&mut self, known: &[f32]) {
         let sums = self.long.sums.iter_mut().zip(known);
         for (sum, &count) in sums.filter(|(_, count)| count.is_finite() && **count > 0.0) {

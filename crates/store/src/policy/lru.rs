@@ -1,5 +1,5 @@
-//! Evicts the expert that was not used for the longest time. The standard that others are measured by;
-//! of a cyclic scan larger than the cache, such as a long prompt, it keeps nothing.
+//! Evicts the expert that was not used for the longest time. The standard that others are measured
+//! by; of a cyclic scan larger than the cache, such as a long prompt, it keeps nothing.
 
 use super::Policy;
 

@@ -1,7 +1,7 @@
 //! Eviction policies: which experts to keep when not all fit.
 //!
-//! A policy sees every use of an expert and values experts; the least valuable one is evicted first. It
-//! does not know the memory, so that a recorded run can be replayed with other policies.
+//! A policy sees every use of an expert and values experts; the least valuable one is evicted
+//! first. It does not know the memory, so that a recorded run can be replayed with other policies.
 
 mod belady;
 mod frequency;
