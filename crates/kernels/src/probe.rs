@@ -12,10 +12,9 @@ use crate::activations::Activations;
 use crate::attention::{Attention, AttentionSegment, Heads, Latent, PAGE_ROWS};
 use crate::block::Tokens;
 use crate::buffer::Shared;
-use crate::cpu::Tier;
 use crate::format::Format;
 use crate::matrix::{ActBits, Matrix};
-use crate::ops::with_simd;
+use crate::ops::simd;
 use crate::product::{Cpu, Product};
 
 /// Far more than the caches of most CPUs hold.
@@ -188,9 +187,9 @@ fn attention_depth(threads: usize) -> usize {
     (threads * 256).clamp(1024, 12 << 10)
 }
 
-/// Adding up is the least that can be done with what was read.
-fn sum(tier: Tier, numbers: &[u64]) -> u64 {
-    with_simd(tier, || {
+simd! {
+    /// Adding up is the least that can be done with what was read.
+    fn sum(Tier, numbers: &[u64]) -> u64 {
         let mut lanes = [0u64; LANES];
         for numbers in numbers.chunks_exact(LANES) {
             for (lane, number) in lanes.iter_mut().zip(numbers) {
@@ -198,7 +197,7 @@ fn sum(tier: Tier, numbers: &[u64]) -> u64 {
             }
         }
         lanes.iter().fold(0, |sum: u64, lane| sum.wrapping_add(*lane))
-    })
+    }
 }
 
 /// Seconds of the fastest round.

@@ -208,7 +208,7 @@ impl Cpu {
                     let to = target as usize * rows + part.rows.start;
                     // SAFETY: this task alone writes these rows of the outputs.
                     let out = unsafe { out.slice(to, values.len()) };
-                    out.iter_mut().zip(values).for_each(|(o, v)| *o += weight * v);
+                    ops::add_scaled(self.tier, out, values, weight);
                 }
             }
         });

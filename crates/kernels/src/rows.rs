@@ -5,7 +5,7 @@
 //! Which thread computes a row never changes it.
 
 use crate::buffer::Shared;
-use crate::ops::{self, with_simd};
+use crate::ops;
 use crate::pool::Scratch;
 use crate::product::Cpu;
 
@@ -90,9 +90,7 @@ impl Cpu {
             share.max(TASK_MIN.div_ceil(cost.max(1)))
         };
         let some = |scratch: &mut Scratch, i: usize| {
-            with_simd(self.tier(), || {
-                (i * size..rows.min((i + 1) * size)).for_each(|r| task(scratch, r));
-            });
+            (i * size..rows.min((i + 1) * size)).for_each(|r| task(scratch, r));
         };
         match rows.div_ceil(size) {
             0 => {}
@@ -110,7 +108,7 @@ impl Cpu {
         let width = weight.len();
         self.for_rows(out, width, |r, out| {
             let x = &x[r * width..][..width];
-            with_simd(self.tier(), || ops::rms_norm(x, weight, epsilon, out));
+            ops::rms_norm_row(self.tier(), x, weight, epsilon, out);
         });
     }
 }

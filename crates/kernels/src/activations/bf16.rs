@@ -3,7 +3,7 @@
 use super::{Parts, Source};
 use crate::buffer::Aligned;
 use crate::isa::{BLOCK, Order};
-use crate::ops::{to_bf16, with_simd};
+use crate::ops::{simd, to_bf16};
 
 /// Rows that a tile takes at a time.
 const TILE: usize = 16;
@@ -23,7 +23,7 @@ impl Bf16 {
         source.for_each_block(&|block, floats| {
             // SAFETY: each block is written by one task.
             let numbers = unsafe { numbers.of(block) };
-            with_simd(source.tier, || convert(floats, order, numbers));
+            convert(source.tier, floats, order, numbers);
         });
     }
 
@@ -33,16 +33,17 @@ impl Bf16 {
     }
 }
 
-/// Converts up to 256 numbers.
-#[inline(always)]
-fn convert(floats: &[f32], order: &Order, out: &mut [u16]) {
-    let mut numbers = [0u16; BLOCK];
-    for (n, &x) in numbers.iter_mut().zip(floats) {
-        *n = to_bf16(x);
-    }
-    for (position, &quad) in order.quads.iter().enumerate() {
-        let (to, from) = (position * 4, usize::from(quad) * 4);
-        out[to..to + 4].copy_from_slice(&numbers[from..from + 4]);
+simd! {
+    /// Converts up to 256 numbers.
+    fn convert(Tier, floats: &[f32], order: &Order, out: &mut [u16]) {
+        let mut numbers = [0u16; BLOCK];
+        for (n, &x) in numbers.iter_mut().zip(floats) {
+            *n = to_bf16(x);
+        }
+        for (position, &quad) in order.quads.iter().enumerate() {
+            let (to, from) = (position * 4, usize::from(quad) * 4);
+            out[to..to + 4].copy_from_slice(&numbers[from..from + 4]);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Parts, Source, round_to_ints};
 use crate::buffer::Aligned;
 use crate::isa::avx2::i14::{I14Row, LARGEST, WORDS};
 use crate::isa::{BLOCK, Order};
-use crate::ops::with_simd;
+use crate::ops::simd;
 
 /// 14-bit activations in the order [`WORDS`].
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl I14 {
         source.for_each_block(&|block, floats| {
             // SAFETY: each block is written by one task.
             let (words, scale) = unsafe { (words.of(block), scales.of(block)) };
-            with_simd(source.tier, || scale[0] = quantize(floats, &WORDS, words));
+            scale[0] = quantize(source.tier, floats, &WORDS, words);
         });
     }
 
@@ -31,13 +31,14 @@ impl I14 {
     }
 }
 
-/// Turns up to 256 numbers to words in this order, and returns their scale.
-#[inline(always)]
-fn quantize(floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
-    let (integers, scale) = round_to_ints::<BLOCK>(floats, LARGEST);
-    let numbers = integers.map(|i| i as i16);
-    for (to, &quad) in out.chunks_exact_mut(4).zip(&order.quads) {
-        to.copy_from_slice(&numbers[usize::from(quad) * 4..][..4]);
+simd! {
+    /// Turns up to 256 numbers to words in this order, and returns their scale.
+    fn quantize(Tier, floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
+        let (integers, scale) = round_to_ints::<BLOCK>(floats, LARGEST);
+        let numbers = integers.map(|i| i as i16);
+        for (to, &quad) in out.chunks_exact_mut(4).zip(&order.quads) {
+            to.copy_from_slice(&numbers[usize::from(quad) * 4..][..4]);
+        }
+        scale
     }
-    scale
 }

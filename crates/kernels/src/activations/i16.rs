@@ -5,7 +5,7 @@ use super::{Parts, Source};
 use crate::buffer::Aligned;
 use crate::isa::avx2::ORDER;
 use crate::isa::{BLOCK, I16Row};
-use crate::ops::with_simd;
+use crate::ops::simd;
 
 /// Activations of 16 bits; see [`I16Row`] for the fields.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl I16 {
             // SAFETY: each block is written by one task.
             let (words, scale, sums) =
                 unsafe { (words.of(block), scale.of(block), sums.of(block)) };
-            with_simd(source.tier, || scale[0] = quantize(floats, words, sums));
+            scale[0] = quantize(source.tier, floats, words, sums);
         });
     }
 
@@ -35,19 +35,20 @@ impl I16 {
     }
 }
 
-/// Quantizes up to 256 numbers, and returns their scale.
-#[inline(always)]
-fn quantize(floats: &[f32], out: &mut [i16], sums: &mut [f32]) -> f32 {
-    let (integers, scale) = integers_and_sums(floats, sums);
-    // A register of codes has eight quads; the even bytes of each are multiplied first.
-    for (out, quads) in out.chunks_exact_mut(32).zip(ORDER.quads.chunks_exact(8)) {
-        let (even, odd) = out.split_at_mut(16);
-        for (i, &quad) in quads.iter().enumerate() {
-            let at = usize::from(quad) * 4;
-            let [a, b, c, d] = [0, 1, 2, 3].map(|j| integers[at + j] as i16);
-            (even[2 * i], even[2 * i + 1]) = (a, c);
-            (odd[2 * i], odd[2 * i + 1]) = (b, d);
+simd! {
+    /// Quantizes up to 256 numbers, and returns their scale.
+    fn quantize(Tier, floats: &[f32], out: &mut [i16], sums: &mut [f32]) -> f32 {
+        let (integers, scale) = integers_and_sums(floats, sums);
+        // A register of codes has eight quads; the even bytes of each are multiplied first.
+        for (out, quads) in out.chunks_exact_mut(32).zip(ORDER.quads.chunks_exact(8)) {
+            let (even, odd) = out.split_at_mut(16);
+            for (i, &quad) in quads.iter().enumerate() {
+                let at = usize::from(quad) * 4;
+                let [a, b, c, d] = [0, 1, 2, 3].map(|j| integers[at + j] as i16);
+                (even[2 * i], even[2 * i + 1]) = (a, c);
+                (odd[2 * i], odd[2 * i + 1]) = (b, d);
+            }
         }
+        scale
     }
-    scale
 }

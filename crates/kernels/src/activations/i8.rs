@@ -4,7 +4,7 @@ use super::{Parts, Source, round_to_ints};
 use crate::buffer::Aligned;
 use crate::isa::BLOCK;
 use crate::isa::i8::{FACTORS, I8Row, LARGEST, SCALED, SUMS_16, SUMS_32};
-use crate::ops::with_simd;
+use crate::ops::simd;
 
 /// 8-bit activations; see [`I8Row`] for the fields.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl I8 {
         source.for_each_block(&|block, floats| {
             // SAFETY: each block is written by one task.
             let (numbers, factors) = unsafe { (numbers.of(block), factors.of(block)) };
-            with_simd(source.tier, || quantize(floats, numbers, factors));
+            quantize(source.tier, floats, numbers, factors);
         });
     }
 
@@ -31,24 +31,25 @@ impl I8 {
     }
 }
 
-/// Quantizes up to 256 numbers, in natural order, with the factors of [`I8Row`].
-#[inline(always)]
-fn quantize(floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
-    let mut padded = [0.0f32; BLOCK];
-    padded[..floats.len()].copy_from_slice(floats);
-    let (scales, sums) = factors.split_at_mut(SUMS_16);
-    let (sixteens, groups) = sums.split_at_mut(SUMS_32 - SUMS_16);
-    let parts = padded.chunks_exact(SCALED).zip(out.chunks_exact_mut(SCALED));
-    let sums = sixteens.chunks_exact_mut(SCALED / 16);
-    for ((scale, sums), (floats, out)) in scales.iter_mut().zip(sums).zip(parts) {
-        let (integers, factor) = round_to_ints::<SCALED>(floats, LARGEST);
-        *scale = factor.to_bits().cast_signed();
-        out.iter_mut().zip(&integers).for_each(|(out, &i)| *out = i as i8);
-        for (sum, integers) in sums.iter_mut().zip(integers.chunks_exact(16)) {
-            *sum = -integers.iter().sum::<i32>();
+simd! {
+    /// Quantizes up to 256 numbers, in natural order, with the factors of [`I8Row`].
+    fn quantize(Tier, floats: &[f32], out: &mut [i8], factors: &mut [i32]) {
+        let mut padded = [0.0f32; BLOCK];
+        padded[..floats.len()].copy_from_slice(floats);
+        let (scales, sums) = factors.split_at_mut(SUMS_16);
+        let (sixteens, groups) = sums.split_at_mut(SUMS_32 - SUMS_16);
+        let parts = padded.chunks_exact(SCALED).zip(out.chunks_exact_mut(SCALED));
+        let sums = sixteens.chunks_exact_mut(SCALED / 16);
+        for ((scale, sums), (floats, out)) in scales.iter_mut().zip(sums).zip(parts) {
+            let (integers, factor) = round_to_ints::<SCALED>(floats, LARGEST);
+            *scale = factor.to_bits().cast_signed();
+            out.iter_mut().zip(&integers).for_each(|(out, &i)| *out = i as i8);
+            for (sum, integers) in sums.iter_mut().zip(integers.chunks_exact(16)) {
+                *sum = -integers.iter().sum::<i32>();
+            }
         }
-    }
-    for (sum, halves) in groups.iter_mut().zip(sixteens.chunks_exact(2)) {
-        *sum = halves[0] + halves[1];
+        for (sum, halves) in groups.iter_mut().zip(sixteens.chunks_exact(2)) {
+            *sum = halves[0] + halves[1];
+        }
     }
 }

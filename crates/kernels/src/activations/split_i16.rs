@@ -3,7 +3,7 @@
 use super::{Parts, Source, round_to_ints};
 use crate::buffer::Aligned;
 use crate::isa::{BLOCK, Order, SplitI16Row};
-use crate::ops::with_simd;
+use crate::ops::simd;
 
 /// Largest magnitude: the high byte stays within ±127. One scale for a block of 256 is still 128
 /// times finer than 8 bits would be, and a product's sum needs it only once.
@@ -40,7 +40,7 @@ impl SplitI16 {
             let (high, low, scale, sums) =
                 unsafe { (high.of(block), low.of(block), scale.of(block), sums.of(block)) };
             let mut out = Block { high, low, scale: &mut scale[0], sums };
-            with_simd(source.tier, || quantize(floats, order, &mut out));
+            quantize(source.tier, floats, order, &mut out);
         });
     }
 
@@ -55,21 +55,22 @@ impl SplitI16 {
     }
 }
 
-/// Quantizes up to 256 numbers.
-#[inline(always)]
-fn quantize(floats: &[f32], order: &Order, out: &mut Block<'_>) {
-    let (integers, scale) = integers_and_sums(floats, out.sums);
-    *out.scale = scale;
-    let mut high = [0i8; BLOCK];
-    let mut low = [0i8; BLOCK];
-    for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
-        *high = ((i + 128) >> 8) as i8;
-        *low = i as i8;
-    }
-    for (position, &quad) in order.quads.iter().enumerate() {
-        let (to, from) = (position * 4, usize::from(quad) * 4);
-        out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
-        out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
+simd! {
+    /// Quantizes up to 256 numbers.
+    fn quantize(Tier, floats: &[f32], order: &Order, out: &mut Block<'_>) {
+        let (integers, scale) = integers_and_sums(floats, out.sums);
+        *out.scale = scale;
+        let mut high = [0i8; BLOCK];
+        let mut low = [0i8; BLOCK];
+        for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
+            *high = ((i + 128) >> 8) as i8;
+            *low = i as i8;
+        }
+        for (position, &quad) in order.quads.iter().enumerate() {
+            let (to, from) = (position * 4, usize::from(quad) * 4);
+            out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
+            out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Attention, AttentionSegment, Heads, Latent};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
 use crate::isa::floats::{Shape, Strided, StridedMut, transpose};
-use crate::ops::with_simd;
+use crate::ops::simd;
 use crate::pool::Scratch;
 use crate::product::Cpu;
 use std::ops::Range;
@@ -380,28 +380,30 @@ impl Attention {
                 let to = (block.first + row) * values + from;
                 // SAFETY: this task alone writes these values of these rows.
                 let out = unsafe { out.slice(to, columns.len()) };
-                with_simd(tier, || self.merge_row(block, row, columns.clone(), scratch, out));
+                merge_row(tier, self, block, row, columns.clone(), scratch, out);
             }
         });
     }
+}
 
+simd! {
     /// Some outputs of row `row` of `block`.
-    #[inline(always)]
     fn merge_row(
-        &self,
+        Tier,
+        attention: &Attention,
         block: &Block,
         row: usize,
         columns: Range<usize>,
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        let values = self.outputs.len() / self.sums.len();
+        let values = attention.outputs.len() / attention.sums.len();
         let part = |part: usize| {
             let at = block.partial + part * block.rows + row;
-            let outputs = &self.outputs[at * values..][..values][columns.clone()];
-            (RowState { max: self.maxima[at], sum: self.sums[at] }, outputs)
+            let outputs = &attention.outputs[at * values..][..values][columns.clone()];
+            (RowState { max: attention.maxima[at], sum: attention.sums[at] }, outputs)
         };
-        let (span, parts) = match self.list.unit {
+        let (span, parts) = match attention.list.unit {
             Unit::Run => (SPAN, block.parts(Unit::Run)),
             unit => (1, block.parts(unit)),
         };

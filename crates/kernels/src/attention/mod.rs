@@ -28,7 +28,7 @@ use crate::cpu::Tier;
 use crate::format::Format;
 use crate::formats;
 use crate::isa::floats::widen_f16;
-use crate::ops::with_simd;
+use crate::ops::simd;
 use crate::product::Cpu;
 use crate::rows::RowsOut;
 use absorbed::WorkList;
@@ -106,6 +106,16 @@ impl Attention {
     }
 }
 
+simd! {
+    fn widen_q8_0(Tier, bytes: &[u8], out: &mut [f32]) {
+        formats::q8_0::scalar::decode(bytes, out);
+    }
+
+    fn widen_f32(Tier, bytes: &[u8], out: &mut [f32]) {
+        formats::f32::scalar::decode(bytes, out);
+    }
+}
+
 impl Latent<'_> {
     fn row_bytes(&self) -> usize {
         self.format.row_bytes(self.width).unwrap_or(0)
@@ -130,8 +140,8 @@ impl Latent<'_> {
         let bytes = &self.bytes[first * row_bytes..][..n * row_bytes];
         match self.format {
             Format::F16 => widen_f16(tier, bytes, out),
-            Format::Q8_0 => with_simd(tier, || formats::q8_0::scalar::decode(bytes, out)),
-            Format::F32 => with_simd(tier, || formats::f32::scalar::decode(bytes, out)),
+            Format::Q8_0 => widen_q8_0(tier, bytes, out),
+            Format::F32 => widen_f32(tier, bytes, out),
             _ => self.format.decode(bytes, out),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::cpu::Tier;
 use crate::isa::floats::{Gemm, Strided, StridedMut, gemm};
-use crate::ops::{exp, with_simd};
+use crate::ops::{exp, simd};
 
 /// Cache rows at a time: a page.
 pub(super) const ROWS: usize = super::PAGE_ROWS;
@@ -24,27 +24,33 @@ impl State<'_> {
     /// Adds the cache rows of `part`, which come after those of `self`, to it. Rows that see
     /// nothing of `part` stay as they are, to the bit.
     pub(super) fn merge(&mut self, tier: Tier, part: &State<'_>) {
-        let values = self.outputs.len() / self.sums.len();
-        with_simd(tier, || {
-            for r in 0..self.sums.len() {
-                let outputs = &mut self.outputs[r * values..][..values];
-                let row = RowState { max: part.maxima[r], sum: part.sums[r] };
-                let mut own = RowState { max: self.maxima[r], sum: self.sums[r] };
-                own.merge(outputs, row, &part.outputs[r * values..][..values]);
-                (self.maxima[r], self.sums[r]) = (own.max, own.sum);
-            }
-        });
+        merge(tier, self, part);
     }
 
     /// Divides by the sums.
     pub(super) fn normalize(&mut self, tier: Tier) {
-        let values = self.outputs.len() / self.sums.len();
-        with_simd(tier, || {
-            for (outputs, sum) in self.outputs.chunks_exact_mut(values).zip(&*self.sums) {
-                let scale = 1.0 / sum;
-                outputs.iter_mut().for_each(|o| *o *= scale);
-            }
-        });
+        normalize(tier, self);
+    }
+}
+
+simd! {
+    fn merge(Tier, to: &mut State<'_>, part: &State<'_>) {
+        let values = to.outputs.len() / to.sums.len();
+        for r in 0..to.sums.len() {
+            let outputs = &mut to.outputs[r * values..][..values];
+            let row = RowState { max: part.maxima[r], sum: part.sums[r] };
+            let mut own = RowState { max: to.maxima[r], sum: to.sums[r] };
+            own.merge(outputs, row, &part.outputs[r * values..][..values]);
+            (to.maxima[r], to.sums[r]) = (own.max, own.sum);
+        }
+    }
+
+    fn normalize(Tier, state: &mut State<'_>) {
+        let values = state.outputs.len() / state.sums.len();
+        for (outputs, sum) in state.outputs.chunks_exact_mut(values).zip(&*state.sums) {
+            let scale = 1.0 / sum;
+            outputs.iter_mut().for_each(|o| *o *= scale);
+        }
     }
 }
 
@@ -130,9 +136,19 @@ pub(super) fn online_softmax_tile(
     scoring: Scoring<'_>,
     state: &mut State<'_>,
 ) {
-    let values = state.outputs.len() / state.sums.len();
-    let exact = tier.is_scalar();
-    with_simd(tier, || {
+    update_rows(tier, scores, count, scoring, tier.is_scalar(), state);
+}
+
+simd! {
+    fn update_rows(
+        Tier,
+        scores: &mut [f32],
+        count: usize,
+        scoring: Scoring<'_>,
+        exact: bool,
+        state: &mut State<'_>,
+    ) {
+        let values = state.outputs.len() / state.sums.len();
         for (r, scores) in scores.chunks_exact_mut(ROWS).enumerate() {
             let (scores, rest) = scores.split_at_mut((scoring.visible)(r).min(count));
             rest.fill(0.0);
@@ -145,7 +161,7 @@ pub(super) fn online_softmax_tile(
                 state.outputs[r * values..][..values].iter_mut().for_each(|o| *o *= rescale);
             }
         }
-    });
+    }
 }
 
 /// Turns the scores of one row into weights; returns what earlier outputs are to be multiplied

@@ -15,7 +15,7 @@ use crate::cpu::Tier;
 use crate::isa::Sums;
 use crate::isa::amx::{self, STEP, TILE, TileInputs, TileShape};
 use crate::isa::floats::StridedMut;
-use crate::ops::{to_bf16, with_simd};
+use crate::ops::{simd, to_bf16};
 use crate::pool::Scratch;
 
 use super::Latent;
@@ -49,7 +49,7 @@ pub(super) fn add(
     let block = q.len() / width;
     let queries = scratch.gathered.resize(2 * block * padded);
     let (high, low) = queries.split_at_mut(block * padded);
-    with_simd(tier, || split(q, width, padded, high, low));
+    split(tier, q, width, padded, high, low);
     let queries = Split { high, low, stride: padded };
     for start in range.clone().step_by(ROWS) {
         let n = ROWS.min(range.end - start);
@@ -59,7 +59,7 @@ pub(super) fn add(
         let halves = scratch.bf16.resize(2 * ROWS * (padded + block));
         let (rows, weights) = halves.split_at_mut(2 * ROWS * padded);
         let (high, low) = rows.split_at_mut(ROWS * padded);
-        with_simd(tier, || split(row, width, padded, high, low));
+        split(tier, row, width, padded, high, low);
         let panels = scratch.panel.resize(2 * ROWS * padded.max(values));
         let scores = scratch.kept.resize(block * ROWS);
         scores.fill(0.0);
@@ -82,11 +82,11 @@ pub(super) fn add(
         let visible = |r: usize| seen(r).saturating_sub(start);
         let scoring = Scoring { visible: &visible, scale };
         online_softmax_tile(tier, scores, n, scoring, state);
-        with_simd(tier, || split(scores, ROWS, ROWS, first, second));
+        split(tier, scores, ROWS, ROWS, first, second);
         let panels = scratch.panel.resize(2 * ROWS * values);
         let parts = panels.chunks_exact_mut(ROWS * values);
         for (rows, panel) in [&*high, &*low].into_iter().zip(parts) {
-            with_simd(tier, || value_panel(rows, padded, values, panel));
+            value_panel(tier, rows, padded, values, panel);
         }
         let shape = TileShape { row_groups: values / TILE, token_groups, steps: ROWS / STEP };
         let weights = Split { high: first, low: second, stride: ROWS };
@@ -130,17 +130,18 @@ fn multiply(
     }
 }
 
-/// Rows of `width` numbers as high and low bf16, each row padded with zeros to `padded`.
-#[inline(always)]
-fn split(x: &[f32], width: usize, padded: usize, high: &mut [u16], low: &mut [u16]) {
-    let outputs = high.chunks_exact_mut(padded).zip(low.chunks_exact_mut(padded));
-    for (x, (high, low)) in x.chunks_exact(width).zip(outputs) {
-        for ((&x, high), low) in x.iter().zip(high.iter_mut()).zip(low.iter_mut()) {
-            *high = to_bf16(x);
-            *low = to_bf16(x - f32::from_bits(u32::from(*high) << 16));
+simd! {
+    /// Rows of `width` numbers as high and low bf16, each row padded with zeros to `padded`.
+    fn split(Tier, x: &[f32], width: usize, padded: usize, high: &mut [u16], low: &mut [u16]) {
+        let outputs = high.chunks_exact_mut(padded).zip(low.chunks_exact_mut(padded));
+        for (x, (high, low)) in x.chunks_exact(width).zip(outputs) {
+            for ((&x, high), low) in x.iter().zip(high.iter_mut()).zip(low.iter_mut()) {
+                *high = to_bf16(x);
+                *low = to_bf16(x - f32::from_bits(u32::from(*high) << 16));
+            }
+            high[width..].fill(0);
+            low[width..].fill(0);
         }
-        high[width..].fill(0);
-        low[width..].fill(0);
     }
 }
 
@@ -161,18 +162,19 @@ fn key_panel(tier: Tier, rows: &[u16], padded: usize, panel: &mut [u16]) {
     }
 }
 
-/// The first `values` numbers of the rows as panels whose rows are value numbers and whose pairs
-/// are neighbouring cache rows.
-#[inline(always)]
-fn value_panel(rows: &[u16], padded: usize, values: usize, panel: &mut [u16]) {
-    for (tile, out) in panel.chunks_exact_mut(TILE * STEP).enumerate() {
-        let (group, step) = (tile / (ROWS / STEP), tile % (ROWS / STEP));
-        debug_assert!((group + 1) * TILE <= values);
-        for (pair, out) in out.chunks_exact_mut(2 * TILE).enumerate() {
-            let at = (step * STEP + 2 * pair) * padded + group * TILE;
-            let (even, odd) = (&rows[at..][..TILE], &rows[at + padded..][..TILE]);
-            for (out, (&even, &odd)) in out.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
-                (out[0], out[1]) = (even, odd);
+simd! {
+    /// The first `values` numbers of the rows as panels whose rows are value numbers and whose pairs
+    /// are neighbouring cache rows.
+    fn value_panel(Tier, rows: &[u16], padded: usize, values: usize, panel: &mut [u16]) {
+        for (tile, out) in panel.chunks_exact_mut(TILE * STEP).enumerate() {
+            let (group, step) = (tile / (ROWS / STEP), tile % (ROWS / STEP));
+            debug_assert!((group + 1) * TILE <= values);
+            for (pair, out) in out.chunks_exact_mut(2 * TILE).enumerate() {
+                let at = (step * STEP + 2 * pair) * padded + group * TILE;
+                let (even, odd) = (&rows[at..][..TILE], &rows[at + padded..][..TILE]);
+                for (out, (&even, &odd)) in out.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
+                    (out[0], out[1]) = (even, odd);
+                }
             }
         }
     }

@@ -1,9 +1,41 @@
 //! The small operations between products: norms, activations, rotations, choices.
 //!
-//! Plain loops over slices. Where the loop is hot enough to show, it is compiled a second time with
-//! wide registers and chosen by tier.
+//! Plain loops over slices. Where a loop is hot enough to show, it is compiled for each tier by
+//! [`simd`].
 
 use crate::cpu::Tier;
+
+/// Defines functions whose bodies are compiled for the registers of each tier; the first argument
+/// chooses. A closure that is passed to a function with these registers would not do: it is compiled
+/// for them only if it is inlined there.
+macro_rules! simd {
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident(Tier $(, $arg:ident: $type:ty)* $(,)?) $(-> $out:ty)? $body:block
+    )+) => {$(
+        $(#[$meta])*
+        $vis fn $name(tier: $crate::cpu::Tier, $($arg: $type),*) $(-> $out)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn avx512($($arg: $type),*) $(-> $out)? $body
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $out)? $body
+                if tier.has_avx512() {
+                    // SAFETY: the tier has the instructions.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if tier.has_avx2() {
+                    // SAFETY: the tier has the instructions.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            let _ = tier;
+            $body
+        }
+    )+};
+}
+pub(crate) use simd;
 
 /// `a · b` in f32, summed in sixteen lanes.
 #[inline(always)] // it takes the width of its caller
@@ -36,11 +68,25 @@ pub fn silu_mul(tier: Tier, gate: &mut [f32], up: &[f32]) {
         }
         return;
     }
-    with_simd(tier, || {
+    fast_silu_mul(tier, gate, up);
+}
+
+simd! {
+    fn fast_silu_mul(Tier, gate: &mut [f32], up: &[f32]) {
         for (g, u) in gate.iter_mut().zip(up) {
             *g = *g / (1.0 + exp(-*g)) * u;
         }
-    });
+    }
+
+    /// [`rms_norm`] of one row.
+    pub(crate) fn rms_norm_row(Tier, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        rms_norm(x, weight, epsilon, out);
+    }
+
+    /// `out += weight * x`.
+    pub(crate) fn add_scaled(Tier, out: &mut [f32], x: &[f32], weight: f32) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out += weight * x);
+    }
 }
 
 /// Replaces `x` by `exp(x - max) / sum` (in place).
@@ -84,32 +130,6 @@ pub(crate) fn exp(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn to_bf16(x: f32) -> u16 {
     half::bf16::from_f32(x).to_bits()
-}
-
-/// Runs a loop compiled with the tier's registers.
-#[inline(always)]
-pub(crate) fn with_simd<R>(tier: Tier, run: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-        fn avx512<R>(run: impl FnOnce() -> R) -> R {
-            run()
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2<R>(run: impl FnOnce() -> R) -> R {
-            run()
-        }
-        if tier.has_avx512() {
-            // SAFETY: the tier has the instructions.
-            return unsafe { avx512(run) };
-        }
-        if tier.has_avx2() {
-            // SAFETY: the tier has the instructions.
-            return unsafe { avx2(run) };
-        }
-    }
-    let _ = tier;
-    run()
 }
 
 #[cfg(test)]
