@@ -1,6 +1,6 @@
 //! Activations as bf16, for AMX tiles.
 
-use super::{Parts, Source};
+use super::{Parts, Source, write_in_order};
 use crate::buffer::Aligned;
 use crate::isa::{BLOCK, Order};
 use crate::ops::{simd, to_bf16};
@@ -36,14 +36,11 @@ impl Bf16 {
 simd! {
     /// Converts up to 256 numbers.
     fn convert(Tier, floats: &[f32], order: &Order, out: &mut [u16]) {
-        let mut numbers = [0u16; BLOCK];
-        for (n, &x) in numbers.iter_mut().zip(floats) {
+        let mut numbers = [[0u16; 4]; BLOCK / 4];
+        for (n, &x) in numbers.as_flattened_mut().iter_mut().zip(floats) {
             *n = to_bf16(x);
         }
-        for (position, &quad) in order.quads.iter().enumerate() {
-            let (to, from) = (position * 4, usize::from(quad) * 4);
-            out[to..to + 4].copy_from_slice(&numbers[from..from + 4]);
-        }
+        write_in_order(&numbers, order, out);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Activations of 14 bits with a scale for 256, as 16-bit words: for products of words on AVX2.
 
-use super::{Parts, Source, round_to_ints};
+use super::{Parts, Source, round_to_ints, write_in_order};
 use crate::buffer::Aligned;
 use crate::isa::avx2::i14::{I14Row, LARGEST, WORDS};
 use crate::isa::{BLOCK, Order};
@@ -35,10 +35,9 @@ simd! {
     /// Turns up to 256 numbers to words in this order, and returns their scale.
     fn quantize(Tier, floats: &[f32], order: &Order, out: &mut [i16]) -> f32 {
         let (integers, scale) = round_to_ints::<BLOCK>(floats, LARGEST);
-        let numbers = integers.map(|i| i as i16);
-        for (to, &quad) in out.chunks_exact_mut(4).zip(&order.quads) {
-            to.copy_from_slice(&numbers[usize::from(quad) * 4..][..4]);
-        }
+        let mut words = [[0i16; 4]; BLOCK / 4];
+        words.as_flattened_mut().iter_mut().zip(&integers).for_each(|(to, &i)| *to = i as i16);
+        write_in_order(&words, order, out);
         scale
     }
 }

@@ -276,6 +276,15 @@ fn fresh<'a, E>(all: &'a [Ordered<E>], order: &Order) -> &'a E {
     &found.derived.encoding
 }
 
+/// Writes the quads of a block in this order.
+#[inline(always)]
+fn write_in_order<T: Copy>(quads: &[[T; 4]; BLOCK / 4], order: &Order, out: &mut [T]) {
+    let (out, _) = out.as_chunks_mut::<4>();
+    for (to, &quad) in out.iter_mut().zip(&order.quads) {
+        *to = quads[usize::from(quad) % quads.len()]; // in range without a check
+    }
+}
+
 /// Up to `N` numbers as integers of magnitudes up to `limit`, and their scale; missing ones count
 /// as zero. With a NaN or an infinity among them, the scale is NaN and the integers are zero.
 #[inline(always)]

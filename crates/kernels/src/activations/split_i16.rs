@@ -1,6 +1,6 @@
 //! Activations of 16 bits as a high and a low byte, one scale for 256: for products of bytes.
 
-use super::{Parts, Source, round_to_ints};
+use super::{Parts, Source, round_to_ints, write_in_order};
 use crate::buffer::Aligned;
 use crate::isa::{BLOCK, Order, SplitI16Row};
 use crate::ops::simd;
@@ -60,17 +60,15 @@ simd! {
     fn quantize(Tier, floats: &[f32], order: &Order, out: &mut Block<'_>) {
         let (integers, scale) = integers_and_sums(floats, out.sums);
         *out.scale = scale;
-        let mut high = [0i8; BLOCK];
-        let mut low = [0i8; BLOCK];
-        for ((high, low), &i) in high.iter_mut().zip(&mut low).zip(&integers) {
+        let mut high = [[0i8; 4]; BLOCK / 4];
+        let mut low = high;
+        let outputs = high.as_flattened_mut().iter_mut().zip(low.as_flattened_mut());
+        for ((high, low), &i) in outputs.zip(&integers) {
             *high = ((i + 128) >> 8) as i8;
             *low = i as i8;
         }
-        for (position, &quad) in order.quads.iter().enumerate() {
-            let (to, from) = (position * 4, usize::from(quad) * 4);
-            out.high[to..to + 4].copy_from_slice(&high[from..from + 4]);
-            out.low[to..to + 4].copy_from_slice(&low[from..from + 4]);
-        }
+        write_in_order(&high, order, out.high);
+        write_in_order(&low, order, out.low);
     }
 }
 
