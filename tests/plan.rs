@@ -219,3 +219,16 @@ fn measured_rows_of_identical_hardware_are_counted_in() {
     std::fs::write(&file, "nonsense").unwrap();
     assert!(error(&asked, 1).contains("bench --json"));
 }
+
+#[test]
+fn a_machine_without_on_is_told_where_it_belongs() {
+    let two = error(&["7950x3d", "192gb", "4090"], 2);
+    assert!(two.contains("`cachalot plan --on \"7950x3d 192gb 4090\"`"), "{two}");
+    let with_model = error(&["kimi-k2", "epyc", "9654", "768gb"], 2);
+    assert!(
+        with_model.contains("`cachalot plan kimi-k2 --on \"epyc 9654 768gb\"`"),
+        "{with_model}"
+    );
+    let one = error(&["gh200"], 1);
+    assert!(one.contains("`cachalot plan --on \"gh200\"`"), "{one}");
+}

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! messages --template--> prompt --vocabulary--> Request --Handle::submit--> Generation --> Event
-//!   in the engine's thread: tokens --model--> logits --Sampler--> token --> bytes --> whole characters
-//!   --> thought | answer --> Event
+//!   in the engine's thread: tokens --model--> logits --Sampler--> token --> bytes
+//!   --> whole characters --> thought | answer --> Event
 //! ```
 //!
 //! What this crate does not know: terminals, HTTP, and hardware other than this machine's cores.

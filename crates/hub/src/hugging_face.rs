@@ -334,7 +334,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_listing_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_a_listing_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
             let _ = parse_listing(&bytes);
             let _ = parse_commit(&bytes);
         }

@@ -164,7 +164,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_manifest_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_a_manifest_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
             let _ = Manifest::parse(&bytes);
         }
     }

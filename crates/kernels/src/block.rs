@@ -16,13 +16,13 @@ use crate::pool::Scratch;
 use crate::product::Cpu;
 use std::ops::Range;
 
-/// Tokens up to which gemv reads a matrix in place, without unpacking it first, and which it takes at
-/// a time. On AVX-512, the activations of more do not stay in the first-level cache while a row of
-/// 7168 columns passes, and unpacking many rows side by side costs less.
+/// Tokens up to which gemv reads a matrix in place, without unpacking it first, and which it takes
+/// at a time. On AVX-512, the activations of more do not stay in the first-level cache while a row
+/// of 7168 columns passes, and unpacking many rows side by side costs less.
 #[cfg(target_arch = "x86_64")]
-const GEMV_512_MAX: usize = 2;
+pub(crate) const GEMV_512_MAX: usize = 2;
 #[cfg(target_arch = "x86_64")]
-const GEMV_256_MAX: usize = 4;
+pub(crate) const GEMV_256_MAX: usize = 4;
 /// Tokens of a gemv over weights that are floats, at a time, and tokens up to which it is used:
 /// unpacking such weights means transposing them.
 #[cfg(target_arch = "x86_64")]

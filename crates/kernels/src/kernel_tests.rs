@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::block::{GEMV_256_MAX, GEMV_512_MAX};
 use crate::{ActBits, Activations, Cpu, Format, Kernel, Matrix, Product, Tier, Tokens};
 
 /// Random numbers, the same in every run.
@@ -112,7 +113,7 @@ impl Case {
     /// Whether activations are multiplied as 8-bit integers.
     fn is_i8(self) -> bool {
         let Self { tier, tokens: n, .. } = self;
-        let gemv_max = if tier.has_avx512() { 3 } else { 4 };
+        let gemv_max = if tier.has_avx512() { GEMV_512_MAX } else { GEMV_256_MAX };
         let is_gemm = n > gemv_max || self.kernel == Kernel::Gemm;
         let fits = tier.has_avx512()
             || self
@@ -132,7 +133,7 @@ impl Case {
             _ if self.is_float() || tier.is_scalar() => 1e-6,
             _ if self.is_i8() => 1e-5,
             Kernel::Gemv => 3e-5,
-            Kernel::Fastest if self.bits == ActBits::Sixteen || n <= 3 => 3e-5,
+            Kernel::Fastest if self.bits == ActBits::Sixteen || n <= GEMV_512_MAX => 3e-5,
             _ if tier.has_amx() && (n > 32 || self.kernel == Kernel::Gemm) => 1.0 / 256.0,
             _ if tier.has_avx512() => 3e-5,
             _ => 1.0 / 8192.0,

@@ -217,6 +217,7 @@ fn best_time(time: Duration, mut round: impl FnMut()) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Tier;
 
     #[test]
     fn every_number_is_read() {

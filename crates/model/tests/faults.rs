@@ -144,7 +144,9 @@ proptest! {
     /// As the fuzz target `load`, with a file that is nearly right.
     #[test]
     fn any_change_of_bytes_gives_an_error_or_a_model_that_computes(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<u8>()), 1..6),
+        changes in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<bool>(), any::<u8>()), 1..6
+        ),
     ) {
         let mut bytes = std::fs::read(common::fixture("nano-iq-mix.gguf")).unwrap();
         // Half of the changes are in the header, which is a small part of the file.

@@ -7,7 +7,10 @@
 //! in the published table of errors. Where no other machine says anything, the prior remains.
 
 macro_rules! constants {
-    ($($(#[$doc:meta])* $name:ident: $prior:literal within $factor:literal fitted $fitted:literal,)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $prior:literal within $factor:literal fitted $fitted:literal,
+    )*) => {
         /// Fitted constants; rates in units per second.
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub struct Constants { $($(#[$doc])* pub $name: f64,)* }

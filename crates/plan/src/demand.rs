@@ -365,7 +365,8 @@ impl Keys<'_> {
     /// The latent of `kv_lora_rank` + `rope.dimension_count` numbers; else keys and values of each
     /// head.
     fn cache(&self, blocks: u64, tensors: &[&TensorInfo]) -> Option<Cache> {
-        const LAYERS_MAX: u64 = 1 << 16; // what follows has this many entries, and no model has more
+        // What follows has this many entries, and no model has more.
+        const LAYERS_MAX: u64 = 1 << 16;
         if blocks > LAYERS_MAX {
             return None;
         }

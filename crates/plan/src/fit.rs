@@ -63,6 +63,8 @@ pub enum BudgetOrigin {
         asked: u64,
         /// Kept for the program itself.
         reserved: u64,
+        /// Graphics memory besides.
+        vram: u64,
     },
     /// What is free now.
     Free {
@@ -70,26 +72,31 @@ pub enum BudgetOrigin {
         available: u64,
         /// Left free for the system.
         headroom: u64,
+        /// Graphics memory besides.
+        vram: u64,
     },
 }
 
 impl std::fmt::Display for BudgetOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match *self {
-            Self::Stated => Ok(()),
-            Self::Asked { asked, reserved } => write!(
-                f,
-                " (of the {} asked for, {} are reserved for the program itself: code, vocabulary, stacks)",
-                units::bytes(asked),
-                units::bytes(reserved)
-            ),
-            Self::Free { available, headroom } => write!(
-                f,
-                " (of {} available, {} are left for the system)",
-                units::bytes(available),
-                units::bytes(headroom)
-            ),
+        let vram = match *self {
+            Self::Stated => return Ok(()),
+            Self::Asked { asked, reserved, vram } => {
+                let [asked, reserved] = [asked, reserved].map(units::bytes);
+                write!(f, " (of the {asked} asked for, {reserved} are reserved for the program ")?;
+                write!(f, "itself: code, vocabulary, stacks")?;
+                vram
+            }
+            Self::Free { available, headroom, vram } => {
+                let [available, headroom] = [available, headroom].map(units::bytes);
+                write!(f, " (of {available} available, {headroom} are left for the system")?;
+                vram
+            }
+        };
+        if vram > 0 {
+            write!(f, "; {} are graphics memory", units::bytes(vram))?;
         }
+        f.write_str(")")
     }
 }
 
@@ -113,14 +120,14 @@ impl MemoryBudget {
     /// The main memory of a machine of which `available` bytes are free, without graphics cards.
     pub fn free(available: u64) -> Self {
         let headroom = headroom(available);
-        let origin = BudgetOrigin::Free { available, headroom };
+        let origin = BudgetOrigin::Free { available, headroom, vram: 0 };
         Self { ram: available - headroom, vram: 0, drive: true, threads: 0, origin }
     }
 
     /// A limit that the user set, without graphics cards.
     pub fn limited(asked: u64) -> Self {
         let reserved = program_bytes(asked);
-        let origin = BudgetOrigin::Asked { asked, reserved };
+        let origin = BudgetOrigin::Asked { asked, reserved, vram: 0 };
         Self { ram: asked - reserved, vram: 0, drive: true, threads: 0, origin }
     }
 
@@ -139,10 +146,15 @@ impl MemoryBudget {
         let cards =
             machine.gpus.iter().map(|gpu| card(gpu.memory_bytes).saturating_mul(gpu.count.into()));
         let vram = cards.fold(0, u64::saturating_add);
-        let main = match limit {
+        let mut main = match limit {
             Some(limit) => Self::limited(limit),
             None => Self::free(machine.memory.usable().unwrap_or(0)),
         };
+        if let BudgetOrigin::Free { vram: of, .. } | BudgetOrigin::Asked { vram: of, .. } =
+            &mut main.origin
+        {
+            *of = vram;
+        }
         Self { vram, drive, threads, ..main }
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! header      -> Demand -> ModelFacts \
-//!                                       fit -> Placement -> predict -> Prediction -> explain, upgrade
-//! words, JSON ->           Machine    /
+//!                                       fit -> Placement -> predict -> Prediction
+//! words, JSON ->           Machine    /                                 -> explain, upgrade
 //! ```
 //!
 //! Everything here is a pure function of facts, so that each number can be tested and explained.

@@ -622,6 +622,17 @@ pub fn find(text: &str) -> Option<&'static Platform> {
     }
 }
 
+/// The full name of a Ryzen; its second digit is its tier.
+fn ryzen(word: &str) -> String {
+    let tier = match word.as_bytes().get(1) {
+        Some(b'9') => 9,
+        Some(b'0'..=b'4') => 3,
+        Some(b'5' | b'6') => 5,
+        _ => 7,
+    };
+    format!("ryzen {tier} {word}")
+}
+
 /// The full name of a processor by its number alone: `9354`, `8480+`, `7950x`, `13700k`. A number
 /// that is only a plausible one is not enough: it must be in the table, or be written as no other
 /// thing is.
@@ -645,7 +656,7 @@ pub fn bare(word: &str) -> Option<String> {
             if find(&named("ryzen 7")).is_some()
                 && number.starts_with(['4', '5', '6', '7', '8']) =>
         {
-            Some(named("ryzen 7"))
+            Some(ryzen(word))
         }
         (4, "x")
             if is_listed()
@@ -659,7 +670,7 @@ pub fn bare(word: &str) -> Option<String> {
         (4, "x" | "xt" | "x3d" | "g" | "ge" | "f" | "hs" | "hx" | "h" | "u")
             if find(&named("ryzen 7")).is_some() && !is_epyc(word) =>
         {
-            Some(named("ryzen 7"))
+            Some(ryzen(word))
         }
         (4, "xe") | (5, "xe" | "x") => Some(format!("i9-{word}")),
         _ if word.starts_with("e5-") || word.starts_with("e7-") => Some(named("xeon")),

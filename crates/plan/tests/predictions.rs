@@ -160,7 +160,8 @@ proptest! {
     #[test]
     fn more_memory_is_never_slower(any in any_machine(), more in 1_u64..500) {
         let larger = rate(&any, |machine| {
-            machine.memory.total_bytes = machine.memory.total_bytes.map(|bytes| bytes + (more << 30));
+            let memory = &mut machine.memory;
+            memory.total_bytes = memory.total_bytes.map(|bytes| bytes + (more << 30));
         });
         prop_assert!(larger >= rate(&any, |_| {}) * 0.9999, "{larger}");
     }
@@ -223,7 +224,8 @@ proptest! {
     fn a_faster_drive_is_never_slower(any in any_machine(), factor in 1.0..10.0) {
         let faster = rate(&any, |machine| {
             let rate = machine.drives[0].read_bytes_per_second;
-            machine.drives = vec![Drive { read_bytes_per_second: rate.map(|rate| rate * factor), ..Drive::default() }];
+            let read_bytes_per_second = rate.map(|rate| rate * factor);
+            machine.drives = vec![Drive { read_bytes_per_second, ..Drive::default() }];
         });
         prop_assert!(faster >= rate(&any, |_| {}) * 0.9999, "{faster}");
     }
@@ -232,7 +234,9 @@ proptest! {
     fn fewer_experts_and_smaller_caches_are_never_slower(any in any_machine(), used in 1_u64..8) {
         let machine = &any.machine;
         let model = model(any.quant);
-        let of = |model: &ModelFacts| plan(machine, model, Constraints::default(), RuntimeProfile::default());
+        let of = |model: &ModelFacts| {
+            plan(machine, model, Constraints::default(), RuntimeProfile::default())
+        };
         if let (Ok(all), Ok(fewer)) = (of(&model), of(&model.with_experts_used(used))) {
             prop_assert!(fewer.prediction.seconds(0) <= all.prediction.seconds(0) * 1.0001);
             prop_assert!(all.prediction.decode(8192).likely <= all.prediction.decode(0).likely);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! connection -> log -> errors in the family's shape -> gate (Host, Origin, key) -> route
-//!   body --dialect--> Chat, Options --template, vocabulary--> Request --Handle::submit--> Generation
+//!   body --dialect--> Chat, Options --template, vocabulary--> Request
+//!   --Handle::submit--> Generation
 //!   events --generate::Source--> Piece --respond::Dialect--> bytes of the stream, or one body
 //! ```
 //!

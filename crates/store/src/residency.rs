@@ -337,8 +337,11 @@ mod tests {
     proptest! {
         /// Experts and frames stay paired, whatever happens, and pinned experts stay.
         #[test]
-        fn frames_and_experts_stay_paired(steps in prop::collection::vec((0usize..48, 0u8..4), 1..300)) {
-            let frames = Frames { experts: 16, class_of: vec![0, 1, 0], counts: vec![6, 4], floor: 1, reserve: 0 };
+        fn frames_and_experts_stay_paired(
+            steps in prop::collection::vec((0usize..48, 0u8..4), 1..300),
+        ) {
+            let (class_of, counts) = (vec![0, 1, 0], vec![6, 4]);
+            let frames = Frames { experts: 16, class_of, counts, floor: 1, reserve: 0 };
             let mut residency = Residency::new(&frames, Frequency::new(48));
             let mut pinned: Vec<(usize, usize)> = Vec::new();
             for (number, what) in steps {

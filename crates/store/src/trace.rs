@@ -173,7 +173,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_trace_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), magic: bool) {
+        fn any_bytes_are_a_trace_or_an_error(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+            magic: bool,
+        ) {
             if magic && bytes.len() >= 10 {
                 bytes[..10].copy_from_slice(b"cachrout\x01\x00");
             }

@@ -221,8 +221,8 @@ proptest! {
         before in "[a-z]{0,5}",
         size in 1_usize..9,
     ) {
-        let calls: Vec<ToolCall> =
-            calls.iter().map(|(name, arguments)| call(name, &json!(arguments).to_string())).collect();
+        let call = |(name, arguments)| call(name, &json!(arguments).to_string());
+        let calls: Vec<ToolCall> = calls.iter().map(|(n, a)| call((n, a))).collect();
         let text = before.clone() + &format.render(&calls);
         let chars: Vec<char> = text.chars().collect();
         for size in [size, usize::MAX] {

@@ -199,7 +199,8 @@ proptest! {
             prop_assert_eq!(R1.decode(&ids), text.as_str());
             // one token at a time, through a stream, it is the same text in whole characters
             let mut stream = Utf8Stream::default();
-            let mut streamed: String = ids.iter().map(|id| stream.push(R1.token_bytes(*id))).collect();
+            let pieces = ids.iter().map(|id| stream.push(R1.token_bytes(*id)));
+            let mut streamed: String = pieces.collect();
             streamed.push_str(&stream.finish());
             prop_assert_eq!(streamed, text.as_str());
         }

@@ -43,6 +43,9 @@ pub(crate) struct PlanArgs {
     /// unsloth/DeepSeek-R1-GGUF:UD-IQ1_S [default: every quantization of R1 that makes sense]
     #[arg(value_name = "MODEL")]
     model: Option<OsString>,
+    /// Words of a machine that belong after `--on`.
+    #[arg(value_name = "WORDS", hide = true)]
+    words: Vec<String>,
     /// A preset, a description, or a JSON file that `plan --machine --json` wrote [default: this
     /// machine]
     #[arg(long, value_name = "HARDWARE")]
@@ -140,6 +143,9 @@ pub(crate) fn run(
     environment: &Environment,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
+    if !args.words.is_empty() {
+        return Err(usage(subject::several_words(args.model.as_deref(), &args.words)));
+    }
     if args.presets {
         out.write_all(preset_list().as_bytes())?;
         return Ok(out.flush()?);

@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail};
 use cachalot_gguf::split::Set;
 use cachalot_gguf::{Error as GgufError, Gguf, Metadata, TensorInfo};
 use cachalot_plan::catalogue::{self, Published, Resolved};
-use cachalot_plan::{Demand, ModelFacts, RoutingSkew, identity};
+use cachalot_plan::{Demand, ModelFacts, RoutingSkew, describe, identity};
 
 /// More than any header has.
 const HEADER_MAX: u64 = 256 << 20;
@@ -57,7 +57,9 @@ impl Subject {
                 bail!("{of} is not published as {quant}, but as {}", known.join(", "))
             }
             Resolved::Unknown { nearest } => {
-                let near = if nearest.is_empty() {
+                let near = if describe::machine(name).is_ok() {
+                    format!("To describe a machine, write `cachalot plan --on \"{name}\"`.")
+                } else if nearest.is_empty() {
                     "Names look like deepseek-r1:671b, kimi-k2 or unsloth/DeepSeek-R1-GGUF:UD-IQ1_S."
                         .to_owned()
                 } else {
@@ -177,6 +179,18 @@ fn cut_short(path: &Path) -> Option<Header> {
 }
 
 /// Reads a whole file's facts for tests of pages.
+/// What to write instead of a model and more words, which are a machine's if they can be.
+pub(super) fn several_words(model: Option<&OsStr>, words: &[String]) -> String {
+    let (model, words) = (model.unwrap_or_default().to_string_lossy(), words.join(" "));
+    let all = format!("{model} {words}");
+    let example = if describe::machine(&all).is_ok() {
+        format!("`cachalot plan --on \"{all}\"`")
+    } else {
+        format!("`cachalot plan {model} --on \"{words}\"`")
+    };
+    format!("`plan` takes one model; a machine is described in quotes after --on: {example}")
+}
+
 #[cfg(test)]
 pub(super) fn published(name: &str) -> Subject {
     Subject::published(name, None).unwrap()

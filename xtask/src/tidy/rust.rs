@@ -61,8 +61,7 @@ fn texts(source: &Source, found: &mut dyn FnMut(usize, String)) {
             found(at, what);
         }
     }
-    // Libraries have older comments that are longer; `rustfmt` keeps their code to the limit.
-    if source.name() == "tables" || source.path.starts_with("crates/") {
+    if source.name() == "tables" {
         return;
     }
     let mut offset = 0;

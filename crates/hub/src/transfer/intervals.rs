@@ -105,7 +105,11 @@ mod tests {
                     if insert { set.insert(number) } else { set.remove(&number) };
                 }
                 let range = start..start + len;
-                if insert { intervals.insert(range.clone()) } else { intervals.remove(range.clone()) }
+                if insert {
+                    intervals.insert(range.clone());
+                } else {
+                    intervals.remove(range.clone());
+                }
                 prop_assert_eq!(intervals.contains(range.clone()), insert || range.is_empty());
             }
             prop_assert_eq!(intervals.count(), set.len() as u64);

@@ -163,8 +163,8 @@ fn key_panel(tier: Tier, rows: &[u16], padded: usize, panel: &mut [u16]) {
 }
 
 simd! {
-    /// The first `values` numbers of the rows as panels whose rows are value numbers and whose pairs
-    /// are neighbouring cache rows.
+    /// The first `values` numbers of the rows as panels whose rows are value numbers and whose
+    /// pairs are neighbouring cache rows.
     fn value_panel(Tier, rows: &[u16], padded: usize, values: usize, panel: &mut [u16]) {
         for (tile, out) in panel.chunks_exact_mut(TILE * STEP).enumerate() {
             let (group, step) = (tile / (ROWS / STEP), tile % (ROWS / STEP));

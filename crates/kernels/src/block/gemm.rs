@@ -20,8 +20,8 @@ const TOKENS_512: usize = 512;
 const TOKENS_256: usize = TOKENS_512 / 2;
 /// What is unpacked to 14 bits at a time: 16 KiB.
 const I14_PANEL: PanelSize = PanelSize { rows: 8, blocks: 4 };
-/// Tokens whose activations stay in the second-level cache whole: the rows' blocks are then read one
-/// after the other, as memory delivers them best.
+/// Tokens whose activations stay in the second-level cache whole: the rows' blocks are then read
+/// one after the other, as memory delivers them best.
 const FEW_TOKENS: usize = 16;
 /// Blocks that are unpacked to tiles at a time: 32 rows of them are 32 KiB of bf16, which stay in
 /// the first-level cache while all tokens pass.

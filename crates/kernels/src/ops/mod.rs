@@ -6,8 +6,8 @@
 use crate::cpu::Tier;
 
 /// Defines functions whose bodies are compiled for the registers of each tier; the first argument
-/// chooses. A closure that is passed to a function with these registers would not do: it is compiled
-/// for them only if it is inlined there.
+/// chooses. A closure that is passed to a function with these registers would not do: it is
+/// compiled for them only if it is inlined there.
 macro_rules! simd {
     ($(
         $(#[$meta:meta])*

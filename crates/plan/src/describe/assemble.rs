@@ -1,5 +1,7 @@
 //! Items become a machine: sizes find what they are sizes of, counts what they count.
 
+mod sizes;
+
 use std::fmt::Display;
 
 use super::parser::{Item, Role};
@@ -14,6 +16,8 @@ const DESKTOP_MAX: u64 = 256 << 30;
 const DESKTOP_DRIVE: u64 = 900 << 30;
 /// Sizes from this on are sold as drives, in bytes.
 const DRIVE_MIN: u64 = 240 << 30;
+/// Sizes from here on are no memory of a graphics card, in bytes.
+const CARD_MAX: u64 = 512 << 30;
 /// Boards of desktops take at most four modules.
 const SERVER_MODULES: u32 = 6;
 /// Speeds that are assumed where only the generation of the memory is said, in MT/s: what servers
@@ -65,6 +69,18 @@ impl Assembler {
         before: Option<&Item>,
         after: Option<&Item>,
     ) -> Result<(), DescribeError> {
+        // `GPU: RTX 4090, SSD: 990 Pro 2TB`: a word waits for its size until another part is named.
+        if matches!(
+            item,
+            Item::Product { .. }
+                | Item::Case { .. }
+                | Item::Cloud { .. }
+                | Item::Processor { .. }
+                | Item::Card(_)
+                | Item::Drive { .. }
+        ) {
+            self.pending_role = None;
+        }
         match item {
             Item::Product { count, product } => self.product(*count, product)?,
             Item::Case { count, shown, chips } => {
@@ -224,7 +240,8 @@ impl Assembler {
             matches!(item, Some(Item::Drive { .. } | Item::Role(Role::Drive)))
         };
         let beside_drive = !is_memory && (is_drive(before) || is_drive(after));
-        let role = self.pending_role.take().or(is_memory.then_some(Role::Ram));
+        let role = self.pending_role.take().filter(|role| *role != Role::Vram || bytes < CARD_MAX);
+        let role = role.or(is_memory.then_some(Role::Ram));
         self.sizes.push(Size { bytes, modules, role, beside_drive });
     }
 
@@ -232,6 +249,7 @@ impl Assembler {
     fn role(&mut self, role: Role, before: Option<&Item>) {
         let last = self.sizes.last_mut();
         let last = last.filter(|size| size.role.is_none_or(|known| known == role));
+        let last = last.filter(|size| role != Role::Vram || size.bytes < CARD_MAX);
         if let (Some(Item::Size { .. }), Some(size)) = (before, last) {
             size.role = Some(role);
         } else {
@@ -455,123 +473,6 @@ impl Assembler {
         machine.assumed.extend(product.assumed.map(str::to_owned));
     }
 
-    /// Gives each size to memory, a GPU or a drive.
-    fn share_out_sizes(&mut self) -> Result<(), DescribeError> {
-        let mut sizes = std::mem::take(&mut self.sizes);
-        for size in sizes.extract_if(.., |size| size.role == Some(Role::Vram)).collect::<Vec<_>>() {
-            self.graphics_memory(size);
-        }
-        sizes.retain(|size| size.role != Some(Role::Drive));
-        if let Some(product) = self.product {
-            self.sizes_of_product(product, &mut sizes);
-        } else if sizes.len() > 1 {
-            let is_sure =
-                sizes.iter().any(|size| size.role == Some(Role::Ram) || !size.beside_drive);
-            if is_sure {
-                sizes.retain(|size| size.role == Some(Role::Ram) || !size.beside_drive);
-            } else {
-                // `96GB NVMe 2TB`: the drive's is the larger.
-                sizes.sort_by_key(|size| size.bytes);
-                sizes.truncate(1);
-            }
-        }
-        restated(&mut sizes);
-        if let [small, large] = &mut sizes[..] {
-            if small.bytes > large.bytes {
-                std::mem::swap(small, large);
-            }
-            let desktop =
-                self.machine.processor.platform().is_none_or(|platform| platform.channels <= 4);
-            let is_pair = large.bytes >= DRIVE_MIN
-                && small.bytes <= DESKTOP_MAX
-                && large.bytes >= small.bytes.saturating_mul(4);
-            if desktop && is_pair && large.role.is_none() && large.modules.is_none() {
-                self.unrated_drive();
-                sizes.truncate(1);
-            }
-        }
-        match &sizes[..] {
-            [] => {}
-            [size] => self.memory(*size)?,
-            [first, second, ..] => {
-                let [first, second] = [first, second].map(|size| units::bytes(size.bytes));
-                return Err(twice("memory", &first, &second));
-            }
-        }
-        self.unified_memory();
-        Ok(())
-    }
-
-    fn memory(&mut self, size: Size) -> Result<(), DescribeError> {
-        let platform = self.machine.processor.platform();
-        let channels = self.machine.memory.channels.or(platform.map(|platform| platform.channels));
-        let is_server = channels.is_some_and(|channels| channels > 4);
-        let is_drive = size.beside_drive && size.role.is_none() && size.bytes > DESKTOP_MAX;
-        if is_drive && !is_server && size.bytes >= DESKTOP_DRIVE && self.product.is_none() {
-            return Ok(());
-        }
-        let memory = &mut self.machine.memory;
-        if let Some(first) =
-            memory.total_bytes.replace(size.bytes).filter(|first| *first != size.bytes)
-        {
-            let [first, second] = [first, size.bytes].map(units::bytes);
-            return Err(twice("memory", &first, &second));
-        }
-        self.machine.origin("memory", Origin::Given);
-        if memory_channels_unknown(&self.machine) && self.channels.is_none() {
-            self.machine.memory.modules = size.modules.filter(|count| *count > 1);
-        }
-        Ok(())
-    }
-
-    /// `24GB VRAM`: of the card that was named, or of one that was not.
-    fn graphics_memory(&mut self, size: Size) {
-        match self.machine.gpus.iter_mut().find(|gpu| !gpu.unified) {
-            Some(gpu) => gpu.memory_bytes = size.bytes,
-            None => self.machine.gpus.push(Gpu {
-                name: "the GPU".to_owned(),
-                count: 1,
-                memory_bytes: size.bytes,
-                ..Gpu::default()
-            }),
-        }
-    }
-
-    /// A product's memory has one of its sizes; any other size is its drive's.
-    fn sizes_of_product(&mut self, product: &Product, sizes: &mut Vec<Size>) {
-        let is_made = |size: &Size| {
-            size.role == Some(Role::Ram) || product.sizes.contains(&(size.bytes >> 30))
-        };
-        let said = sizes.iter().find(|size| size.role == Some(Role::Ram));
-        let memory = said.or_else(|| sizes.iter().find(|size| is_made(size))).copied();
-        let others = sizes.iter().filter(|size| !is_made(size));
-        // A size that the product is not made with, and is too small for a drive, is taken as said.
-        let odd = others
-            .filter(|size| size.bytes < (120 << 30) && !size.beside_drive)
-            .min_by_key(|size| size.bytes)
-            .copied();
-        sizes.clear();
-        if let Some(size) = memory.or(odd) {
-            sizes.push(size);
-        } else if let [only] = product.sizes {
-            self.machine.memory.total_bytes = Some(only << 30);
-            self.machine.origin("memory", Origin::Known);
-        }
-    }
-
-    fn unified_memory(&mut self) {
-        let total = self.machine.memory.total_bytes;
-        if let Some(gpu) = self.machine.gpus.iter_mut().find(|gpu| gpu.unified) {
-            gpu.memory_bytes = total.unwrap_or(0);
-        }
-    }
-
-    fn unrated_drive(&mut self) {
-        if self.machine.drives.is_empty() {
-            self.machine.drives.push(Drive { name: "drive".to_owned(), ..Drive::default() });
-        }
-    }
-
     /// Channels that were not said together with their speed, or follow from the modules.
     fn count_channels(&mut self) -> Result<(), DescribeError> {
         let sockets = self.machine.processor.sockets();
@@ -617,16 +518,6 @@ impl Assembler {
 
 fn memory_channels_unknown(machine: &Machine) -> bool {
     machine.memory.channels.is_none()
-}
-
-/// `96 GB (2x48GB)`: the second says the first again, with its modules.
-fn restated(sizes: &mut Vec<Size>) {
-    if let [first, second] = sizes[..]
-        && first.bytes == second.bytes
-    {
-        sizes[0].modules = first.modules.or(second.modules);
-        sizes.truncate(1);
-    }
 }
 
 fn twice(what: &'static str, first: &dyn Display, second: &dyn Display) -> DescribeError {

@@ -20,6 +20,7 @@
 mod assemble;
 mod cloud;
 mod lexer;
+mod names;
 mod parser;
 mod products;
 mod vocabulary;
@@ -112,14 +113,44 @@ pub fn machine(text: &str) -> Result<Machine, DescribeError> {
         lower = text.to_lowercase();
     }
     for (server, parts) in SERVERS {
-        lower = lower.replace(server, parts);
+        if let Some((before, after)) = lower.split_once(server) {
+            lower = several(before, parts, after);
+        }
     }
-    let lexemes = lexemes(&lower);
+    if let Some((before, (inside, after))) =
+        lower.split_once('(').and_then(|(before, rest)| Some((before, rest.split_once(')')?)))
+        && of_words(inside)
+            .is_ok_and(|machine| machine.processor.name.is_some() || machine.product.is_some())
+    {
+        lower = several(before, inside, after);
+    }
+    let mut machine = of_words(&lower)?;
+    machine.name = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(machine)
+}
+
+fn of_words(text: &str) -> Result<Machine, DescribeError> {
+    let lexemes = lexemes(text);
     if lexemes.is_empty() {
         return Err(DescribeError::Nothing);
     }
     let items = Parser { lexemes: &lexemes, items: Vec::new() }.parse()?;
     assemble::machine(&items, text)
+}
+
+/// `2x (EPYC 9654 768GB)`, `2 DGX H100`: a count before a whole machine is of machines.
+fn several(before: &str, machine: &str, after: &str) -> String {
+    let trimmed = before.trim_end();
+    let counted = trimmed.strip_suffix(['x', '×']).unwrap_or(trimmed).trim_end();
+    let start = counted.rfind(|c: char| !c.is_alphanumeric()).map_or(0, |at| at + 1);
+    let number = &counted[start..];
+    let written = vocabulary::COUNTS.iter().find(|(word, _)| *word == number);
+    match written.map(|(_, count)| *count).or_else(|| number.parse().ok()) {
+        Some(count) if count <= lexer::COUNT_MAX => {
+            format!("{} {count} nodes {machine} {after}", &counted[..start])
+        }
+        _ => format!("{before} {machine} {after}"),
+    }
 }
 
 /// `2x4090` or `24GB:1008GB/s` -> graphics cards.

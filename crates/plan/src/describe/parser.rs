@@ -5,7 +5,8 @@
 //! neighbours decide; where two remain, the description is refused and both are named.
 
 use super::lexer::{COUNT_MAX, Form, Lexeme};
-use super::products::{CASES, PRODUCTS, Product};
+use super::names::{drive, is_series, is_server, is_suffix, network, product, ryzen, says_nothing};
+use super::products::{PRODUCTS, Product};
 use super::vocabulary::{BRANDS, DRIVES, FILLERS, MACHINES, MAKERS};
 use super::{DescribeError, cloud, nearest};
 use crate::machine::Gpu;
@@ -24,6 +25,9 @@ const SPEEDS: &[u32] = &[
     5600, 5800, 6000, 6200, 6400, 6600, 6800, 7000, 7200, 7466, 7467, 7500, 7600, 7800, 8000, 8200,
     8400, 8448, 8533, 8800, 9600,
 ];
+
+/// Sizes of memory modules, in GiB.
+const MODULES: &[u32] = &[2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256];
 
 /// What a size belongs to, where a word says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +157,21 @@ impl Parser<'_> {
             self.items.push(item);
             return Ok(used);
         }
-        let item = match lexeme.form {
+        let item = self.alone(at)?;
+        self.items.push(item);
+        Ok(1)
+    }
+
+    /// What the lexeme at `at` is by itself.
+    fn alone(&self, at: usize) -> Result<Item, DescribeError> {
+        let lexeme = &self.lexemes[at];
+        Ok(match lexeme.form {
+            // `Supermicro X12`
+            Form::CountAfter(_)
+                if at > 0 && BRANDS.contains(&self.lexemes[at - 1].text.as_str()) =>
+            {
+                Item::Filler
+            }
             Form::CountAfter(count) => Item::CountAfter(count),
             Form::Size(bytes) => Item::Size { bytes, modules: None, role: None },
             Form::Rate(rate) => Item::Rate(rate),
@@ -172,9 +190,7 @@ impl Parser<'_> {
             }
             Form::Number(number) => self.number(at, number)?,
             Form::Count(_) | Form::Word => self.word(at)?,
-        };
-        self.items.push(item);
-        Ok(1)
+        })
     }
 
     /// What a count counts, if it is what follows.
@@ -196,6 +212,11 @@ impl Parser<'_> {
                 Some((Item::Size { bytes, modules: Some(count), role: None }, 1))
             }
             Form::Speed(mts) => Some((Item::Speed { channels: Some(count), mts }, 1)),
+            // `DDR5-6000 2x48`
+            Form::Number(gib) if MODULES.contains(&gib) && self.is_beside_memory(at) => {
+                let bytes = (u64::from(gib) << 30).saturating_mul(count.into());
+                Some((Item::Size { bytes, modules: Some(count), role: Some(Role::Ram) }, 1))
+            }
             // Two-socket boards take no Ryzen: `2x5600` is memory.
             Form::Number(mts) if is_speed(mts) && !is_server(&next.text) => {
                 Some((Item::Speed { channels: Some(count), mts }, 1))
@@ -206,6 +227,17 @@ impl Parser<'_> {
             _ => self.named(at, Some(count))?,
         };
         Ok(item.map(|(item, used)| (item, used + skipped)))
+    }
+
+    /// Whether the kind or speed of memory stands before the count of the lexeme at `at`, or after
+    /// that lexeme.
+    fn is_beside_memory(&self, at: usize) -> bool {
+        let before = self.items.iter().rfind(|item| !matches!(item, Item::Filler));
+        matches!(before, Some(Item::Ddr(_) | Item::Speed { .. } | Item::Role(Role::Ram)))
+            || matches!(
+                self.lexemes.get(at + 1).map(|next| &next.form),
+                Some(Form::Ddr(_) | Form::Speed(_))
+            )
     }
 
     /// The longest name that begins at `at`.
@@ -427,8 +459,7 @@ impl Parser<'_> {
             "vram" => Item::Role(Role::Vram),
             "gpu" | "graphics" | "card" if self.follows_size() => Item::Role(Role::Vram),
             "storage" => Item::Role(Role::Drive),
-            // Timings of memory: `CL30`.
-            _ if plain.strip_prefix("cl").is_some_and(|n| n.parse::<u32>().is_ok()) => Item::Filler,
+            _ if says_nothing(plain) => Item::Filler,
             _ if plain.is_empty() || FILLERS.contains(&plain) || BRANDS.contains(&plain) => {
                 Item::Filler
             }
@@ -437,8 +468,12 @@ impl Parser<'_> {
         })
     }
 
+    /// `24 GB GPU`; but not `RAM: 128 GB, GPU: ...`.
     fn follows_size(&self) -> bool {
-        matches!(self.items.last(), Some(Item::Size { role: None, .. }))
+        let mut before = self.items.iter().rev().filter(|item| !matches!(item, Item::Filler));
+        matches!(before.next(), Some(Item::Size { role: None, .. }))
+            && (!matches!(before.next(), Some(Item::Role(_)))
+                || matches!(before.next(), Some(Item::Size { .. })))
     }
 
     /// Whether a maker's name stands a word or two before.
@@ -456,46 +491,6 @@ impl Parser<'_> {
         let names = names.chain(makers);
         DescribeError::Word { nearest: nearest(&word, names), word }
     }
-}
-
-fn product(name: &str, count: Option<u32>) -> Option<Item> {
-    if let Some(instance) = cloud::find(name) {
-        return Some(Item::Cloud { count, name: name.to_owned(), instance });
-    }
-    let squeezed = |name: &str| name.replace([' ', '-'], "");
-    let is_named = |names: &[&str]| names.iter().any(|known| squeezed(known) == squeezed(name));
-    if let Some((_, shown, chips)) = CASES.iter().find(|(names, _, _)| is_named(names)) {
-        return Some(Item::Case { count, shown, chips });
-    }
-    let found = PRODUCTS.iter().find(|product| is_named(product.names))?;
-    Some(Item::Product { count, product: found })
-}
-
-fn drive(name: &str, count: Option<u32>) -> Option<Item> {
-    let name: String = name.split_whitespace().collect();
-    let (_, rate) = DRIVES.iter().find(|(known, _)| *known == name)?;
-    let is_kind = super::vocabulary::KINDS_OF_DRIVES.contains(&name.as_str());
-    Some(Item::Drive { count: count.unwrap_or(1), name, rate: *rate, is_kind })
-}
-
-/// Networks with names of their own: bits per second and latency of a message, as in the model of
-/// the link.
-fn network(name: &str) -> Option<Item> {
-    let (bits, latency) = match name {
-        "thunderbolt" | "thunderbolt 4" | "tb4" | "thunderbolt bridge" | "usb4" => (40e9, 150e-6),
-        "thunderbolt 5" | "tb5" => (80e9, 150e-6),
-        "thunderbolt 5 rdma" | "tb5 rdma" | "rdma" => (80e9, 8e-6),
-        "infiniband" | "ib" | "roce" | "connectx-7" | "cx7" => (200e9, 2e-6),
-        "wifi" | "wi-fi" => (1e9, 3e-3),
-        // `gigabit` without a number.
-        "gbe" => (1e9, 75e-6),
-        _ => return None,
-    };
-    Some(Item::Network {
-        bits_per_second: bits as u64,
-        name: name.to_owned(),
-        latency: Some(latency),
-    })
 }
 
 /// `24GB` `1008GB/s`, written with a colon between.
@@ -531,51 +526,4 @@ fn is_speed_beside(items: &[Item], text: &str) -> bool {
         )
     );
     is_memory && text.parse().is_ok_and(is_speed)
-}
-
-fn is_server(text: &str) -> bool {
-    processors::bare(text).is_some_and(|name| name.starts_with("epyc") || name.starts_with("xeon"))
-}
-
-/// `i7`, `i7-13700k`, `ultra`, `w9-3495x`.
-fn is_series(text: &str) -> bool {
-    let core = ["i3", "i5", "i7", "i9"]
-        .iter()
-        .any(|core| text == *core || text.starts_with(&format!("{core}-")));
-    let maker = text
-        .split(['-', ' '])
-        .next()
-        .is_some_and(|first| MAKERS.contains(&first) && first.len() > 3);
-    core || maker
-        || text.starts_with("e5-")
-        || text.starts_with("w-")
-        || (text.starts_with('w')
-            && text[1..].starts_with(['3', '5', '7', '9'])
-            && text.contains('-'))
-        || matches!(
-            text,
-            "n100"
-                | "n95"
-                | "n97"
-                | "n305"
-                | "qyfs"
-                | "grace"
-                | "gh200"
-                | "snapdragon"
-                | "rk3588"
-                | "altra"
-                | "graviton3"
-                | "graviton4"
-        )
-}
-
-/// What may follow a model: `v3`, `+`, `hx`.
-fn is_suffix(text: &str) -> bool {
-    matches!(text, "v2" | "v3" | "v4" | "v5" | "hx" | "hs" | "x3d" | "pro")
-}
-
-/// A Ryzen by its bare number, which is not enough to be one: `5600`, `7600`, `3600`.
-fn ryzen(text: &str) -> Option<String> {
-    let name = format!("ryzen 5 {text}");
-    processors::cores(&name).is_some().then(|| format!("ryzen {text}"))
 }

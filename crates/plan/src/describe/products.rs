@@ -98,7 +98,13 @@ pub(super) const PRODUCTS: &[Product] = &[
         5.0,
     ),
     chip(&["jetson agx thor", "jetson thor", "agx thor"], "Jetson Thor", 14, &[128], 5.0),
-    chip(&["jetson agx orin", "agx orin", "jetson orin"], "Jetson AGX Orin", 12, &[32, 64], 3.5),
+    chip(
+        &["jetson agx orin", "jetson orin agx", "agx orin", "orin agx", "jetson orin"],
+        "Jetson AGX Orin",
+        12,
+        &[32, 64],
+        3.5,
+    ),
     chip(&["jetson orin nx", "orin nx"], "Jetson Orin NX", 8, &[8, 16], 3.5),
     chip(
         &["jetson orin nano", "orin nano", "jetson orin nano super", "orin nano super"],
@@ -256,6 +262,8 @@ pub(super) const SERVERS: &[(&str, &str)] = &[
     ("dgx b300", "8x b300 2x xeon 6776p 16x6400 2tb ram nvme 7gb/s"),
     ("dgx a100", "8x a10080gb 2x epyc 7742 16x3200 2tb ram nvme 7gb/s"),
     ("hgx a100", "8x a10080gb"),
+    // Built to order with 8 to 28 cores; all have six channels.
+    ("mac pro 2019", "xeon w-3265 6x2933"),
 ];
 
 #[cfg(test)]

@@ -89,6 +89,50 @@ fn words_may_come_in_many_forms() {
 }
 
 #[test]
+fn whole_machines_are_counted() {
+    let of = |text: &str| machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    for text in ["2x (EPYC 9654 768GB) infiniband", "two (epyc 9654, 768gb), infiniband"] {
+        let found = of(text);
+        assert_eq!((found.machines(), found.processor.sockets()), (2, 1), "{text}");
+        assert_eq!(found.memory.total_bytes, Some(768 << 30), "{text}");
+        assert_eq!(found.name, text);
+    }
+    let found = of("2 x HGX H100 infiniband");
+    assert_eq!((found.machines(), found.gpus[0].count), (2, 8));
+    assert_eq!(of("3x DGX H100").machines(), 3);
+    assert_eq!(of("96 GB (2x48GB)").machines(), 1);
+    assert_eq!(of("96 GB (2x48GB)").memory.total_bytes, Some(96 << 30));
+}
+
+#[test]
+fn lists_and_lines_of_system_tools_are_understood() {
+    let of = |text: &str| machine(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let listed = of("RAM: 128GB, GPU: RTX 4090, SSD: Samsung 990 Pro 2TB");
+    assert_eq!(listed.memory.total_bytes, Some(128 << 30));
+    assert_eq!(listed.gpus[0].memory_bytes, 24 << 30);
+    assert_eq!(listed.drive().unwrap().1, 7.4e9);
+    assert_eq!(of("128GB ram, 24gb vram").gpus[0].memory_bytes, 24 << 30);
+    assert_eq!(of("512 GB RAM + 24 GB GPU").gpus[0].memory_bytes, 24 << 30);
+    assert_eq!(of("Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz, 512 GB").processor.cores, Some(32));
+    assert_eq!(of("13th Gen Intel(R) Core(TM) i9-13900K 64GB").processor.cores, Some(24));
+    assert_eq!(of("supermicro x12 dual 8358 1tb").processor.sockets, Some(2));
+    let modules = of("ddr5-6000 2x48");
+    assert_eq!(modules.memory.total_bytes, Some(96 << 30));
+    assert_eq!(modules.memory.speed_mts, Some(6000));
+    assert_eq!(of("optane p5800x 96gb").drive().unwrap().1, 7.2e9);
+    for (text, name) in [
+        ("7950x3d 192gb", "ryzen 9 7950x3d"),
+        ("5700G 48GB", "ryzen 7 5700g"),
+        ("7600x 32gb", "ryzen 5 7600x"),
+        ("8945hs 64gb", "ryzen 9 8945hs"),
+    ] {
+        assert_eq!(of(text).processor.name.as_deref(), Some(name), "{text}");
+    }
+    assert_eq!(of("mac pro 2019 384GB").memory.channels, Some(6));
+    assert_eq!(of("jetson orin agx 64gb").memory.total_bytes, Some(64 << 30));
+}
+
+#[test]
 fn mistakes_are_named() {
     let error = |text: &str| machine(text).unwrap_err().to_string();
     assert!(error("rtx4O90").contains("did you mean 4090"), "{}", error("rtx4O90"));

@@ -69,7 +69,7 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
 ];
 
 /// Rates of drives whose own is not given: the sequential reads of common ones, by data sheet.
-pub(super) const DRIVES: [(&str, f64); 31] = [
+pub(super) const DRIVES: [(&str, f64); 33] = [
     ("sn8100", 14.9e9),
     ("9100pro", 14.7e9),
     ("t705", 14.5e9),
@@ -86,6 +86,8 @@ pub(super) const DRIVES: [(&str, f64); 31] = [
     ("p5800x", 7.2e9),
     ("980pro", 6.9e9),
     ("905p", 2.6e9),
+    ("p4800x", 2.4e9),
+    ("optane", 2.5e9),
     ("970evo", 3.5e9),
     ("970pro", 3.5e9),
     ("980", 3.5e9),
@@ -103,7 +105,7 @@ pub(super) const DRIVES: [(&str, f64); 31] = [
     ("disk", 0.2e9),
 ];
 /// Kinds of drives: of two words about one drive, the other one says more.
-pub(super) const KINDS_OF_DRIVES: [&str; 3] = ["nvme", "ssd", "disk"];
+pub(super) const KINDS_OF_DRIVES: [&str; 4] = ["nvme", "ssd", "disk", "optane"];
 
 /// Whole machines without a name, which a number before them counts: `10 old PCs with 16 GB`.
 pub(super) const MACHINES: [&str; 14] = [
@@ -143,6 +145,16 @@ pub(super) const FILLERS: &[&str] = &[
     "es",
     "qs",
     "mrdimm",
+    "mrdimms",
+    "mcrdimm",
+    "gen",
+    "generation",
+    "igpu",
+    "780m",
+    "890m",
+    "modded",
+    "vps",
+    "oracle",
     "hbm",
     "nvlink",
     "chipset",

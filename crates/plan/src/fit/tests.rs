@@ -184,10 +184,16 @@ proptest! {
                     // The default context is the longest that fits.
                     let more = Some(fit.context + CONTEXT_STEP + 1);
                     let cache_type = Some(fit.cache_type);
-                    let longer = super::fit(&model, budget, Constraints { context: more, stream, cache_type, ..Constraints::default() });
+                    let constraints =
+                        Constraints { context: more, stream, cache_type, ..Constraints::default() };
+                    let longer = super::fit(&model, budget, constraints);
                     // A requested one may leave fewer experts in memory than a token reads.
-                    let is_cached = |fit: &Placement| fit.routed_vram + fit.routed_ram >= model.routed_per_token;
-                    let differs = |longer: Placement| longer.mode != fit.mode || is_cached(&fit) && !is_cached(&longer);
+                    let is_cached = |fit: &Placement| {
+                        fit.routed_vram + fit.routed_ram >= model.routed_per_token
+                    };
+                    let differs = |longer: Placement| {
+                        longer.mode != fit.mode || is_cached(&fit) && !is_cached(&longer)
+                    };
                     prop_assert!(longer.map_or(true, differs), "{fit:?}");
                 }
                 prop_assert!(fit.ram <= ram && fit.vram <= vram, "{fit:?}");

@@ -136,7 +136,9 @@ proptest! {
     #[test]
     fn any_sequence_of_picks_gives_right_bytes(
         frames in 6usize..48,
-        steps in prop::collection::vec((0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..8), 1..40),
+        steps in prop::collection::vec(
+            (0..LAYERS, prop::collection::btree_set(0..EXPERTS, 1..3), 0u8..8), 1..40
+        ),
     ) {
         let model = model();
         let options = CacheOptions { prefetch: true, ..options(frames) };
