@@ -381,4 +381,24 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn wrong_values_are_told_what_is_accepted() {
+        let program = Cli::command();
+        let mut tried = 0;
+        for command in program.get_subcommands() {
+            let options = command.get_arguments().filter(|arg| arg.get_action().takes_values());
+            for long in options.filter_map(|arg| arg.get_long()) {
+                let words = ["cachalot", command.get_name(), &format!("--{long}"), "12 parsecs"];
+                let Err(error) = Cli::command().try_get_matches_from(words) else { continue };
+                let error = error.to_string();
+                let is_of_library = ["invalid digit", "invalid float", "cannot parse", "too large"]
+                    .iter()
+                    .any(|words| error.contains(words));
+                assert!(!is_of_library, "{} --{long}: {error}", command.get_name());
+                tried += 1;
+            }
+        }
+        assert!(tried > 50, "{tried} options");
+    }
 }

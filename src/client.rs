@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::command::serve::host_and_port;
 use crate::settings::Environment;
+use crate::values;
 
 /// The longest answer that is read.
 const ANSWER_MAX: u64 = 4 << 20;
@@ -25,7 +26,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Port of the server [default: 11434]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = values::within::<u16>(0..=u16::MAX))]
     pub(crate) port: Option<u16>,
     /// The server's key [default: LLAMA_API_KEY]
     #[arg(long, value_name = "KEY")]

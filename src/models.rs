@@ -9,6 +9,7 @@ use cachalot_hub::{Hub, Library, Name};
 use cachalot_plan::catalogue::{self, Resolved};
 
 use crate::settings::Environment;
+use crate::values;
 
 /// No token is longer.
 const TOKEN_MAX: usize = 4096;
@@ -32,7 +33,7 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) limit: Option<u64>,
     /// Number of connections
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = values::within::<u16>(1..=64))]
     pub(crate) connections: Option<u16>,
     /// Allow plain http beyond this machine
     #[arg(long)]

@@ -1,5 +1,7 @@
 //! Values of options and chat parameters, with messages that say what is accepted.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use cachalot_plan::units;
@@ -20,6 +22,29 @@ pub(crate) fn tokens(text: &str) -> Result<usize, String> {
 /// A whole number, not negative.
 pub(crate) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| "expected a whole number".to_owned())
+}
+
+/// A whole number in a range.
+pub(crate) fn within<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.trim().parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            format!("expected a whole number from {} to {}", range.start(), range.end())
+        })
+    }
+}
+
+/// A number of seconds: `30`, `30s`, `2m` or `1h`.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let with_unit = units.iter().find_map(|(unit, of)| Some((text.strip_suffix(unit)?, *of)));
+    let (number, of) = with_unit.unwrap_or((text, 1));
+    let seconds = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(of));
+    seconds.ok_or_else(|| "expected a time such as 30 (seconds), 2m or 1h".to_owned())
 }
 
 /// A decimal number.
@@ -120,6 +145,21 @@ mod tests {
             ["", "k", "1.5", "-1", "many", "4kk", "99999999999999999999", "9999999999999999m"]
         {
             assert!(tokens(bad).unwrap_err().contains("such as 4096 or 32k"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_times_name_what_they_accept() {
+        let cards = within::<u16>(1..=8);
+        assert_eq!(cards(" 8 "), Ok(8));
+        for bad in ["0", "9", "x", "", "-1", "1.0"] {
+            assert_eq!(cards(bad).unwrap_err(), "expected a whole number from 1 to 8", "{bad}");
+        }
+        for (text, expected) in [("30", 30), ("30s", 30), ("2m", 120), ("1h", 3600), ("0", 0)] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "s", "-1", "1.5m", "99999999999999999999h"] {
+            assert!(seconds(bad).unwrap_err().contains("such as 30"), "{bad}");
         }
     }
 

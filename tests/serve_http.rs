@@ -173,6 +173,25 @@ fn answers_in_flight_finish_after_sigterm() {
 }
 
 #[test]
+fn new_connections_are_told_503_after_sigterm() {
+    let mut server = Server::start(&["--grace=1m"]);
+    let body = json!({ "prompt": "1", "n_predict": 3500, "ignore_eos": true, "stream": true });
+    let mut client = server.connect();
+    client.write_all(request("POST", "/completion", &[], &body.to_string()).as_bytes()).unwrap();
+    server.until("it runs", |status| status["sequences"].as_array().unwrap().len() == 1);
+    server.signal("TERM");
+    while server.get("/health").status == 200 {} // until the signal has been handled
+    for _ in 0..8 {
+        let refused = server.post("/completion", &json!({ "prompt": "x".repeat(100_000) }));
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("shutting down"));
+        assert_eq!(server.get("/health").status, 503);
+    }
+    drop(client); // its sequence ends, and with it the server
+    assert!(server.wait().success());
+}
+
+#[test]
 fn what_is_switched_off_is_not_there() {
     let server = Server::start(&["--no-slots", "--no-metrics", "--no-page"]);
     assert_eq!((server.get("/slots").status, server.get("/metrics").status), (501, 501));

@@ -25,6 +25,7 @@ use crate::models;
 use crate::settings::{self, Environment};
 use crate::subject;
 use crate::terminal;
+use crate::values;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,7 +40,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Port to listen on; 0 takes any that is free [default: 11434]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = values::within::<u16>(0..=u16::MAX))]
     pub(crate) port: Option<u16>,
     /// Name of the model in answers; may be given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -51,14 +52,14 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) strict_model: bool,
     /// Context window of each request, in tokens [default: the model's, at most 32768]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = values::tokens)]
     pub(crate) ctx: Option<usize>,
     /// Requests answered at the same time
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..=256))]
+          value_parser = values::within::<u16>(1..=256))]
     pub(crate) parallel: u16,
     /// Requests that may wait; further ones are refused
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = values::whole::<usize>)]
     pub(crate) queue: usize,
     /// Origins of web pages that may ask, besides those of this machine; * is all
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
@@ -90,11 +91,11 @@ pub(crate) struct ServeArgs {
     /// Listen beyond this machine without a key
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// Seconds that answers in flight have after SIGTERM
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Time that answers in flight have after SIGTERM: seconds, or 2m
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = values::seconds)]
     pub(crate) grace: u64,
     /// Largest body of a request
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = crate::values::size)]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = values::size)]
     pub(crate) max_body: u64,
     /// Think before answering, where requests say nothing: as the model's chat template says
     /// (auto), always (force), or never (off)
@@ -107,7 +108,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) prefix_cache: Option<PathBuf>,
     /// Largest size of the folder of --prefix-cache; what was not used longest goes first
-    #[arg(long, value_name = "SIZE", default_value = "32GiB", value_parser = crate::values::size)]
+    #[arg(long, value_name = "SIZE", default_value = "32GiB", value_parser = values::size)]
     pub(crate) prefix_cache_size: u64,
     /// Let clients save and restore slots, in this folder
     #[arg(long, value_name = "DIR")]

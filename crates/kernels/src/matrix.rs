@@ -33,9 +33,6 @@ pub enum Error {
     },
 }
 
-/// Tokens of a batch from which on products are bound by arithmetic rather than by memory.
-const LONG_BATCH: usize = 32;
-
 /// How precise activations have to be: kernels for a product with a matrix may round them no more.
 /// The caller knows what the matrix tolerates and whether the tokens are a prompt's; their number
 /// changes nothing.
@@ -50,13 +47,6 @@ pub enum ActBits {
     /// attention. The median divergence of the small models in the tests is then a half to a
     /// quarter of llama.cpp's. With queries, keys and values in 8 bits as well, it is the same.
     Eight,
-}
-
-impl ActBits {
-    /// What a matrix that tolerates 8 bits gets in a batch of `tokens`.
-    pub fn for_batch(tokens: usize) -> Self {
-        if tokens >= LONG_BATCH { Self::Eight } else { Self::default() }
-    }
 }
 
 /// Which kernel makes a product. Kernels add in different orders, so that the last bits differ; but

@@ -35,6 +35,11 @@ struct Counter {
     zeros: Vec<u8>,
 }
 
+/// As the model has it: one token is decoded, more are a prompt.
+fn bits_of(tokens: usize) -> ActBits {
+    if tokens == 1 { ActBits::Sixteen } else { ActBits::Eight }
+}
+
 impl Counter {
     fn matrix(&self, rows: usize, cols: usize) -> Matrix<'_> {
         let format = Format::Q4_K;
@@ -112,7 +117,7 @@ impl Counter {
         let experts = EXPERTS.min(PICKED * tokens);
         let each = (PICKED * tokens).div_ceil(experts);
         let list: Vec<u32> = (0..each as u32).collect();
-        let gate = self.matrix(EXPERT, HIDDEN).with_activations(ActBits::for_batch(tokens));
+        let gate = self.matrix(EXPERT, HIDDEN).with_activations(bits_of(tokens));
         let entry = GateUp { gate, up: gate, tokens: Tokens::List(&list) };
         let mut activations = Activations::new();
         activations.reset(tokens.max(each), HIDDEN);
@@ -121,7 +126,7 @@ impl Counter {
         self.cpu.gate_up(&mut activations, &entries, &mut out);
         let us = self.product_us(&vec![gate; 2 * experts], each);
         self.check("gate and up", us, tokens * HIDDEN);
-        let down = self.matrix(HIDDEN, EXPERT).with_activations(ActBits::for_batch(tokens));
+        let down = self.matrix(HIDDEN, EXPERT).with_activations(bits_of(tokens));
         self.add("down", &vec![down; experts], each, &[0]);
     }
 

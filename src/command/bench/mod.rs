@@ -26,6 +26,7 @@ use crate::failure::usage;
 use crate::forecast::Forecast;
 use crate::settings::{Environment, model_options};
 use crate::terminal::{Progress, loading, note};
+use crate::values;
 
 /// Tokens of the prompt that goes first, to warm everything up, and those decoded after it.
 const WARM_PROMPT: usize = 32;
@@ -46,21 +47,21 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'm', long = "model", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Tokens of the prompt; 0 leaves this part out
-    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512, value_parser = values::tokens)]
     pub(crate) prompt: usize,
     /// Tokens to decode, one after the other; 0 leaves this part out
-    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 48)]
+    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 48, value_parser = values::tokens)]
     pub(crate) decode: usize,
     /// Tokens in the cache before the first one that is decoded
-    #[arg(short, long, value_name = "TOKENS", default_value_t = 0)]
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 0, value_parser = values::tokens)]
     pub(crate) depth: usize,
     /// How often each part is measured; the median counts
     #[arg(short, long, value_name = "TIMES", default_value_t = 3,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = values::within::<u32>(1..=1000))]
     pub(crate) repetitions: u32,
     /// Then answer as many requests at a time as each of these numbers says
     #[arg(long, value_name = "USERS", value_delimiter = ',',
-          value_parser = clap::value_parser!(u16).range(1..=64))]
+          value_parser = values::within::<u16>(1..=64))]
     pub(crate) parallel: Vec<u16>,
     /// Print everything as one JSON object
     #[arg(long)]

@@ -34,6 +34,7 @@ use crate::models;
 use crate::record::{self, Run};
 use crate::settings::Environment;
 use crate::terminal::{prose, table};
+use crate::values;
 
 /// What `cachalot plan` takes.
 #[derive(clap::Args, Debug)]
@@ -51,8 +52,8 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "HARDWARE")]
     on: Option<String>,
     /// Tokens of context [default: 32768 if they fit, else as many as do]
-    #[arg(long, value_name = "TOKENS")]
-    ctx: Option<u64>,
+    #[arg(long, value_name = "TOKENS", value_parser = values::tokens)]
+    ctx: Option<usize>,
     /// The quantization, of a MODEL that comes in several
     #[arg(long, value_name = "NAME")]
     quant: Option<String>,
@@ -109,16 +110,16 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_enum, default_value_t = StreamArg::Auto, value_name = "WHEN")]
     stream: StreamArg,
     /// Active experts per token [default: what the model was trained with]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::whole::<u64>)]
     experts: Option<u64>,
     /// KV-cache data type [default: f16, or q8_0 where the model fits only so]
     #[arg(long, value_enum, value_name = "TYPE")]
     kv_type: Option<KvArg>,
     /// Users at a time: the total rate, and what each of them gets
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = values::within::<u16>(1..=1024))]
     parallel: Option<u16>,
     /// Threads to measure and predict for [default: the physical cores of the machine]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", value_parser = values::within::<u16>(1..=1024))]
     threads: Option<u16>,
 }
 
@@ -294,7 +295,7 @@ fn constraints(args: &PlanArgs) -> anyhow::Result<Constraints> {
     };
     let parallel = u64::from(args.parallel.unwrap_or(1));
     Ok(Constraints {
-        context: args.ctx,
+        context: args.ctx.map(|tokens| tokens as u64),
         cache_type,
         stream,
         memory: args.memory,

@@ -70,9 +70,16 @@ impl Connections {
             .title_case_headers(true) // some clients compare names as they are usually written
             .max_buf_size(HEADER_BYTES_MAX)
             .pipeline_flush(true);
-        let mut connection = http.serve_connection(TokioIo::new(io), service);
         let mut ending = self.ending.clone();
+        // One that is opened after SIGTERM is told 503, and then closed; to end it gracefully, as
+        // the others, would be to close it unheard.
+        let is_late = *ending.borrow();
+        http.keep_alive(!is_late);
+        let mut connection = http.serve_connection(TokioIo::new(io), service);
         let draining = async {
+            if is_late {
+                std::future::pending::<()>().await;
+            }
             let _ = ending.wait_for(|ending| *ending).await;
         };
         let serving = std::future::poll_fn(|context| connection.poll_without_shutdown(context));

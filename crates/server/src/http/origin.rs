@@ -109,12 +109,11 @@ pub(crate) fn allow(origin: HeaderValue, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
 }
 
-/// What a preflight is told. The headers that it asks for are allowed by name: with credentials,
-/// browsers take `*` literally.
+/// What a preflight is told.
 pub(crate) fn preflight(asked: Option<&HeaderValue>, headers: &mut HeaderMap) {
     let methods = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let asked = asked.cloned().unwrap_or(HeaderValue::from_static("*"));
+    let asked = asked.cloned().unwrap_or(HeaderValue::from_static("authorization, content-type"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("43200"));
 }
