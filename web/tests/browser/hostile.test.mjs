@@ -72,6 +72,15 @@ test('formulas load nothing, link nowhere and keep to their place', async () => 
   await send.click({ trial: true })
 })
 
+test('formulas that define macros or are many do not stop the page', async () => {
+  // Drawn, the first would be 380,000 elements, and the second would not end.
+  const bombs = [`$\\def\\a{${'x'.repeat(2000)}}${'\\a'.repeat(190)}$`, `$\\edef\\a{x}${'\\Edef\\a{\\a\\a}'.repeat(30)}\\a$`]
+  await importAnswer(page, `${bombs.join('\n\n')}\n\n${'$\\frac{x^2}{y}$ and\n\n'.repeat(3000)}`)
+  await page.getByText('def').first().waitFor()
+  await page.getByRole('button', { name: 'New chat' }).click()
+  await page.getByRole('heading', { name: 'What would you like to know?' }).waitFor({ timeout: 10_000 })
+})
+
 test('very deep and very long answers leave the page usable', async () => {
   const deep = `${'> '.repeat(5000)}deep\n\n${'- '.repeat(200)}x\n\n${'*'.repeat(5000)}`
   await importAnswer(page, deep, 'Deep')

@@ -48,9 +48,21 @@ test('hostile text is shown as it was written, and soon', () => {
   plain(Array.from({ length: 300 }, (_, i) => `${' '.repeat(i)}- x`).join('\n'))
   plain('word '.repeat(200_000))
   // Each of these once took a time that grew with the square of its length.
-  for (const piece of ['$$a\n', '\\[a\n', '[', '*a**a', '`a', '<a ', '$a', '_a']) {
+  for (const piece of ['$$a\n', '$$a\n\n', 'setext\n------\n', '> quotation\ncontinued\n', '1) item\n   2) ', '\\[a\n', '[', '*a**a', '`a', '<a ', '$a', '_a']) {
     expect(parse(piece.repeat(190_000 / piece.length)).length).toBeGreaterThan(0)
   }
+})
+
+test('a table that would have millions of cells is shown as it was written', () => {
+  const [columns, rows] = [2000, 15_000]
+  const table = `${'|a'.repeat(columns)}|\n${'|-'.repeat(columns)}|\n${'|a\n'.repeat(rows)}`
+  expect(parse(table).map((t) => t.type)).not.toContain('table')
+  expect(parse('|a|b|\n|-|-|\n|1|2|\n').map((t) => t.type)).toEqual(['table'])
+})
+
+test('two formulas in brackets on a line are two, and a text may follow them', () => {
+  expect(formulas('\\[a\\] and \\[b\\]')).toEqual([['a', true], ['b', true]])
+  expect(parse('so\n\\[\na\n\n+ b\n\\]\nnext').map((t) => t.type)).toEqual(['paragraph', 'math', 'paragraph'])
 })
 
 test('formulas may hold line breaks of TeX', () => {
