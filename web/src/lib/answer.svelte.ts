@@ -2,12 +2,13 @@
 
 import { ApiError, type Received, type StreamEvent } from './api'
 import type { App } from './app.svelte'
+import { currentKey } from './key'
 import { text } from './text'
 import type { Conversation, Finish, Message } from './tree'
 
 const SAVE_INTERVAL_MS = 1000
 /** Waits before the attempts to reconnect, in seconds. */
-const RECONNECT_S = [0, 1, 2, 4, 8, 15, 30]
+const RECONNECT_S = [0, 1, 2, 4, 8, 15, ...Array.from({ length: 9 }, () => 30)] // As long as the server keeps answers.
 
 export type Phase = 'waiting' | 'queued' | 'prefill' | 'thinking' | 'answering' | 'reconnecting'
 
@@ -167,25 +168,36 @@ export class Answer {
     if (!resume) return this.#fail(last, 'lost')
     this.phase = 'reconnecting'
     for (const seconds of RECONNECT_S) {
-      await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+      await this.#pause(seconds)
       if (this.#stopped) return
       try {
         return await this.#follow(this.#app.api.resume(resume.stream, resume.received, this.#abort.signal))
       } catch (error) {
         if (this.#stopped || this.#message.finish !== undefined) return
         if (!(error instanceof ApiError) || error.kind !== 'connection') return this.#fail(error, 'lost')
+        void this.#app.connect()
       }
     }
     this.#fail(last, 'lost')
+  }
+
+  /** Waits, but not beyond Stop. */
+  #pause(seconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, seconds * 1000)
+      this.#abort.signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true })
+    })
   }
 
   #fail(error: unknown, finish: Finish): void {
     this.#end(finish)
     if (error instanceof ApiError) {
       if (error.kind === 'key') this.#app.report(error)
-      if (error.kind === 'connection' || error.kind === 'loading') void this.#app.connect()
+      // What is served may have changed, too.
+      if (['connection', 'loading', 'model'].includes(error.kind)) void this.#app.connect()
     }
-    this.#message.error = error instanceof Error ? error.message : String(error)
+    const isAsked = error instanceof ApiError && error.kind === 'key' && currentKey() === null
+    this.#message.error = isAsked ? text.errors.key : error instanceof Error ? error.message : String(error)
     this.#app.live = this.#message.error
   }
 

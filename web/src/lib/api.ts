@@ -6,7 +6,7 @@ import { text } from './text'
 /** What went wrong, in words for a person. `kind` says what the page can do about it. */
 export class ApiError extends Error {
   constructor(
-    readonly kind: 'connection' | 'key' | 'queue' | 'loading' | 'context' | 'server' | 'gone',
+    readonly kind: 'connection' | 'key' | 'queue' | 'loading' | 'context' | 'server' | 'gone' | 'model',
     message: string,
     readonly retryAfter: number | null = null,
   ) {
@@ -108,8 +108,7 @@ export async function errorOf(response: Response): Promise<ApiError> {
     case 401:
       return new ApiError('key', errors.keyRefused)
     case 404:
-    case 410:
-      return new ApiError('gone', text.lost)
+      return new ApiError('model', errors.server(error.message ?? '404'))
     case 413:
       return new ApiError('server', errors.tooLong)
     case 503: {
@@ -193,14 +192,15 @@ export class Api {
     return (await response.json()) as T
   }
 
-  async *#stream(path: string, init: RequestInit, from = 0): AsyncGenerator<Received> {
+  async *#stream(path: string, init: RequestInit, from: number | null = null): AsyncGenerator<Received> {
     const response = await this.#fetch(path, init)
+    if (from !== null && (response.status === 404 || response.status === 410)) throw new ApiError('gone', text.lost)
     if (!response.ok || !response.body) throw await errorOf(response)
     const stream = response.headers.get('x-stream-id')
     try {
       for await (const { data, end } of events(response.body)) {
         const found = interpret(data)
-        yield { events: found, received: from + end, stream }
+        yield { events: found, received: (from ?? 0) + end, stream }
         if (found.some((event) => event.type === 'done')) return
       }
     } catch (error) {

@@ -16,6 +16,7 @@ import {
   latestLeaf,
   newConversation,
   path,
+  renamed,
   withFiles,
 } from './tree'
 
@@ -53,12 +54,15 @@ export class App {
   live = $state('')
   keyNeeded = $state<{ refused: boolean } | null>(null)
   persistent = $state(true)
-  /** What was typed and not sent yet, by conversation. */
+  /** What was typed and attached and not sent yet, by conversation. */
   readonly drafts = new Map<string, string>()
+  readonly draftFiles = new Map<string, Attachment[]>()
   #connecting = false
 
   /** Answers that this tab writes, by message. */
   answers = new SvelteMap<string, Answer>()
+  /** Conversations that this tab or another one deleted: nothing brings them back. */
+  #deleted = new Set<string>()
   /** Unfinished answers that another tab writes, or did. */
   #awaited = new Set<string>()
 
@@ -67,7 +71,10 @@ export class App {
   }
 
   async start(): Promise<void> {
-    this.#store.onChange((change) => void this.#reload(change.id, change.deleted))
+    this.#store.onChange(({ id, what }) => {
+      if (what === 'stop') this.answers.get(id)?.stop()
+      else void this.#reload(id, what === 'deleted')
+    })
     for (const conversation of await this.#store.open()) this.#adopt(conversation)
     this.persistent = this.#store.persistent
     if (!this.persistent) this.notice = text.errors.storage
@@ -98,7 +105,7 @@ export class App {
   }
 
   #route(): void {
-    const place = decodeURIComponent(location.hash.slice(1))
+    const place = location.hash.slice(1) // Names of conversations need no escapes.
     this.view = place === 'machine' ? 'machine' : 'chat'
     if (this.view === 'machine') return
     this.currentId = this.conversations.has(place) ? place : null
@@ -121,10 +128,11 @@ export class App {
   /** Another tab changed a conversation. Answers that this tab writes stay as they are. */
   async #reload(id: string, deleted: boolean): Promise<void> {
     if (deleted) {
-      this.conversations.delete(id)
-      if (this.currentId === id) this.show(null)
+      this.#drop(id)
       return
     }
+    // Another tab saved it before it heard of the deletion.
+    if (this.#deleted.has(id)) return this.#store.delete(id)
     const stored = await this.#store.get(id)
     if (!stored) return
     const mine = this.conversations.get(id)
@@ -140,10 +148,12 @@ export class App {
   }
 
   async save(conversation: Conversation): Promise<void> {
+    if (this.#deleted.has(conversation.id)) return
     try {
       await this.#store.put($state.snapshot(conversation))
-    } catch {
-      this.notice = text.errors.storage
+    } catch (error) {
+      const isFull = error instanceof DOMException && error.name === 'QuotaExceededError'
+      this.notice = isFull ? text.errors.storageFull : text.errors.storage
     }
   }
 
@@ -232,9 +242,16 @@ export class App {
     }
   }
 
+  /** Ends an answer, whichever tab writes it. */
+  stop(messageId: string): void {
+    const answer = this.answers.get(messageId)
+    if (answer) answer.stop()
+    else this.#store.askToStop(messageId)
+  }
+
   async #finish(conversation: Conversation, messageId: string): Promise<void> {
     this.answers.delete(messageId)
-    if (this.conversations.has(conversation.id)) await this.save(conversation)
+    await this.save(conversation)
   }
 
   chooseBranch(conversation: Conversation, message: Message): void {
@@ -248,12 +265,18 @@ export class App {
   }
 
   async remove(conversation: Conversation): Promise<void> {
+    this.#drop(conversation.id)
+    await this.#store.delete(conversation.id).catch(() => (this.notice = text.errors.storage))
+  }
+
+  /** Forgets a conversation, and ends its answers. */
+  #drop(id: string): void {
+    this.#deleted.add(id)
     for (const answer of this.answers.values()) {
-      if (answer.conversationId === conversation.id) answer.stop()
+      if (answer.conversationId === id) answer.stop()
     }
-    this.conversations.delete(conversation.id)
-    if (this.currentId === conversation.id) this.show(null)
-    await this.#store.delete(conversation.id)
+    this.conversations.delete(id)
+    if (this.currentId === id) this.show(null)
   }
 
   async importFile(file: File): Promise<void> {
@@ -261,7 +284,7 @@ export class App {
       const content = await file.text()
       const isMarkdown = /\.(?:md|markdown)$/i.test(file.name)
       const imported = isMarkdown ? [parseMarkdown(content)] : parseExport(content)
-      for (const conversation of imported) await this.save(this.#adopt(conversation))
+      for (const conversation of imported) await this.save(this.#adopt(renamed(conversation)))
       this.notice = text.importDone(imported.length)
     } catch (error) {
       this.notice = text.importFailed(error instanceof Error ? error.message : String(error))

@@ -8,7 +8,8 @@ interface Schema extends DBSchema {
   conversations: { key: string; value: Conversation }
 }
 
-export type Change = { id: string; deleted: boolean }
+/** A conversation that another tab changed, or a message whose answer it wants to be stopped. */
+export type Change = { id: string; what: 'changed' | 'deleted' | 'stop' }
 
 export class Store {
   #db: IDBPDatabase<Schema> | null = null
@@ -36,17 +37,22 @@ export class Store {
     this.#channel.onmessage = (event: MessageEvent<Change>) => heard(event.data)
   }
 
+  /** Asks the tab that writes an answer to stop it. */
+  askToStop(messageId: string): void {
+    this.#channel.postMessage({ id: messageId, what: 'stop' } satisfies Change)
+  }
+
   async get(id: string): Promise<Conversation | undefined> {
     return this.#db?.get('conversations', id)
   }
 
   async put(conversation: Conversation): Promise<void> {
     await this.#db?.put('conversations', conversation)
-    this.#channel.postMessage({ id: conversation.id, deleted: false } satisfies Change)
+    this.#channel.postMessage({ id: conversation.id, what: 'changed' } satisfies Change)
   }
 
   async delete(id: string): Promise<void> {
     await this.#db?.delete('conversations', id)
-    this.#channel.postMessage({ id, deleted: true } satisfies Change)
+    this.#channel.postMessage({ id, what: 'deleted' } satisfies Change)
   }
 }

@@ -5,6 +5,9 @@ import { type Conversation, type Finish, type Message, type Stats, append, newCo
 
 const HEADINGS = { user: '## You', assistant: '## Assistant' } as const
 const THOUGHT = '> **Thinking**'
+const FILE = '**File:** '
+const FORMAT = { format: 'cachalot-conversations', version: 1 } as const
+const TITLE_MAX = 200
 
 /** The branch that is shown, as Markdown; thoughts become quotations, files become code blocks. */
 export function toMarkdown(conversation: Conversation): string {
@@ -12,16 +15,16 @@ export function toMarkdown(conversation: Conversation): string {
     const parts: string[] = [HEADINGS[message.role]]
     for (const file of message.files ?? []) {
       const fence = '`'.repeat(Math.max(3, longestRun(file.content) + 1))
-      parts.push(`${file.name}:\n\n${fence}\n${escaped(file.content)}\n${fence}`)
+      parts.push(`${FILE}${oneLine(file.name)}\n\n${fence}\n${escaped(file.content)}\n${fence}`)
     }
     if (message.reasoning) {
       const lines = message.reasoning.trim().split('\n')
       parts.push([THOUGHT, '>', ...lines.map((line) => `> ${line}`.trimEnd())].join('\n'))
     }
-    parts.push(escaped(message.content.trim()))
+    parts.push(escaped(message.content.trim()).replace(/^\\*(?:\*\*File:\*\* |> \*\*Thinking\*\*)/, '\\$&'))
     return parts.filter((part) => part !== '').join('\n\n')
   })
-  return `# ${conversation.title}\n\n${blocks.join('\n\n')}\n`
+  return `# ${oneLine(conversation.title)}\n\n${blocks.join('\n\n')}\n`
 }
 
 // A line of a message or a file that looks like a heading of this format gets a backslash, as Markdown has it.
@@ -29,7 +32,7 @@ const escaped = (content: string): string => content.replace(/^(\\*## (?:You|Ass
 const unescaped = (content: string): string => content.replace(/^\\(\\*## (?:You|Assistant))$/gm, '$1')
 
 function longestRun(content: string): number {
-  return Math.max(0, ...(content.match(/`+/g) ?? []).map((run) => run.length))
+  return (content.match(/`+/g) ?? []).reduce((longest, run) => Math.max(longest, run.length), 0)
 }
 
 /** Reads what `toMarkdown` writes; throws with a reason if the file is something else. */
@@ -50,7 +53,7 @@ function sectionOf(section: string): Pick<Message, 'content' | 'reasoning' | 'fi
   let rest = section.trim()
   const files: NonNullable<Message['files']> = []
   for (;;) {
-    const file = /^([^\n]+):\n\n(`{3,})\n([\s\S]*?)\n\2(?:\n\n|$)/.exec(rest)
+    const file = /^\*\*File:\*\* ([^\n]*)\n\n(`{3,})\n([\s\S]*?)\n\2(?:\n\n|$)/.exec(rest)
     if (!file) break
     files.push({ name: file[1]!, content: unescaped(file[3]!) })
     rest = rest.slice(file[0].length)
@@ -64,7 +67,7 @@ function sectionOf(section: string): Pick<Message, 'content' | 'reasoning' | 'fi
     parsed.reasoning = quoted.map((line) => line.replace(/^> ?/, '')).join('\n')
     rest = end < 0 ? '' : lines.slice(end).join('\n').trim()
   }
-  parsed.content = unescaped(rest)
+  parsed.content = unescaped(rest.replace(/^\\(?=\\*(?:\*\*File:\*\* |> \*\*Thinking\*\*))/, ''))
   return parsed
 }
 
@@ -73,18 +76,24 @@ export function parseExport(json: string): Conversation[] {
   const value: unknown = JSON.parse(json)
   const list = isRecord(value) && Array.isArray(value.conversations) ? value.conversations : null
   if (list === null) throw new Error('it has no list named "conversations"')
+  if (isRecord(value) && numberOr(value.version, FORMAT.version) > FORMAT.version) {
+    throw new Error('it was written by a newer version of this page')
+  }
   return list.map(conversationOf)
 }
 
 /** Conversations with all their branches, as JSON. */
 export function toExport(conversations: Conversation[]): string {
-  return JSON.stringify({ format: 'cachalot-conversations', version: 1, conversations }, null, 1)
+  return JSON.stringify({ ...FORMAT, conversations }, null, 1)
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const stringOr = (value: unknown, other: string): string => (typeof value === 'string' ? value : other)
+const oneLine = (value: string): string => [...value.replace(/[\s\p{Cc}]+/gu, ' ').trim()].slice(0, TITLE_MAX).join('')
+/** Not far in the future, where nothing could be newer. */
+const timeOf = (value: unknown): number => Math.min(numberOr(value, Date.now()), Date.now() + 86_400_000)
 const numberOr = (value: unknown, other: number): number =>
   typeof value === 'number' && Number.isFinite(value) ? value : other
 
@@ -98,13 +107,11 @@ function conversationOf(value: unknown): Conversation {
     }
     messages[id] = messageOf(id, raw, raw.role)
   }
-  for (const message of Object.values(messages)) {
-    if (message.parent !== null && (!messages[message.parent] || isOwnAncestor(messages, message))) message.parent = null
-  }
+  cutLooseEnds(messages)
   const conversation = newConversation()
-  conversation.title = stringOr(value.title, '')
-  conversation.created = numberOr(value.created, conversation.created)
-  conversation.updated = numberOr(value.updated, conversation.updated)
+  conversation.title = oneLine(stringOr(value.title, ''))
+  conversation.created = timeOf(value.created)
+  conversation.updated = timeOf(value.updated)
   conversation.messages = { ...messages }
   if (typeof value.system === 'string') conversation.system = value.system
   const leaf = stringOr(value.leaf, '')
@@ -113,14 +120,23 @@ function conversationOf(value: unknown): Conversation {
   return conversation
 }
 
-/** Whether parents lead from a message back to itself. */
-function isOwnAncestor(messages: Record<string, Message>, message: Message): boolean {
-  const seen = new Set<string>()
-  for (let id = message.parent; id !== null && !seen.has(id); id = messages[id]?.parent ?? null) {
-    if (id === message.id) return true
-    seen.add(id)
+/** Makes roots of messages whose parent is not there, or that their parents lead back to. */
+function cutLooseEnds(messages: Record<string, Message>): void {
+  const checked = new Set<string>()
+  for (const start of Object.keys(messages)) {
+    const trail = new Set<string>()
+    for (let id: string | null = start; id !== null && !checked.has(id); ) {
+      trail.add(id)
+      const message: Message = messages[id]!
+      if (message.parent !== null && !messages[message.parent]) message.parent = null
+      if (message.parent !== null && trail.has(message.parent)) {
+        messages[message.parent]!.parent = null
+        break
+      }
+      id = message.parent
+    }
+    for (const id of trail) checked.add(id)
   }
-  return false
 }
 
 function messageOf(id: string, raw: Record<string, unknown>, role: Message['role']): Message {
@@ -129,7 +145,7 @@ function messageOf(id: string, raw: Record<string, unknown>, role: Message['role
     parent: typeof raw.parent === 'string' ? raw.parent : null,
     role,
     content: stringOr(raw.content, ''),
-    created: numberOr(raw.created, Date.now()),
+    created: timeOf(raw.created),
     finish: 'stop',
   }
   if (typeof raw.reasoning === 'string') message.reasoning = raw.reasoning
@@ -139,7 +155,7 @@ function messageOf(id: string, raw: Record<string, unknown>, role: Message['role
   if (Array.isArray(raw.files)) {
     message.files = raw.files
       .filter(isRecord)
-      .map((f) => ({ name: stringOr(f.name, 'file'), content: stringOr(f.content, '') }))
+      .map((f) => ({ name: oneLine(stringOr(f.name, 'file')), content: stringOr(f.content, '') }))
   }
   return message
 }

@@ -17,7 +17,11 @@ export function saveFile(name: string, content: string): void {
 
 /** Copies a text. Pages that came over plain HTTP from another machine have no clipboard API. */
 export async function copyText(content: string): Promise<void> {
-  if (navigator.clipboard) return navigator.clipboard.writeText(content)
+  try {
+    return await navigator.clipboard.writeText(content)
+  } catch {
+    // Not there, or not allowed.
+  }
   const box = document.createElement('textarea')
   box.value = content
   box.className = 'visually-hidden'

@@ -43,10 +43,10 @@ export const defaults: Settings = {
 const KEY = 'cachalot-settings'
 
 /** The settings kept in this browser; whatever does not fit is the default. */
-export function load(storage: Storage = localStorage): Settings {
+export function load(storage?: Storage): Settings {
   const settings: Settings = { ...defaults }
   try {
-    const kept: unknown = JSON.parse(storage.getItem(KEY) ?? '{}')
+    const kept: unknown = JSON.parse((storage ?? localStorage).getItem(KEY) ?? '{}')
     for (const [name, value] of Object.entries(kept ?? {})) {
       if (name in defaults && fits(name as keyof Settings, value)) {
         Object.assign(settings, { [name]: value })
@@ -65,20 +65,29 @@ function fits(name: keyof Settings, value: unknown): boolean {
   return typeof value === typeof defaults[name]
 }
 
-export function keep(settings: Settings, storage: Storage = localStorage): void {
+export function keep(settings: Settings, storage?: Storage): void {
   try {
-    storage.setItem(KEY, JSON.stringify(settings))
+    ;(storage ?? localStorage).setItem(KEY, JSON.stringify(settings))
   } catch {
     // Storage may be full or forbidden; settings then last as long as the tab.
   }
 }
 
+const SAMPLING = [
+  'temperature',
+  'top_p',
+  'top_k',
+  'min_p',
+  'repeat_penalty',
+  'presence_penalty',
+  'frequency_penalty',
+] as const
+
 /** The fields of a chat completion request that settings decide. */
 export function requestFields(settings: Settings): Record<string, unknown> {
-  const { temperature, top_p, top_k, min_p, repeat_penalty } = settings
-  const fields: Record<string, unknown> = { temperature, top_p, top_k, min_p, repeat_penalty }
-  fields.presence_penalty = settings.presence_penalty
-  fields.frequency_penalty = settings.frequency_penalty
+  const fields: Record<string, unknown> = {}
+  // A field that was emptied is null, whatever its type says.
+  for (const name of SAMPLING) fields[name] = settings[name] ?? defaults[name]
   if (settings.seed !== null) fields.seed = settings.seed
   if (settings.max_tokens !== null) fields.max_tokens = settings.max_tokens
   if (settings.thinking !== 'auto') {

@@ -103,7 +103,7 @@ export const text = {
     queueAfter: (seconds: number) => ` in ${seconds} s`,
     queueSoon: ' in a moment',
     loading: 'The server is loading its model. Send the message again when it is ready.',
-    key: 'The server asks for an API key.',
+    key: 'The server asks for an API key. Enter it, then regenerate.',
     keyRefused: 'The server refused this API key.',
     context: (prompt: string, limit: string) =>
       `The conversation has ${prompt} tokens, but the context window holds ${limit}. Edit an earlier message, start a new chat, or start the server with a larger --ctx.`,
@@ -111,6 +111,7 @@ export const text = {
     tooLong: 'The message is larger than the server accepts (--max-body).',
     server: (message: string) => `The server reported an error: ${message}`,
     schema: 'The JSON schema is not valid JSON.',
+    storageFull: 'The storage of this browser is full: the newest messages end with this tab. Export and delete conversations.',
     storage: 'This browser does not keep conversations here (private window?): they end with this tab.',
   },
 

@@ -56,6 +56,14 @@ export function newConversation(): Conversation {
   return { id: newId(), title: '', created: now, updated: now, messages: {}, leaf: null }
 }
 
+/** The same messages under names that no other conversation has: one may be imported twice. */
+export function renamed(conversation: Conversation): Conversation {
+  const names = new Map(Object.keys(conversation.messages).map((id) => [id, newId()]))
+  const nameOf = (id: string | null): string | null => (id === null ? null : (names.get(id) ?? null))
+  const messages = Object.values(conversation.messages).map((m) => ({ ...m, id: nameOf(m.id)!, parent: nameOf(m.parent) }))
+  return { ...conversation, leaf: nameOf(conversation.leaf), messages: Object.fromEntries(messages.map((m) => [m.id, m])) }
+}
+
 /** The messages from the root to the current leaf. */
 export function path(conversation: Conversation, leaf = conversation.leaf): Message[] {
   const messages: Message[] = []
@@ -102,7 +110,7 @@ export function append(
   conversation: Conversation,
   message: Omit<Message, 'id' | 'created'>,
 ): Message {
-  const newest = Math.max(0, ...Object.values(conversation.messages).map((m) => m.created))
+  const newest = Object.values(conversation.messages).reduce((latest, { created }) => Math.max(latest, created), 0)
   const added = { ...message, id: newId(), created: Math.max(Date.now(), newest + 1) }
   conversation.messages[added.id] = added
   conversation.leaf = added.id

@@ -1,6 +1,8 @@
-// A real server with calf and a real browser. CACHALOT names the program, CHROMIUM the browser.
+// A real server with calf and a real browser. CACHALOT names the program, CHROMIUM the browser; BUILT=1
+// tests the page that `npm run build` wrote, without building the program again.
 
 import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { chromium } from 'playwright-core'
@@ -106,8 +108,20 @@ export async function contextOf(browser, settings = {}) {
   context.setDefaultTimeout(WAIT_MS)
   const kept = JSON.stringify(JSON.stringify({ temperature: 0, ...settings }))
   await context.addInitScript(`localStorage.setItem('cachalot-settings', ${kept})`)
+  if (process.env.BUILT) await context.route(({ pathname }) => pathname === '/' || /\.\w+$/.test(pathname), fromDisk)
   return context
 }
+
+/** Answers with what `npm run build` wrote, under the policy that the server sends. */
+export async function fromDisk(route) {
+  const url = new URL(route.request().url())
+  const path = `../crates/server/page${url.pathname === '/' ? '/index.html' : url.pathname}`
+  if (!existsSync(path)) return route.continue()
+  const { headers } = await fetch(url.origin)
+  const policy = headers.get('content-security-policy')
+  await route.fulfill({ path, headers: { 'content-security-policy': policy }, contentType: TYPES[path.split('.').pop()] })
+}
+const TYPES = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', woff2: 'font/woff2' }
 
 /** Opens the page; `complaints` gets what the console says: script errors, and what the CSP refuses. */
 export async function open(context, url, complaints = []) {

@@ -53,6 +53,8 @@ test('Stop keeps what was written, and Continue goes on', async () => {
   assert.deepEqual(await violations(page), [], 'while it thinks')
   await page.getByRole('button', { name: 'Stop' }).click()
   await page.getByText('Stopped', { exact: true }).waitFor()
+  await page.keyboard.type('typed at once') // Stop is gone, and focus with it.
+  assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), 'typed at once')
   assert.match(await answers(page).last().innerText(), /Thought for/)
   await page.reload()
   await page.getByText('Stopped', { exact: true }).waitFor()
@@ -70,10 +72,13 @@ test('Answer now ends the thought', async () => {
 
 test('a reload in the middle of an answer finds it again and goes on', async () => {
   page = await open(slow.url)
+  slow.pace(400)
   await ask(page, QUESTION)
   await thinking(page)
   await page.waitForTimeout(1200) // what was received is stored once a second
   await page.reload()
+  await thinking(page)
+  slow.pace(100)
   await done(page)
   const answer = answers(page).last()
   assert.match(await answer.innerText(), /3/)
@@ -183,6 +188,64 @@ test('the keyboard alone is enough', async () => {
   await page.keyboard.type('47')
   await page.keyboard.press('Control+Shift+O')
   await page.getByRole('heading', { name: 'What would you like to know?' }).waitFor()
+})
+
+test('shortcuts leave dialogs alone, and focus comes back', async () => {
+  const focused = () => page.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.tagName)
+  await page.keyboard.press('Control+,')
+  const drawer = page.getByRole('dialog', { name: 'Settings' })
+  await drawer.waitFor()
+  await page.keyboard.press('Control+Shift+M')
+  await page.keyboard.press('Control+k')
+  await drawer.waitFor()
+  assert.equal(new URL(page.url()).hash, '')
+  await page.keyboard.press('Control+,')
+  await drawer.waitFor({ state: 'detached' })
+  assert.equal(await focused(), 'TEXTAREA')
+  await ask(page, 'What is 47 + 38?')
+  await done(page)
+  const actions = page.getByRole('button', { name: /^Conversation actions/ })
+  await actions.click()
+  await page.getByRole('button', { name: 'Rename' }).click()
+  await page.keyboard.type('Sum')
+  await page.keyboard.press('Enter')
+  await page.getByRole('link', { name: 'Sum' }).waitFor()
+  assert.match(await focused(), /^Conversation actions/)
+  await page.getByRole('button', { name: 'Edit' }).click()
+  await page.keyboard.press('Escape')
+  await page.getByRole('button', { name: 'Edit' }).and(page.locator(':focus')).waitFor()
+  await page.setViewportSize({ width: 320, height: 560 })
+  await page.getByRole('button', { name: 'Conversations', exact: true }).click()
+  assert.equal(await focused(), 'Close conversations')
+  await page.keyboard.press('Escape')
+  assert.equal(await focused(), 'Conversations')
+})
+
+test('text from right to left, and text without an end, keep to their places', async () => {
+  const content = `שלום עולם\n\n- פריט\n\n${'W'.repeat(300)}\n\n$$${'a'.repeat(200)}$$\n\nEnglish`
+  await page.setViewportSize({ width: 320, height: 560 })
+  const messages = { a: { id: 'a', parent: null, role: 'assistant', content, created: 1 } }
+  const buffer = Buffer.from(JSON.stringify({ conversations: [{ title: 'L'.repeat(150), messages, leaf: 'a' }] }))
+  await page.getByLabel('Import', { exact: true }).last().setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer })
+  await page.getByText('Imported one conversation.').waitFor()
+  await page.getByRole('button', { name: 'Conversations', exact: true }).click()
+  await page.getByRole('link', { name: /LLLL/ }).click()
+  await answers(page).locator('.katex').first().waitFor()
+  await page.waitForTimeout(300)
+  const directions = await answers(page).locator('p, li').evaluateAll((nodes) => nodes.map((node) => getComputedStyle(node).direction))
+  assert.deepEqual([directions[0], directions[1], directions.at(-1)], ['rtl', 'rtl', 'ltr'])
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false)
+  assert.deepEqual(await violations(page), [])
+})
+
+test('what was typed and attached is still there after a look at another place', async () => {
+  const file = { name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('31, 7, 19') }
+  await page.getByLabel('Attach text files').last().setInputFiles(file)
+  await page.getByLabel('Message', { exact: true }).fill('Sort these')
+  await page.getByRole('link', { name: 'Machine' }).click()
+  await page.getByRole('link', { name: 'Back to the chat' }).click()
+  await page.getByText('notes.txt').waitFor()
+  assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), 'Sort these')
 })
 
 test('files are attached and sent as R1’s template for files', async () => {

@@ -6,6 +6,7 @@ import {
   latestLeaf,
   newConversation,
   path,
+  renamed,
   siblings,
   titleOf,
   withFiles,
@@ -93,6 +94,41 @@ test('Markdown comes back as it was', () => {
   expect(shape(back)).toEqual(shape(c))
   expect(back.title).toBe(c.title)
   expect(() => parseMarkdown('# Something else')).toThrow('heading')
+})
+
+test('Markdown keeps a text that looks like a file or a thought of this format', () => {
+  const c = talk()
+  const texts = ['Output:\n\n```\n85\n```', '**File:** a\n\n```\nb\n```', '> **Thinking**\n>\n> a', '\\**File:** a']
+  for (const content of texts) append(c, { parent: c.leaf, role: 'assistant', content, finish: 'stop' })
+  append(c, { parent: c.leaf, role: 'user', content: '**File:** b', files: [{ name: 'a: b.txt', content: '' }], finish: 'stop' })
+  const shape = (conversation: Conversation) => path(conversation).map(({ content, files }) => ({ content, files }))
+  expect(shape(parseMarkdown(toMarkdown(c)))).toEqual(shape(c))
+})
+
+test('names from a file are one line, and do not end the heading they are in', () => {
+  const files = [{ name: 'a\n## You\n', content: 'x' }]
+  const messages = { a: { role: 'user', content: 'x', files } }
+  const [c] = parseExport(JSON.stringify({ conversations: [{ title: 'a\n## You\nb', messages }] }))
+  expect([c!.title, c!.messages.a!.files![0]!.name]).toEqual(['a ## You b', 'a ## You'])
+  expect(path(parseMarkdown(toMarkdown(c!))).length).toBe(1)
+})
+
+test('large conversations are imported, continued and exported soon', () => {
+  const entries = Array.from({ length: 150_000 }, (_, i) => [i, { role: 'user', content: 'x', parent: `${i - 1}`, created: i }])
+  const [c] = parseExport(JSON.stringify({ conversations: [{ messages: Object.fromEntries(entries) }] }))
+  append(c!, { parent: c!.leaf, role: 'user', content: '', files: [{ name: 'x', content: '` '.repeat(200_000) }], finish: 'stop' })
+  expect(path(c!).length).toBe(150_001)
+  expect(toMarkdown(c!)).toContain('```\n` `')
+})
+
+test('an export of a newer version is refused', () => {
+  expect(() => parseExport('{"version":2,"conversations":[]}')).toThrow('newer')
+})
+
+test('what is imported twice has names of its own', () => {
+  const [a, b] = [renamed(talk()), renamed(talk())]
+  expect(path(a).map((m) => m.content)).toEqual(path(b).map((m) => m.content))
+  expect(Object.keys(a.messages).some((id) => id in b.messages)).toBe(false)
 })
 
 test('titles end between words, and search looks everywhere', () => {
