@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cachalot_kernels::Activations;
 use cachalot_model::{Error, ExpertCall, Experts, FailedRows, Phase, Residency, Routing};
 
 /// Counts of experts, over the layers of decoding batches.
@@ -29,16 +30,21 @@ pub(crate) struct Counted {
 }
 
 impl Experts for Counted {
-    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+    fn begin(&mut self, call: &ExpertCall<'_>, x: &Activations) -> Result<(), Error> {
         if call.precision.phase == Phase::Decode {
             self.used.distinct.fetch_add(call.routing.batches().count() as u64, Ordering::Relaxed);
             self.used.layers.fetch_add(1, Ordering::Relaxed);
         }
-        self.inner.begin(call)
+        self.inner.begin(call, x)
     }
 
-    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
-        self.inner.finish(call, out)
+    fn finish(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        out: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error> {
+        self.inner.finish(call, x, out)
     }
 
     fn includes_shared(&self) -> bool {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cachalot_gguf::KvType;
+use cachalot_kernels::Activations;
 
 use crate::{Error, Precision, Routing};
 
@@ -245,8 +246,6 @@ pub struct ExpertCall<'a> {
     pub layer: usize,
     /// How precisely they are computed.
     pub precision: Precision,
-    /// Normalized rows `[rows, hidden]`.
-    pub x: &'a [f32],
     /// The experts of each row.
     pub routing: &'a Routing,
 }
@@ -263,19 +262,25 @@ pub struct FailedRows {
 /// Where the routed experts of some layers are: in memory, in a cache over drives, on other
 /// devices.
 pub trait Experts: Send {
-    /// Starts whatever takes time, as soon as the router has chosen: reads, transfers, kernels.
+    /// Starts whatever takes time, as soon as the router has chosen: reads, transfers, kernels. `x`
+    /// are the normalized rows `[rows, hidden]`.
     ///
     /// # Errors
     /// What concerns all rows.
-    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error>;
+    fn begin(&mut self, call: &ExpertCall<'_>, x: &Activations) -> Result<(), Error>;
 
     /// Adds to each row of `out` `[rows, hidden]` the weighted outputs of its experts, in ascending
-    /// order of experts, for the call that [`Experts::begin`] got. Returns the rows that have
-    /// failed, whose outputs are unfinished.
+    /// order of experts, for the call and the rows that [`Experts::begin`] got. Returns the rows
+    /// that have failed, whose outputs are unfinished.
     ///
     /// # Errors
     /// What concerns all rows.
-    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error>;
+    fn finish(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        out: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error>;
 
     /// Whether [`Experts::finish`] adds the output of the shared expert as well, after the others.
     /// If not, the stage computes it between the two calls.

@@ -6,7 +6,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::Tier;
+use cachalot_kernels::{Activations, Tier};
 use cachalot_model::{
     Batch, Config, Error, ExpertCall, Experts, FailedRows, Model, ModelOptions, PAGE_ROWS, Phase,
     Progress, Residency, Resident, Routing, Segment, StageSpec, Wanted, cpu_stage,
@@ -168,15 +168,20 @@ struct Recording {
 }
 
 impl Experts for Recording {
-    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+    fn begin(&mut self, call: &ExpertCall<'_>, x: &Activations) -> Result<(), Error> {
         let used = call.routing.of(0).0.len();
         self.log.lock().unwrap().push(format!("begin {} {used}", call.layer));
-        self.inner.begin(call)
+        self.inner.begin(call, x)
     }
 
-    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+    fn finish(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        out: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error> {
         self.log.lock().unwrap().push(format!("finish {}", call.layer));
-        self.inner.finish(call, out)
+        self.inner.finish(call, x, out)
     }
 
     fn includes_shared(&self) -> bool {

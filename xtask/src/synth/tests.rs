@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use cachalot_gguf::{KvType, Metadata};
-use cachalot_kernels::{Cpu, Tier};
+use cachalot_kernels::{Activations, Cpu, Tier};
 use cachalot_model::{
     Batch, Error, ExpertCall, Experts, FailedRows, Model, ModelOptions, PAGE_ROWS, Phase, Segment,
     Wanted,
@@ -105,7 +105,7 @@ fn a_cut_vocabulary_still_encodes_every_text_and_keeps_its_special_tokens() {
 struct Counter(Arc<Mutex<Vec<Vec<u32>>>>); // [layers, experts]
 
 impl Experts for Counter {
-    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+    fn begin(&mut self, call: &ExpertCall<'_>, _: &Activations) -> Result<(), Error> {
         let counts = &mut self.0.lock().unwrap()[call.layer];
         for row in 0..call.routing.rows() {
             call.routing.of(row).0.iter().for_each(|&expert| counts[expert as usize] += 1);
@@ -113,7 +113,12 @@ impl Experts for Counter {
         Ok(())
     }
 
-    fn finish(&mut self, _: &ExpertCall<'_>, _: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
+    fn finish(
+        &mut self,
+        _: &ExpertCall<'_>,
+        _: &mut Activations,
+        _: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error> {
         Ok(Vec::new())
     }
 }

@@ -20,7 +20,6 @@ pub struct Resident {
     width: usize,
     layers: Vec<ExpertTensors<Weight>>,
     shared: Vec<MlpWeights>, // [layers], or none
-    x: Activations,          // [rows, hidden]
     inner: Activations,      // [chosen experts and shared rows, width]
     gates: Vec<GateUp<'static>>,
     downs: Vec<Weighted<'static>>,
@@ -46,7 +45,6 @@ impl Resident {
             width: shape.width,
             layers: shape.layers.clone().map(layer).collect::<Result<_, _>>()?,
             shared: super::shared(binder, shape)?,
-            x: Activations::new(),
             inner: Activations::new(),
             gates: Vec::new(),
             downs: Vec::new(),
@@ -57,15 +55,19 @@ impl Resident {
 }
 
 impl Experts for Resident {
-    fn begin(&mut self, _: &ExpertCall<'_>) -> Result<(), Error> {
+    fn begin(&mut self, _: &ExpertCall<'_>, _: &Activations) -> Result<(), Error> {
         Ok(())
     }
 
-    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
-        let &ExpertCall { layer, precision, x, routing } = call;
-        let Self { cpu, layers, shared, x: input, inner, all_rows, .. } = self;
+    fn finish(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        out: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error> {
+        let &ExpertCall { layer, precision, routing } = call;
+        let Self { cpu, layers, shared, inner, all_rows, .. } = self;
         let rows = routing.rows();
-        input.reset(rows, x.len() / rows.max(1)).copy_from_slice(x);
         let (tensors, width) = (&layers[layer - self.first], self.width);
         let expert = |index| tensors.matrices(|weight, _| precision.tolerant(weight.get(index)));
         // A shared expert of another width has hidden states of its own, and needs separate lists.
@@ -87,7 +89,7 @@ impl Experts for Resident {
             gates.push(GateUp { gate: mlp.gate, up: mlp.up, tokens: all });
             total += rows;
         }
-        cpu.gate_up(input, &gates, inner.reset(total, width));
+        cpu.gate_up(x, &gates, inner.reset(total, width));
         self.gates = recycle(gates);
 
         let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
@@ -108,7 +110,7 @@ impl Experts for Resident {
         self.downs = recycle(downs);
 
         if let Some(mlp) = separate {
-            mlp::add(cpu, mlp, input, &mut self.separate, out);
+            mlp::add(cpu, mlp, x, &mut self.separate, out);
         }
         Ok(Vec::new())
     }

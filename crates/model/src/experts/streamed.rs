@@ -40,7 +40,6 @@ pub struct Streamed {
     is_preferred: bool,
     /// Chosen experts of the current layer that the cache was asked for, in ascending order.
     requested: usize,
-    x: Activations,     // [rows, hidden]
     inner: Activations, // [rows, width]
     gates: Vec<GateUp<'static>>,
     products: Vec<Product<'static>>,
@@ -94,7 +93,6 @@ impl Streamed {
             cache: ExpertCache::new(stacks, reader, options)?,
             is_preferred: false,
             requested: 0,
-            x: Activations::new(),
             inner: Activations::new(),
             gates: Vec::new(),
             products: Vec::new(),
@@ -158,6 +156,7 @@ impl Streamed {
     fn finish_in_any_order(
         &mut self,
         call: &ExpertCall<'_>,
+        x: &mut Activations,
         out: &mut [f32],
     ) -> Result<Vec<FailedRows>, Error> {
         let (layer, hidden, routing) = (self.index(call.layer), self.shape.hidden, call.routing);
@@ -165,8 +164,7 @@ impl Streamed {
         if let Some(shared) = self.shared.get(layer) {
             let mlp = shared.mlp(call.precision);
             let outputs = ensure_len(&mut self.shared_outputs, out.len());
-            let (x, scratch) = (&mut self.x, &mut self.shared_scratch);
-            mlp::compute(&self.cpu, mlp, x, scratch, outputs);
+            mlp::compute(&self.cpu, mlp, x, &mut self.shared_scratch, outputs);
         }
         self.progress.clear();
         self.progress.extend(routing.batches().map(|_| State::Waiting));
@@ -184,7 +182,7 @@ impl Streamed {
                 at.into_iter().for_each(|at| self.progress[at] = State::Failed);
                 continue;
             }
-            rows = self.compute_ready(call, rows);
+            rows = self.compute_ready(call, x, rows);
         }
         for (batch, state) in routing.batches().zip(&self.progress) {
             let State::Computed(at) = *state else { continue };
@@ -221,10 +219,15 @@ impl Streamed {
 
     /// Computes the experts that are ready and were not computed; there are `before` rows of
     /// outputs. Returns how many there are then.
-    fn compute_ready(&mut self, call: &ExpertCall<'_>, before: usize) -> usize {
+    fn compute_ready(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        before: usize,
+    ) -> usize {
         let &ExpertCall { precision, routing, .. } = call;
         let layer = self.index(call.layer);
-        let Self { cpu, shape, layers, cache, x, inner, outputs, progress, .. } = self;
+        let Self { cpu, shape, layers, cache, inner, outputs, progress, .. } = self;
         let (tensors, cache) = (&layers[layer], &*cache);
         let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
         let mut downs: Vec<Product<'_>> = recycle(std::mem::take(&mut self.products));
@@ -255,6 +258,7 @@ impl Streamed {
     fn finish_in_order(
         &mut self,
         call: &ExpertCall<'_>,
+        x: &mut Activations,
         out: &mut [f32],
     ) -> Result<Vec<FailedRows>, Error> {
         let (layer, routing) = (self.index(call.layer), call.routing);
@@ -280,7 +284,7 @@ impl Streamed {
             let end = self.requested.min(done + TOGETHER_MAX);
             let ready = routing.batches().take(end).skip(done);
             let ready = ready.take_while(|batch| self.cache.is_ready(layer, batch.expert)).count();
-            self.add_run(call, Run { first: done, count: ready }, out);
+            self.add_run(call, x, Run { first: done, count: ready }, out);
             for batch in routing.batches().skip(done).take(ready) {
                 self.cache.release(layer, batch.expert);
             }
@@ -288,16 +292,16 @@ impl Streamed {
         }
         if let Some(shared) = self.shared.get(layer) {
             let (mlp, scratch) = (shared.mlp(call.precision), &mut self.shared_scratch);
-            mlp::add(&self.cpu, mlp, &mut self.x, scratch, out);
+            mlp::add(&self.cpu, mlp, x, scratch, out);
         }
         Ok(failed.rows)
     }
 
     /// Adds the outputs of some chosen experts, which are all ready.
-    fn add_run(&mut self, call: &ExpertCall<'_>, run: Run, out: &mut [f32]) {
+    fn add_run(&mut self, call: &ExpertCall<'_>, x: &mut Activations, run: Run, out: &mut [f32]) {
         let &ExpertCall { precision, routing, .. } = call;
         let layer = self.index(call.layer);
-        let Self { cpu, shape, layers, cache, x, inner, .. } = self;
+        let Self { cpu, shape, layers, cache, inner, .. } = self;
         let tensors = &layers[layer];
         let mut gates: Vec<GateUp<'_>> = recycle(std::mem::take(&mut self.gates));
         let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
@@ -357,7 +361,7 @@ fn add(out: &mut [f32], weight: f32, what: &[f32]) {
 }
 
 impl Experts for Streamed {
-    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
+    fn begin(&mut self, call: &ExpertCall<'_>, _: &Activations) -> Result<(), Error> {
         let (layer, routing) = (self.index(call.layer), call.routing);
         let rows = routing.rows();
         if layer == 0 {
@@ -388,13 +392,17 @@ impl Experts for Streamed {
         Ok(())
     }
 
-    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
-        self.x.reset(call.routing.rows(), self.shape.hidden).copy_from_slice(call.x);
+    fn finish(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        out: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error> {
         let all_requested = self.requested == call.routing.batches().count();
         if all_requested && self.keeps_outputs(call.routing) {
-            self.finish_in_any_order(call, out)
+            self.finish_in_any_order(call, x, out)
         } else {
-            self.finish_in_order(call, out)
+            self.finish_in_order(call, x, out)
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter};
 
+use cachalot_kernels::Activations;
 use cachalot_store::trace::{Header, TraceWriter};
 
 use crate::seam::{ExpertCall, Experts, FailedRows, Residency};
@@ -63,14 +64,19 @@ impl Traced {
 }
 
 impl Experts for Traced {
-    fn begin(&mut self, call: &ExpertCall<'_>) -> Result<(), Error> {
-        self.inner.begin(call)?;
+    fn begin(&mut self, call: &ExpertCall<'_>, x: &Activations) -> Result<(), Error> {
+        self.inner.begin(call, x)?;
         self.note(call.layer, call.routing);
         Ok(())
     }
 
-    fn finish(&mut self, call: &ExpertCall<'_>, out: &mut [f32]) -> Result<Vec<FailedRows>, Error> {
-        self.inner.finish(call, out)
+    fn finish(
+        &mut self,
+        call: &ExpertCall<'_>,
+        x: &mut Activations,
+        out: &mut [f32],
+    ) -> Result<Vec<FailedRows>, Error> {
+        self.inner.finish(call, x, out)
     }
 
     fn includes_shared(&self) -> bool {

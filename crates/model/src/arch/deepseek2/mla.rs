@@ -207,7 +207,9 @@ impl Mla {
         cpu.multiply(&mut s.x, &[product(first), product(kv_a)], low);
         let q = ensure_len(&mut s.q, rows * heads * key);
         match &self.query {
-            Query::Full(_) => q.copy_from_slice(&low[..q_len]),
+            Query::Full(_) => cpu.for_rows(q, heads * key, |row, q| {
+                q.copy_from_slice(&low[row * q.len()..][..q.len()]);
+            }),
             Query::LowRank { norm, b, .. } => {
                 let q_low = s.q_low.reset(rows, norm.len());
                 cpu.rms_norm_rows(&low[..q_len], norm, epsilon, q_low);

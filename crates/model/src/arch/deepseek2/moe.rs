@@ -69,15 +69,14 @@ impl Moe {
     pub(crate) fn forward(
         &self,
         step: &mut MoeStep<'_>,
-        x: &[f32],
-        input: &mut Activations,
+        x: &mut Activations,
         scratch: &mut MoeScratch,
         rows: &mut Rows,
     ) -> Result<(), Error> {
         let &mut MoeStep { cpu, batch, precision, layer, .. } = step;
-        self.route(step, input, scratch, rows);
-        let call = ExpertCall { layer, precision, x, routing: &scratch.routing };
-        step.experts.begin(&call)?;
+        self.route(step, x, scratch, rows);
+        let call = ExpertCall { layer, precision, routing: &scratch.routing };
+        step.experts.begin(&call, x)?;
         if let Some(next) = step.next {
             prefetch(
                 step,
@@ -91,12 +90,15 @@ impl Moe {
         let shared = self.shared.as_ref().filter(|_| !step.experts.includes_shared());
         if let Some(shared) = shared {
             let out = ensure_len(&mut scratch.shared_outputs, rows.hidden.len());
-            mlp::compute(cpu, shared.mlp(precision), input, &mut scratch.shared, out);
+            mlp::compute(cpu, shared.mlp(precision), x, &mut scratch.shared, out);
         }
-        let failed = step.experts.finish(&call, &mut rows.hidden)?;
+        let failed = step.experts.finish(&call, x, &mut rows.hidden)?;
         if shared.is_some() {
-            let outputs = &scratch.shared_outputs;
-            rows.hidden.iter_mut().zip(outputs).for_each(|(hidden, output)| *hidden += output);
+            let (outputs, width) = (&scratch.shared_outputs, x.cols());
+            cpu.for_rows(&mut rows.hidden, width, |row, hidden| {
+                let output = &outputs[row * width..][..width];
+                hidden.iter_mut().zip(output).for_each(|(hidden, output)| *hidden += output);
+            });
         }
         for failed in failed {
             let rows_failed = failed.rows.iter().map(|&row| row as usize);

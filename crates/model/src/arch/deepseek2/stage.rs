@@ -145,9 +145,8 @@ impl CpuStage {
         let Some(kv) = &mut self.kv else { panic!("pages are reserved before a batch") };
         let mut step = MlaStep { cpu, config, batch, precision, kv, layer: index };
         layer.attention.forward(&mut step, &mut self.mla, &mut rows.hidden);
-        let normed = ensure_len(&mut self.normed, rows.hidden.len());
+        let normed = self.x.reset(batch.rows(), config.hidden);
         cpu.rms_norm_rows(&rows.hidden, &layer.norm, config.epsilon, normed);
-        self.x.reset(batch.rows(), config.hidden).copy_from_slice(normed);
         match &layer.network {
             Network::Dense(dense) => {
                 let (mlp, x) = (dense.mlp(precision), &mut self.x);
@@ -160,7 +159,7 @@ impl CpuStage {
                 let experts = &mut *self.experts;
                 let layer = self.first + index;
                 let mut step = MoeStep { cpu, batch, precision, layer, next, experts };
-                moe.forward(&mut step, normed, &mut self.x, &mut self.moe, rows)
+                moe.forward(&mut step, &mut self.x, &mut self.moe, rows)
             }
         }
     }
