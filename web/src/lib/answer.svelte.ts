@@ -36,7 +36,8 @@ export class Answer {
   /** Asks for the answer; `body` makes the request, and may refuse by throwing. */
   async start(body: () => object): Promise<void> {
     try {
-      await this.#follow(this.#app.api.chat(body(), this.#abort.signal))
+      const { resume } = this.#message
+      await this.#follow(this.#app.api.chat(body(), resume!.stream, this.#abort.signal))
     } catch (error) {
       await this.#interrupted(error)
     }
@@ -59,18 +60,15 @@ export class Answer {
 
   async endThinking(): Promise<void> {
     const { resume } = this.#message
-    if (!resume) return
+    if (!resume?.id) return
     await this.#app.api.endThinking(resume.id).catch((error: unknown) => this.#app.report(error))
   }
 
   async #follow(stream: AsyncGenerator<Received>): Promise<void> {
-    for await (const { events, received, stream: name } of stream) {
+    for await (const { events, received } of stream) {
       if (this.#stopped) return
       for (const event of events) this.#take(event)
-      if (this.#message.resume) {
-        this.#message.resume.received = received
-        if (name !== null) this.#message.resume.stream = name
-      }
+      if (this.#message.resume) this.#message.resume.received = received
       this.#saveSometimes()
     }
   }
@@ -79,7 +77,7 @@ export class Answer {
     const message = this.#message
     switch (event.type) {
       case 'id':
-        if (message.resume?.id !== event.id) message.resume = { id: event.id, stream: event.id, received: 0 }
+        if (message.resume) message.resume.id = event.id
         break
       case 'queued':
         this.phase = 'queued'
@@ -159,7 +157,8 @@ export class Answer {
   async #interrupted(error: unknown): Promise<void> {
     if (this.#stopped || this.#message.finish !== undefined) return
     const isLost = error instanceof ApiError && error.kind === 'connection'
-    if (isLost && this.#message.resume) return this.#reconnect(error)
+    // Before the first event, nobody knows whether the server has heard of the request.
+    if (isLost && this.#message.resume?.id) return this.#reconnect(error)
     this.#fail(error, 'error')
   }
 

@@ -30,8 +30,6 @@ export type StreamEvent =
 export interface Received {
   events: StreamEvent[]
   received: number
-  /** What the stream is asked for again by. */
-  stream: string | null
 }
 
 interface Chunk {
@@ -142,10 +140,10 @@ export class Api {
     this.#key = key
   }
 
-  /** Starts an answer. */
-  chat(body: object, signal: AbortSignal): AsyncGenerator<Received> {
+  /** Starts an answer, which can be resumed and cancelled under the name of its stream. */
+  chat(body: object, stream: string, signal: AbortSignal): AsyncGenerator<Received> {
     const init = { method: 'POST', body: JSON.stringify(body), signal }
-    return this.#stream('v1/chat/completions', { ...init, headers: { 'X-Resumable': '1' } })
+    return this.#stream('v1/chat/completions', { ...init, headers: { 'X-Conversation-Id': stream } })
   }
 
   /** Goes on with an answer after the bytes that were received. */
@@ -196,11 +194,10 @@ export class Api {
     const response = await this.#fetch(path, init)
     if (from !== null && (response.status === 404 || response.status === 410)) throw new ApiError('gone', text.lost)
     if (!response.ok || !response.body) throw await errorOf(response)
-    const stream = response.headers.get('x-stream-id')
     try {
       for await (const { data, end } of events(response.body)) {
         const found = interpret(data)
-        yield { events: found, received: (from ?? 0) + end, stream }
+        yield { events: found, received: (from ?? 0) + end }
         if (found.some((event) => event.type === 'done')) return
       }
     } catch (error) {

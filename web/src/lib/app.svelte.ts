@@ -15,6 +15,7 @@ import {
   append,
   latestLeaf,
   newConversation,
+  newId,
   path,
   renamed,
   withFiles,
@@ -214,6 +215,7 @@ export class App {
   }
 
   #begin(conversation: Conversation, message: Message, body: () => object): void {
+    message.resume = { id: '', stream: newId(), received: 0 }
     const answer = new Answer(this, conversation, message)
     this.answers.set(message.id, answer)
     void this.save(conversation)

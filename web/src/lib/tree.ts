@@ -31,7 +31,10 @@ export interface Message {
   finish?: Finish
   error?: string
   stats?: Stats
-  /** What an unfinished answer is asked for again with: its id, its stream, and the bytes received. */
+  /**
+   * What an unfinished answer is asked for again with: the server's id (empty until the first event), the name of
+   * its stream, which is this page's and known before the request is sent, and the bytes received.
+   */
   resume?: { id: string; stream: string; received: number }
 }
 

@@ -117,8 +117,8 @@ export async function fromDisk(route) {
   const url = new URL(route.request().url())
   const path = `../crates/server/page${url.pathname === '/' ? '/index.html' : url.pathname}`
   if (!existsSync(path)) return route.continue()
-  const { headers } = await fetch(url.origin)
-  const policy = headers.get('content-security-policy')
+  const { headers } = await fetch(url.origin).catch(() => ({ headers: new Headers() })) // It may be about to stop.
+  const policy = headers.get('content-security-policy') ?? ''
   await route.fulfill({ path, headers: { 'content-security-policy': policy }, contentType: TYPES[path.split('.').pop()] })
 }
 const TYPES = { html: 'text/html', js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', woff2: 'font/woff2' }

@@ -48,6 +48,7 @@ test('a question is thought about, the thought folds, and the answer stands', as
 
 test('Stop keeps what was written, and Continue goes on', async () => {
   page = await open(slow.url)
+  slow.pace(1000) // Looking for violations takes a while, too.
   await ask(page, QUESTION)
   await thinking(page)
   assert.deepEqual(await violations(page), [], 'while it thinks')
@@ -56,6 +57,7 @@ test('Stop keeps what was written, and Continue goes on', async () => {
   await page.keyboard.type('typed at once') // Stop is gone, and focus with it.
   assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), 'typed at once')
   assert.match(await answers(page).last().innerText(), /Thought for/)
+  slow.pace(100)
   await page.reload()
   await page.getByText('Stopped', { exact: true }).waitFor()
   await page.getByRole('button', { name: 'Continue' }).click()
@@ -85,6 +87,24 @@ test('a reload in the middle of an answer finds it again and goes on', async () 
   await answer.getByRole('button', { name: /Thought for/ }).click()
   const thought = await answer.getByRole('region', { name: 'Thinking' }).innerText()
   assert.equal(thought.split('count r').length, 2, `no part is missing or doubled: ${thought}`)
+})
+
+test('an answer is found again, or stopped, before anything of it came', async () => {
+  page = await open(slow.url)
+  slow.pace(400)
+  await ask(page, QUESTION)
+  await page.reload()
+  await thinking(page)
+  slow.pace(100)
+  await done(page)
+  assert.match(await answers(page).last().innerText(), /Thought for[^]*3/)
+  slow.pace(400)
+  await page.getByRole('button', { name: 'Regenerate' }).click()
+  await page.getByRole('button', { name: 'Stop' }).click()
+  await page.getByText('Stopped', { exact: true }).waitFor()
+  slow.pace(100)
+  await page.waitForTimeout(500)
+  assert.deepEqual((await (await fetch(`${slow.url}api/cachalot/status`)).json()).sequences, [])
 })
 
 test('editing and regenerating make branches', async () => {
