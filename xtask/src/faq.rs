@@ -13,6 +13,8 @@ struct Question {
     question: &'static str,
     commands: &'static [&'static str],
     explanation: &'static str,
+    /// The first line of the output that is left out.
+    until: &'static str,
 }
 
 const fn question(
@@ -20,7 +22,7 @@ const fn question(
     commands: &'static [&'static str],
     explanation: &'static str,
 ) -> Question {
-    Question { question, commands, explanation }
+    Question { question, commands, explanation, until: "what " }
 }
 
 /// Columns of prose.
@@ -94,13 +96,16 @@ const QUESTIONS: &[Question] = &[
          quantization the most. Without these options, `cachalot plan UD-Q2_K_XL --on desktop-96` ends with a \
          table of such changes and of hardware, by gain.",
     ),
-    question(
-        "Why are prompts slow, and what helps?",
-        &["plan Q4_K_M --on epyc-ddr5 --explain"],
-        "A prompt is bound by arithmetic, not by bandwidth: each of its tokens costs as many multiply-adds as one \
-         of the answer, and its attention grows with its length. Cores with AMX or AVX-512, or a GPU, help; \
-         repeated prefixes are computed once. `--explain` adds the rates of prompts with their formula to this page.",
-    ),
+    Question {
+        until: "Layout:",
+        ..question(
+            "Why are prompts slow, and what helps?",
+            &["plan Q4_K_M --on epyc-ddr5"],
+            "A prompt is bound by arithmetic, not by bandwidth: each of its tokens costs as many multiply-adds as \
+             one of the answer, and its attention grows with its length, as the last table shows. Cores with AMX \
+             or AVX-512, or a GPU, help; repeated prefixes are computed once. `--explain` adds the formulas.",
+        )
+    },
     question(
         "A laptop, or four of them?",
         &["plan UD-IQ1_S --on \"laptop 32GB\"", "plan UD-IQ1_S --on \"4 laptops 64GB over 1GbE\""],
@@ -135,9 +140,9 @@ const QUESTIONS: &[Question] = &[
     ),
 ];
 
-/// Lines of a page that answer: up to the table of bytes.
-fn answer(output: &str) -> String {
-    let end = output.lines().position(|line| line.starts_with("what ") && line.contains("bytes"));
+/// Lines of a page that answer: those before one that starts with `until`.
+fn answer(output: &str, until: &str) -> String {
+    let end = output.lines().position(|line| line.starts_with(until));
     let lines: Vec<&str> = output.lines().take(end.unwrap_or(usize::MAX)).collect();
     lines.join("\n").trim_end().to_owned()
 }
@@ -151,11 +156,11 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         "Written by `cargo xtask faq`; a test runs every command again. Of long pages the answer \
          alone is shown.",
     );
-    for Question { question, commands, explanation } in QUESTIONS {
+    for Question { question, commands, explanation, until } in QUESTIONS {
         write!(page, "\n## {question}\n\n{}", wrapped(explanation))?;
         for command in *commands {
             let output = output(root, command)?;
-            write!(page, "\n```\n$ cachalot {command}\n{}\n```\n", answer(&output))?;
+            write!(page, "\n```\n$ cachalot {command}\n{}\n```\n", answer(&output, until))?;
         }
     }
     std::fs::create_dir_all(root.join("docs"))?;
