@@ -427,6 +427,8 @@ const MODELS: &[(&str, u32, u32)] = &[
     ("6448", 32, 0),
     ("6438", 32, 0),
     ("6426y", 16, 0),
+    ("6434", 8, 0),
+    ("6444y", 16, 0),
     ("5418", 24, 0),
     ("4410", 12, 0),
     ("w9-3595x", 60, 0),
@@ -692,11 +694,29 @@ fn is_epyc(word: &str) -> bool {
 /// names.
 pub fn cores(text: &str) -> Option<u32> {
     let text = plain(text);
+    // Ampere's names end with their cores: `AmpereOne 192`, `Altra Max 128`.
+    if (text.contains("ampereone") || text.contains("altra"))
+        && let Some(cores) = text.split([' ', '-']).find_map(|word| word.parse().ok())
+        && (32..=256).contains(&cores)
+    {
+        return Some(cores);
+    }
     let counted = text.split([' ', '(', ')', ',']).find_map(|word| {
         let digits = word.strip_suffix("cores").or_else(|| word.strip_suffix('c'))?;
         digits.parse().ok().filter(|cores| (1..=1024).contains(cores))
     });
     counted.or_else(|| Some(model(&text)?.1).filter(|cores| *cores > 0))
+}
+
+/// The sockets that boards for this processor have, at most.
+pub fn sockets_max(text: &str) -> u32 {
+    let text = plain(text);
+    match find(&text) {
+        _ if text.contains("epyc") => 2,
+        _ if text.contains("xeon") || text.contains("e5-") || text.contains("e7-") => 8,
+        Some(platform) if platform.channels <= 4 => 1,
+        _ => 8,
+    }
 }
 
 /// Chiplets of one socket, where they limit what it reads.

@@ -88,7 +88,7 @@ impl Assembler {
                 self.machines(*count)?;
             }
             Item::Cloud { count, name, instance } => self.cloud(*count, name, instance)?,
-            Item::Processor { count, name } => self.processor(*count, name),
+            Item::Processor { count, name } => self.processor(*count, name)?,
             Item::Card(gpu) => self.machine.gpus.push(gpu.clone()),
             Item::Drive { count, name, rate, is_kind } => {
                 self.drive(*count, (name, *rate), *is_kind, before);
@@ -172,11 +172,17 @@ impl Assembler {
         Ok(())
     }
 
-    fn processor(&mut self, count: Option<u32>, name: &str) {
-        if let Some(count) = count.filter(|count| *count > 1) {
-            self.machine.processor.sockets = Some(count);
-        }
+    fn processor(&mut self, count: Option<u32>, name: &str) -> Result<(), DescribeError> {
         self.processor.push(name.to_owned());
+        match count.filter(|count| *count > 1) {
+            // No board has so many of them: these are whole machines.
+            Some(count) if count > processors::sockets_max(name) => {
+                return self.machines(Some(count));
+            }
+            Some(count) => self.machine.processor.sockets = Some(count),
+            None => {}
+        }
+        Ok(())
     }
 
     fn drive(

@@ -247,6 +247,9 @@ fn quantity(word: &str) -> Option<Form> {
         "mts" | "mhz" | "mt" => whole().map(Form::Speed),
         "ch" | "channel" | "channels" => whole().map(Form::Channels),
         "c" | "core" => whole().map(Form::Cores),
+        // `2P`, `4S`: processors, sockets.
+        "p" if number == "2" => Some(Form::Sockets(2)),
+        "s" if matches!(number, "2" | "4" | "8") => whole().map(Form::Sockets),
         "socket" => whole().map(Form::Sockets),
         "gbe" | "gbps" => number.parse::<f64>().ok().map(|n| Form::Network((n * 1e9) as u64)),
         _ => units::parse_rate(word).ok().map(Form::Rate),

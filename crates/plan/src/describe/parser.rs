@@ -29,6 +29,9 @@ const SPEEDS: &[u32] = &[
 /// Sizes of memory modules, in GiB.
 const MODULES: &[u32] = &[2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256];
 
+/// Sizes of the memory of Macs, in GiB, that are no size of a screen.
+const MAC_SIZES: &[u32] = &[8, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512];
+
 /// What a size belongs to, where a word says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -440,6 +443,11 @@ impl Parser<'_> {
 
     /// `M3 Ultra 512`: a size that the product is made with.
     fn product_size(&self, number: u32) -> Option<u64> {
+        // `Mac Studio 256`, whose chip is asked for.
+        let is_case = matches!(self.items.last(), Some(Item::Case { .. }));
+        if is_case && MAC_SIZES.contains(&number) {
+            return Some(number.into());
+        }
         let sizes = self.items.iter().rev().find_map(|item| match item {
             Item::Product { product, .. } => Some(product.sizes),
             _ => None,

@@ -97,6 +97,17 @@ fn whole_machines_are_counted() {
         assert_eq!(found.memory.total_bytes, Some(768 << 30), "{text}");
         assert_eq!(found.name, text);
     }
+    for (text, machines, sockets) in [
+        ("4x epyc 7763 512gb 100gbe", 4, 1),
+        ("2x epyc 7763 1TB", 1, 2),
+        ("2x ryzen 9 7950x 128gb 10gbe", 2, 1),
+        ("8x xeon 8380h 6TB", 1, 8),
+        ("2 desktops 128gb 2.5gbe", 2, 1),
+        ("3 rigs 7950x 192gb 4090", 3, 1),
+    ] {
+        let found = of(text);
+        assert_eq!((found.machines(), found.processor.sockets()), (machines, sockets), "{text}");
+    }
     let found = of("2 x HGX H100 infiniband");
     assert_eq!((found.machines(), found.gpus[0].count), (2, 8));
     assert_eq!(of("3x DGX H100").machines(), 3);
@@ -129,6 +140,20 @@ fn lists_and_lines_of_system_tools_are_understood() {
         assert_eq!(of(text).processor.name.as_deref(), Some(name), "{text}");
     }
     assert_eq!(of("mac pro 2019 384GB").memory.channels, Some(6));
+    assert_eq!(of("RTX 2060 12GB, 64GB").gpus[0].memory_bytes, 12 << 30);
+    assert_eq!(of("RTX 2060 12GB, 64GB").memory.total_bytes, Some(64 << 30));
+    for (text, sockets, cores) in [
+        ("EPYC 9755 2P 1.5TB", 2, 256),
+        ("2S Xeon 8592+ 1TB", 2, 128),
+        ("4S Xeon 8380 3TB", 4, 160),
+        ("AmpereOne 192 512GB", 1, 192),
+        ("Altra Max 128 512GB", 1, 128),
+        ("gold 6444y 256GB", 1, 16),
+    ] {
+        let processor = of(text).processor;
+        assert_eq!((processor.sockets(), processor.cores), (sockets, Some(cores)), "{text}");
+    }
+    assert_eq!(of("mac studio 256").memory.total_bytes, Some(256 << 30));
     assert_eq!(of("jetson orin agx 64gb").memory.total_bytes, Some(64 << 30));
 }
 

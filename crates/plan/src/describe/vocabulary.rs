@@ -108,7 +108,11 @@ pub(super) const DRIVES: [(&str, f64); 33] = [
 pub(super) const KINDS_OF_DRIVES: [&str; 4] = ["nvme", "ssd", "disk", "optane"];
 
 /// Whole machines without a name, which a number before them counts: `10 old PCs with 16 GB`.
-pub(super) const MACHINES: [&str; 14] = [
+pub(super) const MACHINES: [&str; 18] = [
+    "desktop",
+    "desktops",
+    "rig",
+    "rigs",
     "pc",
     "pcs",
     "computer",
@@ -260,6 +264,8 @@ pub(super) const FILLERS: &[&str] = &[
     "rdimm",
     "rdimms",
     "rig",
+    "gtx",
+    "rx",
     "rtx",
     "server",
     "slots",
