@@ -117,6 +117,15 @@ pub(crate) fn here(word: &str, environment: &Environment) -> Option<PathBuf> {
     }
 }
 
+/// Whether the library has a model of this name, or one that is being downloaded, even if it cannot
+/// be run: using it says why.
+pub(crate) fn knows(word: &str, environment: &Environment) -> bool {
+    let name = word.parse::<Name>().ok().filter(|_| !Path::new(word).exists());
+    name.zip(library(environment)).is_some_and(|(name, library)| {
+        !matches!(library.find(&name), Ok(None)) || library.headers(&name).is_some()
+    })
+}
+
 fn not_here(name: &Name) -> String {
     format!("there is no file and no model `{name}` here: `cachalot pull {name}` downloads it")
 }

@@ -35,9 +35,8 @@ pub(crate) fn model_and_prompt(
     let source = match words.first() {
         Some(first) if names_file(first) => Source::File(PathBuf::from(words.remove(0))),
         Some(first) => {
-            let name = first
-                .to_str()
-                .filter(|word| names_model(word) || models::here(word, environment).is_some());
+            let name =
+                first.to_str().filter(|word| names_model(word) || models::knows(word, environment));
             match name.map(str::to_owned) {
                 None => embedded::SOURCE,
                 Some(name) => {

@@ -1,6 +1,5 @@
 //! `cachalot rm`: removes a model's name, and its files once no other name has them.
 
-use std::collections::HashSet;
 use std::io::Write;
 
 use cachalot_hub::Name;
@@ -25,10 +24,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let hub = models::hub(environment, &NetworkArgs::default())?;
     let names: Vec<Name> = args.names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-    let mut seen = HashSet::new();
-    let names: Vec<Name> = names.into_iter().filter(|name| seen.insert(name.key())).collect();
-    let freed = hub.library().remove_all(&names)?;
-    for (name, freed) in names.iter().zip(freed) {
+    for (name, freed) in hub.library().remove_all(&names)? {
         let freed = match freed {
             0 => String::new(),
             freed => format!(", {} freed", units::bytes(freed)),

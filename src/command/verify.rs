@@ -13,6 +13,9 @@ use crate::models::{self, NetworkArgs};
 use crate::settings::Environment;
 use crate::terminal::{Progress, without_controls};
 
+/// What to do about files that are wrong.
+const AGAIN: &str = "`cachalot rm` the model, and pull or import it again";
+
 /// Options of `cachalot verify`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct VerifyArgs {
@@ -34,10 +37,19 @@ pub(crate) fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let hub = models::hub(environment, &NetworkArgs::default())?;
-    let names: Vec<Name> = match args.names.is_empty() {
-        true => hub.library().list().models.into_iter().map(|model| model.name).collect(),
-        false => args.names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
+    let (names, warnings): (Vec<Name>, Vec<String>) = match args.names.is_empty() {
+        true => {
+            let listing = hub.library().list();
+            (listing.models.into_iter().map(|model| model.name).collect(), listing.warnings)
+        }
+        false => {
+            let names = args.names.iter().map(|name| name.parse());
+            (names.collect::<Result<_, _>>()?, Vec::new())
+        }
     };
+    for warning in &warnings {
+        eprintln!("warning: {}", without_controls(warning));
+    }
     let interrupt = Interrupt::install()?;
     let (mut bad, mut rows) = (0, Vec::new());
     for name in &names {
@@ -67,17 +79,20 @@ pub(crate) fn run(
             }
         }
     }
-    if names.is_empty() && !args.json {
+    if names.is_empty() && warnings.is_empty() && !args.json {
         writeln!(out, "There are no models to verify: `cachalot pull NAME` downloads one.")?;
     }
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "files": rows }))?)?;
     }
     out.flush()?;
-    if bad > 0 {
-        bail!("{bad} of the files are not as they were: `cachalot rm` the model and pull it again");
+    match (bad, warnings.len()) {
+        (0, 0) => Ok(()),
+        (0, 1) => bail!("one model could not be looked at"),
+        (0, models) => bail!("{models} models could not be looked at"),
+        (1, _) => bail!("1 file is not as it was: {AGAIN}"),
+        (files, _) => bail!("{files} files are not as they were: {AGAIN}"),
     }
-    Ok(())
 }
 
 fn said(verdict: &Verdict) -> String {

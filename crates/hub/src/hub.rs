@@ -2,50 +2,21 @@
 
 use std::fs;
 use std::future::Future;
-use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use cachalot_gguf::{Error as GgufError, Gguf};
-
 use crate::error::at;
-use crate::fileset::{FileSet, RemoteFile, in_split_order};
-use crate::http::{self, Failure, Patience, Web};
-use crate::library::{
-    Model, ModelFile, Place, Record, Role, digest_of, modified_ns, part_name, stem, try_lock,
-};
+use crate::fileset::{FileSet, RemoteFile};
+use crate::http::Web;
+use crate::library::{Model, ModelFile, Place, Record, Role, digest_of, modified_ns, try_lock};
+use crate::older::Older;
 use crate::pulling::{self, PULL_FOLDER, Plan};
 use crate::quant::Choice;
-use crate::transfer::source::{Reader, Source, Trouble};
+use crate::resolve::{Offer, resolve};
 use crate::transfer::{self, FileProgress, Meter, Progress, journal};
 use crate::{Arrival, Error, Library, Name, Room, Settings, Sha256, hugging_face, registry};
-
-/// The first request for a header: enough for one without a vocabulary.
-const HEADER_FIRST: u64 = 512 << 10;
-/// The largest headers known, with a vocabulary of 2.6 * 10^5 tokens, have 20 MB.
-const HEADER_MAX: u64 = 256 << 20;
-/// Headers that are fetched at a time.
-const HEADERS_AT_A_TIME: usize = 8;
-
-/// A model as a service offers it, before anything is kept.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// Its files.
-    pub set: FileSet,
-    /// The headers of its parts, in order, with the bytes that they are.
-    pub headers: Vec<Header>,
-}
-
-/// The header of a part.
-#[derive(Clone, Debug)]
-pub struct Header {
-    /// The beginning of the file.
-    pub bytes: Vec<u8>,
-    /// What it says.
-    pub gguf: Gguf,
-}
 
 /// Both services and the library.
 #[derive(Clone, Debug)]
@@ -209,9 +180,6 @@ impl Hub {
             Ok(_) => drop(fs::remove_dir_all(folder.join(PULL_FOLDER))),
         }
         drop(lock);
-        if result.is_ok() {
-            self.forget_older(name, &folder);
-        }
         result
     }
 
@@ -224,7 +192,13 @@ impl Hub {
         report: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<Model, Error> {
         let plan = self.plan(offer, targets, folder)?;
-        plan.check_free(folder)?;
+        let older = Older::find(&self.library, &offer.set.name, folder)?;
+        let theirs: Vec<PathBuf> = older.iter().flat_map(Older::outside).collect();
+        plan.check_free(folder, &theirs)?;
+        if !older.is_empty() {
+            plan.write(folder)?; // so that what is taken over has an owner whatever happens
+            Older::replace(older, &self.library, &plan, folder)?;
+        }
         self.reuse(&plan)?;
         crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
         plan.write(folder)?;
@@ -248,8 +222,8 @@ impl Hub {
             }
         })?;
         let web = Web::new(&self.settings)?;
-        transfer::fetch(&web, &plan, folder, sums, arrival, report)?;
-        self.enter(&plan, folder)
+        let hashes = transfer::fetch(&web, &plan, folder, sums, arrival, report)?;
+        self.enter(&plan, folder, &hashes)
     }
 
     /// Files of the library with the same hash are linked rather than fetched.
@@ -275,8 +249,10 @@ impl Hub {
             if let Some(same) = same {
                 let folder = &plan.folders[index];
                 fs::create_dir_all(folder).map_err(at(folder))?;
-                // Another file system: then it is fetched.
-                let _ = fs::hard_link(&same.path, plan.path(index));
+                // The file itself, not a link that leads to it: that may go with its model. On
+                // another file system it is fetched.
+                let _ = fs::canonicalize(&same.path)
+                    .and_then(|real| fs::hard_link(real, plan.path(index)));
             }
         }
         Ok(())
@@ -337,7 +313,8 @@ impl Hub {
     }
 
     /// Links files that went to other folders, and writes the manifest: from here on it is listed.
-    fn enter(&self, plan: &Plan, folder: &Path) -> Result<Model, Error> {
+    /// `hashes` are those of the files that arrived now.
+    fn enter(&self, plan: &Plan, folder: &Path, hashes: &[Option<Sha256>]) -> Result<Model, Error> {
         let mut files = Vec::new();
         for (index, file) in plan.set.files.iter().enumerate() {
             let path = folder.join(&file.name);
@@ -353,7 +330,7 @@ impl Hub {
                 path,
                 name: file.name.clone(),
                 size: file.size,
-                sha256: file.sha256,
+                sha256: file.sha256.or(hashes[index]),
                 role: file.role,
                 modified_ns: modified_ns(&metadata),
             });
@@ -366,24 +343,6 @@ impl Hub {
         let manifest = self.library.manifest(&model.name);
         Record::of(&model.name, &model, self.library.root()).write(&manifest)?;
         Ok(model)
-    }
-
-    /// Removes what earlier pulls of another revision of this name left.
-    fn forget_older(&self, name: &Name, folder: &Path) {
-        let prefix = format!("{}@", name.key()[3]);
-        let entries = folder.parent().and_then(|parent| fs::read_dir(parent).ok());
-        for entry in entries.into_iter().flatten().flatten() {
-            let other = entry.path();
-            let is_older = entry.file_name().to_string_lossy().starts_with(&prefix)
-                && other != folder
-                && other.join(PULL_FOLDER).is_dir();
-            if is_older
-                && let Ok(Some(_lock)) = try_lock(&other.join(PULL_FOLDER).join("lock"))
-                && Plan::read(&other).is_ok_and(|plan| plan.set.name == *name)
-            {
-                let _ = fs::remove_dir_all(&other);
-            }
-        }
     }
 }
 
@@ -419,208 +378,4 @@ fn followed(folder: &Path, plan: &Plan, most: &mut [u64], meter: &mut Meter) -> 
     }
     progress.rate = meter.rate(progress.done);
     progress
-}
-
-async fn resolve(web: &Web, name: &Name) -> Result<Offer, Error> {
-    match name {
-        Name::Registry(registry_name) => {
-            let described = registry::describe(web, registry_name).await?;
-            let headers = headers(web, &described.models).await?;
-            let count = headers.len();
-            let parts: Vec<(u64, (RemoteFile, Header))> = described
-                .models
-                .into_iter()
-                .zip(headers)
-                .map(|(file, header)| {
-                    let number = header.gguf.metadata.u64("split.no");
-                    let number = number.unwrap_or(if count == 1 { 0 } else { u64::MAX });
-                    // One file of a set is no model, but the first part says so better.
-                    (if count == 1 { 0 } else { number }, (file, header))
-                })
-                .collect();
-            let parts = in_split_order(parts)
-                .map_err(|reason| Error::Answer { url: name.to_string(), reason })?;
-            let stem = stem(name);
-            let mut set = FileSet {
-                name: name.clone(),
-                revision: described.revision.to_string(),
-                files: Vec::new(),
-            };
-            let mut headers = Vec::new();
-            for (index, (file, header)) in parts.into_iter().enumerate() {
-                set.files.push(RemoteFile { name: part_name(&stem, index, count), ..file });
-                headers.push(header);
-            }
-            set.files.extend(described.companions);
-            checked(Offer { set, headers })
-        }
-        Name::HuggingFace(repository_name) => {
-            let repository = hugging_face::repository(web, repository_name).await?;
-            let quant = repository_name.quant.as_deref();
-            let choice = hugging_face::choose(name, quant, &repository)?;
-            let files =
-                hugging_face::files(web, repository_name, &repository.commit, choice).await?;
-            let revision = hugging_face::revision(&repository.commit, &files);
-            let headers = headers(web, &files).await?;
-            let name = name.clone().with_quant(&choice.label);
-            checked(Offer { set: FileSet { name, revision, files }, headers })
-        }
-        Name::Url(url) => {
-            let files = from_url(web, url).await?;
-            let described: String =
-                files.iter().map(|file| format!("{} {}\n", file.url, file.size)).collect();
-            let revision = Sha256::of(described.as_bytes()).to_string();
-            let headers = headers(web, &files).await?;
-            checked(Offer { set: FileSet { name: name.clone(), revision, files }, headers })
-        }
-    }
-}
-
-/// Sizes whose sum is one, and parts that are those of one model.
-fn checked(offer: Offer) -> Result<Offer, Error> {
-    let url = offer.set.name.to_string();
-    let sum = offer.set.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size));
-    if sum.is_none_or(|sum| sum > journal::SIZE_MAX) {
-        return Err(Error::Answer { url, reason: "the sizes of its files overflow".to_owned() });
-    }
-    let parts = offer.set.parts().zip(&offer.headers);
-    let parts = parts.map(|(file, header)| (PathBuf::from(&file.name), header.gguf.clone()));
-    cachalot_gguf::split::Set::merge(parts.collect())
-        .map_err(|source| Error::Gguf { file: url, source })?;
-    Ok(offer)
-}
-
-/// A file at any address, or all parts of the set that it is one of.
-async fn from_url(web: &Web, url: &str) -> Result<Vec<RemoteFile>, Error> {
-    let first = http::parse(url)?;
-    let path = PathBuf::from(first.path());
-    let paths = cachalot_gguf::split::part_paths(&path);
-    if paths.len() > 1000 {
-        let reason = "its name says that the model has more than 1000 parts".to_owned();
-        return Err(Error::Refused { url: url.to_owned(), reason });
-    }
-    let mut files = Vec::new();
-    for path in paths {
-        let mut url = first.clone();
-        url.set_path(&path.to_string_lossy());
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = name.replace('%', "-");
-        if !crate::library::is_file_name(&name) {
-            let reason = "its last part is no name for a file".to_owned();
-            return Err(Error::Refused { url: url.to_string(), reason });
-        }
-        let size = size_of(web, &url).await?;
-        let (url, role) = (url.to_string(), Role::Model);
-        files.push(RemoteFile { name, size, sha256: None, role, url, chunksums: None });
-    }
-    Ok(files)
-}
-
-async fn size_of(web: &Web, url: &reqwest::Url) -> Result<u64, Error> {
-    let ask = http::Ask { method: reqwest::Method::HEAD, ..http::Ask::get(url.clone()) };
-    let mut patience = Patience::new(&web.settings);
-    loop {
-        let (reason, pause) = match web.send(&ask).await {
-            Ok(response) if response.status().is_success() => {
-                let length = response.headers().get(reqwest::header::CONTENT_LENGTH);
-                let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-                return length.filter(|length| *length <= journal::SIZE_MAX).ok_or_else(|| {
-                    let reason = "its answer does not say how long the file is".to_owned();
-                    Error::Answer { url: url.to_string(), reason }
-                });
-            }
-            Ok(response) => match web.refusal(&ask, response.status(), response.headers(), "") {
-                Failure::Final(error) => return Err(error),
-                Failure::Again { reason, pause } => (reason, pause),
-                Failure::Expired => ("it has expired".to_owned(), None),
-            },
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Again { reason, pause }) => (reason, pause),
-            Err(Failure::Expired) => ("it has expired".to_owned(), None),
-        };
-        patience.wait(url.as_str(), reason, pause).await?;
-    }
-}
-
-/// The headers of these files, some at a time.
-async fn headers(web: &Web, files: &[RemoteFile]) -> Result<Vec<Header>, Error> {
-    let mut headers = Vec::with_capacity(files.len());
-    for group in files.chunks(HEADERS_AT_A_TIME) {
-        let tasks: Vec<_> = group
-            .iter()
-            .map(|file| {
-                let (web, file) = (web.clone(), file.clone());
-                tokio::spawn(async move { header(&web, &file).await })
-            })
-            .collect();
-        for task in tasks {
-            let header = task.await.map_err(|error| Error::Io {
-                path: PathBuf::from("headers"),
-                source: io::Error::other(error),
-            })?;
-            headers.push(header?);
-        }
-    }
-    Ok(headers)
-}
-
-/// Reads the beginning of a file, in steps that double, until its header is whole.
-async fn header(web: &Web, file: &RemoteFile) -> Result<Header, Error> {
-    let source = Source::new(file)?;
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut wanted = HEADER_FIRST;
-    let mut patience = Patience::new(&web.settings);
-    loop {
-        let end = wanted.min(file.size);
-        while (bytes.len() as u64) < end {
-            let before = bytes.len();
-            let range = before as u64..end;
-            let failure = match more(web, &source, &range, &mut bytes).await {
-                Ok(()) => continue,
-                Err(Trouble::Changed) => Failure::again("the file changed meanwhile"),
-                Err(Trouble::Failure(failure)) => failure,
-            };
-            if bytes.len() > before {
-                patience.succeeded();
-            }
-            match failure {
-                Failure::Final(error) => return Err(error),
-                Failure::Again { reason, pause } => {
-                    patience.wait(&file.url, reason, pause).await?;
-                }
-                Failure::Expired => {
-                    let reason = "its signed address is not accepted".to_owned();
-                    patience.wait(&file.url, reason, Some(Duration::ZERO)).await?;
-                }
-            }
-        }
-        match Gguf::parse(&bytes, file.size) {
-            Ok(gguf) => return Ok(Header { bytes, gguf }),
-            Err(GgufError::NeedMore { at_least }) if at_least <= HEADER_MAX && end < file.size => {
-                wanted = at_least.max(2 * wanted);
-            }
-            Err(source) => return Err(Error::Gguf { file: file.url.clone(), source }),
-        }
-    }
-}
-
-async fn more(
-    web: &Web,
-    source: &Source,
-    range: &std::ops::Range<u64>,
-    bytes: &mut Vec<u8>,
-) -> Result<(), Trouble> {
-    let response = source.open(web, range, false).await?;
-    let mut reader = Reader::new(response, web.settings.stall);
-    while let Some(new) = reader.next().await? {
-        let new: &[u8] = new.as_ref();
-        if (bytes.len() + new.len()) as u64 > range.end {
-            return Err(Failure::again("it sends more bytes than its answer said").into());
-        }
-        bytes.extend_from_slice(new);
-    }
-    if (bytes.len() as u64) < range.end {
-        return Err(Failure::again("its connection ended early").into());
-    }
-    Ok(())
 }

@@ -20,9 +20,11 @@ mod hugging_face;
 mod library;
 mod manifest;
 mod name;
+mod older;
 mod pulling;
 mod quant;
 mod registry;
+mod resolve;
 mod room;
 mod settings;
 mod transfer;
@@ -31,12 +33,13 @@ pub use arrival::Arrival;
 pub use digest::{Hasher, Sha256};
 pub use error::Error;
 pub use fileset::{FileSet, RemoteFile};
-pub use hub::{Header, Hub, Offer};
+pub use hub::Hub;
 pub use library::{
     Library, Listing, Model, ModelFile, Partial, Place, Pruned, Role, Verdict, VerifyProgress,
 };
 pub use name::{HuggingFaceName, Name, RegistryName};
 pub use quant::{Choice, Listed};
+pub use resolve::{Header, Offer};
 pub use room::Room;
 pub use settings::{Proxies, Settings};
 pub use transfer::{FileProgress, Progress};

@@ -69,6 +69,11 @@ impl Plan {
         Ok(Self { set: FileSet { name, revision: raw.revision, files: raw.files }, folders })
     }
 
+    /// Whether there is a plan in this folder.
+    pub(crate) fn exists(folder: &Path) -> bool {
+        folder.join(PULL_FOLDER).join(PLAN).is_file()
+    }
+
     pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(PULL_FOLDER).join(PLAN);
         let bytes = read_bounded(&path, PLAN_MAX)?;
@@ -76,6 +81,11 @@ impl Plan {
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Error> {
+        let not_utf8 = self.folders.iter().find(|folder| folder.to_str().is_none());
+        if let Some(path) = not_utf8 {
+            let reason = "models cannot be kept here: the path is not UTF-8".to_owned();
+            return Err(Error::Broken { path: path.clone(), reason });
+        }
         let raw = Raw {
             version: VERSION,
             name: self.set.name.to_string(),
@@ -97,9 +107,25 @@ impl Plan {
         self.folders[index].join(format!("{}.partial", self.set.files[index].name))
     }
 
+    /// Files that this pull, whose own folder is `folder`, has written in other folders.
+    pub(crate) fn outside(&self, folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for (index, file) in self.set.files.iter().enumerate() {
+            if self.folders[index] == *folder {
+                continue;
+            }
+            found.push(self.partial_path(index));
+            // Under its final name only once it has arrived: before, it is another file.
+            if self.is_whole(index) && journal_path(folder, file).is_file() {
+                found.push(self.path(index));
+            }
+        }
+        found
+    }
+
     /// An error if a folder outside the library has a file that this pull would take for its own,
-    /// or write over.
-    pub(crate) fn check_free(&self, folder: &Path) -> Result<(), Error> {
+    /// or write over. `older` are files of pulls that this one replaces.
+    pub(crate) fn check_free(&self, folder: &Path, older: &[PathBuf]) -> Result<(), Error> {
         if Self::read(folder).is_ok_and(|known| known.folders == self.folders) {
             return Ok(()); // it has begun, and the files there are its own
         }
@@ -111,8 +137,10 @@ impl Plan {
                 continue;
             }
             for path in [path, self.partial_path(index)] {
-                if fs::symlink_metadata(&path).is_ok() {
-                    let reason = "there is such a file already: move it, or choose another folder";
+                if fs::symlink_metadata(&path).is_ok() && !older.contains(&path) {
+                    let reason = "there is such a file already: move it, or choose another \
+                                  folder. If it is of an earlier version of this model, \
+                                  `cachalot rm` or `cachalot prune` removes it";
                     return Err(Error::Broken { path, reason: reason.to_owned() });
                 }
             }
@@ -133,7 +161,7 @@ pub(crate) fn journal_path(folder: &Path, file: &RemoteFile) -> PathBuf {
 
 /// How far the pull into `folder` is. `None` if it never came to a plan.
 pub(crate) fn partial(folder: &Path) -> Result<Option<Partial>, Error> {
-    if !folder.join(PULL_FOLDER).join(PLAN).is_file() {
+    if !Plan::exists(folder) {
         return Ok(None);
     }
     let plan = Plan::read(folder)?;

@@ -184,3 +184,125 @@ fn a_hub_needs_nothing_but_a_folder_that_need_not_exist() {
     assert!(hub.library().list().models.is_empty());
     assert!(matches!(hub.library().remove(&name("a")), Err(Error::NotHere { .. })));
 }
+
+#[test]
+fn names_are_found_whatever_the_case_of_their_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.gguf");
+    fs::write(&file, gguf(1, 5000, None)).unwrap();
+    let library = library(folder.path());
+    library.import(&file, &name("My-R1:Fast")).unwrap();
+    match library.copy(&name("my-r1:fast"), &name("MY-R1:FAST")) {
+        Err(Error::Exists { name }) => assert_eq!(name, "My-R1:Fast", "as `list` shows it"),
+        other => panic!("{other:?}"),
+    }
+    library.copy(&name("my-r1:fast"), &name("b")).unwrap();
+    let removed = library.remove_all(&[name("my-r1:fast"), name("B"), name("b")]).unwrap();
+    let removed: Vec<String> = removed.iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(removed, ["My-R1:Fast", "b:latest"]);
+    assert!(library.list().models.is_empty());
+}
+
+#[test]
+fn the_only_quantization_here_is_removed_by_the_name_of_its_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.gguf");
+    fs::write(&file, gguf(1, 5000, None)).unwrap();
+    let library = library(folder.path());
+    for quant in ["Q4_0", "Q8_0"] {
+        library.import(&file, &name(&format!("u/r:{quant}"))).unwrap();
+    }
+    match library.remove(&name("u/r")) {
+        Err(Error::Choose { choices, .. }) => assert_eq!(choices, ["Q4_0", "Q8_0"]),
+        other => panic!("{other:?}"),
+    }
+    library.remove(&name("u/r:q4_0")).unwrap();
+    let removed = library.remove_all(&[name("U/R")]).unwrap();
+    assert_eq!(removed[0].0.to_string(), "u/r:Q8_0");
+}
+
+/// A snapshot's files are links to blobs whose names are hashes.
+#[test]
+fn parts_that_are_links_are_imported_under_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = folder.path().join("blobs");
+    fs::create_dir(&blobs).unwrap();
+    for no in 0..2 {
+        fs::write(blobs.join(no.to_string()), gguf(no, 5000, Some((no, 2)))).unwrap();
+        let link = folder.path().join(format!("m-0000{}-of-00002.gguf", no + 1));
+        symlink(blobs.join(no.to_string()), link).unwrap();
+    }
+    let library = library(folder.path());
+    let part = folder.path().join("m-00002-of-00002.gguf");
+    let model = library.import(&part, &Library::name_for(&part).unwrap()).unwrap();
+    assert_eq!((model.name.to_string().as_str(), model.files.len()), ("m:latest", 2));
+    cachalot_gguf::split::Set::open(&library.runnable(&model).unwrap()).unwrap();
+    // A link whose own name says nothing of parts.
+    let link = folder.path().join("model.gguf");
+    fs::write(blobs.join("n-00001-of-00001.gguf"), gguf(1, 5000, Some((0, 1)))).unwrap();
+    symlink(blobs.join("n-00001-of-00001.gguf"), &link).unwrap();
+    library.import(&link, &name("n")).unwrap();
+}
+
+#[test]
+fn a_path_that_cannot_be_written_down_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff.gguf"));
+    fs::write(&file, gguf(1, 5000, None)).unwrap();
+    let error = library(folder.path()).import(&file, &name("a")).unwrap_err().to_string();
+    assert!(error.contains("UTF-8"), "{error}");
+    assert_eq!(Library::name_for(Path::new("A.GGUF")).unwrap().to_string(), "A:latest");
+}
+
+#[test]
+fn a_library_that_is_not_a_folder_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = library(folder.path());
+    fs::write(library.root(), "x").unwrap();
+    assert_eq!(library.list().warnings.len(), 1);
+    let error = library.prune(false, false).unwrap_err().to_string();
+    assert!(error.contains("not a folder"), "{error}");
+    fs::remove_file(library.root()).unwrap();
+    symlink("nowhere", library.root()).unwrap();
+    assert_eq!(library.list().warnings.len(), 1);
+    assert!(library.prune(false, false).unwrap_err().to_string().contains("not a folder"));
+}
+
+#[test]
+fn a_manifest_in_the_wrong_place_is_a_warning_that_names_the_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.gguf");
+    fs::write(&file, gguf(1, 5000, None)).unwrap();
+    let library = library(folder.path());
+    library.import(&file, &name("a")).unwrap();
+    let manifests = folder.path().join("library/manifests/registry.ollama.ai/library");
+    fs::rename(manifests.join("a"), manifests.join("b")).unwrap();
+    let listing = library.list();
+    assert!(listing.models.is_empty());
+    assert!(listing.warnings[0].contains("library/a/latest.json"), "{:?}", listing.warnings);
+    assert!(matches!(library.find(&name("b")), Err(Error::Broken { .. })));
+    let empty = r#"{"version":1,"name":"b:latest","imported":true,"added":0,"files":[]}"#;
+    fs::write(manifests.join("b/latest.json"), empty).unwrap();
+    assert!(library.list().warnings[0].contains("no file"), "{:?}", library.list().warnings);
+}
+
+#[test]
+fn prune_keeps_the_links_of_models_that_are_here() {
+    let folder = tempfile::tempdir().unwrap();
+    ollama(folder.path());
+    let library = library(folder.path());
+    let model = library.find(&name("deepseek-r1:671b")).unwrap().unwrap();
+    let path = library.runnable(&model).unwrap();
+    let pruned = library.prune(true, false).unwrap();
+    assert!(pruned.paths.is_empty() && path.exists(), "{pruned:?}");
+    match library.copy(&model.name, &model.name) {
+        Err(Error::Foreign { hint, .. }) => assert!(hint.contains("another name"), "{hint}"),
+        other => panic!("{other:?}"),
+    }
+    fs::remove_dir_all(folder.path().join("ollama/manifests")).unwrap();
+    let pruned = library.prune(true, false).unwrap();
+    assert_eq!(pruned.paths, [path.parent().unwrap()]);
+    assert!(pruned.bytes < 10_000, "the files that they led to stay: {pruned:?}");
+    assert_eq!(fs::read_dir(folder.path().join("ollama/blobs")).unwrap().count(), 2);
+}

@@ -17,6 +17,7 @@ mod foreign;
 mod lock;
 mod prune;
 mod record;
+mod remove;
 mod verify;
 
 use std::fs;
@@ -33,6 +34,7 @@ pub use verify::{Verdict, VerifyProgress};
 pub(crate) use foreign::{part_name, stem};
 pub(crate) use lock::{Lock, try_lock};
 pub(crate) use record::{Record, is_file_name, modified_ns, read_bounded, write_atomically};
+pub(crate) use remove::remove_folder;
 
 use crate::error::at;
 use crate::pulling::{self, PULL_FOLDER};
@@ -49,6 +51,13 @@ pub enum Place {
     Ollama,
     /// In Hugging Face's cache.
     HuggingFace,
+}
+
+impl Place {
+    /// Whether the library has an entry for it.
+    fn is_own(self) -> bool {
+        matches!(self, Self::Library | Self::Imported)
+    }
 }
 
 /// A whole model.
@@ -171,15 +180,43 @@ impl Library {
     }
 
     fn own(&self, listing: &mut Listing) {
+        match fs::read_dir(&self.root) {
+            Err(error) if fs::symlink_metadata(&self.root).is_ok() => {
+                listing.warnings.push(at(&self.root)(error).to_string());
+            }
+            _ => {} // one that does not exist is made when it is needed
+        }
         for path in files_below(&self.manifests(), 4) {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            match Record::read(&path).and_then(|record| record.model(&self.root)) {
+            match self.read(&path) {
                 Ok(model) => listing.models.push(model),
                 Err(error) => listing.warnings.push(error.to_string()),
             }
         }
+    }
+
+    /// The model of a manifest, which must be where its name says.
+    fn read(&self, path: &Path) -> Result<Model, Error> {
+        let model = Record::read(path)?.model(&self.root)?;
+        let expected = self.manifest(&model.name);
+        if !same_but_for_case(path, &expected) {
+            let (name, expected) = (&model.name, expected.display());
+            let reason = format!("it is the manifest of {name}: move it to {expected}");
+            return Err(Error::Broken { path: path.to_owned(), reason });
+        }
+        Ok(model)
+    }
+
+    /// The manifest of a name, whose letters may have another case.
+    fn entry(&self, name: &Name) -> Option<PathBuf> {
+        let manifest = self.manifest(name);
+        if manifest.is_file() {
+            return Some(manifest);
+        }
+        let manifests = files_below(&self.manifests(), 4);
+        manifests.into_iter().find(|found| same_but_for_case(found, &manifest))
     }
 
     fn partials(&self, listing: &mut Listing) {
@@ -202,9 +239,8 @@ impl Library {
     /// [`Error::Choose`] if several quantizations are here; [`Error::Io`] or [`Error::Answer`] for
     /// a manifest that cannot be read.
     pub fn find(&self, name: &Name) -> Result<Option<Model>, Error> {
-        let manifest = self.manifest(name);
-        if manifest.is_file() {
-            return Record::read(&manifest)?.model(&self.root).map(Some);
+        if let Some(manifest) = self.entry(name) {
+            return self.read(&manifest).map(Some);
         }
         let key = name.key().map(|part| part.to_lowercase());
         let any_quant = matches!(name, Name::HuggingFace(name) if name.quant.is_none());
@@ -213,9 +249,15 @@ impl Library {
             if any_quant { found[..3] == key[..3] } else { found == key }
         };
         let mut found: Vec<Model> = self.list().models.into_iter().filter(matches).collect();
+        found.sort_by_key(|model| match model.place {
+            Place::Library | Place::Imported => 0,
+            Place::Ollama => 1,
+            Place::HuggingFace => 2,
+        });
         if found.len() > 1 && any_quant {
             let mut choices: Vec<_> =
                 found.iter().filter_map(|model| model.name.quant().map(str::to_owned)).collect();
+            choices.sort();
             choices.dedup();
             if choices.len() > 1 {
                 return Err(Error::Choose { name: name.to_string(), choices });
@@ -232,8 +274,9 @@ impl Library {
         let any_quant = matches!(name, Name::HuggingFace(name) if name.quant.is_none());
         let entries = fs::read_dir(folder).ok()?.flatten();
         let tags = entries.filter(|entry| {
-            let tag = entry.file_name().to_string_lossy().to_lowercase();
-            any_quant || tag.starts_with(&format!("{}@", key[3].to_lowercase()))
+            let tag = entry.file_name().to_string_lossy().into_owned();
+            let tag = tag.rsplit_once('@').map_or(&*tag, |(tag, _)| tag);
+            any_quant || tag.eq_ignore_ascii_case(&key[3])
         });
         tags.into_iter().find_map(|entry| pulling::headers(&entry.path()))
     }
@@ -297,39 +340,58 @@ impl Library {
     /// Gives a model another name. Nothing is copied: both names have the same files.
     ///
     /// # Errors
-    /// [`Error::NotHere`], [`Error::Exists`], or those of writing.
+    /// [`Error::NotHere`], [`Error::Exists`], [`Error::Foreign`] for the name of another program's
+    /// model, or those of writing.
     pub fn copy(&self, source: &Name, target: &Name) -> Result<(), Error> {
+        let _lock = self.lock()?;
         let model = self.find(source)?;
         let model = model.ok_or_else(|| Error::NotHere { name: source.to_string() })?;
-        let _lock = self.lock()?;
-        if self.find(target)?.is_some() {
-            return Err(Error::Exists { name: target.to_string() });
-        }
+        self.check_vacant(target)?;
         let record = Record::of(target, &model, &self.root);
         record.write(&self.manifest(target))
+    }
+
+    /// An error if there is a model of this name.
+    fn check_vacant(&self, name: &Name) -> Result<(), Error> {
+        let Some(found) = self.find(name)? else { return Ok(()) };
+        let name = found.name.to_string();
+        Err(match remove::owner(found.place) {
+            None => Error::Exists { name },
+            Some(owner) => {
+                let hint = "choose another name".to_owned();
+                Error::Foreign { name, owner, hint }
+            }
+        })
     }
 
     /// Enters a GGUF file, or all parts of a split one, by reference: the files stay where they
     /// are.
     ///
     /// # Errors
-    /// [`Error::Gguf`] for what is no GGUF, [`Error::Exists`], or those of reading and writing.
+    /// [`Error::Gguf`] for what is not a GGUF file, [`Error::Exists`], [`Error::Broken`] for a path
+    /// that is not UTF-8, or those of reading and writing.
     pub fn import(&self, file: &Path, name: &Name) -> Result<Model, Error> {
-        let file = fs::canonicalize(file).map_err(at(file))?;
+        let file = named_file(file)?;
         cachalot_gguf::split::Set::open(&file)
             .map_err(|source| Error::Gguf { file: file.display().to_string(), source })?;
         let mut files = Vec::new();
         for path in part_paths(&file) {
+            if path.to_str().is_none() {
+                let reason = "its path is not UTF-8: rename it".to_owned();
+                return Err(Error::Broken { path, reason });
+            }
             let metadata = fs::metadata(&path).map_err(at(&path))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !is_file_name(&name) {
+                let reason = "its name begins with a dot or has control characters: rename it";
+                return Err(Error::Broken { path, reason: reason.to_owned() });
+            }
             let modified_ns = modified_ns(&metadata);
             let (size, role) = (metadata.len(), Role::Model);
             files.push(ModelFile { path, name, size, sha256: None, role, modified_ns });
         }
         let _lock = self.lock()?;
-        if self.find(name)?.is_some() {
-            return Err(Error::Exists { name: name.to_string() });
-        }
+        self.check_vacant(name)?;
         let digest = digest_of(&files);
         let modified = SystemTime::now();
         let model = Model { name: name.clone(), place: Place::Imported, files, modified, digest };
@@ -342,107 +404,22 @@ impl Library {
         let file_name = file.file_name()?.to_str()?;
         let stem = match PartName::parse(file_name) {
             Some(part) => part.stem,
-            None => file_name.trim_end_matches(".gguf").to_owned(),
+            None => {
+                let dot = file_name.len().saturating_sub(".gguf".len());
+                let extension = file_name.get(dot..).filter(|e| e.eq_ignore_ascii_case(".gguf"));
+                if extension.is_some() { &file_name[..dot] } else { file_name }.to_owned()
+            }
         };
         let keep = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         stem.chars().map(keep).collect::<String>().parse().ok()
     }
 
-    /// Removes a name, and the files that no other name needs. Returns the bytes that this freed.
-    /// What is left of a pull that did not end is removed as well.
-    ///
-    /// # Errors
-    /// [`Error::NotHere`]; [`Error::Foreign`] for models of other programs; [`Error::Locked`] for a
-    /// model that is being pulled.
-    pub fn remove(&self, name: &Name) -> Result<u64, Error> {
-        Ok(self.remove_all(std::slice::from_ref(name))?[0])
-    }
-
-    /// Removes several names, as [`Library::remove`] does; none of them if one cannot be removed.
-    /// Returns the bytes that each freed.
-    ///
-    /// # Errors
-    /// Those of [`Library::remove`].
-    pub fn remove_all(&self, names: &[Name]) -> Result<Vec<u64>, Error> {
-        let _lock = self.lock()?;
-        names.iter().try_for_each(|name| self.removable(name))?;
-        names.iter().map(|name| self.remove_locked(name)).collect()
-    }
-
-    /// An error if a name cannot be removed.
-    fn removable(&self, name: &Name) -> Result<(), Error> {
-        let partials = self.partials_of(name);
-        partials.iter().try_for_each(|partial| self.idle(partial))?;
-        if partials.is_empty() && !self.manifest(name).is_file() {
-            return Err(self.not_removable(name)?);
-        }
-        Ok(())
-    }
-
-    fn remove_locked(&self, name: &Name) -> Result<u64, Error> {
-        let partials = self.partials_of(name);
-        let manifest = self.manifest(name);
-        let record = manifest.is_file().then(|| Record::read(&manifest));
-        if record.is_some() {
-            fs::remove_file(&manifest).map_err(at(&manifest))?;
-            prune::remove_empty_parents(&manifest, &self.manifests());
-        }
-        let mut freed = 0;
-        for partial in &partials {
-            freed += prune::remove_folder(&self.root, partial)?;
-        }
-        if let Some(Ok(record)) = record {
-            freed += self.remove_unused(&record)?;
-        }
-        Ok(freed)
-    }
-
-    /// Why a name without manifest cannot be removed.
-    fn not_removable(&self, name: &Name) -> Result<Error, Error> {
-        let Some(model) = self.find(name)? else {
-            return Ok(Error::NotHere { name: name.to_string() });
-        };
-        let name = model.name.to_string();
-        Ok(match model.place {
-            Place::Ollama => {
-                let hint = format!("`ollama rm {name}` removes it");
-                Error::Foreign { name, owner: "Ollama", hint }
-            }
-            Place::HuggingFace => {
-                let hint = "`hf cache rm` removes it".to_owned();
-                Error::Foreign { name, owner: "Hugging Face's cache", hint }
-            }
-            // Found under another spelling of its name.
-            Place::Library | Place::Imported => Error::NotHere { name },
-        })
-    }
-
-    /// Folders of pulls of this name that have not ended.
-    fn partials_of(&self, name: &Name) -> Vec<PathBuf> {
-        let key = name.key();
-        let Ok(entries) = fs::read_dir(self.files_of(&key[..3])) else { return Vec::new() };
-        let prefix = format!("{}@", key[3]);
-        entries
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-            .map(|entry| entry.path())
-            .filter(|folder| folder.join(PULL_FOLDER).is_dir())
-            .collect()
-    }
-
-    /// An error if a process is pulling into this folder.
-    fn idle(&self, folder: &Path) -> Result<(), Error> {
-        match try_lock(&folder.join(PULL_FOLDER).join("lock"))? {
-            Some(_) => Ok(()),
-            None => Err(Error::Locked {
-                what: folder.display().to_string(),
-                hint: "a pull is under way; stop it first".to_owned(),
-            }),
-        }
-    }
-
     /// Waits until no other process changes the library.
     pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        if fs::symlink_metadata(&self.root).is_ok() && !self.root.is_dir() {
+            let reason = "it is not a folder: CACHALOT_MODELS names the folder of models";
+            return Err(Error::Broken { path: self.root.clone(), reason: reason.to_owned() });
+        }
         fs::create_dir_all(&self.root).map_err(at(&self.root))?;
         Lock::wait(&self.root.join("lock"))
     }
@@ -468,6 +445,21 @@ impl Library {
         let revision: String = revision.chars().take(12).collect();
         self.files_of(&key[..3]).join(format!("{}@{revision}", key[3]))
     }
+}
+
+/// The path of a file under its own name, in a folder without links. Links to parts of a split
+/// model are kept, since the names of what they lead to may be hashes.
+fn named_file(file: &Path) -> Result<PathBuf, Error> {
+    let real = fs::canonicalize(file).map_err(at(file))?;
+    let folder = std::path::absolute(file).map_err(at(file))?;
+    let folder = folder.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let named = folder.zip(file.file_name()).map(|(folder, name)| folder.join(name));
+    let is_model = |path: &PathBuf| cachalot_gguf::split::Set::open(path).is_ok();
+    Ok(named.filter(|named| *named == real || is_model(named)).unwrap_or(real))
+}
+
+fn same_but_for_case(a: &Path, b: &Path) -> bool {
+    a == b || a.to_str().zip(b.to_str()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
 }
 
 /// A hash over names, sizes and hashes of files.

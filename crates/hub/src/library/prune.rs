@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Library, Record, entries_below, files_below, folders_below, try_lock};
+use super::remove::{bytes_of, outside, remove_folder};
+use super::{Library, entries_below, files_below, folders_below, try_lock};
 use crate::Error;
 use crate::error::at;
-use crate::pulling::PULL_FOLDER;
+use crate::pulling::{PULL_FOLDER, Plan};
 
 /// What `prune` removed, or would remove.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +20,9 @@ pub struct Pruned {
 }
 
 impl Library {
-    /// Removes folders of files that no manifest names, links that lead nowhere, and temporary
-    /// files; with `partials`, pulls that have not ended and that no process is at, as well.
-    /// With `dry_run` it only says what would go.
+    /// Removes folders of files that no manifest names, links for models that are not here any
+    /// more, and temporary files; with `partials`, pulls that have not ended and that no process is
+    /// at, as well. With `dry_run` it only says what would go.
     ///
     /// # Errors
     /// [`Error::Broken`] for a manifest that cannot be read: what it names must not be removed.
@@ -31,30 +31,52 @@ impl Library {
         let needed = self.needed()?;
         let mut pruned = Pruned::default();
         for folder in folders_below(&self.root.join("files"), 4) {
-            if needed.iter().any(|path| path.starts_with(&folder)) {
+            if needed.has_below(&folder) {
                 self.leftover_pull(&folder, dry_run, &mut pruned)?;
                 continue;
             }
             let pull = folder.join(PULL_FOLDER);
-            if pull.is_dir() && (!partials || try_lock(&pull.join("lock"))?.is_none()) {
+            // Held until it is gone: no pull begins in it meanwhile.
+            let held = match pull.is_dir() {
+                true => try_lock(&pull.join("lock"))?,
+                false => None,
+            };
+            if pull.is_dir() && (held.is_none() || (!partials && Plan::exists(&folder))) {
                 continue;
             }
-            pruned.bytes += bytes_of(&folder);
-            if !dry_run {
-                remove_folder(&self.root, &folder)?;
+            if dry_run {
+                let outside = outside(&folder).into_iter().filter(|path| !needed.has(path));
+                let paths: Vec<PathBuf> = outside.chain([folder.clone()]).collect();
+                pruned.bytes += bytes_of(paths.iter().map(PathBuf::as_path));
+            } else {
+                pruned.bytes += remove_folder(&self.root, &folder, &needed)?;
             }
             pruned.paths.push(folder);
         }
         let temporary = |path: &PathBuf| path.extension().is_some_and(|e| e == "tmp");
         let temporary = files_below(&self.manifests(), 4).into_iter().filter(temporary);
-        for path in temporary.chain(entries_below(&self.root.join("views"), 1)) {
-            pruned.bytes += bytes_of(&path);
+        for path in temporary.chain(self.stale_views()) {
+            pruned.bytes += bytes_of([&*path]);
             if !dry_run {
                 remove(&path)?;
             }
             pruned.paths.push(path);
         }
         Ok(pruned)
+    }
+
+    /// Links for models that are not here any more.
+    fn stale_views(&self) -> Vec<PathBuf> {
+        let views = entries_below(&self.root.join("views"), 1);
+        if views.is_empty() {
+            return views;
+        }
+        let models = self.list().models;
+        let digests: HashSet<String> = models.iter().map(|m| m.digest.to_string()).collect();
+        let is_stale = |view: &PathBuf| {
+            view.file_name().and_then(|name| name.to_str()).is_none_or(|n| !digests.contains(n))
+        };
+        views.into_iter().filter(is_stale).collect()
     }
 
     /// What a pull left in the folder of a whole model, having ended between its last two steps.
@@ -65,75 +87,16 @@ impl Library {
         pruned: &mut Pruned,
     ) -> Result<(), Error> {
         let pull = folder.join(PULL_FOLDER);
-        if !pull.is_dir() || try_lock(&pull.join("lock"))?.is_none() {
+        if !pull.is_dir() {
             return Ok(());
         }
-        pruned.bytes += bytes_of(&pull);
+        let Some(_held) = try_lock(&pull.join("lock"))? else { return Ok(()) };
+        pruned.bytes += bytes_of([&*pull]);
         if !dry_run {
             remove(&pull)?;
         }
         pruned.paths.push(pull);
         Ok(())
-    }
-
-    /// All files that a manifest names.
-    fn needed(&self) -> Result<HashSet<PathBuf>, Error> {
-        let mut needed = HashSet::new();
-        for path in files_below(&self.manifests(), 4) {
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let record = Record::read(&path)?;
-                needed.extend(record.files.iter().map(|file| self.root.join(&file.path)));
-            }
-        }
-        Ok(needed)
-    }
-
-    /// Removes the files of a record that is gone, unless another one has them.
-    pub(super) fn remove_unused(&self, record: &Record) -> Result<u64, Error> {
-        let needed = self.needed()?;
-        let mut freed = 0;
-        let files = self.root.join("files");
-        let own = record.files.iter().map(|file| self.root.join(&file.path));
-        let folders: HashSet<PathBuf> = own
-            .filter(|path| path.starts_with(&files))
-            .filter_map(|path| path.parent().map(Path::to_owned))
-            .collect();
-        for folder in folders {
-            if !needed.iter().any(|path| path.starts_with(&folder)) {
-                freed += remove_folder(&self.root, &folder)?;
-            }
-        }
-        Ok(freed)
-    }
-}
-
-/// Removes a folder of a model's files: links with what they lead to, since that was pulled too.
-pub(super) fn remove_folder(root: &Path, folder: &Path) -> Result<u64, Error> {
-    let bytes = bytes_of(folder);
-    for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
-        let path = entry.path();
-        if path.is_symlink()
-            && let Ok(target) = fs::read_link(&path)
-        {
-            match fs::remove_file(&target) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(at(&target)(error));
-                }
-                _ => {}
-            }
-        }
-    }
-    fs::remove_dir_all(folder).map_err(at(folder))?;
-    remove_empty_parents(folder, &root.join("files"));
-    Ok(bytes)
-}
-
-/// Removes folders above `path` that are empty, up to `top`, which stays.
-pub(super) fn remove_empty_parents(path: &Path, top: &Path) {
-    for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(top)) {
-        if folder == top || fs::remove_dir(folder).is_err() {
-            return;
-        }
     }
 }
 
@@ -141,13 +104,4 @@ fn remove(path: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(path).map_err(at(path))?;
     if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
         .map_err(at(path))
-}
-
-/// Bytes that a file or folder takes on its drive, links with their targets.
-fn bytes_of(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    if let Ok(entries) = fs::read_dir(path) {
-        return entries.flatten().map(|entry| bytes_of(&entry.path())).sum();
-    }
-    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }

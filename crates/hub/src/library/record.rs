@@ -104,6 +104,9 @@ impl Record {
                 return Err(format!("`{}` is no name of a file", file.name.escape_debug()));
             }
         }
+        if record.files.iter().all(|file| file.role != Role::Model) {
+            return Err("it names no file of a model: remove it".to_owned());
+        }
         let sum = record.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size));
         sum.ok_or("its sizes are too large")?;
         Ok(record)

@@ -234,6 +234,8 @@ struct Pull<'a> {
     /// By file of `shared`: how often it began again, and bytes thrown away.
     again: Vec<u32>,
     discarded: Vec<u64>,
+    /// By file of the plan: its hash, if it arrived and was hashed now.
+    hashes: Vec<Option<Sha256>>,
     /// Ranges that were wrong once: file and first byte.
     bad: HashSet<(usize, u64)>,
     resumed: u64,
@@ -241,7 +243,7 @@ struct Pull<'a> {
 }
 
 /// Fetches the files of a plan that are not here yet, each checked and under its name in the end.
-/// `report` returns whether to go on.
+/// `report` returns whether to go on. Returns the hashes of those that were fetched.
 pub(crate) fn fetch(
     web: &Web,
     plan: &Plan,
@@ -249,7 +251,7 @@ pub(crate) fn fetch(
     chunksums: Vec<Vec<Chunksum>>,
     arrival: Option<&Arrival>,
     report: &mut dyn FnMut(&Progress) -> bool,
-) -> Result<(), Error> {
+) -> Result<Vec<Option<Sha256>>, Error> {
     let (events, happened) = mpsc::channel();
     let (mut shared, index) = prepare(web, plan, folder, chunksums, events)?;
     shared.is_read = arrival.is_some();
@@ -285,12 +287,13 @@ pub(crate) fn fetch(
     let result = pull.watch(&happened, report);
     shared.stop();
     runtime.shutdown_timeout(Duration::from_secs(5)); // connections end at their next wait
+    let hashes = std::mem::take(&mut pull.hashes);
     drop(pull);
     for hasher in hashers {
         let _ = hasher.join();
     }
     disks.into_iter().for_each(Disk::finish);
-    result
+    result.map(|()| hashes)
 }
 
 /// The folders that files go to, each once.
@@ -383,8 +386,10 @@ impl<'a> Pull<'a> {
     ) -> Self {
         let count = shared.files.len();
         let whole: Vec<bool> = index.iter().map(Option::is_none).collect();
+        let hashes = vec![None; index.len()];
         let mut pull = Self {
             plan,
+            hashes,
             shared,
             sources,
             index,
@@ -464,7 +469,7 @@ impl<'a> Pull<'a> {
                 }
                 match self.shared.files[file].file.sha256 {
                     Some(expected) if expected != hash => self.wrong(file, expected, hash),
-                    _ => self.right(file),
+                    _ => self.right(file, hash),
                 }
             }
             Event::BadRange { file, sum, found } if self.shared.is_read => {
@@ -495,7 +500,7 @@ impl<'a> Pull<'a> {
     }
 
     /// The file gets its name: from here on it counts as verified, whatever happens.
-    fn right(&mut self, file: usize) -> Result<(), Error> {
+    fn right(&mut self, file: usize, hash: Sha256) -> Result<(), Error> {
         let number = self.number(file);
         let (partial, path) = (self.plan.partial_path(number), self.plan.path(number));
         let named = || {
@@ -505,6 +510,7 @@ impl<'a> Pull<'a> {
         };
         named().map_err(at(&path))?;
         self.whole[number] = true;
+        self.hashes[number] = Some(hash);
         Ok(())
     }
 
