@@ -52,7 +52,7 @@ impl Arriving {
         let word = words.first().and_then(|word| word.to_str());
         let word = word.ok_or_else(|| usage("--while-pulling: name a model to download"))?;
         let Ok(name) = word.parse::<Name>() else {
-            return Err(usage(format!("--while-pulling: `{word}` is no name of a model")));
+            return Err(usage(format!("--while-pulling: `{word}` is not a model name")));
         };
         // A chat needs nothing of this; a prompt may also be piped.
         if words.len() < 2 && io::stdin().is_terminal() {

@@ -156,7 +156,7 @@ pub(crate) fn for_run(word: &str, environment: &Environment) -> anyhow::Result<O
     }
 }
 
-/// Checks a name against what is known of published models: a distill is no R1, and a name that is
+/// Checks a name against what is known of published models: a distill is not R1, and a name that is
 /// nearly a known one is probably misspelled. `word` is the name as it was written: with its host,
 /// it is taken as it is.
 ///
@@ -172,7 +172,7 @@ pub(crate) fn checked(word: &str, name: &Name, distill: bool) -> anyhow::Result<
         }
         Resolved::Unknown { nearest } if !word.contains('/') && !nearest.is_empty() => {
             bail!(
-                "`{name}` is no model that is known here. Did you mean {}? (To download it under \
+                "`{name}` is not a known model. Did you mean {}? (To download it under \
                  exactly this name: ollama.com/library/{name})",
                 nearest.join(", ")
             )

@@ -77,7 +77,7 @@ fn what_cannot_be_pulled_says_why() {
         (&["pull", "deepseeek-r1:671b"], 1, "Did you mean"),
         (&["pull", "o/r"], 2, "--quant auto"),
         (&["pull", "o/r:Q9_9"], 1, "Q4_0"),
-        (&["pull", "../x"], 1, "no name of a model"),
+        (&["pull", "../x"], 1, "not a model name"),
         (&["pull", "http://192.0.2.1/a/b"], 1, "--insecure"),
         (&["rm", "nothing"], 1, "cachalot list"),
         (&["cp", "nothing", "x"], 1, "cachalot list"),

@@ -79,7 +79,7 @@ fn what_cannot_be_pulled_says_why() {
     let server = Server::start_with(&[], |command| registry.environment(command, folder.path()));
     for (name, status, said) in [
         ("", 400, "model is required"),
-        ("../x", 400, "no name of a model"),
+        ("../x", 400, "not a model name"),
         ("deepseek-r1", 400, "distill"),
         ("deepseek-r1:672b", 400, "Did you mean"),
         ("o/r", 400, "Q4_0"),

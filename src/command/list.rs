@@ -35,7 +35,8 @@ pub(crate) fn run(
     if args.json {
         let models: Vec<_> = listing.models.iter().map(model_json).collect();
         let partials: Vec<_> = listing.partials.iter().map(partial_json).collect();
-        let object = json!({ "library": library.root(), "models": models, "unfinished": partials });
+        let object = json!({ "library": library.root(), "models": models, "unfinished": partials,
+                             "warnings": listing.warnings });
         writeln!(out, "{}", serde_json::to_string_pretty(&object)?)?;
         return Ok(out.flush()?);
     }

@@ -64,7 +64,7 @@ impl fmt::Debug for Sha256 {
     }
 }
 
-/// Why a text is no SHA-256.
+/// Why a text is not a SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("64 hexadecimal digits were expected")]
 pub struct NotHex;

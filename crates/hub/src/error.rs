@@ -8,8 +8,8 @@ use crate::digest::Sha256;
 /// Why something could not be found, fetched or kept. Every message says where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A text is no name of a model.
-    #[error("`{name}` is no name of a model: {reason}")]
+    /// A text is not a model name.
+    #[error("`{name}` is not a model name: {reason}")]
     Name {
         /// What was written.
         name: String,
@@ -33,7 +33,7 @@ pub enum Error {
         hint: String,
     },
     /// A repository has several quantizations.
-    #[error("{name} comes in several quantizations: choose one with --quant: {}", list(.choices))]
+    #[error("{name} comes in several quantizations: choose one, as in `{}", example(.name, .choices))]
     Choose {
         /// The name.
         name: String,
@@ -70,7 +70,7 @@ pub enum Error {
         /// How often it was tried.
         tries: u32,
     },
-    /// The service asks to wait longer than anyone would.
+    /// The service asks for a wait that is too long.
     #[error(
         "{url} asks to wait {seconds} s before the next request; run the same command again then"
     )]
@@ -180,6 +180,12 @@ pub enum Error {
 fn with_file(file: &str, source: &cachalot_gguf::Error) -> String {
     let text = source.to_string();
     if text.starts_with(file) { text } else { format!("{file}: {text}") }
+}
+
+/// The name with its first quantization, and the list of all.
+fn example(name: &str, choices: &[String]) -> String {
+    let first = choices.first().map_or("QUANT", String::as_str);
+    format!("{name}:{first}`: {}", list(choices))
 }
 
 fn list(choices: &[String]) -> String {

@@ -30,7 +30,7 @@ fn address(web: &Web, segments: &[&str]) -> Result<Url, Error> {
     url.path_segments_mut()
         .map_err(|()| Error::Refused {
             url: web.settings.endpoint.clone(),
-            reason: "HF_ENDPOINT is no web address".to_owned(),
+            reason: "HF_ENDPOINT is not a web address".to_owned(),
         })?
         .pop_if_empty()
         .extend(segments);
@@ -107,7 +107,7 @@ async fn listing(web: &Web, name: &HuggingFaceName, commit: &str) -> Result<Vec<
 /// The files on a page of a listing, with safe paths and sizes that can be.
 ///
 /// # Errors
-/// A reason for what is no listing, or has a path that leads elsewhere.
+/// A reason for what is not a listing, or has a path that leads elsewhere.
 pub(crate) fn parse_listing(body: &[u8]) -> Result<Vec<Listed>, String> {
     #[derive(Deserialize)]
     struct Item {
@@ -125,7 +125,7 @@ pub(crate) fn parse_listing(body: &[u8]) -> Result<Vec<Listed>, String> {
         size: u64,
     }
     let items: Vec<Item> = serde_json::from_slice(body)
-        .map_err(|error| format!("its answer is no listing of files ({error})"))?;
+        .map_err(|error| format!("its answer is not a list of files ({error})"))?;
     let mut files = Vec::new();
     for item in items.into_iter().filter(|item| item.kind == "file") {
         if !item.path.to_ascii_lowercase().ends_with(".gguf") {
@@ -143,7 +143,7 @@ pub(crate) fn parse_listing(body: &[u8]) -> Result<Vec<Listed>, String> {
             Some(lfs) => Some(lfs.oid.parse().map_err(|_| {
                 let oid: String = lfs.oid.chars().take(80).collect();
                 format!(
-                    "`{}` has the hash `{}`, which is no SHA-256",
+                    "`{}` has the hash `{}`, which is not a SHA-256",
                     item.path,
                     oid.escape_debug()
                 )

@@ -53,7 +53,10 @@ impl RawLayer {
         let is_named = self.digest.starts_with("sha256:") || self.digest.starts_with("sha256-");
         let digest = self.digest.parse().ok().filter(|_| is_named).ok_or_else(|| {
             let digest: String = self.digest.chars().take(80).collect();
-            format!("its manifest has the digest `{}`, which is no SHA-256", digest.escape_debug())
+            format!(
+                "its manifest has the digest `{}`, which is not a SHA-256",
+                digest.escape_debug()
+            )
         })?;
         Ok(Layer { digest, size: self.size })
     }
@@ -63,11 +66,11 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// A reason for what is no manifest, names no model, has a digest that is no SHA-256, or sizes
-    /// whose sum is no size.
+    /// A reason for what is not a manifest, names no model, has a digest that is not a SHA-256,
+    /// or sizes whose sum overflows.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let raw: Raw = serde_json::from_slice(bytes)
-            .map_err(|error| format!("its answer is no manifest of a model ({error})"))?;
+            .map_err(|error| format!("its answer is not the manifest of a model ({error})"))?;
         if raw.layers.len() > LAYERS_MAX {
             return Err(format!("its manifest has {} layers", raw.layers.len()));
         }

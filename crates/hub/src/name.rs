@@ -188,7 +188,7 @@ fn parse(text: &str) -> Result<Name, String> {
     match rest.split_once(':').map_or(rest, |(path, _)| path).contains('/') {
         false => hugging_face(text),
         true => Err(format!(
-            "`{first}` is no host: a name has the form owner/name[:quant] for \
+            "`{first}` is not a host: a name has the form owner/name[:quant] for \
                              Hugging Face, or host/owner/model[:tag]"
         )),
     }
@@ -232,7 +232,7 @@ fn registry(host: &str, rest: &str, plain: bool) -> Result<Name, String> {
         || !host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
         || Url::parse(&format!("https://{host}/")).is_err()
     {
-        return Err(format!("`{}` is no host", shown(host)));
+        return Err(format!("`{}` is not a host", shown(host)));
     }
     let (path, tag) = match rest.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, tag),
@@ -307,7 +307,8 @@ fn checked(what: &str, part: &str, longest: usize) -> Result<(), String> {
     if !begins || !part.chars().all(is_part) || part.contains("..") {
         let part = shown(part);
         return Err(format!(
-            "its {what} `{part}` is not made of letters, digits, `-`, `_` and `.`"
+            "its {what} `{part}` may only have letters a to z, digits, `-`, `_` and `.`, begins with a \
+             letter or digit, and has no `..`"
         ));
     }
     Ok(())
@@ -369,8 +370,8 @@ mod tests {
     fn what_is_no_name_is_refused_with_a_reason() {
         for (bad, reason) in [
             ("", "empty"),
-            ("a/b/c", "no host"),
-            ("../x", "no host"),
+            ("a/b/c", "not a host"),
+            ("../x", "not a host"),
             ("hf.co/u", "owner/name"),
             ("hf.co/u/..", "`..`"),
             ("hf.co/u/r:../../etc", "`..`"),

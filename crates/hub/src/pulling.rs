@@ -51,7 +51,7 @@ impl Plan {
     /// Reads a plan; any bytes give one that names files of one folder each, or a reason.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let raw: Raw = serde_json::from_slice(bytes)
-            .map_err(|error| format!("it is no plan of a pull ({error})"))?;
+            .map_err(|error| format!("it is not the plan of a pull ({error})"))?;
         if raw.version != VERSION {
             return Err(format!("it has version {}, which another program wrote", raw.version));
         }
@@ -60,7 +60,7 @@ impl Plan {
             return Err("its numbers of files and folders differ".to_owned());
         }
         if let Some(file) = raw.files.iter().find(|file| !is_file_name(&file.name)) {
-            return Err(format!("`{}` is no name of a file", file.name.escape_debug()));
+            return Err(format!("`{}` is not a valid file name", file.name.escape_debug()));
         }
         let folders: Vec<PathBuf> = raw.folders.into_iter().map(PathBuf::from).collect();
         if folders.iter().any(|folder| !folder.is_absolute()) {

@@ -131,7 +131,7 @@ pub(crate) fn pick<'a>(choices: &'a [Choice], wanted: &str) -> Option<&'a Choice
     exact.or_else(by_path).or_else(by_part)
 }
 
-/// Whether `path` contains `wanted` between word boundaries: `Q4_K` is no part of `IQ4_K`.
+/// Whether `path` contains `wanted` between word boundaries: `Q4_K` is not found in `IQ4_K`.
 fn has_words(path: &str, wanted: &str) -> bool {
     let path = path.to_lowercase();
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';

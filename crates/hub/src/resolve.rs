@@ -52,7 +52,7 @@ pub(crate) async fn resolve(web: &Web, name: &Name) -> Result<Offer, Error> {
                 .map(|(file, header)| {
                     let number = header.gguf.metadata.u64("split.no");
                     let number = number.unwrap_or(if count == 1 { 0 } else { u64::MAX });
-                    // One file of a set is no model, but the first part says so better.
+                    // One file of a set is not a whole model, but the first part says so better.
                     (if count == 1 { 0 } else { number }, (file, header))
                 })
                 .collect();
@@ -130,7 +130,7 @@ async fn from_url(web: &Web, url: &str) -> Result<(Vec<RemoteFile>, Vec<Option<S
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = name.replace('%', "-");
         if !crate::library::is_file_name(&name) {
-            let reason = "its last part is no name for a file".to_owned();
+            let reason = "its last part is not a valid file name".to_owned();
             return Err(Error::Refused { url: url.to_string(), reason });
         }
         let (size, tag) = size_of(web, &url).await?;

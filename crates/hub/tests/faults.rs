@@ -251,11 +251,11 @@ fn manifests_and_listings_with_tricks_are_refused() {
     };
     let hash = "a".repeat(64);
     for (body, reason) in [
-        (layer("sha256:../../../../etc/passwd", "1"), "no SHA-256"),
-        (layer(&"z".repeat(64), "1"), "no SHA-256"),
-        (layer(&format!("sha256:{hash}"), "-1"), "no manifest"),
+        (layer("sha256:../../../../etc/passwd", "1"), "not a SHA-256"),
+        (layer(&"z".repeat(64), "1"), "not a SHA-256"),
+        (layer(&format!("sha256:{hash}"), "-1"), "not the manifest"),
         (layer(&format!("sha256:{hash}"), "18446744073709551615"), "404"),
-        ("<html>".to_owned(), "no manifest"),
+        ("<html>".to_owned(), "not the manifest"),
         ("x".repeat(5 << 20), "longer"),
     ] {
         let path = "/v2/library/m/manifests/q".to_owned();

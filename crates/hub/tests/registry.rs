@@ -135,7 +135,7 @@ fn cpu() -> [f64; 2] {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: Vec<f64> = fields.split(' ').filter_map(|field| field.parse().ok()).collect();
-    // The letter of the state is no number: utime, the 14th field in proc(5), is the 11th here.
+    // The letter of the state is not a number: utime, the 14th field in proc(5), is the 11th here.
     let [user, system, children_user, children_system] = ticks[10..14] else { unreachable!() };
     [user + system, children_user + children_system].map(|ticks| ticks / 100.0)
 }

@@ -37,7 +37,7 @@ impl Setup {
         self.hub.pull(&self.offer(name), &[self.drive()], &mut |_| true)
     }
 
-    /// A pull that is stopped after some bytes of the last 20 MB, if they are so many.
+    /// A pull that is stopped once this number of bytes has arrived.
     fn stop(&self, name: &str, targets: &[PathBuf], after: u64) {
         self.fake.world().held = Some(after + 4_000_000);
         let stop = |progress: &Progress| progress.done < after;

@@ -299,7 +299,7 @@ mod tests {
         Listener::bind(&address).unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        assert!(Listener::bind(&Address::Unix(file.clone())).is_err(), "a file is no socket");
+        assert!(Listener::bind(&Address::Unix(file.clone())).is_err(), "a file is not a socket");
         assert_eq!(std::fs::read(file).unwrap(), b"x");
     }
 

@@ -64,7 +64,8 @@ impl Weights {
         }
         let pool = self.pool(tensor.ty, deviation(tensor))?;
         let row_bytes = tensor.size / (tensor.elements() / tensor.shape[0]);
-        let run_bytes = tensor.ty.row_bytes(RUN_LEN as u64).context("a run is no whole blocks")?;
+        let run_bytes =
+            tensor.ty.row_bytes(RUN_LEN as u64).context("a run is not a whole number of blocks")?;
         let block_bytes = tensor.ty.block_bytes() as usize;
         let mut piece = Vec::with_capacity(PIECE + run_bytes as usize);
         let mut left = tensor.size;
@@ -113,7 +114,8 @@ fn deviation(tensor: &TensorInfo) -> f32 {
 fn encode(ty: TensorType, deviation: f32, gaussian: &[f32]) -> Result<Vec<u8>> {
     let format = Format::from_id(ty.id()).with_context(|| format!("no kernel knows {ty}"))?;
     let len = format.row_bytes(gaussian.len());
-    let mut bytes = vec![0; len.with_context(|| format!("a pool is no whole blocks of {ty}"))?];
+    let mut bytes =
+        vec![0; len.with_context(|| format!("a pool is not a whole number of blocks of {ty}"))?];
     let blocks =
         (gaussian.len() / format.block_len()).div_ceil(thread::available_parallelism()?.get());
     let done = thread::scope(|scope| {

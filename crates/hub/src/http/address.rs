@@ -45,7 +45,7 @@ pub(crate) fn next_hop(from: &Url, location: &str, insecure: bool) -> Result<Url
     let refused = |reason: String| Error::Refused { url: shown(from).to_string(), reason };
     let next = from
         .join(location)
-        .map_err(|error| refused(format!("it redirects to what is no address ({error})")))?;
+        .map_err(|error| refused(format!("it redirects to an invalid address ({error})")))?;
     if next.scheme() != "https" && next.scheme() != "http" {
         return Err(refused(format!("it redirects to a {}: address", next.scheme())));
     }

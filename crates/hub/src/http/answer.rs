@@ -35,7 +35,7 @@ pub(crate) fn ranged(
     }
     let length = text(CONTENT_LENGTH).map(|length| length.trim().parse::<u64>());
     let Ok(length) = length.transpose() else {
-        return wrong("its answer has a length that is no number".to_owned());
+        return wrong("the length of its answer is not a number".to_owned());
     };
     if status == StatusCode::PARTIAL_CONTENT {
         let Some((found, total)) = text(CONTENT_RANGE).and_then(content_range) else {

@@ -194,7 +194,7 @@ impl Web {
         Ok((body?, headers))
     }
 
-    /// What a status that is no success means.
+    /// What a status other than success means.
     pub(crate) fn refusal(
         &self,
         ask: &Ask,

@@ -89,7 +89,7 @@ impl Record {
     /// Reads a manifest, and checks that none of its paths leads out of the library by `..`.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let record: Self = serde_json::from_slice(bytes)
-            .map_err(|error| format!("it is no manifest of a model ({error}): remove it"))?;
+            .map_err(|error| format!("it is not a valid manifest ({error}): remove it"))?;
         if record.version != VERSION {
             let version = record.version;
             return Err(format!("it has version {version}, which a later program wrote"));
@@ -98,10 +98,10 @@ impl Record {
             let path = Path::new(&file.path);
             let mut parts = path.components();
             if file.path.is_empty() || parts.any(|part| part == Component::ParentDir) {
-                return Err(format!("`{}` is no path of a file", file.path.escape_debug()));
+                return Err(format!("`{}` is not a valid path", file.path.escape_debug()));
             }
             if !is_file_name(&file.name) {
-                return Err(format!("`{}` is no name of a file", file.name.escape_debug()));
+                return Err(format!("`{}` is not a valid file name", file.name.escape_debug()));
             }
         }
         if record.files.iter().all(|file| file.role != Role::Model) {
@@ -141,7 +141,7 @@ impl Record {
     }
 }
 
-/// A name that stays within its folder, and that no terminal is steered by.
+/// A name that stays within its folder and has no control characters.
 pub(crate) fn is_file_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255

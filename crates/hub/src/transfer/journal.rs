@@ -48,7 +48,7 @@ pub(crate) enum Entry {
     Safe(Range<u64>),
     /// These chunks are there no more: they were wrong.
     Lost(Range<u64>),
-    /// The state of the hash after so many chunks from the beginning.
+    /// The state of the hash after this number of chunks from the beginning.
     Hashed(u64, Vec<u8>),
 }
 

@@ -23,7 +23,7 @@ use serde_json::json;
 /// What is wrong with one answer that has bytes of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fault {
-    /// The connection ends after so many bytes.
+    /// The connection ends after this number of bytes.
     Cut(usize),
     /// This status, with this header.
     Status(u16, Option<(&'static str, &'static str)>),
@@ -41,7 +41,7 @@ pub(crate) enum Fault {
     OtherTotal,
     /// More bytes than were asked for, without a length.
     Endless,
-    /// Nothing more after so many bytes.
+    /// Nothing more after this number of bytes.
     Stall(usize),
     /// A byte now and then.
     Trickle,
@@ -94,7 +94,7 @@ pub(crate) struct World {
     /// What it says to those who have none.
     pub(crate) challenge: Option<String>,
     pub(crate) seen: Vec<Seen>,
-    /// Bytes of files from this one on wait until there is no such limit any more: a download
+    /// Bytes of files from this one on wait until this is reset: a download
     /// cannot end meanwhile.
     pub(crate) held: Option<u64>,
     /// Bytes of files that were sent.
@@ -412,7 +412,7 @@ fn body(
     Body::from_stream(stream::unfold(begin, next))
 }
 
-/// A GGUF of about so many bytes, other ones for each seed; part `no` of `count` of a split model.
+/// A GGUF of about this number of bytes, other ones for each seed; part `no` of `count` of a split model.
 pub(crate) fn gguf(seed: u64, bytes: usize, part: Option<(u64, u64)>) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.metadata.insert("general.architecture", "deepseek2");

@@ -88,7 +88,7 @@ pub(crate) async fn set_props(State(app): State<Arc<App>>, asked: Asked) -> ApiR
     for (name, value) in nested.unwrap_or(&asked.object) {
         let known = cachalot_engine::PARAMETERS.iter().find(|known| known.name == name);
         let Some(known) = known else {
-            let message = format!("`{name}` is no default of sampling that can be changed");
+            let message = format!("`{name}` is not a sampling default that can be changed");
             return Err(ApiError::field(name, message));
         };
         let wrong = || ApiError::field(name, format!("`{name}` must be a number"));

@@ -92,6 +92,6 @@ pub(crate) fn token(vocab: &Vocab, value: &Value, param: &str) -> ApiResult<u32>
     let id = value.as_u64().filter(|id| *id < vocab.len() as u64);
     id.map(|id| id as u32).ok_or_else(|| {
         let count = vocab.len();
-        ApiError::field(param, format!("`{param}`: {value} is no token; there are {count}"))
+        ApiError::field(param, format!("`{param}`: {value} is not a token; there are {count}"))
     })
 }
