@@ -66,6 +66,32 @@ fn a_file_is_imported_and_run_by_its_name() {
 }
 
 #[test]
+fn a_model_that_cannot_be_used_is_an_error_and_not_part_of_a_prompt() {
+    let (registry, folder) = (Registry::start(), tempfile::tempdir().unwrap());
+    let cachalot = |args: &[&str]| registry.cachalot(folder.path(), args);
+    let file = folder.path().join("gone.gguf");
+    fs::copy(calf(), &file).unwrap();
+    succeeds(cachalot(&["import", file.to_str().unwrap()]));
+    fs::remove_file(&file).unwrap();
+    let ran = fails(cachalot(&["run", "gone", "What is 2 + 2?"]), 1);
+    assert!(ran.stderr.contains("gone.gguf") && ran.stdout.is_empty(), "{ran:?}");
+    let manifest =
+        folder.path().join("library/manifests/registry.ollama.ai/library/gone/latest.json");
+    fs::write(&manifest, "{").unwrap();
+    for args in [&["run", "gone", "hi"][..], &["show", "gone"], &["verify", "gone"]] {
+        let ran = fails(cachalot(args), 1);
+        assert!(ran.stdout.is_empty(), "{ran:?}");
+    }
+    let all = cachalot(&["verify"]);
+    assert!(all.code == Some(1) && all.stderr.starts_with("warning: "), "{all:?}");
+    let listed = succeeds(cachalot(&["list", "--json"])).stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed["warnings"][0].as_str().unwrap().contains("latest.json"), "{listed}");
+    succeeds(cachalot(&["rm", "gone"]));
+    assert!(!manifest.exists());
+}
+
+#[test]
 fn what_cannot_be_pulled_says_why() {
     let (registry, folder) = (Registry::start(), tempfile::tempdir().unwrap());
     let cachalot = |args: &[&str]| registry.cachalot(folder.path(), args);

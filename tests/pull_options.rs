@@ -156,6 +156,20 @@ fn the_cache_of_hugging_face_is_found_below_its_home() {
 }
 
 #[test]
+fn offline_what_is_here_is_enough() {
+    let (registry, folder) = (Registry::start(), tempfile::tempdir().unwrap());
+    let offline = |args: &[&str]| with(&registry, folder.path(), &[("HF_HUB_OFFLINE", "1")], args);
+    let refused = fails(offline(&["pull", "o/r:Q8_0"]), 1);
+    assert!(refused.stderr.contains("HF_HUB_OFFLINE"), "{refused:?}");
+    succeeds(registry.cachalot(folder.path(), &["pull", "o/r:Q8_0"]));
+    let pulled = succeeds(offline(&["pull", "o/r:Q8_0", "--json"]));
+    assert!(files(&pulled)[0].is_file(), "{pulled:?}");
+    let endpoint = &[("HF_ENDPOINT", "nonsense")];
+    let wrong = with(&registry, folder.path(), endpoint, &["pull", "o/r:Q8_0"]);
+    assert!(fails(wrong, 1).stderr.contains("HF_ENDPOINT"));
+}
+
+#[test]
 fn several_models_are_removed_together_or_not_at_all() {
     let (registry, folder) = (Registry::start(), tempfile::tempdir().unwrap());
     let cachalot = |args: &[&str]| registry.cachalot(folder.path(), args);

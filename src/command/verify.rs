@@ -63,6 +63,8 @@ pub(crate) fn run(
         bar.clear();
         let files = match files {
             Err(Error::Cancelled) => return Err(Exit::Interrupted.into()),
+            // Another process has removed it since it was listed.
+            Err(Error::NotHere { .. }) if args.names.is_empty() => continue,
             files => files?,
         };
         for (file, verdict) in files {

@@ -195,6 +195,11 @@ impl Hub {
         let older = Older::find(&self.library, &offer.set.name, folder)?;
         let theirs: Vec<PathBuf> = older.iter().flat_map(Older::outside).collect();
         plan.check_free(folder, &theirs)?;
+        let is_file = |folder: &&PathBuf| folder.exists() && !folder.is_dir();
+        if let Some(path) = plan.folders.iter().find(is_file) {
+            let reason = "it is not a folder".to_owned();
+            return Err(Error::Broken { path: path.clone(), reason });
+        }
         if !older.is_empty() {
             plan.write(folder)?; // so that what is taken over has an owner whatever happens
             Older::replace(older, &self.library, &plan, folder)?;

@@ -26,14 +26,12 @@ pub(crate) struct Repository {
 
 /// An address of the endpoint, by segments: each is escaped.
 fn address(web: &Web, segments: &[&str]) -> Result<Url, Error> {
-    let mut url = http::parse(&web.settings.endpoint)?;
-    url.path_segments_mut()
-        .map_err(|()| Error::Refused {
-            url: web.settings.endpoint.clone(),
-            reason: "HF_ENDPOINT is not a web address".to_owned(),
-        })?
-        .pop_if_empty()
-        .extend(segments);
+    let refused = || Error::Refused {
+        url: web.settings.endpoint.clone(),
+        reason: "HF_ENDPOINT is not a web address".to_owned(),
+    };
+    let mut url = http::parse(&web.settings.endpoint).map_err(|_| refused())?;
+    url.path_segments_mut().map_err(|()| refused())?.pop_if_empty().extend(segments);
     Ok(url)
 }
 

@@ -116,6 +116,14 @@ pub(crate) fn pull(
         Some(quant) => name = name.with_quant(quant),
     }
     models::checked(&args.name, &name, args.distill)?;
+    if hub.settings().offline
+        && !args.dry_run
+        && let Some(model) = hub.library().find(&name)?
+    {
+        hub.library().runnable(&model)?;
+        finish(args, &model, out)?;
+        return Ok(Some(model));
+    }
     let offer = match hub.resolve(&name) {
         Err(Error::Choose { .. }) => return Err(several(args, hub, &name, out)?),
         offer => offer?,

@@ -192,6 +192,7 @@ impl Library {
             }
             match self.read(&path) {
                 Ok(model) => listing.models.push(model),
+                Err(_) if !path.exists() => {} // another process has just removed it
                 Err(error) => listing.warnings.push(error.to_string()),
             }
         }

@@ -66,11 +66,8 @@ impl Library {
                 going.push(self.going(known)?);
             }
         }
-        let removed = going.into_iter().map(|going| {
-            let name = going.name.clone();
-            Ok((name, self.remove_locked(going)?))
-        });
-        removed.collect()
+        let removed = |going: &Going| Ok((going.name.clone(), self.remove_locked(going)?));
+        going.iter().map(removed).collect()
     }
 
     /// The name that the library has for what `name` means: its own spelling, with the quantization
@@ -125,7 +122,7 @@ impl Library {
         Ok(Going { name: own.unwrap_or(name), manifest, record, partials })
     }
 
-    fn remove_locked(&self, going: Going) -> Result<u64, Error> {
+    fn remove_locked(&self, going: &Going) -> Result<u64, Error> {
         if let Some(manifest) = &going.manifest {
             fs::remove_file(manifest).map_err(at(manifest))?;
             remove_empty_parents(manifest, &self.manifests());
