@@ -50,7 +50,9 @@ fn a_model_is_pulled_listed_run_and_removed() {
     assert!(broken.stdout.contains("WRONG SIZE"), "{broken:?}");
     succeeds(cachalot(&["rm", "mine"]));
     assert!(succeeds(cachalot(&["list"])).stdout.starts_with("No models yet"));
-    succeeds(cachalot(&["prune"]));
+    fs::create_dir_all(folder.join("library/files/h/o/m/t\x1b[2J@0")).unwrap();
+    let pruned = succeeds(cachalot(&["prune"])).stdout;
+    assert!(pruned.contains("[2J@0") && !pruned.contains('\x1b'), "{pruned:?}");
 }
 
 #[test]

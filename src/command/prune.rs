@@ -6,6 +6,7 @@ use cachalot_plan::units;
 
 use crate::models::{self, NetworkArgs};
 use crate::settings::Environment;
+use crate::terminal::without_controls;
 
 /// Options of `cachalot prune`.
 #[derive(clap::Args, Debug)]
@@ -27,7 +28,7 @@ pub(crate) fn run(
     let hub = models::hub(environment, &NetworkArgs::default())?;
     let pruned = hub.library().prune(args.partials, args.dry_run)?;
     for path in &pruned.paths {
-        writeln!(out, "{}", path.display())?;
+        writeln!(out, "{}", without_controls(&path.display().to_string()))?;
     }
     let (what, bytes) = (if args.dry_run { "would be freed" } else { "freed" }, pruned.bytes);
     writeln!(out, "{} {what}", units::bytes(bytes))?;
