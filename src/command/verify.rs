@@ -14,7 +14,8 @@ use crate::settings::Environment;
 use crate::terminal::{Progress, without_controls};
 
 /// What to do about files that are wrong.
-const AGAIN: &str = "`cachalot rm` the model, and pull or import it again";
+const AGAIN: &str = "`cachalot pull` fetches what is damaged again; of an imported model, replace the \
+                     file, or `cachalot rm` its name and import it again";
 
 /// Options of `cachalot verify`.
 #[derive(clap::Args, Debug)]

@@ -1,7 +1,8 @@
-//! From a name to a model in the library.
+//! From an offer to a verified model in the library.
 
 use std::fs;
 use std::future::Future;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -204,6 +205,7 @@ impl Hub {
             plan.write(folder)?; // so that what is taken over has an owner whatever happens
             Older::replace(older, &self.library, &plan, folder)?;
         }
+        self.distrust(&plan, folder, report)?;
         self.reuse(&plan)?;
         crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
         plan.write(folder)?;
@@ -303,13 +305,47 @@ impl Hub {
     }
 
     /// Whether a model has the files of this set, as far as hashes and sizes tell, and all are
-    /// there.
+    /// there and unchanged. Without a hash, only files of the same revision are the same.
     fn is_this(&self, model: &Model, set: &FileSet) -> bool {
-        let same = model.files.len() == set.files.len()
-            && model.files.iter().zip(&set.files).all(|(here, there)| {
-                here.size == there.size && there.sha256.is_none_or(|hash| here.sha256 == Some(hash))
-            });
-        same && self.library.runnable(model).is_ok()
+        let folder = self.library.folder(&set.name, &set.revision);
+        let is_foreign = matches!(model.place, Place::Ollama | Place::HuggingFace);
+        let same = |(here, there): (&ModelFile, &RemoteFile)| {
+            let is_same = match there.sha256 {
+                Some(hash) => here.sha256 == Some(hash),
+                None => is_foreign || here.path.starts_with(&folder),
+            };
+            is_same && here.size == there.size && !is_touched(here)
+        };
+        model.files.len() == set.files.len()
+            && model.files.iter().zip(&set.files).all(same)
+            && self.library.runnable(model).is_ok()
+    }
+
+    /// Removes files of the model that were written to since they were verified and are not what
+    /// they were, so that they are fetched again.
+    fn distrust(
+        &self,
+        plan: &Plan,
+        folder: &Path,
+        report: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<(), Error> {
+        let Ok(model) = self.here(&plan.set.name) else { return Ok(()) };
+        for (index, file) in plan.set.files.iter().enumerate() {
+            let path = folder.join(&file.name);
+            let known = model.files.iter().find(|known| known.path == path && is_touched(known));
+            let expected = known.and_then(|known| file.sha256.or(known.sha256));
+            let Some(expected) = expected.filter(|_| plan.is_whole(index)) else { continue };
+            let progress = Progress { total: plan.set.size(), ..Progress::default() };
+            let bytes = fs::File::open(&path).map_err(at(&path))?;
+            match Sha256::of_reader(bytes, |_| report(&progress)) {
+                Ok(found) if found == expected => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    return Err(Error::Cancelled);
+                }
+                _ => fs::remove_file(plan.path(index)).map_err(at(&path))?,
+            }
+        }
+        Ok(())
     }
 
     /// The model that this offer is, if it is here already, whole.
@@ -320,9 +356,11 @@ impl Hub {
     /// Links files that went to other folders, and writes the manifest: from here on it is listed.
     /// `hashes` are those of the files that arrived now.
     fn enter(&self, plan: &Plan, folder: &Path, hashes: &[Option<Sha256>]) -> Result<Model, Error> {
+        let before = self.here(&plan.set.name).map(|model| model.files).unwrap_or_default();
         let mut files = Vec::new();
         for (index, file) in plan.set.files.iter().enumerate() {
             let path = folder.join(&file.name);
+            let known = before.iter().find(|known| known.path == path && known.size == file.size);
             if plan.folders[index] != *folder {
                 let target = plan.path(index);
                 if fs::read_link(&path).ok().as_deref() != Some(target.as_path()) {
@@ -335,7 +373,7 @@ impl Hub {
                 path,
                 name: file.name.clone(),
                 size: file.size,
-                sha256: file.sha256.or(hashes[index]),
+                sha256: file.sha256.or(hashes[index]).or(known.and_then(|known| known.sha256)),
                 role: file.role,
                 modified_ns: modified_ns(&metadata),
             });
@@ -349,6 +387,12 @@ impl Hub {
         Record::of(&model.name, &model, self.library.root()).write(&manifest)?;
         Ok(model)
     }
+}
+
+/// Whether a file was written to since it was verified.
+fn is_touched(file: &ModelFile) -> bool {
+    let now = fs::metadata(&file.path).ok().and_then(|metadata| modified_ns(&metadata));
+    file.modified_ns.zip(now).is_some_and(|(then, now)| then != now)
 }
 
 fn same_content(a: &RemoteFile, b: &RemoteFile) -> bool {

@@ -237,3 +237,46 @@ fn unfinished_pulls_of_a_pinned_revision_are_another_models() {
     library.remove(&name("o/r@v1:q4_0")).unwrap();
     assert!(library.list().partials.is_empty());
 }
+
+/// Pulling again repairs a model: a file that was written to is hashed before it is trusted.
+#[test]
+fn a_file_that_was_damaged_later_is_fetched_again() {
+    for to_drive in [true, false] {
+        let setup = Setup::new();
+        let parts = [0, 1].map(|no| gguf(no, 3_000_000, Some((no, 2))));
+        let first = setup.fake.ollama(&parts);
+        let targets = if to_drive { vec![setup.drive()] } else { Vec::new() };
+        let pull = || setup.hub.pull(&setup.offer(&first), &targets, &mut |_| true).unwrap();
+        let model = pull();
+        let file = fs::canonicalize(&model.files[1].path).unwrap();
+        let mut bytes = parts[1].clone();
+        bytes[5000] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+        assert!(setup.hub.installed(&setup.offer(&first)).is_none());
+        assert_eq!(content(&pull()), parts);
+        assert!(setup.is_good(&first));
+        // One that was only touched is hashed, and not fetched.
+        let later = later + std::time::Duration::from_secs(5);
+        fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+        let sent = setup.fake.world().sent;
+        assert_eq!(content(&pull()), parts);
+        assert!(setup.is_good(&first) && setup.hub.installed(&setup.offer(&first)).is_some());
+        let headers = 3 * 2 * (600 << 10);
+        assert!(setup.fake.world().sent - sent <= headers, "headers alone");
+    }
+}
+
+#[test]
+fn a_file_without_a_hash_is_fetched_again_once_it_has_changed() {
+    let setup = Setup::new();
+    let first = format!("http://{}/files/a.gguf", setup.fake.cdn);
+    for seed in [1, 2] {
+        let bytes = gguf(seed, 2_000_000, None);
+        setup.fake.world().blobs.insert("/files/a.gguf".to_owned(), bytes.clone().into());
+        let model = setup.hub.pull(&setup.offer(&first), &[], &mut |_| true).unwrap();
+        assert_eq!(content(&model), [bytes]);
+        assert!(setup.hub.installed(&setup.offer(&first)).is_some());
+    }
+}
