@@ -227,7 +227,7 @@ fn what_cannot_run_while_it_arrives_says_why() {
         (&["run", "--while-pulling", "--show-prompt", NAME, "hi"][..], 2, "--show-prompt"),
         (&["run", "--while-pulling", "o/r:Q9_9", "hi"], 1, "Q4_0"),
         (&["run", "--while-pulling", "deepseek-r1:8b", "hi"], 1, "distill"),
-        (&["run", "--while-pulling", "../x", "hi"], 2, "no name"),
+        (&["run", "--while-pulling", "../x", "hi"], 2, "not a model name"),
         (&["run", "--while-pulling"], 2, "name a model"),
     ] {
         let ran = common::fails(registry.cachalot(folder.path(), args), code);
