@@ -163,6 +163,11 @@ fn seconds(time: SystemTime) -> u64 {
 /// All of a small file.
 pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     use std::io::Read;
+    // Opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(at(path))?.is_file() {
+        let reason = "it is not a regular file".to_owned();
+        return Err(Error::Broken { path: path.to_owned(), reason });
+    }
     let file = File::open(path).map_err(at(path))?;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(at(path))?;
@@ -231,6 +236,10 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(read_bounded(&path, 3).unwrap(), b"two");
         assert!(read_bounded(&path, 2).is_err());
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(read_bounded(&pipe, 2).is_err(), "and it is not waited for");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left");
     }
 

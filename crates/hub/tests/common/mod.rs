@@ -412,7 +412,8 @@ fn body(
     Body::from_stream(stream::unfold(begin, next))
 }
 
-/// A GGUF of about this number of bytes, other ones for each seed; part `no` of `count` of a split model.
+/// A GGUF of about this number of bytes, other ones for each seed; part `no` of `count` of a split
+/// model.
 pub(crate) fn gguf(seed: u64, bytes: usize, part: Option<(u64, u64)>) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.metadata.insert("general.architecture", "deepseek2");
