@@ -162,7 +162,7 @@ mod tests {
         });
         assert!(manifest(&overflow).unwrap_err().contains("overflow"));
         assert!(manifest(&[layer("params", &good, "1")]).unwrap_err().contains("names no model"));
-        assert!(Manifest::parse(b"<html>").unwrap_err().contains("no manifest"));
+        assert!(Manifest::parse(b"<html>").unwrap_err().contains("not the manifest"));
     }
 
     proptest! {
