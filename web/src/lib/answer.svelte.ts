@@ -3,14 +3,17 @@
 import { ApiError, type Received, type StreamEvent } from './api'
 import type { App } from './app.svelte'
 import { currentKey } from './key'
+import { takePlace } from './places'
 import { text } from './text'
 import type { Conversation, Finish, Message } from './tree'
 
+/** A shorter wait for a place is not told. */
+const HELD_MS = 300
 const SAVE_INTERVAL_MS = 1000
 /** Waits before the attempts to reconnect, in seconds. */
 const RECONNECT_S = [0, 1, 2, 4, 8, 15, ...Array.from({ length: 9 }, () => 30)] // As long as the server keeps answers.
 
-export type Phase = 'waiting' | 'queued' | 'prefill' | 'thinking' | 'answering' | 'reconnecting'
+export type Phase = 'held' | 'waiting' | 'queued' | 'prefill' | 'thinking' | 'answering' | 'reconnecting'
 
 export class Answer {
   phase = $state<Phase>('waiting')
@@ -35,17 +38,28 @@ export class Answer {
 
   /** Asks for the answer; `body` makes the request, and may refuse by throwing. */
   async start(body: () => object): Promise<void> {
-    try {
-      const { resume } = this.#message
-      await this.#follow(this.#app.api.chat(body(), resume!.stream, this.#abort.signal))
-    } catch (error) {
-      await this.#interrupted(error)
-    }
+    await this.#inPlace(async () => {
+      try {
+        const { resume } = this.#message
+        await this.#follow(this.#app.api.chat(body(), resume!.stream, this.#abort.signal))
+      } catch (error) {
+        await this.#interrupted(error)
+      }
+    })
   }
 
   /** Goes on after what was received before a reload. */
   async resume(): Promise<void> {
-    await this.#reconnect(new ApiError('gone', text.lost))
+    await this.#inPlace(() => this.#reconnect(new ApiError('gone', text.lost)))
+  }
+
+  async #inPlace(work: () => Promise<void>): Promise<void> {
+    const timer = setTimeout(() => (this.phase = 'held'), HELD_MS)
+    const leave = await takePlace(this.#abort.signal).catch(() => null)
+    clearTimeout(timer)
+    if (leave === null) return // It was stopped.
+    this.phase = 'waiting'
+    await work().finally(leave)
   }
 
   /** Ends the answer; what was written stays. */

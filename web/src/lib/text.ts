@@ -72,6 +72,7 @@ export const text = {
   queued: (position: number) =>
     position === 1 ? 'Waiting in the queue: next' : `Waiting in the queue: ${position - 1} before this one`,
   waiting: 'Waiting for the server',
+  held: 'Waiting until another answer in this browser is complete: it receives five at a time.',
   prefill: 'Processing prompt',
   prefillOf: (done: string, total: string) => `${done} of ${total} tokens`,
   left: (time: string) => `${time} left`,

@@ -49,6 +49,32 @@ test('places in the queue are told, and one that is full says when to try again'
   }
 })
 
+test('with many answers at once, each can still be told to answer now', async () => {
+  const slow = await serve({ slow: true })
+  try {
+    const page = await open(context, slow.url, complaints)
+    slow.pace(400)
+    for (let i = 0; i < 6; i += 1) {
+      await page.getByRole('button', { name: 'New chat' }).click()
+      await ask(page, `Sort these numbers: 31, 7, 19, 4, 88, 23, 5 (${i})`)
+    }
+    await page.getByText(/Waiting until another answer in this browser is complete/).waitFor()
+    await page.getByRole('link', { name: '(0)' }).click()
+    await page.getByRole('button', { name: 'Answer now' }).click()
+    await page.getByRole('button', { name: 'Answer now' }).waitFor({ state: 'detached' })
+    const other = await context.newPage()
+    await other.goto(slow.url)
+    await other.getByRole('link', { name: '(0)' }).waitFor()
+    await page.getByRole('link', { name: '(4)' }).click()
+    await page.getByRole('button', { name: 'Stop' }).click()
+    await page.getByRole('link', { name: '(5)' }).click()
+    await page.getByText(/Waiting until another answer/).waitFor({ state: 'detached' })
+    await page.getByRole('button', { name: 'Stop' }).waitFor()
+  } finally {
+    slow.kill() // It would finish the other answers.
+  }
+})
+
 test('a long prompt shows how much of it is done and when it will be, and is cached afterwards', async () => {
   const slow = await serve({ slow: true })
   try {
