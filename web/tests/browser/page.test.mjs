@@ -79,7 +79,6 @@ test('a reload in the middle of an answer finds it again and goes on', async () 
   await thinking(page)
   await page.waitForTimeout(1200) // what was received is stored once a second
   await page.reload()
-  await thinking(page)
   slow.pace(100)
   await done(page)
   const answer = answers(page).last()

@@ -31,7 +31,7 @@ test('places in the queue are told, and one that is full says when to try again'
     const tabs = []
     for (let i = 0; i < 4; i += 1) tabs.push(await open(context, slow.url, complaints))
     const [first, second, third, fourth] = tabs
-    slow.pace(800)
+    slow.pace(2500)
     await ask(first, QUESTION)
     await thinking(first)
     await ask(second, QUESTION)
