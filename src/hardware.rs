@@ -22,6 +22,8 @@ use crate::terminal::Progress;
 /// Other programs that keep more than this many cores busy disturb a measurement: one busy core
 /// takes much of the memory bandwidth, however many cores there are.
 const BUSY_CORES: f64 = 0.5;
+/// Memory that delivers this many times the kept rate was shared when that was measured.
+const OUTDATED: f64 = 1.2;
 /// A folder for temporary files that outlive a restart, and so are on a drive.
 const VAR_TMP: &str = "/var/tmp";
 /// What is written to measure a drive without a model.
@@ -156,18 +158,7 @@ pub(crate) fn this_machine(
     let mut machine = cachalot_probe::machine();
     let path = environment.rates.as_deref();
     let mut rates = Rates::load(path);
-    let threads = options.threads.unwrap_or_else(cachalot_probe::system::physical_cores);
-    let key = MemoryRate {
-        processor: machine.processor.name.clone().unwrap_or_default(),
-        threads,
-        instructions: options.tier.to_string(),
-        program: program(),
-        read_bytes_per_second: 0.0,
-        products_per_second: 0.0,
-        attention_flops: 0.0,
-        join_seconds: 0.0,
-        decode_bytes_per_second: BTreeMap::new(),
-    };
+    let key = key_of(&machine, options);
     if measure == Measure::Fresh {
         rates.memory.retain(|rate| !rate.is_of(&key));
     }
@@ -177,7 +168,7 @@ pub(crate) fn this_machine(
         let mut progress = Progress::new("measuring this machine");
         progress.pulse();
         let others = Others::watch();
-        cachalot_probe::measure(&mut machine, &Cpu::new(threads, options.tier));
+        cachalot_probe::measure(&mut machine, &Cpu::new(key.threads, options.tier));
         progress.clear();
         if let Some(busy) = disturbed(others) {
             machine.unknown.push(format!(
@@ -190,6 +181,36 @@ pub(crate) fn this_machine(
         }
     }
     with_drive(machine, rates, environment, drive, measure)
+}
+
+/// What rates of `machine` with these options are kept under.
+fn key_of(machine: &Machine, options: &Options) -> MemoryRate {
+    MemoryRate {
+        processor: machine.processor.name.clone().unwrap_or_default(),
+        threads: options.threads.unwrap_or_else(cachalot_probe::system::physical_cores),
+        instructions: options.tier.to_string(),
+        program: program(),
+        read_bytes_per_second: 0.0,
+        products_per_second: 0.0,
+        attention_flops: 0.0,
+        join_seconds: 0.0,
+        decode_bytes_per_second: BTreeMap::new(),
+    }
+}
+
+/// Forgets the kept rates if memory delivers much more than they say, and returns the rate that was
+/// kept: other virtual machines may have been busy when it was measured, which is not seen from
+/// here.
+pub(crate) fn distrust(environment: &Environment, options: &Options, now: f64) -> Option<f64> {
+    let path = environment.rates.as_deref();
+    let mut rates = Rates::load(path);
+    let key = key_of(&cachalot_probe::machine(), options);
+    let kept = rates.memory.iter().find(|rate| rate.is_of(&key))?.read_bytes_per_second;
+    (now > kept * OUTDATED).then(|| {
+        rates.memory.retain(|rate| !rate.is_of(&key));
+        rates.save(path);
+        kept
+    })
 }
 
 /// Cores that other programs kept busy meanwhile, if that disturbs a measurement.
@@ -344,6 +365,11 @@ mod tests {
         let busy = first.unknown.iter().any(|why| why.contains("other programs kept"));
         let kept = first.memory.read_bytes_per_second.filter(|_| !busy);
         assert_eq!(again.memory.read_bytes_per_second, kept);
+        if let Some(kept) = kept {
+            assert_eq!(distrust(&environment, &options, kept * 1.1), None);
+            assert_eq!(distrust(&environment, &options, kept * 1.3), Some(kept));
+        }
+        assert_eq!(distrust(&environment, &options, 1e15), None, "nothing is kept any more");
         let path = environment.rates.as_deref();
         fs::create_dir_all(path.unwrap().parent().unwrap()).unwrap();
         fs::write(path.unwrap(), "nonsense").unwrap();

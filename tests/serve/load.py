@@ -61,11 +61,12 @@ class Load:
         env["CACHALOT_RECORD"] = "off"
         for question in QUESTIONS:
             ran = subprocess.run(
-                [self.options.program, "run", "--standalone", "--temp=0", "--json", question],
+                [self.options.program, "run", "--standalone", "--temp=0", "--reproducible",
+                 "--json", question],
                 env=env, capture_output=True, check=True, timeout=120)
             self.expected[question] = json.loads(ran.stdout)["answer"].strip()
         self.server = subprocess.Popen(
-            [self.options.program, "serve", "--port", "0", "--parallel", "8", "--queue", "16",
+            [self.options.program, "serve", "--port", "0", "--reproducible", "--parallel", "8", "--queue", "16",
              "--max-body", str(BODY_MAX)],
             env=env, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         for line in self.server.stderr:

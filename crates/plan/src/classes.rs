@@ -116,8 +116,10 @@ pub(crate) const LAYER_JOINED_FAR: f64 = 420e-6;
 pub(crate) const JOINED_MAX: u32 = 8;
 /// Joins of threads that a layer with experts takes in this program.
 pub(crate) const JOINS_PER_LAYER: f64 = 10.0;
-/// Seconds of what one thread does alone in a layer: norms, rotations, the choice of experts.
-pub(crate) const LAYER_ALONE: f64 = 60e-6;
+/// Seconds of what one thread does alone in a layer: norms, rotations, the choice of experts; and
+/// of it, for each number of a hidden row. Together 60 us with R1's 7168 of them.
+pub(crate) const LAYER_ALONE: f64 = 10e-6;
+pub(crate) const LAYER_ALONE_PER_NUMBER: f64 = 7e-9;
 /// See [`LAYER_PROCESSOR`]: this program, where nobody measured what a join takes.
 pub(crate) const LAYER_MEASURED: f64 = 105e-6;
 

@@ -24,6 +24,7 @@ use self::report::{Measured, Memory, Report, Work};
 use crate::args::ModelArgs;
 use crate::failure::usage;
 use crate::forecast::Forecast;
+use crate::hardware;
 use crate::settings::{Environment, model_options};
 use crate::terminal::{Progress, loading, note};
 use crate::values;
@@ -86,6 +87,15 @@ pub(crate) fn run(
     let forecast = Forecast::of_noise(&plan, environment);
     let report = Subject::load(plan)?.measure(args, options.memory)?;
     let users = parallel::measure(args, &options)?;
+    let now = report.read_bandwidth;
+    if let Some(kept) = hardware::distrust(environment, &options, now) {
+        note(&format!(
+            "the rates kept of this machine are from a busier time: its memory delivered {:.1} GB/s \
+             then, and {:.1} GB/s now. Predictions here are by the old rates, the next ones by new ones.",
+            kept / 1e9,
+            now / 1e9
+        ));
+    }
     let (tokens, rate) = report.decoded().unwrap_or((0, 0.0));
     let depth = args.depth + args.decode / 2;
     let compared =

@@ -20,13 +20,15 @@ pub(super) fn layers(
     let here = matches!(class, Class::Measured | Class::Drive) && machine.memory.measured_here;
     let (each, how) = match (class, machine.processor.join_seconds.filter(|_| here)) {
         (_, Some(join)) => {
+            let numbers = model.hidden as f64 * classes::LAYER_ALONE_PER_NUMBER;
+            let alone = classes::LAYER_ALONE + numbers;
             let how = format!(
-                " ({} joins of {:.0} us as measured here, and {:.0} us)",
+                " ({} joins of {:.1} us as measured here, and {:.0} us)",
                 classes::JOINS_PER_LAYER,
                 join * 1e6,
-                classes::LAYER_ALONE * 1e6
+                alone * 1e6
             );
-            (classes::JOINS_PER_LAYER * join + classes::LAYER_ALONE, how)
+            (classes::JOINS_PER_LAYER * join + alone, how)
         }
         (Class::Hybrid | Class::Sockets | Class::Drive, None) if on_cards > 0.0 => {
             // Layers whose experts are on a card do not wait for the processor.
