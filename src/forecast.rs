@@ -33,7 +33,7 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// Predicts tokens of a text. `None` for what is no model that is known to run.
+    /// Predicts tokens of a text. `None` for what is not known to run.
     pub(crate) fn of(plan: &LoadPlan, environment: &Environment) -> Option<Self> {
         let is_worth = plan.facts().size >= WORTH_MEASURING;
         let measure = if is_worth { Measure::Missing } else { Measure::Never };
@@ -146,7 +146,7 @@ impl Forecast {
         self.model.size >= WORTH_MEASURING
     }
 
-    /// The predicted rate with so many tokens in the cache, if there is a prediction.
+    /// The predicted rate with this number of tokens in the cache, if there is a prediction.
     pub(crate) fn decode(&self, depth: usize) -> Option<RateRange> {
         Some(self.prediction.as_ref()?.decode(depth as u64))
     }

@@ -43,9 +43,9 @@ pub(crate) enum Measure {
 /// Which drive's rate is of interest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DriveProbe<'a> {
-    /// The one on which this model lies.
+    /// The one that this model is on.
     File(&'a Path),
-    /// One on which a model would lie: a file to measure with is written for it.
+    /// One that a model would be on: a file to measure with is written for it.
     Anywhere,
     /// None.
     Nowhere,

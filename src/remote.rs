@@ -141,7 +141,7 @@ impl Remote {
     }
 
     fn refused(&self, body: &str) -> anyhow::Error {
-        // The end of a connection is no end of a line.
+        // A connection may end in the middle of a line.
         let body: Value = serde_json::from_str(body).unwrap_or_default();
         let number = |key: &str| {
             let number = body["error"][key].as_u64()?;

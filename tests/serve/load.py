@@ -114,7 +114,7 @@ class Load:
                 head += part[: 64 - len(head)] if len(head) < 64 else b""
                 read -= len(part)
                 time.sleep(pause)
-            found = re.match(rb"HTTP/1\.[01] (\d+)", head)
+            found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
             if found:
                 status = int(found[1])
                 self.count(f"status {status}")

@@ -19,7 +19,7 @@ use crate::{Error, Fingerprint, Sampling};
 /// headers alone are read.
 ///
 /// # Errors
-/// If the source is no valid model, or the template of `options` is faulty.
+/// If the source is not a valid model, or the template of `options` is faulty.
 pub fn describe(
     source: &Source,
     options: &Options,

@@ -49,8 +49,8 @@ impl LoadPlan {
     /// Reads the header of `source` and finds a place for everything.
     ///
     /// # Errors
-    /// If the source is no valid model of a supported architecture, or the options do not fit it or
-    /// this machine.
+    /// If the source is not a valid model of a supported architecture, or the options do not fit it
+    /// or this machine.
     pub fn of(source: &Source, options: &Options) -> Result<Self, Error> {
         match source {
             Source::Embedded(bytes) => {
@@ -147,7 +147,7 @@ impl LoadPlan {
     /// Loads the model as planned. `progress` gets the bytes read and their total.
     ///
     /// # Errors
-    /// If the file cannot be read or is no valid model, or memory has become short.
+    /// If the file cannot be read or is not a valid model, or memory has become short.
     pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, Error> {
         let begun = Instant::now();
         let Self { source, options, layout, placement, .. } = &self;

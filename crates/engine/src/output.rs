@@ -211,7 +211,7 @@ impl Output {
         if let Splitter::ByToken(by_token) = &mut self.splitter
             && let Some(state) = by_token.tag(token.id)
         {
-            // White space before a tag that opens a thought is no text.
+            // White space before a tag that opens a thought is not text.
             by_token.held.clear();
             let text = self.characters.finish();
             let stop = self.pass(&text, sink);

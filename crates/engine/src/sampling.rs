@@ -282,7 +282,7 @@ impl Sampling {
     /// names are llama.cpp's; there, negative counts mean "off" and "everything").
     ///
     /// # Errors
-    /// [`Error::ParameterKey`] around a recommendation that is no number or out of range.
+    /// [`Error::ParameterKey`] around a recommendation that is not a number or out of range.
     pub fn recommended(metadata: &Metadata) -> Result<Self, Error> {
         let mut sampling = Self::default();
         for parameter in &PARAMETERS {

@@ -437,7 +437,7 @@ impl<'a> Reporter<'a> {
             self.reported = Some(Instant::now());
             for &Work { index, count, phase } in self.work {
                 let sequence = &self.running[index];
-                // What is computed again after a preemption is no news.
+                // What is computed again after a preemption is not news.
                 if phase == Phase::Prefill && sequence.answer.usage().generated == 0 {
                     let (total, cached) = (sequence.prompt, sequence.answer.usage().cached);
                     let done = sequence.computed + count * done / layers.max(1);

@@ -162,7 +162,7 @@ pub fn region_time(cpu: &Cpu) -> f64 {
 
 /// Operations per second of attention in decoding, over latents in f16 as R1 has them: 2 for each
 /// number of a key and of a value, head, token and cache row. The cache is so deep, and there are
-/// so many tokens, that each thread has several tasks, all alike.
+/// as many tokens as give each thread several tasks, all alike.
 pub fn attention_rate(cpu: &Cpu) -> f64 {
     let width = LATENT + ROTATED;
     let len = attention_depth(cpu.pool().threads());

@@ -249,7 +249,7 @@ fn a_failed_read_fails_the_pass_with_its_place_and_the_next_one_lives() {
 }
 
 #[test]
-fn routing_is_written_down_whoever_has_the_experts() {
+fn routing_is_recorded_wherever_the_experts_are() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
     let weights = common::open(FILES[1]);

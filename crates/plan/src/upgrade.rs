@@ -189,8 +189,8 @@ pub fn cheapest_doubling(upgrades: &[Upgrade]) -> Option<&Upgrade> {
 }
 
 /// The two least costly changes of different kinds that double the speed together, where none does
-/// alone; or of those with which it runs at all the two that bring least, since more is no smaller
-/// change.
+/// alone; or of those with which it runs at all the two that bring least, since more is not a
+/// smaller change.
 pub fn cheapest_pair(question: &Question<'_>) -> Option<Upgrade> {
     let now = plan(question.machine, question.model, question.constraints, question.profile).ok();
     let base = now.as_ref().map(|now| now.prediction.decode(0).likely);

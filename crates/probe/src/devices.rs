@@ -27,7 +27,7 @@ fn model_of(device: &str) -> String {
     }
 }
 
-/// The drive on which a file or folder lies.
+/// The drive that a file or folder is on.
 #[cfg(target_os = "linux")]
 pub fn device_of(path: &Path) -> Option<String> {
     use std::os::linux::fs::MetadataExt;
@@ -36,7 +36,7 @@ pub fn device_of(path: &Path) -> Option<String> {
     let major = (device >> 8) & 0xfff | (device >> 32) & !0xfff;
     let minor = device & 0xff | (device >> 12) & !0xff;
     let folder = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-    // A partition lies in the folder of its drive.
+    // A partition is in the folder of its drive.
     let is_partition = folder.join("partition").exists();
     let drive: PathBuf = if is_partition { folder.parent()?.to_owned() } else { folder };
     Some(model_of(drive.file_name()?.to_str()?))

@@ -127,7 +127,7 @@ fn processor() -> (Option<String>, Vec<String>) {
     (field("model name").or_else(board), features)
 }
 
-/// Measures the drive on which `file` lies, past the page cache.
+/// Measures the drive that `file` is on, past the page cache.
 ///
 /// # Errors
 /// If it cannot be read; the message says why.

@@ -15,7 +15,7 @@ use crate::tools;
 /// Something to write.
 #[derive(Clone, Debug)]
 pub(crate) enum Piece {
-    /// It waits, behind so many others.
+    /// It waits, behind this number of others.
     Queued(usize),
     /// So much of the prompt is done.
     Prefill { done: usize, total: usize, cached: usize },

@@ -44,7 +44,7 @@ impl Listener {
     /// The sockets that systemd has opened for this process (`LISTEN_FDS`); usually there are none.
     ///
     /// # Errors
-    /// If one of them is no socket that listens for streams.
+    /// If one of them is not a socket that listens for streams.
     pub fn inherited() -> io::Result<Vec<Self>> {
         let mut sockets = listenfd::ListenFd::from_env();
         let mut listeners = Vec::new();

@@ -138,7 +138,7 @@ impl Options {
 /// A JSON schema as a constraint.
 ///
 /// # Errors
-/// 400 for something that is no schema.
+/// 400 for something that is not a schema.
 pub(crate) fn schema_constraint(param: &str, schema: &Value) -> ApiResult<Constraint> {
     if schema.is_object() || schema.is_boolean() {
         return Ok(Constraint::JsonSchema(schema.clone()));

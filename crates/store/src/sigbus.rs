@@ -139,7 +139,8 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
     let Some(previous) = previous else { return };
     match previous.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: the previous action is restored; the instruction runs again and meets it.
+            // SAFETY: the previous action is restored; the instruction runs again, and faults
+            // again.
             unsafe { libc::sigaction(signal, &raw const previous, ptr::null_mut()) };
         }
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {

@@ -19,7 +19,7 @@ pub(crate) struct Specials {
 }
 
 impl Specials {
-    /// The texts with their ids; an id is missing where the text is no token of the vocabulary.
+    /// The texts with their ids; an id is missing where the text is not a token of the vocabulary.
     pub(crate) fn new(texts: impl IntoIterator<Item = (String, Option<u32>)>) -> Result<Self> {
         let (texts, ids): (Vec<String>, Vec<Option<u32>>) =
             texts.into_iter().filter(|(text, _)| !text.is_empty()).unzip();

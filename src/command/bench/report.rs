@@ -87,7 +87,7 @@ pub(super) struct Memory {
     pub(super) peak: Option<u64>,
     /// What is not a mapped file: cache, buffers, weights in another form. It never shrinks.
     anonymous: Option<u64>,
-    /// What of it lies in huge pages.
+    /// What of it is in huge pages.
     huge: Option<u64>,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Of runs that took so many `seconds`; at least one.
+    /// Of runs that took these `seconds`; at least one.
     pub(super) fn new(tokens: usize, depth: usize, seconds: Vec<f64>) -> Self {
         let rate = |seconds: f64| tokens as f64 / seconds.max(1e-9);
         Self { tokens, depth, rates: seconds.into_iter().map(rate).collect() }

@@ -133,7 +133,7 @@ pub(super) fn patience(rate: f64) -> String {
 }
 
 /// The change of least effort with which it runs, and of those the one that brings least: more
-/// memory or a better drive than is needed is no smaller change.
+/// memory or a better drive than is needed is not a smaller change.
 fn smallest_change(question: &Question<'_>) -> String {
     let mut upgrades = question.upgrades();
     upgrades.extend(upgrade::cheapest_pair(&question.upgrade_question()));

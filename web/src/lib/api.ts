@@ -151,7 +151,7 @@ export class Api {
     return this.#stream(`v1/stream?id=${encodeURIComponent(id)}&from=${received}`, { signal }, received)
   }
 
-  /** Ends an answer on the server; one that has ended already is no error. */
+  /** Ends an answer on the server; one that has ended already is not an error. */
   async cancel(id: string): Promise<void> {
     const path = `v1/stream?id=${encodeURIComponent(id)}`
     await this.#fetch(path, { method: 'DELETE', keepalive: true }).catch(() => {})

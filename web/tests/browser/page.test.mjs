@@ -197,6 +197,7 @@ test('a server with a key asks for it, and says so when it is wrong', async () =
 })
 
 test('the keyboard alone is enough', async () => {
+  await page.getByLabel('Message', { exact: true }).and(page.locator(':focus')).waitFor()
   await page.keyboard.type('What is 47 + 38?')
   await page.keyboard.press('Enter')
   await done(page)

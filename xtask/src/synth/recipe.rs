@@ -34,7 +34,7 @@ impl Recipe {
         }
     }
 
-    /// The type of a tensor in a model of so many layers. Norms, router and bias are F32.
+    /// The type of a tensor in a model with this number of layers. Norms, router and bias are F32.
     pub(super) fn type_of(self, tensor: &TensorInfo, layers: u64) -> TensorType {
         let (layer, part) = place(&tensor.name);
         if tensor.shape.len() == 1 || part == "ffn_gate_inp" {

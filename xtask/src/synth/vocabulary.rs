@@ -1,4 +1,4 @@
-//! A real tokenizer's tables, cut to the number of tokens that a model shall have.
+//! A real tokenizer's tables, cut to the number of tokens that a model is to have.
 //!
 //! Byte pairs were merged in order of their frequency, so the first tokens of a vocabulary are a
 //! smaller vocabulary; only the special tokens, which stand at its end, must be moved.

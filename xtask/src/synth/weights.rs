@@ -14,7 +14,7 @@ use cachalot_kernels::Format;
 
 use super::random::Random;
 
-/// Weights in a pool: 4096 blocks of 256. The slowest encoder takes seconds for so many.
+/// Weights in a pool: 4096 blocks of 256. The slowest encoder takes seconds for these.
 pub(super) const POOL_LEN: usize = 1 << 20;
 /// Weights taken from one place in the pool.
 const RUN_LEN: usize = 2048;

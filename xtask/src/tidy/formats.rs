@@ -105,7 +105,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// The cells of a line of a table; none if it is no such line.
+/// The cells of a line of a table; none if it is not such a line.
 fn cells(line: &str) -> Vec<&str> {
     let inner = line.trim().strip_prefix('|').and_then(|line| line.strip_suffix('|'));
     inner.map_or_else(Vec::new, |inner| inner.split('|').map(str::trim).collect())

@@ -106,7 +106,7 @@ fn listed(root: &Path) -> io::Result<Vec<Listed>> {
     Ok(files)
 }
 
-/// `None` if this is no git repository, or there is no git.
+/// `None` if this is not a git repository, or there is no git.
 fn by_git(root: &Path) -> Option<Vec<Listed>> {
     let args = ["ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard"];
     let output = Command::new("git").args(args).current_dir(root).output().ok()?;

@@ -66,7 +66,7 @@ impl PageData {
     /// Reads a page of `page_bytes` bytes of keys and values; `None` at the end of the input.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for anything that is no such page of this computation.
+    /// [`io::ErrorKind::InvalidData`] for anything that is not such a page of this computation.
     pub(crate) fn decode(
         from: &mut impl Read,
         fingerprint: &Fingerprint,
@@ -85,7 +85,7 @@ impl PageData {
         let count = u32::from_le_bytes(count.try_into().expect("4 bytes")) as usize;
         let len = u64::from_le_bytes(len.try_into().expect("8 bytes"));
         if magic != MAGIC {
-            return Err(wrong("it is no page of keys and values"));
+            return Err(wrong("it is not a page of keys and values"));
         }
         if theirs != fingerprint.0 {
             return Err(wrong("it belongs to another model, or to other options of computation"));

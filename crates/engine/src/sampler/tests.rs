@@ -184,7 +184,7 @@ fn the_head_need_not_be_short() {
     let sampling = Sampling { top_p: 0.9, ..plain() };
     let drawn = sample_many(&sampling, 3, &logits, 500);
     assert!(drawn.iter().all(|&id| id >= 490), "the least likely tenth is out");
-    assert!(drawn.iter().any(|&id| id < 1000), "but what lies next to it is not");
+    assert!(drawn.iter().any(|&id| id < 1000), "but what is next to it is not");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{gpus, processors, units};
 
 /// Sizes above this are no memory of a desktop or laptop, in bytes.
 const DESKTOP_MAX: u64 = 256 << 30;
-/// A size beside a drive, of a machine that is no server, is the drive's from here on, in bytes.
+/// A size beside a drive, of a machine that is not a server, is the drive's from here on, in bytes.
 const DESKTOP_DRIVE: u64 = 900 << 30;
 /// Sizes from this on are sold as drives, in bytes.
 const DRIVE_MIN: u64 = 240 << 30;
@@ -194,7 +194,7 @@ impl Assembler {
     ) {
         let follows = matches!(before, Some(Item::Drive { .. }));
         if let Some(drive) = self.machine.drives.last_mut().filter(|_| follows && count == 1) {
-            // `NVMe 990 Pro`: of two words about one drive, the one that is no kind says more.
+            // `NVMe 990 Pro`: of two words about one drive, the one that is not a kind says more.
             if !is_kind {
                 drive.read_bytes_per_second = Some(together(rate, f64::from(self.drive_count)));
                 self.machine.origin("drive", Origin::Known);

@@ -236,7 +236,7 @@ fn quantity(word: &str) -> Option<Form> {
     }
     let whole = || number.parse::<u32>().ok().filter(|n| *n > 0);
     match unit.trim_start_matches('-') {
-        // A capital K in a name is no unit: `285K` is a processor.
+        // A capital K in a name is not a unit: `285K` is a processor.
         "m" | "mb" | "mib" | "g" | "gb" | "gib" | "tb" | "tib" | "gigs" | "gig" | "go" | "to" => {
             let unit = unit.trim_end_matches("igs").trim_end_matches("ig");
             let unit = unit.replace('o', "b");

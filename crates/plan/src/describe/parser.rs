@@ -353,7 +353,7 @@ impl Parser<'_> {
         processors::bare(text).filter(|_| !beside)
     }
 
-    /// A number that is no name by itself.
+    /// A number that is not a name by itself.
     fn number(&self, at: usize, number: u32) -> Result<Item, DescribeError> {
         let text = &self.lexemes[at].text;
         let next = self.lexemes.get(at + 1);

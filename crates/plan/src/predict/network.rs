@@ -22,7 +22,7 @@ const LATENCIES: [(u64, f64); 4] =
     [(1_500_000_000, 75e-6), (5_000_000_000, 60e-6), (15_000_000_000, 30e-6), (u64::MAX, 20e-6)];
 
 impl Link {
-    /// Seconds of a message of so many bytes.
+    /// Seconds of a message of this length in bytes.
     pub fn message_seconds(&self, bytes: f64) -> f64 {
         let by_speed = LATENCIES.iter().find(|(most, _)| self.bits_per_second <= *most);
         let latency = self.latency_seconds.or(by_speed.map(|(_, seconds)| *seconds));

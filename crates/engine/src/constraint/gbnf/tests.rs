@@ -107,7 +107,7 @@ fn strings_are_read_by_the_lexer_and_what_could_go_on_is_not() {
         |lark: &str| lark.lines().any(|line| line.starts_with('T') && line.contains(")(?:"));
     let json = lark(JSON);
     assert!(has_long(&json), "{json}");
-    // A string of letters may go on, and `'` may begin what is no string.
+    // A string of letters may go on, and `'` may begin what is not a string.
     let open = lark("root ::= \"(\" root \")\" | [a-z]+ [0-9]*");
     assert!(!has_long(&open), "{open}");
     let other = lark("root ::= \"(\" root \")\" | \"'\" [^']* \"'\" | \"'\" root");

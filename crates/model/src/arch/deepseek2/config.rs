@@ -255,7 +255,7 @@ pub(super) fn bias_name(layer: usize, has: impl Fn(&str) -> bool) -> Option<Stri
     names.into_iter().find(|name| has(name))
 }
 
-/// DeepSeek-V3 and R1: the only models of this width with so many experts.
+/// DeepSeek-V3 and R1: the only models of this width with 256 experts.
 fn is_v3(hidden: usize, experts: &ExpertConfig) -> bool {
     hidden == 7168 && experts.count == 256 && experts.gate == Gate::Sigmoid
 }
@@ -279,7 +279,7 @@ impl ExpertConfig {
             }
             ExpertGroups::Auto => self.groups,
         };
-        // One group, or all of them, is no choice.
+        // One group, or all of them, leaves nothing to choose.
         self.groups = groups.filter(|groups| groups.count != 1 && groups.used != groups.count);
         let Some(Groups { count, used }) = self.groups else { return Ok(()) };
         let equal = count > 0 && self.count.is_multiple_of(count);
