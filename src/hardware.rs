@@ -201,7 +201,11 @@ fn key_of(machine: &Machine, options: &Options) -> MemoryRate {
 /// Forgets the kept rates if memory delivers much more than they say, and returns the rate that was
 /// kept: other virtual machines may have been busy when it was measured, which is not seen from
 /// here.
-pub(crate) fn distrust(environment: &Environment, options: &Options, now: f64) -> Option<f64> {
+pub(crate) fn forget_outdated(
+    environment: &Environment,
+    options: &Options,
+    now: f64,
+) -> Option<f64> {
     let path = environment.rates.as_deref();
     let mut rates = Rates::load(path);
     let key = key_of(&cachalot_probe::machine(), options);
@@ -366,10 +370,10 @@ mod tests {
         let kept = first.memory.read_bytes_per_second.filter(|_| !busy);
         assert_eq!(again.memory.read_bytes_per_second, kept);
         if let Some(kept) = kept {
-            assert_eq!(distrust(&environment, &options, kept * 1.1), None);
-            assert_eq!(distrust(&environment, &options, kept * 1.3), Some(kept));
+            assert_eq!(forget_outdated(&environment, &options, kept * 1.1), None);
+            assert_eq!(forget_outdated(&environment, &options, kept * 1.3), Some(kept));
         }
-        assert_eq!(distrust(&environment, &options, 1e15), None, "nothing is kept any more");
+        assert_eq!(forget_outdated(&environment, &options, 1e15), None, "nothing is kept any more");
         let path = environment.rates.as_deref();
         fs::create_dir_all(path.unwrap().parent().unwrap()).unwrap();
         fs::write(path.unwrap(), "nonsense").unwrap();

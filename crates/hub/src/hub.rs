@@ -205,7 +205,7 @@ impl Hub {
             plan.write(folder)?; // so that what is taken over has an owner whatever happens
             Older::replace(older, &self.library, &plan, folder)?;
         }
-        self.distrust(&plan, folder, report)?;
+        self.remove_changed(&plan, folder, report)?;
         self.reuse(&plan)?;
         crate::room::of(&plan).map_err(at(folder))?.iter().try_for_each(Room::check)?;
         plan.write(folder)?;
@@ -323,7 +323,7 @@ impl Hub {
 
     /// Removes files of the model that were written to since they were verified and are not what
     /// they were, so that they are fetched again.
-    fn distrust(
+    fn remove_changed(
         &self,
         plan: &Plan,
         folder: &Path,

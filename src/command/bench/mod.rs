@@ -88,7 +88,7 @@ pub(crate) fn run(
     let report = Subject::load(plan)?.measure(args, options.memory)?;
     let users = parallel::measure(args, &options)?;
     let now = report.read_bandwidth;
-    if let Some(kept) = hardware::distrust(environment, &options, now) {
+    if let Some(kept) = hardware::forget_outdated(environment, &options, now) {
         note(&format!(
             "the rates kept of this machine are from a busier time: its memory delivered {:.1} GB/s \
              then, and {:.1} GB/s now. Predictions here are by the old rates, the next ones by new ones.",

@@ -45,7 +45,7 @@ pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
     }
 }
 
-/// Whether the path still leads to this file. A lock on one that was removed keeps nobody out.
+/// Whether the path still leads to this file. A lock on a removed file excludes no one.
 fn is_at(file: &File, path: &Path) -> bool {
     let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match (file.metadata(), fs::metadata(path)) {

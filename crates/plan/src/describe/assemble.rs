@@ -52,14 +52,14 @@ pub(super) struct Assembler {
 }
 
 /// Puts items together.
-pub(super) fn machine(items: &[Item], text: &str) -> Result<Machine, DescribeError> {
+pub(super) fn machine(items: &[Item]) -> Result<Machine, DescribeError> {
     let mut assembler = Assembler::default();
     let parts: Vec<&Item> = items.iter().filter(|item| !matches!(item, Item::Filler)).collect();
     for (index, item) in parts.iter().enumerate() {
         let before = index.checked_sub(1).map(|before| parts[before]);
         assembler.add(item, before, parts.get(index + 1).copied())?;
     }
-    assembler.finish(text)
+    assembler.finish()
 }
 
 impl Assembler {
@@ -175,7 +175,7 @@ impl Assembler {
     fn processor(&mut self, count: Option<u32>, name: &str) -> Result<(), DescribeError> {
         self.processor.push(name.to_owned());
         match count.filter(|count| *count > 1) {
-            // No board has so many of them: these are whole machines.
+            // More than the sockets of any board: these are whole machines.
             Some(count) if count > processors::sockets_max(name) => {
                 return self.machines(Some(count));
             }
@@ -346,8 +346,7 @@ impl Assembler {
         Ok(())
     }
 
-    fn finish(mut self, text: &str) -> Result<Machine, DescribeError> {
-        self.machine.name = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    fn finish(mut self) -> Result<Machine, DescribeError> {
         self.name_processor()?;
         if self.machine.gpus.iter().any(|gpu| gpu.name == "GH200")
             && self.machine.processor.name.is_none()

@@ -135,7 +135,7 @@ fn of_words(text: &str) -> Result<Machine, DescribeError> {
         return Err(DescribeError::Nothing);
     }
     let items = Parser { lexemes: &lexemes, items: Vec::new() }.parse()?;
-    assemble::machine(&items, text)
+    assemble::machine(&items)
 }
 
 /// `2x (EPYC 9654 768GB)`, `2 DGX H100`: a count before a whole machine is of machines.

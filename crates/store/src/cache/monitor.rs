@@ -1,6 +1,6 @@
 //! What other threads see of a cache, and ask of it: statistics, and how much memory it may have.
 //!
-//! Nobody waits for the thread that computes: it looks at what is asked between two tokens.
+//! Requests do not wait for the thread that computes, which handles them between two tokens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
