@@ -12,10 +12,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use cachalot_engine::{FileRange, FinishReason, Ranges};
+use cachalot_engine::event::FinishReason;
 use cachalot_gguf::split::part_paths;
 use cachalot_hub::{Arrival, Error, Model, Name, Progress};
 use cachalot_plan::units;
+use cachalot_store::{FileRange, Ranges};
 
 use crate::command::pull;
 use crate::command::pull::bars::Bars;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cachalot_engine::{
-    Event, FinishReason, Finished, Handle, Kind, Limits, LoadPlan, Message, ModelInfo, Request,
-    Source, host,
-};
+use cachalot_engine::event::{FinishReason, Finished, Kind};
+use cachalot_engine::handle::Limits;
+use cachalot_engine::layout::{LoadPlan, Source};
+use cachalot_engine::status::ModelInfo;
+use cachalot_engine::{Event, Handle, Request};
 use cachalot_gguf::split::part_paths;
 use cachalot_plan::{Demand, identity, units};
+use cachalot_probe::system;
+use cachalot_text::Message;
 
 use crate::embedded;
 use crate::forecast::Forecast;
@@ -279,7 +282,7 @@ impl Conversation {
         let context = self.info().context;
         let time = |time: Duration| units::seconds(time.as_secs_f64());
         let load = time(self.info().load_time);
-        let peak = host::memory_peak().map_or("unknown".to_owned(), units::bytes);
+        let peak = system::memory_peak().map_or("unknown".to_owned(), units::bytes);
         let count = |tokens: usize| units::grouped(tokens as u64);
         format!(
             "\n\

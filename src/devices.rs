@@ -1,7 +1,7 @@
 //! The devices that this program was built with. Another one is a crate that implements
-//! [`cachalot_engine::Device`], and a line here.
+//! [`cachalot_engine::layout::Device`], and a line here.
 
-use cachalot_engine::{Device, Processor};
+use cachalot_engine::layout::{Device, Processor};
 
 /// All of them; what can compute here is found when a model is loaded.
 pub(crate) static DEVICES: &[&dyn Device] = &[&Processor];

@@ -1,6 +1,6 @@
 //! calf, the model embedded in the program: everything can be tried without a download.
 
-use cachalot_engine::Source;
+use cachalot_engine::layout::Source;
 
 /// GGUF aligns tensors relative to the start of the file, so the file itself must be aligned too.
 #[repr(align(64))]

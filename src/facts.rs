@@ -1,7 +1,8 @@
 //! What the server tells of its model and its machine: what it is, where its weights are, how fast
 //! it is predicted to be and what would make it faster. What nobody measured stays unknown.
 
-use cachalot_engine::{ModelInfo, Source};
+use cachalot_engine::layout::Source;
+use cachalot_engine::status::ModelInfo;
 use cachalot_plan::upgrade::Upgrade;
 use cachalot_server::{Advice, ExpertCounts, Facts, MemoryFacts, Place, Prediction};
 

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use cachalot_engine::{LoadPlan, Source, host};
+use cachalot_engine::layout::{LoadPlan, Source};
 use cachalot_plan::predict::predict;
 use cachalot_plan::upgrade::{self, Upgrade};
 use cachalot_plan::{
     Constraints, Demand, KvType, Machine, Mode, ModelFacts, Placement, Prediction, RateRange,
     RoutingSkew, RuntimeProfile, identity, units,
 };
+use cachalot_probe::system;
 
 use crate::hardware::{self, DriveProbe, Measure};
 use crate::record::{self, Run};
@@ -68,7 +69,7 @@ impl Forecast {
         let run = Run {
             model: name.unwrap_or_else(|| model.name.clone()),
             size: model.size,
-            threads: options.threads.unwrap_or_else(host::physical_cores),
+            threads: options.threads.unwrap_or_else(system::physical_cores),
             streamed: fit.mode != Mode::Resident,
             random: skew == RoutingSkew::Uniform,
             predicted: plain.as_ref().map_or(0.0, |prediction| prediction.decode(0).likely),
@@ -224,7 +225,8 @@ impl Forecast {
 
 #[cfg(test)]
 mod tests {
-    use cachalot_engine::{Options, Stream};
+    use cachalot_engine::layout::Options;
+    use cachalot_plan::Stream;
 
     use super::*;
 

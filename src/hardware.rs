@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use cachalot_engine::Options;
+use cachalot_engine::layout::Options;
 use cachalot_kernels::Cpu;
 use cachalot_plan::Machine;
 use cachalot_probe::system::Others;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
-use cachalot_engine::Options;
+use cachalot_engine::layout::Options;
 use tempfile::{Builder, NamedTempFile};
 
 use crate::args::OutputArgs;

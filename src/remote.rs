@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use cachalot_engine::{
-    Context, Event, Fingerprint, FinishReason, Finished, Kind, KvType, Message, ModelInfo,
-    PARAMETERS, SubmitError, Think, Timings, TokenEvent, Usage, describe,
-};
+use cachalot_engine::Event;
+use cachalot_engine::event::{FinishReason, Finished, Kind, Timings, TokenEvent, Usage};
+use cachalot_engine::request::{PARAMETERS, SubmitError};
+use cachalot_engine::status::{Context, Fingerprint, ModelInfo, describe};
+use cachalot_gguf::KvType;
 use cachalot_plan::fit::CONTEXT_DEFAULT_MAX;
+use cachalot_text::{Message, Think};
 use serde_json::{Value, json};
 
 use crate::client::{Address, Connection, ServerArgs, refusal};

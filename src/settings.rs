@@ -25,10 +25,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cachalot_engine::{
-    Error, ExpertGroups, Groups, KvType, Message, ModelInfo, Options, Pinning, Request, Sampling,
-    Source, Stream, Think, Tier, TierName,
-};
+use cachalot_engine::layout::{Options, Source};
+use cachalot_engine::request::Sampling;
+use cachalot_engine::status::ModelInfo;
+use cachalot_engine::{Error, Request};
+use cachalot_gguf::KvType;
+use cachalot_kernels::{Pinning, Tier, TierName};
+use cachalot_model::{ExpertGroups, Groups};
+use cachalot_plan::Stream;
+use cachalot_text::{Message, Think};
 
 use crate::args::{
     ModelArgs, NumaArg, OutputArgs, PinArg, RunArgs, SamplingArgs, StreamArg, ThinkArg,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use cachalot_engine::Source;
+use cachalot_engine::layout::Source;
 use cachalot_plan::catalogue::{self, Resolved};
 
 use crate::embedded;

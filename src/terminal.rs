@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{CacheStats, Streaming};
+use cachalot_engine::status::Streaming;
 use cachalot_plan::units;
+use cachalot_store::CacheStats;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
 

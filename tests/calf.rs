@@ -8,9 +8,12 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use cachalot_engine::{
-    Engine, Event, Handle, Kind, Limits, Message, Options, Request, Sampling, Source, Think,
-};
+use cachalot_engine::event::Kind;
+use cachalot_engine::handle::Limits;
+use cachalot_engine::layout::{Engine, Options, Source};
+use cachalot_engine::request::Sampling;
+use cachalot_engine::{Event, Handle, Request};
+use cachalot_text::{Message, Think};
 use serde::Deserialize;
 
 static CALF: &[u8] = include_bytes!("../models/calf.gguf");

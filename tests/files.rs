@@ -110,7 +110,7 @@ fn a_context_is_reduced_with_a_note_or_refused_with_numbers() {
     let ran = succeeds(cachalot(&run));
     assert!(ran.stdout.contains("= 42"), "{}", ran.stdout);
     assert!(ran.stderr.contains("of the model's 268,435,456 tokens"), "{}", ran.stderr);
-    if cachalot_engine::host::memory_available().is_none_or(|free| free > 400 << 30) {
+    if cachalot_probe::system::memory_available().is_none_or(|free| free > 400 << 30) {
         println!("skipped: everything fits into this machine");
         return;
     }

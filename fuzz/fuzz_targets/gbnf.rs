@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|source: &str| {
-    let _either = cachalot_engine::fuzz_gbnf(source);
+    let _either = cachalot_engine::request::fuzz_gbnf(source);
 });

@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write};
 
 use anyhow::Context;
-use cachalot_engine::{Engine, Source};
+use cachalot_engine::layout::{Engine, Source};
 use cachalot_gguf::split::part_paths;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 

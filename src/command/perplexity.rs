@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::bail;
-use cachalot_engine::{Engine, Error, Options, Source, Vocab};
+use cachalot_engine::Error;
+use cachalot_engine::layout::{Engine, Options, Source};
 use cachalot_gguf::split::part_paths;
+use cachalot_text::Vocab;
 use serde_json::{Value, json};
 
 use crate::args::{ModelArgs, OutputArgs};

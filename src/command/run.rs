@@ -2,8 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use cachalot_engine::{FinishReason, Message, Source, embedded_vocab, open_vocab, render};
+use cachalot_engine::event::FinishReason;
+use cachalot_engine::layout::Source;
+use cachalot_engine::request::{embedded_vocab, open_vocab, render};
 use cachalot_plan::fit::CONTEXT_DEFAULT_MAX;
+use cachalot_text::Message;
 
 use super::chat;
 use crate::args::RunArgs;

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use cachalot_engine::{Limits, LoadPlan, ModelInfo, Options, PrefixCache, Source};
+use cachalot_engine::handle::Limits;
+use cachalot_engine::layout::{LoadPlan, Options, PrefixCache, Source};
+use cachalot_engine::status::ModelInfo;
 use cachalot_plan::units;
 use cachalot_server::{
     Address, App, Config, Defaults, Facts, Keys, Listener, Models, Server, TlsFiles,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::bail;
-use cachalot_engine::open_vocab;
+use cachalot_engine::request::open_vocab;
 use serde_json::{Value, json};
 
 use crate::args::{DetokenizeArgs, TokenizeArgs};

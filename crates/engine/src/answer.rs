@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
+use cachalot_store::CacheStats;
+
+use crate::Error;
 use crate::constraint::Constrained;
 use crate::event::{Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, Usage};
 use crate::handle::{EventSender, Submission};
-use crate::info::ModelInfo;
 use crate::output::Output;
 use crate::sampler::{Sampled, Sampler, Scratch, Unsampled};
-use crate::{CacheStats, Error};
+use crate::status::ModelInfo;
 
 /// How the templates of the R1 family end a thought.
 const THOUGHT_END: &str = "\n</think>\n\n";

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::sampling::Sampling;
+use crate::request::Sampling;
 
 /// Bytes of a breaker that count; llama.cpp cuts them there, too.
 const BREAKER_MAX: usize = 40;

@@ -1,8 +1,10 @@
-//! What happens to a request: the events that its [`crate::Generation`] receives.
+//! What happens to a request: the events that its [`crate::handle::Generation`] receives.
 
 use std::time::Duration;
 
-use crate::{CacheStats, Error};
+use cachalot_store::CacheStats;
+
+use crate::Error;
 
 /// Something that happened. After [`Event::Finished`] or [`Event::Failed`] nothing follows.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! The engine as its users see it: requests in, events out, from any thread.
 //!
 //! The engine itself runs in one thread of its own (`step.rs`). What both sides share is here: the
-//! requests that were submitted and not yet taken, a [`Ticket`] for each request, and the status
+//! requests that were submitted and not yet taken, a `Ticket` for each request, and the status
 //! that the engine publishes after every step.
+
+mod saved;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -17,10 +19,11 @@ use async_channel::{Receiver, Sender, TryRecvError};
 use crate::Error;
 use crate::constraint::{Constrained, Constraints};
 use crate::event::Event;
-use crate::info::ModelInfo;
 use crate::pages::Job;
 use crate::request::{Constraint, Request, RequestId, SubmitError, UNREAD_MAX};
-use crate::status::Status;
+use crate::status::{ModelInfo, Status};
+
+pub use saved::{SaveError, Saved};
 
 /// Many answers at once, and how many more may wait.
 #[derive(Clone, Copy, Debug)]
@@ -377,8 +380,9 @@ impl Handle {
         }
     }
 
-    /// Cancels a request, which ends within one step with [`crate::FinishReason::Cancelled`]. One
-    /// that has ended already is not changed.
+    /// Cancels a request, which ends within one step with
+    /// [`FinishReason::Cancelled`](crate::event::FinishReason::Cancelled). One that has ended
+    /// already is not changed.
     pub fn cancel(&self, id: RequestId) {
         if let Some(ticket) = self.shared.ticket(id) {
             ticket.cancel();

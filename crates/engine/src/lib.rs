@@ -1,7 +1,17 @@
 //! Requests -> token streams.
 //!
-//! [`LoadPlan::of`] says where a model will be, [`LoadPlan::load`] puts it there, and
-//! [`Engine::start`] gives a [`Handle`] that answers requests:
+//! Five modules are what its users see, each named after its concept:
+//!
+//! | module | concept |
+//! |---|---|
+//! | [`layout`] | [`Layout`]: where a model will be; planning, loading and starting it |
+//! | [`handle`] | [`Handle`]: a running engine, which takes requests from any thread |
+//! | [`request`] | [`Request`]: a prompt, and how to continue it; rendering prompts, sampling |
+//! | [`event`] | [`Event`]: what happens to a request, until it has ended |
+//! | [`status`] | [`Status`]: what the engine is doing, and what its model is |
+//!
+//! [`layout::LoadPlan::of`] says where a model will be, [`layout::LoadPlan::load`] puts it there,
+//! and [`layout::Engine::start`] gives a [`Handle`] that answers requests:
 //!
 //! ```text
 //! messages --template--> prompt --vocabulary--> Request --Handle::submit--> Generation --> Event
@@ -12,69 +22,28 @@
 //! What this crate does not know: terminals, HTTP, and hardware other than this machine's cores.
 #![forbid(unsafe_code)]
 
+pub mod event;
+pub mod handle;
+pub mod layout;
+pub mod request;
+pub mod status;
+
 mod answer;
-mod assemble;
 mod blocks;
-mod chat;
 mod constraint;
-mod describe;
-mod device;
 mod dry;
 mod error;
-mod event;
-mod experts;
-mod feed;
-mod fingerprint;
-mod handle;
-mod info;
-mod load_plan;
-mod options;
 mod output;
 mod pages;
 mod random;
-mod request;
 mod sampler;
-mod sampling;
 mod scheduler;
 mod sequence;
-mod status;
 mod step;
-mod stream;
-mod verdict;
 
-pub use assemble::{Engine, embedded_vocab, open_vocab, processor};
-pub use chat::{PromptText, render};
-#[doc(hidden)]
-pub use constraint::fuzz_gbnf;
-pub use describe::describe;
-pub use device::{Device, PROCESSOR_ALONE, Processor, Site};
 pub use error::Error;
-pub use event::{
-    Event, ExpertReads, FinishReason, Finished, Kind, Timings, Token, TokenEvent, TopToken, Usage,
-};
-pub use experts::ExpertUse;
-#[doc(hidden)]
-pub use feed::Feed;
-pub use fingerprint::Fingerprint;
-pub use handle::{Generation, Handle, Limits};
-pub use info::{Context, ModelInfo};
-pub use load_plan::LoadPlan;
-pub use options::{Options, Source};
-pub use pages::{PrefixCache, SaveError, Saved};
-pub use request::{
-    Constraint, READER_TIMEOUT, Request, RequestId, SubmitError, ThoughtState, UNREAD_MAX,
-};
-pub use sampling::{PARAMETERS, Parameter, Sampling};
-pub use status::{KvStatus, SequencePhase, SequenceStatus, Status, Totals};
-pub use stream::Streaming;
-pub use verdict::{Verdict, verdict};
-
-pub use cachalot_gguf::KvType;
-pub use cachalot_kernels::{Pinning, Tier, TierName};
-pub use cachalot_model::{ExpertGroups, Groups};
-#[doc(hidden)]
-pub use cachalot_model::{Phase, Wanted};
-pub use cachalot_plan::{Layout, Stream};
-pub use cachalot_probe::system as host;
-pub use cachalot_store::{CacheStats, FileRange, Ranges, ReadRate};
-pub use cachalot_text::{Message, Think, Vocab};
+pub use event::Event;
+pub use handle::Handle;
+pub use layout::Layout;
+pub use request::Request;
+pub use status::Status;

@@ -1,12 +1,21 @@
 //! What a caller asks of the engine, and why it may be refused before anything is computed.
 
+mod prompt;
+mod sampling;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::info::ModelInfo;
-use crate::{Error, Sampling};
+use crate::Error;
+use crate::status::ModelInfo;
+
+#[doc(hidden)]
+pub use crate::constraint::fuzz_gbnf;
+pub(crate) use prompt::vocab_of;
+pub use prompt::{PromptText, embedded_vocab, open_vocab, render};
+pub use sampling::{PARAMETERS, Parameter, Sampling};
 
 /// Names a request for as long as its engine runs; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,8 +36,8 @@ pub struct Request {
     pub thought: ThoughtState,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// The same seed gives the same text; `None` takes a random one, which [`crate::Finished`]
-    /// reports.
+    /// The same seed gives the same text; `None` takes a random one, which
+    /// [`Finished`](crate::event::Finished) reports.
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it. Thoughts are not searched for them.
     pub stop: Vec<String>,

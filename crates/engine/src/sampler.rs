@@ -14,7 +14,7 @@ use toktrie::SimpleVob;
 use crate::dry::Dry;
 use crate::event::TopToken;
 use crate::random::SplitMix64;
-use crate::sampling::Sampling;
+use crate::request::Sampling;
 
 /// How much of the head is sorted first; top-p 0.95 rarely needs more.
 const HEAD: usize = 64;

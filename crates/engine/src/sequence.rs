@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::blocks::{PageId, PageKey, Pages};
 use crate::event::Token;
 use crate::handle::{Submission, Ticket};
-use crate::info::ModelInfo;
+use crate::status::ModelInfo;
 
 /// A request that waits or is being answered.
 pub(crate) struct Sequence {

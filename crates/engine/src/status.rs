@@ -1,10 +1,25 @@
-//! What the engine is doing, published after every step.
+//! What the engine is doing, published after every step, and what there is to know about its model.
+
+mod describe;
+mod experts;
+mod fingerprint;
+mod info;
+mod streaming;
 
 use std::time::Duration;
 
-use crate::CacheStats;
+use cachalot_store::CacheStats;
+
 use crate::handle::Limits;
 use crate::request::RequestId;
+
+pub use describe::describe;
+pub(crate) use describe::model_info;
+pub(crate) use experts::Counted;
+pub use experts::ExpertUse;
+pub use fingerprint::Fingerprint;
+pub use info::{Context, ModelInfo};
+pub use streaming::Streaming;
 
 /// A snapshot of the engine.
 #[derive(Clone, Debug, Default)]

@@ -11,12 +11,11 @@ use crate::Error;
 use crate::blocks::PageId;
 use crate::event::{Event, FinishReason};
 use crate::handle::Shared;
-use crate::info::ModelInfo;
 use crate::pages::{Disk, Store};
 use crate::sampler::Scratch;
 use crate::scheduler::{Plan, SHARE_MIN, Scheduler, Work};
 use crate::sequence::Sequence;
-use crate::status::{KvStatus, SequencePhase, SequenceStatus};
+use crate::status::{KvStatus, ModelInfo, SequencePhase, SequenceStatus};
 
 #[cfg(test)]
 mod tests;

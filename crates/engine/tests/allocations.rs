@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use cachalot_engine::{Engine, Limits, Options, Request, Sampling, Source, ThoughtState};
+use cachalot_engine::Request;
+use cachalot_engine::handle::Limits;
+use cachalot_engine::layout::{Engine, Options, Source};
+use cachalot_engine::request::{Sampling, ThoughtState};
 
 struct Counting;
 

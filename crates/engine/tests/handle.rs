@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cachalot_engine::{
-    Engine, Error, Event, FinishReason, Finished, Handle, Kind, Limits, Message, Options, Request,
-    Sampling, Source, SubmitError, Think, ThoughtState,
-};
+use cachalot_engine::event::{FinishReason, Finished, Kind};
+use cachalot_engine::handle::Limits;
+use cachalot_engine::layout::{Engine, Options, Source};
+use cachalot_engine::request::{Sampling, SubmitError, ThoughtState};
+use cachalot_engine::{Error, Event, Handle, Request};
+use cachalot_text::{Message, Think};
 
 fn engine(context: usize) -> Handle {
     let calf = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");
@@ -204,7 +206,7 @@ fn a_full_queue_says_so_and_shutdown_ends_what_waits() {
     // A place is free as soon as one that waited is cancelled.
     let mut cancelled = waiting.remove(0);
     handle.cancel(cancelled.id());
-    let reason = |generation: &mut cachalot_engine::Generation| loop {
+    let reason = |generation: &mut cachalot_engine::handle::Generation| loop {
         if let Event::Finished(finished) = generation.recv().unwrap() {
             return finished.reason;
         }
@@ -255,7 +257,7 @@ fn a_thought_ends_when_its_budget_is_used_up_or_the_caller_says_so() {
 fn together(engine: &Handle, requests: Vec<Request>) -> Vec<(Finished, Vec<u32>)> {
     let generations: Vec<_> =
         requests.into_iter().map(|request| engine.submit(request).unwrap()).collect();
-    let receive = |mut generation: cachalot_engine::Generation| {
+    let receive = |mut generation: cachalot_engine::handle::Generation| {
         let mut tokens = Vec::new();
         loop {
             match generation.recv().unwrap() {
@@ -341,7 +343,7 @@ fn a_constraint_begins_after_the_thought_and_log_probabilities_cover_the_answer(
     });
     let question = [Message::new("user", "What is 12 + 30?")];
     let request = Request {
-        constraint: Some(cachalot_engine::Constraint::JsonSchema(schema)),
+        constraint: Some(cachalot_engine::request::Constraint::JsonSchema(schema)),
         logprobs: Some(3),
         ..asking(&handle, &question)
     };
@@ -376,7 +378,7 @@ fn a_constrained_answer_does_not_begin_with_a_thought_that_may_have_no_tokens() 
     let request = |thinking_budget| Request {
         prompt: vec![5, 6, 7],
         thought: ThoughtState::Undecided,
-        constraint: Some(cachalot_engine::Constraint::Regex("[0-9]{3}".to_owned())),
+        constraint: Some(cachalot_engine::request::Constraint::Regex("[0-9]{3}".to_owned())),
         logit_bias: vec![(open, 1000.0)],
         thinking_budget,
         max_tokens: Some(60),

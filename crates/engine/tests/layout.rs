@@ -6,10 +6,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use cachalot_engine::{
-    Event, KvType, Limits, LoadPlan, Options, Request, Source, Stream, ThoughtState,
-};
-use cachalot_plan::units;
+use cachalot_engine::handle::Limits;
+use cachalot_engine::layout::{LoadPlan, Options, Source};
+use cachalot_engine::request::ThoughtState;
+use cachalot_engine::{Event, Request};
+use cachalot_gguf::KvType;
+use cachalot_plan::{Stream, units};
 
 struct Counting;
 

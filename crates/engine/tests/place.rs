@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use cachalot_engine::{Error, LoadPlan, Options, Source, Stream};
+use cachalot_engine::Error;
+use cachalot_engine::layout::{LoadPlan, Options, Source};
+use cachalot_plan::Stream;
 
 const CALF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/calf.gguf");
 /// Less than calf has, with the program and its buffers.

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cachalot_engine::{Handle, ModelInfo, RequestId, Think};
-use cachalot_text::ChatTemplate;
+use cachalot_engine::Handle;
+use cachalot_engine::request::RequestId;
+use cachalot_engine::status::ModelInfo;
+use cachalot_text::{ChatTemplate, Think};
 use tokio::sync::Notify;
 
 use crate::error::{ApiError, ApiResult};

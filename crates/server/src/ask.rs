@@ -1,6 +1,7 @@
 //! From what a dialect asks for to the engine's requests: the same for all dialects.
 
-use cachalot_engine::{Constraint, Request, ThoughtState};
+use cachalot_engine::Request;
+use cachalot_engine::request::{Constraint, ThoughtState};
 use cachalot_text::ToolChoice;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! One conversation as all dialects give it, and the prompt that it becomes.
 
-use cachalot_engine::ThoughtState;
+use cachalot_engine::request::ThoughtState;
 use cachalot_text::{Message, RenderOptions, Think, Tool, ToolChoice, strip_reasoning};
 use serde_json::{Map, Value};
 

@@ -9,7 +9,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::SubmitError;
+use cachalot_engine::request::SubmitError;
 use serde_json::{Value, json};
 
 /// A request that cannot be answered.

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{Event, FinishReason, Finished, Generation, Kind, Token, Vocab};
-use cachalot_text::{Channel, ToolEvent, ToolParser};
+use cachalot_engine::Event;
+use cachalot_engine::event::{FinishReason, Finished, Kind, Token};
+use cachalot_engine::handle::Generation;
+use cachalot_text::{Channel, ToolEvent, ToolParser, Vocab};
 
 use crate::app::Served;
 use crate::error::ApiError;
@@ -146,7 +148,7 @@ impl Source {
     }
 
     /// The engine's name for it.
-    pub(crate) fn id(&self) -> cachalot_engine::RequestId {
+    pub(crate) fn id(&self) -> cachalot_engine::request::RequestId {
         self.generation.id()
     }
 

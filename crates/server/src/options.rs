@@ -1,7 +1,9 @@
 //! What OpenAI's, llama-server's and our own clients may ask of a generation, and how thinking is
 //! switched, in every spelling that is in use.
 
-use cachalot_engine::{Constraint, ModelInfo, Request};
+use cachalot_engine::Request;
+use cachalot_engine::request::Constraint;
+use cachalot_engine::status::ModelInfo;
 use cachalot_text::Think;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::{RequestId, SequencePhase, SequenceStatus, Think};
+use cachalot_engine::request::RequestId;
+use cachalot_engine::status::{SequencePhase, SequenceStatus};
+use cachalot_text::Think;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -286,7 +288,7 @@ fn report(app: &App) -> Report {
         bytes_per_token: facts.memory.bytes_per_token,
         read_per_s: facts.memory.bytes_per_token.map(|bytes| bytes as f64 * fastest(&sequences)),
         limit_per_s: facts.memory.limit_per_s,
-        peak_bytes: cachalot_engine::host::memory_peak(),
+        peak_bytes: cachalot_probe::system::memory_peak(),
     };
     Report {
         version: app.config.version,
@@ -384,7 +386,7 @@ fn sequence_of(id: String, elapsed_s: f64, sequence: &SequenceStatus) -> Sequenc
 
 fn model(app: &App, served: &Served) -> ModelReport {
     let (info, facts) = (served.info(), &served.facts);
-    let value = |parameter: &cachalot_engine::Parameter| {
+    let value = |parameter: &cachalot_engine::request::Parameter| {
         (parameter.name, parameter.get(&info.recommended).parse().unwrap_or_default())
     };
     ModelReport {
@@ -402,7 +404,7 @@ fn model(app: &App, served: &Served) -> ModelReport {
         embedded: facts.embedded,
         experts: facts.experts,
         capabilities: facts.capabilities(),
-        sampling: cachalot_engine::PARAMETERS.iter().map(value).collect(),
+        sampling: cachalot_engine::request::PARAMETERS.iter().map(value).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tool calls in the text of an answer, as the model's format has them.
 
-use cachalot_engine::Constraint;
+use cachalot_engine::request::Constraint;
 use cachalot_text::{Channel, ToolChoice, ToolEvent, ToolParser};
 
 use crate::app::{Served, fresh_id};
@@ -20,10 +20,10 @@ pub(crate) fn constraint(chat: &Chat, served: &Served) -> Option<Constraint> {
 }
 
 /// The part of an output that a text belongs to, as the parser names it.
-pub(crate) fn channel(kind: cachalot_engine::Kind) -> Channel {
+pub(crate) fn channel(kind: cachalot_engine::event::Kind) -> Channel {
     match kind {
-        cachalot_engine::Kind::Reasoning => Channel::Reasoning,
-        cachalot_engine::Kind::Answer => Channel::Answer,
+        cachalot_engine::event::Kind::Reasoning => Channel::Reasoning,
+        cachalot_engine::event::Kind::Answer => Channel::Answer,
     }
 }
 

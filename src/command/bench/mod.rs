@@ -14,11 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{
-    CacheStats, Engine, Error, Feed, LoadPlan, Options, Phase, Source, Streaming, Wanted, host,
-};
+use cachalot_engine::Error;
+use cachalot_engine::layout::{Engine, Feed, LoadPlan, Options, Source};
+use cachalot_engine::status::Streaming;
 use cachalot_kernels::probe;
-use cachalot_store::Weights;
+use cachalot_model::{Phase, Wanted};
+use cachalot_probe::system;
+use cachalot_store::{CacheStats, Weights};
 
 use self::report::{Measured, Memory, Report, Work};
 use crate::args::ModelArgs;
@@ -160,7 +162,7 @@ impl Subject {
         let decode = self.decode(before.len(), after, args.repetitions)?;
         let joins = self.engine.cpu().pool().regions() - joins;
         let memory = Memory::now(); // before the probes take some, too
-        let free = host::memory_available().map_or(u64::MAX, |free| free / 2);
+        let free = system::memory_available().map_or(u64::MAX, |free| free / 2);
         // What the budget leaves, but enough to be no cache.
         let budgeted = budget.map_or(u64::MAX, |all| all.saturating_sub(memory.peak.unwrap_or(0)));
         let room = free.min(budgeted.max(PROBED_MIN)) as usize;
@@ -279,7 +281,7 @@ fn since(late: Option<CacheStats>, early: Option<CacheStats>) -> Option<CacheSta
 /// cannot hold, whose runs are to show just that.
 fn touch(weights: &Weights, threads: usize) {
     let total = weights.size();
-    if host::memory_available().is_some_and(|free| total > free) {
+    if system::memory_available().is_some_and(|free| total > free) {
         return;
     }
     let pieces: Vec<&[u8]> =

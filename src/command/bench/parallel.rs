@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachalot_engine::{
-    Engine, Event, ExpertUse, Finished, Generation, Handle, Limits, Options, Request, Sampling,
-    Source, ThoughtState,
-};
+use cachalot_engine::event::Finished;
+use cachalot_engine::handle::{Generation, Limits};
+use cachalot_engine::layout::{Engine, Options, Source};
+use cachalot_engine::request::{Sampling, ThoughtState};
+use cachalot_engine::status::ExpertUse;
+use cachalot_engine::{Event, Handle, Request};
 use cachalot_plan::units;
 use serde_json::{Value, json};
 

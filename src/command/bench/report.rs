@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use cachalot_engine::{CacheStats, KvType, Streaming, Tier, host};
+use cachalot_engine::status::Streaming;
+use cachalot_gguf::KvType;
+use cachalot_kernels::Tier;
 use cachalot_model::Config;
 use cachalot_plan::{Demand, TensorGroup, units};
-use cachalot_store::Weights;
+use cachalot_probe::system;
+use cachalot_store::{CacheStats, Weights};
 use serde_json::{Value, json};
 
 use super::parallel::Reads;
@@ -98,9 +101,9 @@ impl Memory {
         let kib =
             line.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
         Self {
-            peak: host::memory_peak(),
+            peak: system::memory_peak(),
             anonymous: kib.map(|kib| kib * 1024),
-            huge: host::huge_pages(),
+            huge: system::huge_pages(),
         }
     }
 }

@@ -8,7 +8,8 @@ mod settings;
 
 use std::io::{self, Write};
 
-use cachalot_engine::{SubmitError, Think};
+use cachalot_engine::request::SubmitError;
+use cachalot_text::Think;
 
 use self::editor::{Editor, Typed};
 use self::line::{Line, help};

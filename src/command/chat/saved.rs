@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use cachalot_engine::Message;
+use cachalot_text::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Conversation;

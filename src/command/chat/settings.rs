@@ -1,7 +1,8 @@
 //! `/show`, `/set` and `/unset`: what they print and change.
 
-use cachalot_engine::{PARAMETERS, Think};
+use cachalot_engine::request::PARAMETERS;
 use cachalot_plan::units;
+use cachalot_text::Think;
 
 use super::line::{Set, Show, Unset, nearest};
 use crate::conversation::Conversation;

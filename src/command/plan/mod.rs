@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use cachalot_engine::Options;
+use cachalot_engine::layout::Options;
 use cachalot_gguf::split::part_paths;
 use cachalot_plan::{
     Constraints, Machine, MemoryTier, Mode, ModelFacts, RoutingSkew, RuntimeProfile, Stream,

@@ -131,7 +131,7 @@ impl Subject {
             if !identity.runs {
                 return Some(format!("cachalot does not run it. {}", identity.verdict));
             }
-            let refused = cachalot_engine::verdict(&metadata, &tensors).err()?;
+            let refused = cachalot_engine::layout::verdict(&metadata, &tensors).err()?;
             Some(format!("cachalot does not run this file: {:#}.", anyhow::Error::from(refused)))
         });
         let skew = RoutingSkew::of(&metadata);

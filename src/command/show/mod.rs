@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cachalot_engine::{Verdict, verdict};
+use cachalot_engine::layout::{Verdict, verdict};
 use cachalot_gguf::split::{Part, Set};
 use cachalot_kernels::Format;
 use cachalot_plan::{Demand, Identity, identity};

@@ -190,7 +190,7 @@ fn share(part: u64, whole: u64) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use cachalot_engine::Verdict;
+    use cachalot_engine::layout::Verdict;
     use cachalot_gguf::split::{Part, PartTensor, Set};
     use cachalot_gguf::{Metadata, TensorInfo, TensorType};
     use cachalot_plan::Shape;

@@ -6,8 +6,8 @@ use cachalot_gguf::Gguf;
 use cachalot_text::VocabParts;
 
 use super::*;
-use crate::Sampling;
 use crate::random::SplitMix64;
+use crate::request::Sampling;
 use crate::sampler::{Sampler, Scratch};
 
 /// The tokens of DeepSeek-R1, 129,280 of them.

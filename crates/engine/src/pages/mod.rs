@@ -1,10 +1,10 @@
-//! Keys and values that leave the engine and return: the prefix cache on disk, and saved sequences.
+//! Keys and values that leave the engine and return: the prefix cache on disk, and sequences
+//! that are saved by hand (`handle/saved.rs`).
 //!
 //! Both are pages (`record.rs`). The engine's thread copies them out of and into its memory between
 //! steps, a few at a time; files are read and written by others.
 
 mod record;
-mod saved;
 mod store;
 
 use std::collections::VecDeque;
@@ -13,8 +13,6 @@ use std::sync::mpsc::Sender;
 use cachalot_model::PAGE_ROWS;
 
 pub(crate) use record::PageData;
-pub use saved::{SaveError, Saved};
-pub use store::PrefixCache;
 pub(crate) use store::{Arrived, Store};
 
 use crate::blocks::{PageId, PageKey, Pages};

@@ -20,7 +20,7 @@ use cachalot_model::PAGE_ROWS;
 use sha2::{Digest, Sha256};
 
 use crate::blocks::PageKey;
-use crate::fingerprint::Fingerprint;
+use crate::status::Fingerprint;
 
 const MAGIC: &[u8; 16] = b"cachalot kv v1\r\n";
 const HEAD_BYTES: usize = 16 + 32 + 16 + 4 + 8;

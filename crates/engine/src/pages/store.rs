@@ -22,23 +22,15 @@ use std::time::{Duration, SystemTime};
 
 use super::record::PageData;
 use crate::blocks::PageKey;
-use crate::fingerprint::Fingerprint;
 use crate::handle::Ticket;
+use crate::layout::PrefixCache;
 use crate::request::RequestId;
+use crate::status::Fingerprint;
 
 /// Pages that wait to be written, and that were read and not yet taken.
 const WAITING_MAX: usize = 4;
 /// How often a reader that waits for room looks whether its request was cancelled.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Where the prefix cache is, and how large it may become.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrefixCache {
-    /// A folder of its own; it is created.
-    pub folder: PathBuf,
-    /// Bytes of all files in it.
-    pub size: u64,
-}
 
 /// What is in the folder.
 #[derive(Debug, Default)]

@@ -10,9 +10,10 @@ use std::sync::OnceLock;
 
 use super::*;
 use crate::handle::{Generation, Limits};
+use crate::layout::{Engine, Options, PrefixCache, Source};
 use crate::random::SplitMix64;
-use crate::request::{Constraint, Request, SubmitError, ThoughtState};
-use crate::{Engine, Fingerprint, Options, PrefixCache, Sampling, Source};
+use crate::request::{Constraint, Request, Sampling, SubmitError, ThoughtState};
+use crate::status::Fingerprint;
 
 const CONTEXT: usize = 512;
 

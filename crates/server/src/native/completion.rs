@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use cachalot_engine::{Request, Vocab};
+use cachalot_engine::Request;
+use cachalot_text::Vocab;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;

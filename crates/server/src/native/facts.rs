@@ -38,7 +38,7 @@ pub(crate) async fn props(State(app): State<Arc<App>>) -> ApiResult<Response> {
     for (name, value) in &app.defaults().sampling {
         let _ = sampling.set(name, *value); // checked when the server started
     }
-    for parameter in &cachalot_engine::PARAMETERS {
+    for parameter in &cachalot_engine::request::PARAMETERS {
         let value = parameter.get(&sampling).parse::<f64>().unwrap_or_default();
         params.insert(parameter.name.to_owned(), json!(value));
     }
@@ -86,7 +86,7 @@ pub(crate) async fn set_props(State(app): State<Arc<App>>, asked: Asked) -> ApiR
     let mut checked = Vec::new();
     let mut sampling = served.info().recommended.clone();
     for (name, value) in nested.unwrap_or(&asked.object) {
-        let known = cachalot_engine::PARAMETERS.iter().find(|known| known.name == name);
+        let known = cachalot_engine::request::PARAMETERS.iter().find(|known| known.name == name);
         let Some(known) = known else {
             let message = format!("`{name}` is not a sampling default that can be changed");
             return Err(ApiError::field(name, message));

@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use axum::extract::{FromRequest as _, Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::{Handle, SaveError, Saved, SequencePhase};
+use cachalot_engine::Handle;
+use cachalot_engine::handle::{SaveError, Saved};
+use cachalot_engine::status::SequencePhase;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

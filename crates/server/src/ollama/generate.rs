@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::ThoughtState;
+use cachalot_engine::request::ThoughtState;
 use cachalot_text::Message;
 use serde::Deserialize;
 use serde_json::Value;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cachalot_engine::{Constraint, Request};
+use cachalot_engine::Request;
+use cachalot_engine::request::Constraint;
 use cachalot_text::Think;
 use serde_json::{Map, Value};
 

@@ -109,7 +109,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, asked: Asked) -> ApiResult
     let name = body.model.as_deref().filter(|name| !name.is_empty()).or(body.name.as_deref());
     let served = options::served(&app, name)?;
     let info = served.info();
-    let parameters = cachalot_engine::PARAMETERS
+    let parameters = cachalot_engine::request::PARAMETERS
         .iter()
         .map(|parameter| format!("{:<30} {}", parameter.name, parameter.get(&info.recommended)));
     let template = app.config.template.as_deref().or(info.vocab.chat_template());

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cachalot_engine::{Request, ThoughtState};
+use cachalot_engine::Request;
+use cachalot_engine::request::ThoughtState;
 use cachalot_text::{Message, ToolCall};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

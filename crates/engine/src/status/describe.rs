@@ -3,17 +3,18 @@
 
 use std::time::Duration;
 
-use cachalot_gguf::KvType;
+use cachalot_gguf::{KvType, Metadata};
 use cachalot_plan::Layout;
 use cachalot_plan::layout::KvPlan;
 use cachalot_store::{Placement, Weights};
 use cachalot_text::{ChatTemplate, Vocab};
 
-use crate::assemble::{name, vocab_of};
-use crate::info::{Context, ModelInfo};
-use crate::options::{Options, Source};
+use super::fingerprint::Fingerprint;
+use super::info::{Context, ModelInfo};
+use crate::Error;
+use crate::layout::{Options, Source};
 use crate::output::ThoughtTags;
-use crate::{Error, Fingerprint, Sampling};
+use crate::request::{Sampling, vocab_of};
 
 /// The description of a model that runs elsewhere, with this context and KV type. Of its files, the
 /// headers alone are read.
@@ -77,5 +78,14 @@ pub(crate) fn model_info(
         weights,
         layout,
         load_time: Duration::ZERO,
+    })
+}
+
+/// What a file calls its model, or else the file's own name.
+fn name(source: &Source, metadata: &Metadata) -> String {
+    let named = metadata.str("general.name").ok().filter(|name| !name.trim().is_empty());
+    named.map(str::to_owned).unwrap_or_else(|| match source {
+        Source::Embedded(_) => "calf".to_owned(),
+        Source::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     })
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cachalot_model::{Batch, PAGE_ROWS, PageId, Phase, Progress, Segment, Wanted};
 
-use crate::{Engine, Error};
+use super::engine::Engine;
+use crate::Error;
 
 /// Tokens of one text, and what is wanted of them.
 #[derive(Clone, Copy, Debug)]

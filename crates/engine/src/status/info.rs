@@ -8,8 +8,10 @@ use cachalot_plan::Layout;
 use cachalot_store::Weights;
 use cachalot_text::{ChatTemplate, Vocab};
 
+use super::fingerprint::Fingerprint;
+use super::streaming::Streaming;
 use crate::output::ThoughtTags;
-use crate::{Fingerprint, Sampling, Streaming};
+use crate::request::Sampling;
 
 /// A loaded model's description.
 #[derive(Debug)]

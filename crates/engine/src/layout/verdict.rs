@@ -4,8 +4,8 @@
 use cachalot_gguf::{Metadata, TensorInfo};
 use cachalot_text::{ChatTemplate, Vocab};
 
-use crate::assemble::vocab_of;
-use crate::{Error, Sampling};
+use crate::Error;
+use crate::request::{Sampling, vocab_of};
 
 /// What is worth telling of a model that runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn verdict<'a>(
 }
 
 /// A vocabulary belongs to a model if there is a logit for each token.
-pub(crate) fn check_vocabulary(vocab: &Vocab, logits: usize) -> Result<(), Error> {
+pub(super) fn check_vocabulary(vocab: &Vocab, logits: usize) -> Result<(), Error> {
     if vocab.len() != logits {
         return Err(Error::Vocabulary { tokens: vocab.len(), logits });
     }

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Sender, channel};
 
 use cachalot_model::PAGE_ROWS;
 
-use super::{Job, PageData};
+use super::Handle;
 use crate::blocks::PageKey;
-use crate::handle::Handle;
+use crate::pages::{Job, PageData};
 
 /// What was saved or restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,9 +9,8 @@ use cachalot_model::ExpertGroups;
 use cachalot_plan::Stream;
 use cachalot_store::Ranges;
 
-use crate::device::{Device, PROCESSOR_ALONE};
-use crate::experts::ExpertUse;
-use crate::pages::PrefixCache;
+use super::device::{Device, PROCESSOR_ALONE};
+use crate::status::ExpertUse;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +19,15 @@ pub enum Source {
     File(PathBuf),
     /// A GGUF that is part of the program.
     Embedded(&'static [u8]),
+}
+
+/// Where the prefix cache is, and how large it may become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixCache {
+    /// A folder of its own; it is created.
+    pub folder: PathBuf,
+    /// Bytes of all files in it.
+    pub size: u64,
 }
 
 /// How to load and compute a model.

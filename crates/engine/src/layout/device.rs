@@ -1,7 +1,7 @@
 //! What computes: devices make the stages and the experts that a layout gives them.
 //!
 //! The program lists the devices that it was built with (`src/devices.rs`) and hands them in, as
-//! [`crate::Options::devices`]. The processor is always one of them.
+//! [`Options::devices`]. The processor is always one of them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use cachalot_model::{Config, Experts, ModelOptions, Resident, Stage, StageSpec, 
 use cachalot_plan::layout::{DeviceId, ExpertPlan, StagePlan};
 use cachalot_store::{CacheOptions, ReadRate, Reader, Weights};
 
-use crate::stream::Streaming;
-use crate::{Error, Options};
+use super::options::Options;
+use crate::Error;
+use crate::status::Streaming;
 
 /// Something that computes layers, and what the planner has to know of it.
 pub trait Device: fmt::Debug + Send + Sync {
@@ -53,12 +54,12 @@ pub struct Site<'a> {
     pub cpu: &'a Arc<Cpu>,
     /// Sizes and switches of the model.
     pub config: &'a Config,
-    pub(crate) model_options: &'a ModelOptions,
-    pub(crate) options: &'a Options,
+    pub(super) model_options: &'a ModelOptions,
+    pub(super) options: &'a Options,
     /// What reads experts that are streamed, and how fast; each plan that streams takes it.
-    pub(crate) reader: Option<(Reader, ReadRate)>,
+    pub(super) reader: Option<(Reader, ReadRate)>,
     /// What is streamed, once a device does.
-    pub(crate) streaming: Option<Streaming>,
+    pub(super) streaming: Option<Streaming>,
 }
 
 /// This machine's processor, in main memory.
@@ -110,7 +111,7 @@ fn layers(layers: &std::ops::Range<u64>) -> std::ops::Range<usize> {
 }
 
 /// A cache of `budget` bytes for the experts of some layers.
-pub(crate) fn cache_options(
+pub(super) fn cache_options(
     budget: u64,
     config: &Config,
     of: &std::ops::Range<u64>,

@@ -1,27 +1,26 @@
-//! The one place where everything is put together: a source of bytes becomes weights, a model, a
-//! vocabulary and a template. Another kind of stage or of expert store is added here.
+//! The one place where everything is put together: what a plan has loaded becomes a model with its
+//! vocabulary and template, which answers requests in a thread of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachalot_gguf::{Gguf, Metadata};
 use cachalot_kernels::Cpu;
 use cachalot_model::{Batch, Config, Model, Progress};
 use cachalot_plan::Layout;
 use cachalot_plan::fit::headroom;
-use cachalot_text::{Vocab, VocabParts};
+use cachalot_probe::system;
+use cachalot_text::Vocab;
 
+use super::load_plan::{LoadPlan, Loaded};
+use super::options::{Options, PrefixCache, Source};
+use super::verdict::check_vocabulary;
+use crate::Error;
 use crate::blocks::PageId;
-use crate::describe::model_info;
 use crate::handle::{Handle, Limits, Shared};
-use crate::info::{Context, ModelInfo};
-use crate::load_plan::{LoadPlan, Loaded};
-use crate::options::{Options, Source};
-use crate::pages::{PrefixCache, Store};
+use crate::pages::Store;
+use crate::request::vocab_of;
+use crate::status::{Context, ModelInfo, model_info};
 use crate::step::{Compute, Computed, Core, Sizes};
-use crate::verdict::check_vocabulary;
-use crate::{Error, host};
 
 /// How often available memory is checked while experts are streamed.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,20 +41,20 @@ pub struct Engine {
 
 /// The processor as `options` describe it. With `options.interleave`, memory of its threads is
 /// interleaved over all NUMA nodes.
-pub fn processor(options: &Options) -> Arc<Cpu> {
-    let threads = options.threads.unwrap_or_else(host::physical_cores);
+pub(super) fn processor(options: &Options) -> Arc<Cpu> {
+    let threads = options.threads.unwrap_or_else(system::physical_cores);
     interleaved(options, || Arc::new(Cpu::with_pinning(threads, options.tier, options.pinning)))
 }
 
 /// Runs `work` with interleaved memory, if `options` say so and there are several NUMA nodes. Where
 /// the system refuses, memory is on the node of the thread that touches it first: slower, with the
 /// same results.
-pub(crate) fn interleaved<R>(options: &Options, work: impl FnOnce() -> R) -> R {
+pub(super) fn interleaved<R>(options: &Options, work: impl FnOnce() -> R) -> R {
     on_all_nodes(options.interleave, work)
 }
 
 fn on_all_nodes<R>(interleave: bool, work: impl FnOnce() -> R) -> R {
-    let nodes = host::memory_nodes();
+    let nodes = system::memory_nodes();
     if interleave && nodes.len() > 1 {
         cachalot_store::numa::interleaved(&nodes, work)
     } else {
@@ -64,13 +63,13 @@ fn on_all_nodes<R>(interleave: bool, work: impl FnOnce() -> R) -> R {
 }
 
 /// A model that was loaded as planned, with what [`ModelInfo`] reports about it.
-pub(crate) struct Parts {
-    pub(crate) loaded: Loaded,
-    pub(crate) layout: Layout,
+pub(super) struct Parts {
+    pub(super) loaded: Loaded,
+    pub(super) layout: Layout,
     /// Whether the context is shorter than the model's without having been asked for.
-    pub(crate) reduced: bool,
-    pub(crate) cpu: Arc<Cpu>,
-    pub(crate) begun: Instant,
+    pub(super) reduced: bool,
+    pub(super) cpu: Arc<Cpu>,
+    pub(super) begun: Instant,
 }
 
 impl Engine {
@@ -86,7 +85,7 @@ impl Engine {
         LoadPlan::of(source, options)?.load(progress)
     }
 
-    pub(crate) fn assemble(
+    pub(super) fn assemble(
         parts: Parts,
         source: &Source,
         options: &Options,
@@ -104,7 +103,7 @@ impl Engine {
             reduced,
         };
         // What is left of memory for mapped files, beside everything else.
-        let room = host::memory_available().unwrap_or(u64::MAX);
+        let room = system::memory_available().unwrap_or(u64::MAX);
         let room = room.saturating_sub(layout.kv.bytes + layout.buffers);
         let info = ModelInfo {
             threads: cpu.pool().threads(),
@@ -116,7 +115,7 @@ impl Engine {
         // Last, so that a file is not read only to find that it is of no use.
         interleaved(options, || info.weights.warm(room, progress));
         let info = ModelInfo { load_time: begun.elapsed(), ..info };
-        let pressure = (Instant::now(), host::memory_available().map_or(0, headroom));
+        let pressure = (Instant::now(), system::memory_available().map_or(0, headroom));
         let (interleave, prefix_cache) = (options.interleave, options.prefix_cache.clone());
         let (info, results) = (Arc::new(info), Vec::new());
         Ok(Self { model, info, cpu, interleave, results, prefix_cache, pressure })
@@ -153,7 +152,7 @@ impl Engine {
             return;
         }
         self.pressure.0 = Instant::now();
-        if let Some(available) = host::memory_available() {
+        if let Some(available) = system::memory_available() {
             streaming.respond_to_pressure(available, self.pressure.1);
         }
     }
@@ -233,36 +232,4 @@ impl Compute for Engine {
     fn rest(&mut self) {
         self.respond_to_pressure();
     }
-}
-
-/// What a file calls its model, or else the file's own name.
-pub(crate) fn name(source: &Source, metadata: &Metadata) -> String {
-    let named = metadata.str("general.name").ok().filter(|name| !name.trim().is_empty());
-    named.map(str::to_owned).unwrap_or_else(|| match source {
-        Source::Embedded(_) => "calf".to_owned(),
-        Source::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-    })
-}
-
-/// The vocabulary of a file, which need not hold tensors.
-///
-/// # Errors
-/// If it is not a GGUF file, or has no vocabulary of a supported kind.
-pub fn open_vocab(path: &Path) -> Result<Vocab, Error> {
-    let first = cachalot_gguf::split::part_paths(path).swap_remove(0);
-    let gguf = Gguf::open(&first)?;
-    vocab_of(&gguf.metadata)
-        .map_err(|source| Error::InFile { path: first, source: Box::new(source) })
-}
-
-/// The vocabulary of a GGUF in memory.
-///
-/// # Errors
-/// As [`open_vocab`].
-pub fn embedded_vocab(bytes: &[u8]) -> Result<Vocab, Error> {
-    vocab_of(&Gguf::parse(bytes, bytes.len() as u64)?.metadata)
-}
-
-pub(crate) fn vocab_of(metadata: &Metadata) -> Result<Vocab, Error> {
-    Ok(Vocab::new(&VocabParts::from_metadata(metadata)?)?)
 }

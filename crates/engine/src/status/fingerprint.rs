@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use cachalot_gguf::{KvType, split::part_paths};
 use sha2::{Digest, Sha256};
 
-use crate::options::{Options, Source};
+use crate::layout::{Options, Source};
 
 /// Bytes that are read at each place of a file.
 const SAMPLE_BYTES: u64 = 64 << 10;

@@ -1,9 +1,15 @@
-//! Messages -> the prompt of a request.
+//! Messages -> the prompt of a request, with a loaded model or with its vocabulary alone.
 
-use cachalot_text::{ChatTemplate, Message, RenderOptions, Think, Vocab, strip_reasoning};
+use std::path::Path;
 
-use crate::request::Request;
-use crate::{Error, ModelInfo};
+use cachalot_gguf::{Gguf, Metadata};
+use cachalot_text::{
+    ChatTemplate, Message, RenderOptions, Think, Vocab, VocabParts, strip_reasoning,
+};
+
+use super::Request;
+use crate::Error;
+use crate::status::ModelInfo;
 
 impl ModelInfo {
     /// A request that answers the conversation `messages`, with the model's recommended sampling.
@@ -53,4 +59,27 @@ pub fn render(
     let options = RenderOptions { think, ..RenderOptions::default() };
     let text = template.render(messages, &options)?.text().to_owned();
     Ok(PromptText { text, warning: template.warning().map(str::to_owned) })
+}
+
+/// The vocabulary of a file, which need not hold tensors.
+///
+/// # Errors
+/// If it is not a GGUF file, or has no vocabulary of a supported kind.
+pub fn open_vocab(path: &Path) -> Result<Vocab, Error> {
+    let first = cachalot_gguf::split::part_paths(path).swap_remove(0);
+    let gguf = Gguf::open(&first)?;
+    vocab_of(&gguf.metadata)
+        .map_err(|source| Error::InFile { path: first, source: Box::new(source) })
+}
+
+/// The vocabulary of a GGUF in memory.
+///
+/// # Errors
+/// As [`open_vocab`].
+pub fn embedded_vocab(bytes: &[u8]) -> Result<Vocab, Error> {
+    vocab_of(&Gguf::parse(bytes, bytes.len() as u64)?.metadata)
+}
+
+pub(crate) fn vocab_of(metadata: &Metadata) -> Result<Vocab, Error> {
+    Ok(Vocab::new(&VocabParts::from_metadata(metadata)?)?)
 }

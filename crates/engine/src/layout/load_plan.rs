@@ -14,14 +14,14 @@ use cachalot_model::{Config, Experts, Model, ModelOptions, Stage, Traced, slice_
 use cachalot_plan::fit::fit;
 use cachalot_plan::layout::{DeviceId, Devices, ExpertPlan};
 use cachalot_plan::{Constraints, Demand, Layout, MemoryBudget, ModelFacts, Placement, Stream};
+use cachalot_probe::system;
 use cachalot_store::{FileRange, Placement as Storage, Reader, TensorUse, Weights, cache_bytes};
 
-use crate::assemble::{interleaved, processor};
-use crate::device::{Device, Site, cache_options};
-use crate::experts::Counted;
-use crate::options::{Options, Source};
-use crate::stream::Streaming;
-use crate::{Engine, Error, host};
+use super::device::{Device, Site, cache_options};
+use super::engine::{Engine, Parts, interleaved, processor};
+use super::options::{Options, Source};
+use crate::Error;
+use crate::status::{Counted, Streaming};
 
 /// What loading a model will do.
 #[derive(Debug)]
@@ -39,10 +39,10 @@ pub struct LoadPlan {
 }
 
 /// A model over its weights.
-pub(crate) struct Loaded {
-    pub(crate) weights: Weights,
-    pub(crate) model: Model,
-    pub(crate) streaming: Option<Streaming>,
+pub(super) struct Loaded {
+    pub(super) weights: Weights,
+    pub(super) model: Model,
+    pub(super) streaming: Option<Streaming>,
 }
 
 impl LoadPlan {
@@ -163,7 +163,7 @@ impl LoadPlan {
             Error::Store(_) => error,
             _ => in_file(error),
         })?;
-        let parts = crate::assemble::Parts { loaded, layout, reduced, cpu, begun };
+        let parts = Parts { loaded, layout, reduced, cpu, begun };
         Engine::assemble(parts, &source, &options, progress).map_err(in_file)
     }
 
@@ -197,7 +197,8 @@ impl LoadPlan {
             )?;
             weights = opened.0;
             reader = Some((started, opened.1));
-        } else if options.huge_pages && !weights.files().iter().all(|file| host::is_memory(file)) {
+        } else if options.huge_pages && !weights.files().iter().all(|file| system::is_memory(file))
+        {
             // What is memory already is used where it is.
             let path = weights.files()[0].clone();
             weights = Weights::open_with(&path, Storage::Resident, &mut go_on)?;
@@ -277,28 +278,28 @@ fn model_options(options: &Options) -> ModelOptions {
 /// The devices as the planner sees them.
 fn devices(options: &Options) -> Devices {
     let cards = options.devices.iter().filter_map(|device| Some((device.id(), device.memory()?)));
-    let threads = options.threads.unwrap_or_else(host::physical_cores) as u32;
-    Devices::new(cards.collect(), threads, host::memory_nodes().len() as u32)
+    let threads = options.threads.unwrap_or_else(system::physical_cores) as u32;
+    Devices::new(cards.collect(), threads, system::memory_nodes().len() as u32)
 }
 
 /// The memory that a model may use here: the limit in `options`, or what is free less some
 /// headroom.
 fn memory_budget(options: &Options) -> MemoryBudget {
-    let main = match (options.memory, host::memory_available()) {
+    let main = match (options.memory, system::memory_available()) {
         (Some(limit), _) => MemoryBudget::limited(limit),
         (None, Some(available)) => MemoryBudget::free(available),
         // Where the system does not say how much is free, allocation decides later.
         (None, None) => MemoryBudget { ram: u64::MAX, drive: true, ..MemoryBudget::default() },
     };
     let vram = options.devices.iter().filter_map(|device| device.memory());
-    let threads = options.threads.unwrap_or_else(host::physical_cores) as u64;
+    let threads = options.threads.unwrap_or_else(system::physical_cores) as u64;
     MemoryBudget { vram: vram.fold(0, u64::saturating_add), threads, ..main }
 }
 
 /// What `options` leave to the planner, for a model in these files.
 fn constraints<'a>(options: &Options, mut files: impl Iterator<Item = &'a Path>) -> Constraints {
     // Files in memory are used where they are: a copy would take as much again.
-    let in_memory = options.stream == Stream::Auto && files.all(host::is_memory);
+    let in_memory = options.stream == Stream::Auto && files.all(system::is_memory);
     Constraints {
         context: options.context.map(|tokens| tokens as u64),
         cache_type: options.kv_type,
