@@ -5,14 +5,21 @@
 //! through a cache. The default is a context of 32,768 tokens in f16; the KV cache goes to q8_0,
 //! and then to the longest context that fits, only where the model would not fit otherwise.
 
+mod budget;
+mod error;
+#[cfg(test)]
+mod tests;
+
 use cachalot_gguf::KvType;
 use serde::Serialize;
 
 use crate::buffers::BatchSize;
 use crate::layout::PAGE_TOKENS;
-use crate::machine::Machine;
 use crate::model::ModelFacts;
-use crate::units;
+
+pub use self::budget::{BudgetOrigin, MemoryBudget, headroom, program_bytes};
+pub use self::error::PlacementError;
+use self::error::placement_error;
 
 /// The longest context without `--ctx`: a longer one takes memory that is rarely used.
 pub const CONTEXT_DEFAULT_MAX: u64 = 32_768;
@@ -34,137 +41,6 @@ const MICRO_BATCH_SHARE: u64 = 8;
 /// Layers whose experts the smallest cache holds at once: the one being computed, and the one being
 /// read.
 const LAYERS_IN_FLIGHT: u64 = 2;
-
-/// Memory that may be used, in bytes: free memory minus [`headroom`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct MemoryBudget {
-    /// Of all graphics cards together.
-    pub vram: u64,
-    /// Main memory.
-    pub ram: u64,
-    /// Whether there is a drive to stream from.
-    pub drive: bool,
-    /// Threads that compute, each with buffers of its own.
-    pub threads: u64,
-    /// Where the number for main memory comes from.
-    pub origin: BudgetOrigin,
-}
-
-/// Where a budget comes from, so that errors can say what was kept back and why.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BudgetOrigin {
-    /// A plain number.
-    #[default]
-    Stated,
-    /// The user's limit.
-    Asked {
-        /// The limit.
-        asked: u64,
-        /// Kept for the program itself.
-        reserved: u64,
-        /// Graphics memory besides.
-        vram: u64,
-    },
-    /// What is free now.
-    Free {
-        /// Free bytes.
-        available: u64,
-        /// Left free for the system.
-        headroom: u64,
-        /// Graphics memory besides.
-        vram: u64,
-    },
-}
-
-impl std::fmt::Display for BudgetOrigin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let vram = match *self {
-            Self::Stated => return Ok(()),
-            Self::Asked { asked, reserved, vram } => {
-                let [asked, reserved] = [asked, reserved].map(units::bytes);
-                write!(f, " (of the {asked} asked for, {reserved} are reserved for the program ")?;
-                write!(f, "itself: code, vocabulary, stacks")?;
-                vram
-            }
-            Self::Free { available, headroom, vram } => {
-                let [available, headroom] = [available, headroom].map(units::bytes);
-                write!(f, " (of {available} available, {headroom} are left for the system")?;
-                vram
-            }
-        };
-        if vram > 0 {
-            write!(f, "; {} are graphics memory", units::bytes(vram))?;
-        }
-        f.write_str(")")
-    }
-}
-
-/// Memory of the program itself, with a vocabulary of 129,280 tokens and stacks of threads.
-const PROGRAM_BYTES: u64 = 96 << 20;
-
-/// Bytes of a limit of `memory` that are reserved for the program itself: less where the limit is
-/// small, since only small models, with small vocabularies, are run so.
-pub fn program_bytes(memory: u64) -> u64 {
-    PROGRAM_BYTES.min(memory / 2)
-}
-
-/// Bytes of a card taken by its driver and by scratch buffers, and the usable percentage of the
-/// card (the rest is lost to fragmentation).
-const CARD_OWN: u64 = 3 << 29;
-const CARD_SHARE: (u64, u64) = (95, 100);
-/// The part of unified memory that the GPU may use.
-const UNIFIED_SHARE: (u64, u64) = (7, 8);
-
-impl MemoryBudget {
-    /// The main memory of a machine of which `available` bytes are free, without graphics cards.
-    pub fn free(available: u64) -> Self {
-        let headroom = headroom(available);
-        let origin = BudgetOrigin::Free { available, headroom, vram: 0 };
-        Self { ram: available - headroom, vram: 0, drive: true, threads: 0, origin }
-    }
-
-    /// A limit that the user set, without graphics cards.
-    pub fn limited(asked: u64) -> Self {
-        let reserved = program_bytes(asked);
-        let origin = BudgetOrigin::Asked { asked, reserved, vram: 0 };
-        Self { ram: asked - reserved, vram: 0, drive: true, threads: 0, origin }
-    }
-
-    /// What `machine` offers, with the user's limit if there is one.
-    pub fn of(machine: &Machine, limit: Option<u64>) -> Self {
-        // A drive of unknown rate is a drive: prediction asks for its rate.
-        let drive = !machine.drives.is_empty();
-        let threads = machine.processor.cores().unwrap_or(0).into();
-        let share = |bytes: u64, (part, whole): (u64, u64)| bytes / whole * part;
-        if let Some(gpu) = machine.unified() {
-            let all = gpu.memory_bytes.saturating_mul(gpu.count.into());
-            let vram = share(all, UNIFIED_SHARE).min(limit.unwrap_or(u64::MAX));
-            return Self { vram, ram: 0, drive, threads, ..Self::default() };
-        }
-        let card = |memory| share(memory, CARD_SHARE).saturating_sub(CARD_OWN);
-        let cards =
-            machine.gpus.iter().map(|gpu| card(gpu.memory_bytes).saturating_mul(gpu.count.into()));
-        let vram = cards.fold(0, u64::saturating_add);
-        let mut main = match limit {
-            Some(limit) => Self::limited(limit),
-            None => Self::free(machine.memory.usable().unwrap_or(0)),
-        };
-        if let BudgetOrigin::Free { vram: of, .. } | BudgetOrigin::Asked { vram: of, .. } =
-            &mut main.origin
-        {
-            *of = vram;
-        }
-        Self { vram, drive, threads, ..main }
-    }
-}
-
-/// Bytes of `available` memory to leave free. Close to the limit the kernel reclaims pages of this
-/// process, and everything slows down several times; streaming engines leave about 6 %. Small
-/// containers, which hold small models, need less than a desktop with its other programs.
-pub fn headroom(available: u64) -> u64 {
-    (available / 16).clamp((available / 8).min(256 << 20), 8 << 30)
-}
 
 /// Whether to stream experts from a drive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -268,92 +144,6 @@ pub struct Placement {
 /// The name of the variant, which JSON has had from the beginning.
 fn as_variant<S: serde::Serializer>(ty: &KvType, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{ty:?}"))
-}
-
-/// Why a model cannot be placed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlacementError {
-    /// Not even non-expert weights and a few experts fit.
-    #[error(
-        "{model} needs at least {} of memory ({} of non-expert weights, {} of KV cache for {context} \
-         tokens, {} of buffers and a few experts), but only {} may be used{origin}: close other programs, \
-         allow more with `--memory`, or take a smaller quantization",
-        units::bytes(*.needed), units::bytes(*.dense), units::bytes(*.kv),
-        units::bytes(.needed - .dense - .kv), units::bytes(*.budget)
-    )]
-    Memory {
-        /// The model.
-        model: String,
-        /// Least memory needed.
-        needed: u64,
-        /// Of this, non-expert weights.
-        dense: u64,
-        /// Of this, KV cache.
-        kv: u64,
-        /// Tokens of context.
-        context: u64,
-        /// Memory that may be used.
-        budget: u64,
-        /// Where that number comes from.
-        origin: BudgetOrigin,
-    },
-    /// The KV cache of the requested context is too large.
-    #[error(
-        "a context of {asked} tokens takes {} of memory, but {model} leaves {} for it{origin}: {possible} \
-         tokens would fit. A KV cache in q8_0 takes half of one in f16",
-        units::bytes(*.needed), units::bytes(*.budget)
-    )]
-    ContextMemory {
-        /// The model.
-        model: String,
-        /// Tokens asked for.
-        asked: u64,
-        /// Memory that they need.
-        needed: u64,
-        /// Memory left for them.
-        budget: u64,
-        /// Where that number comes from.
-        origin: BudgetOrigin,
-        /// Tokens that would fit.
-        possible: u64,
-    },
-    /// It would have to be streamed, and there is no drive, or streaming is off.
-    #[error(
-        "{model} needs {} of memory, {} may be used{origin}, and there is no drive to stream from",
-        units::bytes(*.needed), units::bytes(*.budget)
-    )]
-    NoDrive {
-        /// The model.
-        model: String,
-        /// Memory needed.
-        needed: u64,
-        /// Memory that may be used.
-        budget: u64,
-        /// Where that number comes from.
-        origin: BudgetOrigin,
-    },
-    /// The requested context is longer than the model supports.
-    #[error("{model} supports at most {most} tokens of context; {asked} were requested")]
-    Context {
-        /// The model.
-        model: String,
-        /// Tokens asked for.
-        asked: u64,
-        /// Tokens possible.
-        most: u64,
-    },
-}
-
-impl PlacementError {
-    /// Bytes of memory that are missing, if that is what is missing.
-    pub fn missing(&self) -> Option<u64> {
-        match self {
-            Self::Memory { needed, budget, .. }
-            | Self::NoDrive { needed, budget, .. }
-            | Self::ContextMemory { needed, budget, .. } => Some(needed.saturating_sub(*budget)),
-            Self::Context { .. } => None,
-        }
-    }
 }
 
 /// Finds a place for everything.
@@ -565,53 +355,3 @@ fn streamed(
     fit.ram += cache;
     Some(fit)
 }
-
-fn placement_error(
-    model: &ModelFacts,
-    budget: MemoryBudget,
-    constraints: Constraints,
-) -> PlacementError {
-    let (name, origin) = (model.name.clone(), budget.origin);
-    let context = constraints.context.unwrap_or(CONTEXT_MIN.min(model.context));
-    let choice = Choice {
-        context,
-        parallel: constraints.parallel.max(1),
-        cache_type: constraints.cache_type.unwrap_or(KvType::Q8_0),
-        reduced: false,
-        reproducible: constraints.reproducible,
-    };
-    let per_token = model.cache_bytes_per_token(choice.cache_type);
-    let per_token = per_token.saturating_mul(constraints.parallel.max(1));
-    let kv = per_token.saturating_mul(whole_pages(context));
-    let buffers = model.buffers(choice.batch(MICRO_BATCH_MIN, budget));
-    let (weights, experts) = match constraints.stream {
-        Stream::Never => (0, 0),
-        _ if !budget.drive || model.routed == 0 => (model.size, 0),
-        _ => (model.dense, cache_min(model)),
-    };
-    let fixed = [buffers, experts].iter().fold(weights, |sum, n| sum.saturating_add(*n));
-    let needed = fixed.saturating_add(kv);
-    let all = budget.ram.saturating_add(budget.vram);
-    let shorter = Constraints { context: None, ..constraints };
-    if constraints.context.is_some() && fit(model, budget, shorter).is_ok() {
-        let left = all.saturating_sub(fixed);
-        let possible = left / per_token.max(1) / PAGE_TOKENS * PAGE_TOKENS;
-        let possible = possible.min(model.context);
-        return PlacementError::ContextMemory {
-            model: name,
-            asked: context,
-            needed: kv,
-            budget: left,
-            origin,
-            possible,
-        };
-    }
-    if weights == model.size {
-        return PlacementError::NoDrive { model: name, needed, budget: all, origin };
-    }
-    let budget = budget.ram;
-    PlacementError::Memory { model: name, needed, dense: weights, kv, context, budget, origin }
-}
-
-#[cfg(test)]
-mod tests;
