@@ -109,17 +109,6 @@ impl Source {
         })
     }
 
-    /// Lines that hold code, tests aside.
-    pub(super) fn lines_of_code(&self) -> usize {
-        let mut offset = 0;
-        let is_code = |line: &&str| {
-            let start = offset;
-            offset += line.len();
-            !line.trim().is_empty() && !self.is_test_at(start)
-        };
-        self.code.split_inclusive('\n').filter(is_code).count()
-    }
-
     /// Whether a comment in `range` says `tidy: NAME because ...`.
     pub(super) fn has_marker(&self, range: Range<usize>, name: &str) -> bool {
         let marker = format!("// tidy: {name} because ");
@@ -281,10 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_no_code() {
+    fn tests_are_told_from_code() {
         let source =
             source("//! A.\n\nfn a() {}\n// b\n#[cfg(test)]\nmod tests {\n  fn b() {}\n}\n");
-        assert_eq!(source.lines_of_code(), 1);
         assert!(source.is_test_at(source.text.find("fn b").unwrap()));
         assert!(!source.is_test_at(source.text.find("fn a").unwrap()));
     }
