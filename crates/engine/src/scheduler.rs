@@ -1,9 +1,10 @@
 //! Which sequences compute how many tokens in the next step.
 //!
-//! Sequences that generate come first, with one token each; what is left of the step's size goes to
-//! prompts, in equal shares. When pages run out, the sequence that was admitted last gives up its
-//! own and waits at the head of the queue; so the oldest one always gets ahead, and every other one
-//! becomes the oldest some day.
+//! Sequences that generate come first, with one token each; a step's tokens of prompts are divided
+//! into equal shares. Where there are fewer shares than prompts, they take turns, and none has a
+//! second one before all others that waited had theirs. When pages run out, the sequence that was
+//! admitted last gives up its own and waits at the head of the queue; so the oldest one always gets
+//! ahead, and every other one becomes the oldest some day.
 
 use std::collections::VecDeque;
 
@@ -24,10 +25,10 @@ pub(crate) struct Scheduler {
     pub(crate) running: Vec<Sequence>,
     pub(crate) pages: Pages,
     parallel: usize,
-    /// The prompt that comes first this time.
-    turn: usize,
+    /// The last turn that was given to a sequence.
+    turn: u64,
     shares: Vec<usize>,  // [running]
-    prompts: Vec<usize>, // indices of `running`
+    prompts: Vec<usize>, // indices of `running`, in the order of their turns
     pub(crate) preempted: u64,
 }
 
@@ -106,31 +107,44 @@ impl Scheduler {
                 break;
             }
             copies.extend(copy);
+            self.turn += 1;
+            sequence.turn = self.turn;
             self.running.push(sequence);
         }
     }
 
     /// Finds the tokens that each running sequence computes if there are pages for them.
     fn share(&mut self, prompt_max: usize) {
-        let Self { shares, prompts, .. } = self;
+        let Self { running, shares, prompts, .. } = self;
         shares.clear();
-        shares.resize(self.running.len(), 0);
+        shares.resize(running.len(), 0);
         prompts.clear();
-        for (index, sequence) in self.running.iter().enumerate().filter(|(_, s)| !s.is_paused) {
+        for (index, sequence) in running.iter().enumerate().filter(|(_, s)| !s.is_paused) {
             if sequence.is_decoding() {
                 shares[index] = 1;
             } else {
                 prompts.push(index);
             }
         }
-        let mut left = prompt_max;
-        for i in 0..prompts.len() {
-            let index = prompts[(self.turn + i) % prompts.len()];
-            let fair = left.div_ceil(prompts.len() - i).max(SHARE_MIN.min(left));
-            shares[index] = self.running[index].pending().min(fair);
+        prompts.sort_unstable_by_key(|index| running[*index].turn);
+        let (mut left, mut served) = (prompt_max, 0);
+        while left > 0 && served < prompts.len() {
+            let index = prompts[served];
+            let fair = left.div_ceil(prompts.len() - served).max(SHARE_MIN.min(left));
+            shares[index] = running[index].pending().min(fair);
             left -= shares[index];
+            served += 1;
         }
-        self.turn = self.turn.wrapping_add(1);
+        // Those that got nothing come next, then the others, of which the first, whose share may
+        // have been larger, is the last.
+        let served = &mut prompts[..served];
+        if !served.is_empty() {
+            served.rotate_left(1);
+        }
+        for index in served {
+            self.turn += 1;
+            running[*index].turn = self.turn;
+        }
     }
 
     /// Finds pages for up to `count` more tokens; returns for how many.

@@ -31,6 +31,8 @@ pub(crate) struct Sequence {
     pub(crate) is_loading: bool,
     /// Whether it was admitted before: it has lost its pages since, if it waits.
     pub(crate) was_admitted: bool,
+    /// Among prompts that run, the smaller ones come first.
+    pub(crate) turn: u64,
     /// Its place in the queue, as its receiver knows it.
     pub(crate) position: Option<usize>,
     /// Its reader is behind, since then.
@@ -55,6 +57,7 @@ impl Sequence {
             reuses: submission.request.cache_prompt,
             is_loading: false,
             was_admitted: false,
+            turn: 0,
             position: None,
             is_paused: false,
             paused_at: None,

@@ -1,13 +1,17 @@
-//! The scheduler over a stand-in for the model, against a slow model of what it should do.
+//! The scheduler over a stand-in for the model, against a slow model of what it should do
+//! (`slow_model.rs`), and its answers against what each request would get alone.
 //!
 //! The stand-in keeps in its pages the tokens that a model would keep keys and values of, and
 //! computes logits from all that it reads there. So a page that is shared, copied, evicted or
 //! reused wrongly changes the text.
 
+mod slow_model;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use self::slow_model::SlowModel;
 use super::*;
 use crate::handle::{Generation, Limits};
 use crate::layout::{Engine, Options, PrefixCache, Source};
@@ -181,7 +185,6 @@ struct Received {
     end: Option<Result<FinishReason, Error>>,
     text: String,
     cancelled: bool,
-    steps: usize,
     id: u64,
 }
 
@@ -190,7 +193,7 @@ impl Received {
         let (tokens, text) = (Vec::new(), String::new());
         let id = generation.id().0;
         let generation = Some(generation);
-        Self { request, generation, tokens, end: None, text, cancelled: false, steps: 0, id }
+        Self { request, generation, tokens, end: None, text, cancelled: false, id }
     }
 
     fn receive(&mut self) {
@@ -341,10 +344,25 @@ fn random_request(below: &mut dyn FnMut(usize) -> usize) -> Request {
     request
 }
 
-fn run(seed: u64, count: usize, pages: usize, failing: Option<u64>) -> (Vec<Received>, u64) {
+/// A run of random requests.
+#[derive(Clone, Copy)]
+struct Run {
+    seed: u64,
+    /// Pages of the KV cache: a context takes eight.
+    pages: usize,
+    /// One segment in this many fails, as if its experts could not be read.
+    failing: Option<u64>,
+    micro_batch: usize,
+}
+
+/// Submits `count` requests at random times, of which some are cancelled and some are not read for
+/// a while, and looks at every step. Returns what was received, and how many were preempted.
+fn run(Run { seed, pages, failing, micro_batch }: Run, count: usize) -> (Vec<Received>, u64) {
     let limits = Limits { parallel: 5, queue: 20 };
     let shared = Arc::new(Shared::new(info(), limits));
-    let mut core = core(&shared, pages, failing);
+    let sizes = Sizes { pages, micro_batch };
+    let mut core = Core::new(&shared, Fake::new(pages, failing), sizes, None);
+    let mut model = SlowModel::default();
     let mut random = SplitMix64::new(seed);
     let mut below = |n: usize| (random.next_u64() % n as u64) as usize;
     let mut active: Vec<Received> = Vec::new();
@@ -374,13 +392,12 @@ fn run(seed: u64, count: usize, pages: usize, failing: Option<u64>) -> (Vec<Rece
             }
         }
         assert!(core.receive(false));
-        core.step();
-        check_pages(&core);
-        for received in &mut active {
-            received.receive();
-            received.steps += 1;
-            assert!(received.steps < 5000, "it starves");
+        for sequence in &mut core.scheduler.running {
+            sequence.is_paused = below(10) == 0; // until the engine looks again
         }
+        model.step(&mut core, CONTEXT + 1, limits.parallel);
+        check_pages(&core);
+        active.iter_mut().for_each(Received::receive);
         done.extend(active.extract_if(.., |received| received.is_over()));
     }
     assert!(core.receive(false));
@@ -399,10 +416,14 @@ fn run(seed: u64, count: usize, pages: usize, failing: Option<u64>) -> (Vec<Rece
 #[test]
 fn a_thousand_requests_end_as_they_would_alone() {
     let (mut preempted, mut requests) = (0, 0);
-    for (seed, pages, failing) in
-        [(1, 9, None), (2, 9, Some(150)), (3, 12, Some(400)), (4, 16, None), (5, 60, Some(90))]
-    {
-        let (done, lost) = run(seed, 210, pages, failing);
+    for (seed, pages, failing, micro_batch) in [
+        (1, 9, None, 128),
+        (2, 9, Some(150), 48),
+        (3, 12, Some(400), 16),
+        (4, 16, None, 24),
+        (5, 60, Some(90), 16),
+    ] {
+        let (done, lost) = run(Run { seed, pages, failing, micro_batch }, 210);
         done.iter().for_each(Received::check);
         let failed = done.iter().filter(|received| matches!(received.end, Some(Err(_)))).count();
         assert_eq!(failed > 0, failing.is_some(), "{failed} failed");
@@ -472,6 +493,33 @@ fn running_answers_go_on_while_prompts_are_computed_in_shares() {
     assert_eq!(done[1..], [80, 80], "equal shares");
     finish(&mut core, &mut all);
     all.iter().for_each(Received::check);
+}
+
+#[test]
+fn a_long_prompt_is_not_passed_over_by_short_ones_that_come_and_go() {
+    let shared = Arc::new(Shared::new(info(), Limits { parallel: 5, queue: 8 }));
+    let sizes = Sizes { pages: 40, micro_batch: SHARE_MIN };
+    let mut core = Core::new(&shared, Fake::new(40, None), sizes, None);
+    let long = submit(&shared, request(vec![5; 500], 1));
+    let mut all = vec![long];
+    let (mut computed, mut without) = (0, 0);
+    for step in 0..30 {
+        // As many as make this step another one's turn, if turns are counted by places.
+        let running = core.scheduler.running.len().max(2);
+        let wanted = (running..=5).find(|count| step % count != 0).unwrap_or(5);
+        all.extend((core.scheduler.running.len().max(1)..wanted).map(|_| {
+            let short = Request { cache_prompt: false, ..request(vec![7; SHARE_MIN], 0) };
+            submit(&shared, short)
+        }));
+        core.receive(false);
+        core.step();
+        let oldest = &core.scheduler.running[0];
+        assert_eq!(oldest.ticket.id.0, all[0].id);
+        without = if oldest.computed > computed { 0 } else { without + 1 };
+        computed = oldest.computed;
+        assert!(without < 5, "each of four others had a share");
+    }
+    finish(&mut core, &mut all);
 }
 
 #[test]
