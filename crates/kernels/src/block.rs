@@ -13,7 +13,6 @@ use crate::isa::{
 use crate::matrix::{ActBits, Kernel, Matrix};
 use crate::ops;
 use crate::pool::Scratch;
-use crate::product::Cpu;
 use std::ops::Range;
 
 /// Tokens up to which gemv reads a matrix in place, without unpacking it first, and which it takes
@@ -229,12 +228,12 @@ pub(crate) fn is_gemv(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> bool {
     }
 }
 
-/// Derives from the activations what the product of `matrix` with `tokens` will read.
+/// Says which encoding of the activations the product of `matrix` with `tokens` will read.
 ///
 /// # Panics
 /// If shapes do not agree or a token does not exist.
-pub(crate) fn prepare(
-    cpu: &Cpu,
+pub(crate) fn want(
+    tier: Tier,
     activations: &mut Activations,
     matrix: &Matrix<'_>,
     tokens: Tokens<'_>,
@@ -246,27 +245,24 @@ pub(crate) fn prepare(
         Tokens::List(list) => list.iter().all(|&t| (t as usize) < rows),
     };
     assert!(exist, "{tokens:?} of {rows} activations");
-    let (pool, tier) = (cpu.pool(), cpu.tier());
     match path(tier, matrix, tokens.len()) {
         Path::Reference => {}
         #[cfg(target_arch = "x86_64")]
         Path::FloatGemv(_) | Path::FloatGemm => {}
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv512(_, order) => activations.quantize_split_i16(pool, tier, order),
+        Path::Gemv512(_, order) => activations.want_split_i16(order),
         #[cfg(target_arch = "x86_64")]
-        Path::Gemv256(_) => activations.quantize_i16(pool, tier),
+        Path::Gemv256(_) => activations.want_i16(),
         #[cfg(target_arch = "x86_64")]
-        Path::I8(..) => activations.quantize_i8(pool, tier),
+        Path::I8(..) => activations.want_i8(),
         #[cfg(target_arch = "x86_64")]
-        Path::Int512(_) if matrix.act_bits() == ActBits::Eight => {
-            activations.quantize_i8(pool, tier);
-        }
+        Path::Int512(_) if matrix.act_bits() == ActBits::Eight => activations.want_i8(),
         #[cfg(target_arch = "x86_64")]
-        Path::Int512(_) => activations.quantize_split_i16(pool, tier, &NATURAL),
+        Path::Int512(_) => activations.want_split_i16(&NATURAL),
         #[cfg(target_arch = "x86_64")]
-        Path::I14(_) => activations.quantize_i14(pool, tier),
+        Path::I14(_) => activations.want_i14(),
         #[cfg(target_arch = "x86_64")]
-        Path::Tiles(kernels) => activations.convert_bf16(pool, tier, kernels.order),
+        Path::Tiles(kernels) => activations.want_bf16(kernels.order),
     }
 }
 
@@ -274,7 +270,7 @@ pub(crate) fn prepare(
 /// kernel is chosen by all tokens, whatever the part.
 ///
 /// # Panics
-/// If [`prepare`] did not precede with the same matrix and tokens.
+/// If [`want`] did not precede with the same matrix and tokens.
 pub(crate) fn compute<'s>(
     tier: Tier,
     matrix: &Matrix<'_>,

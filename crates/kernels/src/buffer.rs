@@ -87,4 +87,14 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: in bounds by the line above; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
+
+    /// Elements `at..at + len`, to read.
+    ///
+    /// # Safety
+    /// Nobody writes them meanwhile.
+    pub(crate) unsafe fn view(&self, at: usize, len: usize) -> &'a [T] {
+        assert!(at <= self.len && len <= self.len - at, "{at}+{len} of {}", self.len);
+        // SAFETY: in bounds by the line above; not written by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(at), len) }
+    }
 }

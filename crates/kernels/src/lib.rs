@@ -25,6 +25,7 @@ mod buffer;
 mod cpu;
 mod format;
 mod formats;
+mod inputs;
 mod isa;
 #[cfg(test)]
 mod kernel_tests;
@@ -39,6 +40,7 @@ pub use activations::Activations;
 pub use block::Tokens;
 pub use cpu::{Tier, TierName};
 pub use format::Format;
+pub use inputs::{Inputs, RowTask};
 pub use matrix::{ActBits, Error, Kernel, Matrix};
 pub use pool::Pool;
-pub use product::{Cpu, GateUp, Pinning, Product, Weighted};
+pub use product::{Cpu, GateUp, Heads, Pinning, Product, Weighted};

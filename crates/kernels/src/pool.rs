@@ -5,6 +5,10 @@
 //! neighbouring tasks, whose weights follow one another in memory, and then helps with the shares
 //! of others, so a slow core does fewer. Who computes a task never changes what is computed: every
 //! task writes its own outputs in a fixed order.
+//!
+//! A region has one or more phases: the tasks of one begin when all of the one before have ended.
+//! That costs less than another region, because nobody is told, and nobody waits for a thread that
+//! has no task.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -51,7 +55,8 @@ pub(crate) struct Scratch {
     pub(crate) split_i16_rows: Vec<SplitI16Row>,
 }
 
-type Task<'a> = dyn Fn(&mut Scratch, usize) + Sync + 'a;
+/// Computes task `i` of phase `phase`: `task(scratch, phase, i)`.
+type Task<'a> = dyn Fn(&mut Scratch, usize, usize) + Sync + 'a;
 
 /// A fixed set of worker threads.
 #[derive(Debug)]
@@ -79,6 +84,9 @@ struct State {
     region: Mutex<Option<Region>>,
     /// Threads that work, each of which has a share of the tasks.
     shares: AtomicUsize,
+    /// The present phase of the region, and how many of its tasks have ended.
+    phase: AtomicUsize,
+    ended: AtomicUsize,
     /// The next task of each thread's share, the caller's first.
     next: Vec<Next>,
     /// Workers that have not finished the current region.
@@ -88,19 +96,46 @@ struct State {
     parked: Vec<AtomicBool>,
 }
 
-/// A counter in a cache line of its own.
+/// The phase and the next task of a share, in a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Next(AtomicUsize);
+struct Next(AtomicU64);
 
-/// The current region: a borrowed task whose life is guarded by `Pool::run`.
+impl Next {
+    fn set(&self, phase: usize, task: usize) {
+        self.0.store(Self::pack(phase, task), Ordering::Relaxed);
+    }
+
+    /// Takes the next task below `end`, unless `phase` is over.
+    fn take(&self, phase: usize, end: usize) -> Option<usize> {
+        let mut next = self.0.load(Ordering::Relaxed);
+        loop {
+            let task = next as u32 as usize;
+            if next != Self::pack(phase, task) || task >= end {
+                return None;
+            }
+            let (ok, fail) = (Ordering::Relaxed, Ordering::Relaxed);
+            match self.0.compare_exchange_weak(next, next + 1, ok, fail) {
+                Ok(_) => return Some(task),
+                Err(now) => next = now,
+            }
+        }
+    }
+
+    fn pack(phase: usize, task: usize) -> u64 {
+        (phase as u64) << 32 | task as u64
+    }
+}
+
+/// The current region: a borrowed task whose life is guarded by `Pool::run_phases`.
 #[derive(Clone, Copy, Debug)]
 struct Region {
     task: *const Task<'static>,
-    count: usize,
+    counts: *const [usize], // tasks of each phase
 }
 
-// SAFETY: the task is `Sync`, and `Pool::run` keeps it alive until all workers are done with it.
+// SAFETY: the task is `Sync`, and `Pool::run_phases` keeps it and the counts alive until all
+// workers are done with them.
 unsafe impl Send for Region {}
 
 impl Pool {
@@ -114,6 +149,8 @@ impl Pool {
             epoch: AtomicU64::new(0),
             region: Mutex::new(None),
             shares: AtomicUsize::new(1),
+            phase: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             next: (0..=others).map(|_| Next::default()).collect(),
             running: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
@@ -145,7 +182,8 @@ impl Pool {
         pool
     }
 
-    /// The tasks of each parallel region since the last call, if they are only counted.
+    /// The tasks of each phase of each parallel region since the last call, if they are only
+    /// counted.
     pub fn take_counts(&self) -> Vec<usize> {
         let counts = self.counting.as_ref().map(|counting| &counting.tasks);
         let take = |tasks: &Mutex<Vec<usize>>| {
@@ -173,28 +211,38 @@ impl Pool {
     ///
     /// # Panics
     /// If a task panics. Must not be called from within a task.
-    pub(crate) fn run(&self, count: usize, task: &Task<'_>) {
+    pub(crate) fn run(&self, count: usize, task: &(dyn Fn(&mut Scratch, usize) + Sync)) {
+        self.run_phases(&[count], &|scratch, _, i| task(scratch, i));
+    }
+
+    /// Runs `task(scratch, phase, i)` for every `i` in `0..counts[phase]`, phase after phase, and
+    /// returns when all are done. What a phase has written is seen by the next.
+    ///
+    /// # Panics
+    /// If a task panics; the phases after it do not begin. Must not be called from within a task.
+    pub(crate) fn run_phases(&self, counts: &[usize], task: &Task<'_>) {
         if let Some(counting) = &self.counting {
-            counting.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(count);
+            let mut tasks = counting.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.extend(counts.iter().filter(|&&count| count > 0));
             return;
         }
         let mut scratch = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
         self.regions.fetch_add(1, Ordering::Relaxed);
-        if self.workers.is_empty() || count <= 1 {
-            (0..count).for_each(|i| task(&mut scratch, i));
+        if self.workers.is_empty() || counts.iter().all(|&count| count <= 1) {
+            for (phase, &count) in counts.iter().enumerate() {
+                (0..count).for_each(|i| task(&mut scratch, phase, i));
+            }
             return;
         }
         let state = &*self.shared;
-        // SAFETY: only the lifetime changes; `run` does not return before every worker has
+        // SAFETY: only the lifetime changes; `run_phases` does not return before every worker has
         // counted itself out of this region, after which none touches the task again.
         let task_forever = unsafe {
             std::mem::transmute::<*const Task<'_>, *const Task<'static>>(std::ptr::from_ref(task))
         };
         *state.region.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Region { task: task_forever, count });
-        for (share, next) in state.next.iter().enumerate().take(self.workers.len() + 1) {
-            next.0.store(state.first(share, count), Ordering::Relaxed);
-        }
+            Some(Region { task: task_forever, counts });
+        state.begin_phase(first_phase(counts, 0), counts);
         state.running.store(self.workers.len(), Ordering::Relaxed);
         state.epoch.fetch_add(1, Ordering::SeqCst);
         for (worker, parked) in self.workers.iter().zip(&state.parked) {
@@ -202,8 +250,7 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
-        let mine =
-            catch_unwind(AssertUnwindSafe(|| state.take_tasks(task, count, 0, &mut scratch)));
+        let mine = state.take_tasks(task, counts, 0, &mut scratch);
         let mut spins = 0;
         while state.running.load(Ordering::Acquire) != 0 {
             wait_a_little(&mut spins);
@@ -215,6 +262,11 @@ impl Pool {
         }
         assert!(!worker_panicked, "a worker's task panicked");
     }
+}
+
+/// The first phase from `from` on that has tasks.
+fn first_phase(counts: &[usize], from: usize) -> usize {
+    (from..counts.len()).find(|&phase| counts[phase] > 0).unwrap_or(counts.len())
 }
 
 impl Pool {
@@ -235,12 +287,11 @@ impl State {
             }
             seen = self.epoch.load(Ordering::SeqCst);
             let region = *self.region.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Region { task, count }) = region {
-                // SAFETY: `Pool::run` waits for `running` to reach zero, which this worker has
-                // not counted down yet, so the task is alive.
-                let task = unsafe { &*task };
-                let run = || self.take_tasks(task, count, index + 1, &mut scratch);
-                if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            if let Some(Region { task, counts }) = region {
+                // SAFETY: `Pool::run_phases` waits for `running` to reach zero, which this worker
+                // has not counted down yet, so the task and the counts are alive.
+                let (task, counts) = unsafe { (&*task, &*counts) };
+                if self.take_tasks(task, counts, index + 1, &mut scratch).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
             }
@@ -255,17 +306,80 @@ impl State {
         share * each + share.min(rest)
     }
 
-    fn take_tasks(&self, task: &Task<'_>, count: usize, thread: usize, scratch: &mut Scratch) {
+    /// Makes `phase` the present one. Nobody has a task of another.
+    fn begin_phase(&self, phase: usize, counts: &[usize]) {
         let shares = self.shares.load(Ordering::Relaxed);
+        if let Some(&count) = counts.get(phase) {
+            for (share, next) in self.next.iter().enumerate().take(shares) {
+                next.set(phase, self.first(share, count));
+            }
+        }
+        self.ended.store(0, Ordering::Relaxed);
+        self.phase.store(phase, Ordering::Release);
+    }
+
+    /// Computes tasks of all phases, until there are none; or returns what a task panicked with.
+    fn take_tasks(
+        &self,
+        task: &Task<'_>,
+        counts: &[usize],
+        thread: usize,
+        scratch: &mut Scratch,
+    ) -> thread::Result<()> {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut phase = self.phase.load(Ordering::Acquire);
+            while let Some(&count) = counts.get(phase) {
+                let done = self.take_of_phase(task, phase, count, thread, scratch);
+                phase = self.end_of_phase(phase, done, counts);
+            }
+        }));
+        if result.is_err() {
+            // The task that panicked is never counted, so nobody else begins a phase.
+            self.phase.store(counts.len(), Ordering::Release);
+        }
+        result
+    }
+
+    /// Computes tasks of one phase; returns how many.
+    fn take_of_phase(
+        &self,
+        task: &Task<'_>,
+        phase: usize,
+        count: usize,
+        thread: usize,
+        scratch: &mut Scratch,
+    ) -> usize {
+        let shares = self.shares.load(Ordering::Relaxed);
+        let mut done = 0;
         for share in (thread..shares).chain(0..thread) {
             let end = self.first(share + 1, count);
-            loop {
-                let i = self.next[share].0.fetch_add(1, Ordering::Relaxed);
-                if i >= end {
-                    break;
-                }
-                task(scratch, i);
+            while let Some(i) = self.next[share].take(phase, end) {
+                task(scratch, phase, i);
+                done += 1;
             }
+        }
+        done
+    }
+
+    /// Counts `done` tasks of `phase`, and waits until all have ended, unless it is the last that
+    /// has any. Returns the next phase.
+    fn end_of_phase(&self, phase: usize, done: usize, counts: &[usize]) -> usize {
+        let next = first_phase(counts, phase + 1);
+        if next == counts.len() {
+            return next;
+        }
+        // Each sees what those before it have written, and all see what the last one has seen.
+        if done > 0 && self.ended.fetch_add(done, Ordering::AcqRel) + done == counts[phase] {
+            self.begin_phase(next, counts);
+            return next;
+        }
+        let mut spins = 0;
+        loop {
+            let now = self.phase.load(Ordering::Acquire);
+            if now != phase {
+                return now;
+            }
+            wait_a_little(&mut spins);
         }
     }
 
@@ -328,6 +442,42 @@ mod tests {
     }
 
     #[test]
+    fn a_phase_begins_when_all_tasks_of_the_one_before_have_ended() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads, None);
+            for round in 0..200usize {
+                let counts = [round % 3, round % 11, 0, round % 5, 1, round % 7];
+                let done: Vec<_> = counts.iter().map(|_| AtomicUsize::new(0)).collect();
+                pool.run_phases(&counts, &|_, phase, i| {
+                    assert!(i < counts[phase]);
+                    let before = done[..phase].iter().zip(&counts);
+                    assert!(before.into_iter().all(|(d, &c)| d.load(Ordering::Relaxed) == c));
+                    done[phase].fetch_add(1, Ordering::Relaxed);
+                });
+                let done = done.into_iter().map(AtomicUsize::into_inner);
+                assert_eq!(done.collect::<Vec<_>>(), counts);
+            }
+            assert_eq!(pool.regions(), 200);
+        }
+    }
+
+    #[test]
+    fn after_a_panic_no_phase_begins() {
+        for (threads, bad) in [(1, 0), (2, 0), (3, 7), (4, 19)] {
+            let pool = Pool::new(threads, None);
+            let later = AtomicUsize::new(0);
+            let run = catch_unwind(AssertUnwindSafe(|| {
+                pool.run_phases(&[20, 20], &|_, phase, i| {
+                    assert!(phase > 0 || i != bad);
+                    later.fetch_add(phase, Ordering::Relaxed);
+                });
+            }));
+            assert!(run.is_err() && later.into_inner() == 0);
+            pool.run_phases(&[3, 3], &|_, _, _| {});
+        }
+    }
+
+    #[test]
     fn a_parked_pool_wakes_up() {
         let pool = Pool::new(3, None);
         for _ in 0..3 {
@@ -375,8 +525,10 @@ mod tests {
         pool.run(0, &|_, _| unreachable!("not computed"));
         assert_eq!(
             (pool.threads(), pool.take_counts(), pool.take_counts()),
-            (192, vec![7, 0], vec![])
+            (192, vec![7], vec![])
         );
+        pool.run_phases(&[2, 0, 5], &|_, _, _| unreachable!("not computed"));
+        assert_eq!(pool.take_counts(), [2, 5]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Products of matrices with activations: the work lists that a layer is made of.
 //!
-//! A list is one parallel region however many matrices it has. A task is some rows of a matrix
-//! times some tokens; each output is summed by one task in a fixed order that depends neither on
+//! A list is one parallel region however many matrices it has, and makes what it multiplies in its
+//! first phase ([`crate::inputs`]). A task is some rows of a matrix times some tokens; each output is summed by one task in a fixed order that depends neither on
 //! how the work is divided nor on the other tokens, so results do not depend on the number of
 //! threads. Few tokens go through the tier's gemv, straight from the file's layout; many go through
 //! unpacked panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::i8`],
@@ -12,6 +12,7 @@ use crate::affinity;
 use crate::block::{self, Division, Part, Tokens};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
+use crate::inputs::Inputs;
 use crate::matrix::Matrix;
 use crate::ops;
 use crate::pool::{Pool, Scratch};
@@ -65,6 +66,37 @@ struct OutputShape {
     is_gemv: bool,
 }
 
+/// What a task has of a list.
+struct Entry {
+    /// The entry's number.
+    entry: usize,
+    /// Some of its rows and tokens.
+    part: Part,
+    /// Outputs of the entries before it.
+    at: usize,
+}
+
+/// A token of a product in a list.
+struct Place {
+    /// The product's number, and outputs of those before it.
+    entry: usize,
+    at: usize,
+    /// The token's number in it, and the rows of its matrix.
+    token: usize,
+    rows: usize,
+}
+
+/// Where products of heads go: `[rows, heads, width]`.
+#[derive(Debug)]
+pub struct Heads<'a> {
+    /// All rows.
+    pub numbers: &'a mut [f32],
+    /// Numbers of a head, of which a product writes the first.
+    pub width: usize,
+    /// The row of each token, ascending.
+    pub rows: &'a [u32],
+}
+
 /// Whether threads stay on CPUs of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pinning {
@@ -107,29 +139,89 @@ impl Cpu {
         self.tier
     }
 
-    /// Multiplies each matrix with its tokens of `activations`. `out` holds the products one after
-    /// the other, each `[tokens, rows]`.
+    /// Multiplies each matrix with its tokens of the inputs. `out` holds the products one after the
+    /// other, each `[tokens, rows]`.
     ///
     /// # Panics
     /// If shapes do not agree; they are checked here once, not in the loops.
-    pub fn multiply(
+    pub fn multiply<'a>(
         &self,
-        activations: &mut Activations,
+        inputs: impl Into<Inputs<'a>>,
         products: &[Product<'_>],
         out: &mut [f32],
     ) {
         let total = products.iter().map(|p| p.tokens.len() * p.matrix.rows()).sum::<usize>();
         assert_eq!(out.len(), total, "outputs of {} products", products.len());
-        for product in products {
-            block::prepare(self, activations, &product.matrix, product.tokens);
+        self.multiply_to(
+            inputs.into(),
+            products,
+            Shared::new(out),
+            &|Place { at, token, rows, .. }| at + token * rows,
+        );
+    }
+
+    /// Products of a matrix of each head: token `t` of product `h` becomes the first numbers of
+    /// head `h` in row `out.row(t)`.
+    ///
+    /// If `make` is given, `make(t, inputs, row)` first writes the inputs of token `t`, one for
+    /// each head, and what else belongs in its row `[heads, out.width]`; the inputs have been
+    /// [reset](Activations::reset) to `[tokens · heads, ..]`.
+    ///
+    /// # Panics
+    /// If shapes do not agree, or products have more or fewer tokens than `out`.
+    pub fn multiply_heads(
+        &self,
+        inputs: &mut Activations,
+        make: Option<&(dyn Fn(usize, &mut [f32], &mut [f32]) + Sync)>,
+        products: &[Product<'_>],
+        out: Heads<'_>,
+    ) {
+        let Heads { numbers, width, rows } = out;
+        let (heads, tokens) = (products.len(), rows.len());
+        let all = numbers.len().checked_div(heads * width).unwrap_or(0);
+        assert_eq!(numbers.len(), all * heads * width, "rows of {heads} x {width}");
+        assert!(rows.is_sorted_by(|a, b| a < b), "each row is written once");
+        assert!(rows.last().is_none_or(|&last| (last as usize) < all), "rows of {all}");
+        for Product { matrix, tokens: t } in products {
+            assert!(matrix.rows() <= width && t.len() == tokens, "a product of {tokens} tokens");
         }
-        let out = Shared::new(out);
+        let out = Shared::new(numbers);
+        let made = |t: usize, inputs: &mut [f32]| {
+            let at = rows[t] as usize * heads * width;
+            // SAFETY: each token has a row of its own, and products begin afterwards.
+            let row = unsafe { out.slice(at, heads * width) };
+            make.into_iter().for_each(|make| make(t, inputs, row));
+        };
+        let shape = [inputs.rows(), inputs.cols()];
+        let inputs = match make {
+            Some(_) => Inputs::made_in_groups(inputs, tokens, shape, &made),
+            None => inputs.into(),
+        };
+        self.multiply_to(inputs, products, out, &|Place { entry, token, .. }| {
+            (rows[token] as usize * heads + entry) * width
+        });
+    }
+
+    /// Products whose first numbers for a token go where `place` says.
+    fn multiply_to(
+        &self,
+        inputs: Inputs<'_>,
+        products: &[Product<'_>],
+        out: Shared<'_, f32>,
+        place: &(dyn Fn(Place) -> usize + Sync),
+    ) {
+        for product in products {
+            block::want(self.tier, inputs.activations, &product.matrix, product.tokens);
+        }
         let shape = |p: &Product<'_>| self.shape(&p.matrix, p.tokens);
-        self.for_each_part(products, shape, &|scratch, product, part, at| {
+        self.for_each_part(inputs, products, shape, &|scratch, activations, product, part| {
             let Product { matrix, tokens } = product;
-            let values = block::compute(self.tier, matrix, activations, *tokens, &part, scratch);
-            for (t, values) in part.tokens.clone().zip(values.chunks_exact(part.rows.len())) {
-                let to = at + t * matrix.rows() + part.rows.start;
+            let Part { rows, tokens: some } = &part.part;
+            let values =
+                block::compute(self.tier, matrix, activations, *tokens, &part.part, scratch);
+            for (token, values) in some.clone().zip(values.chunks_exact(rows.len())) {
+                let Entry { entry, at, .. } = part;
+                let to = place(Place { entry, at, token, rows: matrix.rows() }) + rows.start;
                 // SAFETY: this task alone writes these rows of these tokens of this product.
                 unsafe { out.slice(to, values.len()) }.copy_from_slice(values);
             }
@@ -140,7 +232,8 @@ impl Cpu {
     ///
     /// # Panics
     /// If shapes do not agree.
-    pub fn gate_up(&self, activations: &mut Activations, list: &[GateUp<'_>], out: &mut [f32]) {
+    pub fn gate_up<'a>(&self, inputs: impl Into<Inputs<'a>>, list: &[GateUp<'_>], out: &mut [f32]) {
+        let inputs = inputs.into();
         let total = list.iter().map(|g| g.tokens.len() * g.gate.rows()).sum::<usize>();
         assert_eq!(out.len(), total, "outputs of {} gates", list.len());
         for entry in list {
@@ -149,13 +242,14 @@ impl Cpu {
                 (entry.up.rows(), entry.up.cols()),
                 "gate and up"
             );
-            block::prepare(self, activations, &entry.gate, entry.tokens);
-            block::prepare(self, activations, &entry.up, entry.tokens);
+            block::want(self.tier, inputs.activations, &entry.gate, entry.tokens);
+            block::want(self.tier, inputs.activations, &entry.up, entry.tokens);
         }
         let out = Shared::new(out);
         let shape = |g: &GateUp<'_>| self.shape(&g.gate, g.tokens);
-        self.for_each_part(list, shape, &|scratch, entry, part, at| {
+        self.for_each_part(inputs, list, shape, &|scratch, activations, entry, part| {
             let GateUp { gate, up, tokens } = entry;
+            let Entry { part, at, .. } = part;
             let mut gates = std::mem::take(&mut scratch.kept);
             let values = block::compute(self.tier, gate, activations, *tokens, &part, scratch);
             gates.resize(values.len()).copy_from_slice(values);
@@ -175,12 +269,13 @@ impl Cpu {
     ///
     /// # Panics
     /// If shapes do not agree.
-    pub fn add_weighted(
+    pub fn add_weighted<'a>(
         &self,
-        activations: &mut Activations,
+        inputs: impl Into<Inputs<'a>>,
         list: &[Weighted<'_>],
         out: &mut [f32],
     ) {
+        let inputs = inputs.into();
         let Some(first) = list.first() else { return };
         let rows = first.matrix.rows();
         assert_eq!(out.len() % rows, 0, "outputs are rows of {rows}");
@@ -192,12 +287,12 @@ impl Cpu {
             let shape = self.shape(&entry.matrix, entry.tokens);
             most.tokens = most.tokens.max(shape.tokens);
             most.is_gemv &= shape.is_gemv;
-            block::prepare(self, activations, &entry.matrix, entry.tokens);
+            block::want(self.tier, inputs.activations, &entry.matrix, entry.tokens);
         }
         let out = Shared::new(out);
         // Several tokens may have one target, so that only rows can be divided.
         let division = Division { tokens: most.tokens.max(1), ..self.division(rows, most) };
-        self.pool.run(division.tasks(rows, 1), &|scratch, i| {
+        inputs.then(self, division.tasks(rows, 1), &|scratch, activations, i| {
             for entry in list {
                 let Weighted { matrix, tokens, targets, weights } = entry;
                 let part = Part { tokens: 0..tokens.len(), ..division.part(i, rows, 1) };
@@ -224,25 +319,26 @@ impl Cpu {
         Division::of(self.pool.threads(), all_rows, shape.tokens, shape.is_gemv)
     }
 
-    /// Calls `task` for parts of every entry, with the entry's place in the outputs.
+    /// Makes the inputs, then calls `task` for parts of every entry.
     fn for_each_part<T: Sync>(
         &self,
+        inputs: Inputs<'_>,
         list: &[T],
         shape: impl Fn(&T) -> OutputShape + Sync,
-        task: &(dyn Fn(&mut Scratch, &T, Part, usize) + Sync),
+        task: &(dyn Fn(&mut Scratch, &Activations, &T, Entry) + Sync),
     ) {
         let all_rows = list.iter().map(|entry| shape(entry).rows).sum();
         let division = |shape: OutputShape| self.division(all_rows, shape);
         let tasks = |shape: OutputShape| division(shape).tasks(shape.rows, shape.tokens);
         let count = list.iter().map(|entry| tasks(shape(entry))).sum();
-        self.pool.run(count, &|scratch, mut i| {
+        inputs.then(self, count, &|scratch, activations, mut i| {
             let mut at = 0;
-            for entry in list {
+            for (index, entry) in list.iter().enumerate() {
                 let shape = shape(entry);
                 let n = tasks(shape);
                 if i < n {
                     let part = division(shape).part(i, shape.rows, shape.tokens);
-                    return task(scratch, entry, part, at);
+                    return task(scratch, activations, entry, Entry { entry: index, part, at });
                 }
                 i -= n;
                 at += shape.rows * shape.tokens;

@@ -16,12 +16,6 @@ const TASK_MIN: usize = 4 * 1024;
 /// Tasks of each thread, if there are enough rows.
 const TASKS_PER_THREAD: usize = 4;
 
-/// An output of a loop over rows.
-pub(crate) struct RowsOut<'a> {
-    pub(crate) numbers: &'a mut [f32], // [rows, width]
-    pub(crate) width: usize,
-}
-
 impl Cpu {
     /// Calls `task(r, row)` for every row of `out` `[rows, width]`, in parallel if there are enough
     /// of them. Loops in `task` may be compiled with the tier's registers.
@@ -63,25 +57,6 @@ impl Cpu {
         self.run_rows(count, cost, &|_, i| task(i));
     }
 
-    /// Calls `task` for every row of two outputs.
-    pub(crate) fn for_row_pairs(
-        &self,
-        [a, b]: [RowsOut<'_>; 2],
-        task: impl Fn(&mut Scratch, usize, &mut [f32], &mut [f32]) + Sync,
-    ) {
-        let widths = [a.width, b.width];
-        let rows = a.numbers.len().checked_div(a.width).unwrap_or(0);
-        let lens = [a.numbers.len(), b.numbers.len()];
-        assert_eq!(lens, widths.map(|width| rows * width), "rows of both outputs");
-        let (a, b) = (Shared::new(a.numbers), Shared::new(b.numbers));
-        self.run_rows(rows, widths[0] + widths[1], &|scratch, r| {
-            // SAFETY: each row is handed to one task.
-            let (a, b) =
-                unsafe { (a.slice(r * widths[0], widths[0]), b.slice(r * widths[1], widths[1])) };
-            task(scratch, r, a, b);
-        });
-    }
-
     fn run_rows(&self, rows: usize, cost: usize, task: &(dyn Fn(&mut Scratch, usize) + Sync)) {
         let size = if rows * cost < PARALLEL_MIN {
             rows.max(1) // one task, which the caller's thread runs
@@ -99,17 +74,9 @@ impl Cpu {
         }
     }
 
-    /// [`ops::rms_norm`] of every row of `x` `[rows, weight.len()]` into `out`, of the same shape.
-    ///
-    /// # Panics
-    /// If the lengths do not agree.
-    pub fn rms_norm_rows(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-        assert_eq!(x.len(), out.len(), "rows to normalize");
-        let width = weight.len();
-        self.for_rows(out, width, |r, out| {
-            let x = &x[r * width..][..width];
-            ops::rms_norm_row(self.tier(), x, weight, epsilon, out);
-        });
+    /// [`ops::rms_norm`] with the tier's registers.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        ops::rms_norm_row(self.tier(), x, weight, epsilon, out);
     }
 }
 
@@ -141,16 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_normalized_as_one_by_one() {
-        let x: Vec<f32> = (0..300 * 256).map(|i| (i % 97) as f32 - 40.0).collect();
-        let weight: Vec<f32> = (0..256).map(|i| i as f32 / 100.0).collect();
+    fn all_tiers_normalize_alike() {
+        let x: Vec<f32> = (0..300).map(|i| (i % 97) as f32 - 40.0).collect();
+        let weight: Vec<f32> = (0..300).map(|i| i as f32 / 100.0).collect();
         let mut expected = vec![0.0; x.len()];
-        for (x, out) in x.chunks(256).zip(expected.chunks_mut(256)) {
-            ops::rms_norm(x, &weight, 1e-6, out);
-        }
+        ops::rms_norm(&x, &weight, 1e-6, &mut expected);
         for tier in Tier::available() {
             let mut out = vec![0.0; x.len()];
-            Cpu::new(3, tier).rms_norm_rows(&x, &weight, 1e-6, &mut out);
+            Cpu::new(1, tier).rms_norm(&x, &weight, 1e-6, &mut out);
             assert_eq!(out, expected, "{tier}");
         }
     }

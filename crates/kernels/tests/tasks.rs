@@ -2,8 +2,8 @@
 //! not timed, and nothing is computed.
 
 use cachalot_kernels::attention::{
-    Attention, AttentionSegment, ExpandedQueries, ExpandedRun, ExpandedShape, Heads, Latent,
-    PAGE_ROWS,
+    Attention, AttentionSegment, EXPANDED_ROWS, Expanded, ExpandedShape, Expansion, Heads, Latent,
+    PAGE_ROWS, expanded,
 };
 use cachalot_kernels::{
     ActBits, Activations, Cpu, Format, GateUp, Matrix, Product, Tier, Tokens, Weighted,
@@ -154,22 +154,33 @@ impl Counter {
     }
 
     fn expanded(&self, past: usize, tokens: usize) {
-        let shape = ExpandedShape { nope: NOPE, rope: ROPE, value: VALUE };
-        let heads = Heads { count: HEADS, scale: 1.0 };
-        let q = vec![0.0; tokens * HEADS * (NOPE + ROPE)];
-        let queries = ExpandedQueries { q: &q, heads, past, shape };
-        let mut attention = Attention::new();
-        attention.begin(tokens, HEADS, VALUE);
-        let rows = 512.min(past + tokens);
-        let (kv, k_rope) = (vec![0.0; rows * HEADS * (NOPE + VALUE)], vec![0.0; rows * ROPE]);
-        attention.accumulate(
-            &self.cpu,
-            &queries,
-            ExpandedRun { first: 0, kv: &kv, k_rope: &k_rope },
-        );
-        self.check("expanded", f64::INFINITY, 0);
-        attention.normalize(&self.cpu, &mut vec![0.0; tokens * HEADS * VALUE]);
-        self.check("normalize", (tokens * HEADS * VALUE) as f64 / NUMBERS_PER_US, 0);
+        let (width, len) = (LATENT + ROPE, past + tokens);
+        let pages = vec![0; len.div_ceil(PAGE_ROWS)];
+        let bytes = vec![0u8; PAGE_ROWS * width * 2];
+        let (format, bytes, pages) = (Format::F16, &bytes[..], &pages[..]);
+        let latent = Latent { format, bytes, pages, len, width, values: LATENT };
+        let what = Expanded {
+            queries: &mut vec![0.0; tokens * HEADS * (NOPE + ROPE)],
+            rotate: &|_, _| {},
+            heads: Heads { count: HEADS, scale: 1.0 },
+            shape: ExpandedShape { nope: NOPE, rope: ROPE, value: VALUE },
+            matrix: self.matrix(HEADS * (NOPE + VALUE), LATENT),
+            segments: &[AttentionSegment { rows: 0..tokens, past, latent }],
+        };
+        let mut out = vec![0.0; tokens * HEADS * VALUE];
+        expanded(&self.cpu, what, &mut Expansion::default(), &mut out);
+        // Of each piece of the cache, rows are read, expanded and attended to.
+        let (counts, threads) = (self.cpu.pool().take_counts(), self.cpu.pool().threads());
+        assert_eq!(counts.len(), 3 * len.div_ceil(EXPANDED_ROWS) + 1);
+        for (phase, &tasks) in counts.iter().enumerate() {
+            let rows = EXPANDED_ROWS.min(len.saturating_sub(phase / 3 * EXPANDED_ROWS));
+            let is_read = phase % 3 == 0 && rows > 0;
+            let us = if is_read { (rows * width) as f64 / NUMBERS_PER_US } else { f64::INFINITY };
+            assert!(
+                us < LONG_US || tasks * 10 >= threads * 9,
+                "expanded, phase {phase} of {us:.0} us: {tasks} tasks for {threads} threads"
+            );
+        }
     }
 }
 

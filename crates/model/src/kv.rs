@@ -12,6 +12,9 @@ use cachalot_kernels::attention::{Latent, PAGE_ROWS};
 use crate::Error;
 use crate::seam::PageId;
 
+/// Numbers of a row that is made on the stack: as many as rows of all published models have.
+const ROW_NUMBERS: usize = 576;
+
 /// The weight format with the same encoding.
 pub(crate) fn format(kv: KvType) -> Format {
     match kv {
@@ -70,8 +73,17 @@ impl KvPages {
         self.row_bytes
     }
 
-    /// Encodes a row.
-    pub(crate) fn encode(&self, row: &[f32], out: &mut [u8]) {
+    /// Encodes a row that `make` writes.
+    pub(crate) fn encode(&self, out: &mut [u8], make: impl FnOnce(&mut [f32])) {
+        let (mut few, mut many);
+        let row = if self.shape.width <= ROW_NUMBERS {
+            few = [0.0; ROW_NUMBERS];
+            &mut few[..self.shape.width]
+        } else {
+            many = vec![0.0; self.shape.width];
+            &mut many[..]
+        };
+        make(row);
         let encoded = self.format.encode(row, out);
         debug_assert!(encoded, "{} can be written", self.format);
     }
@@ -123,7 +135,7 @@ impl KvPages {
 
 #[cfg(test)]
 mod tests {
-    use cachalot_kernels::{Cpu, Tier};
+    use cachalot_kernels::Tier;
 
     use super::*;
 
@@ -134,21 +146,19 @@ mod tests {
         let row = |n: usize| -> Vec<f32> {
             (0..96).map(|i| ((i * 7 + n * 13) % 80) as f32 / 7.0 - 5.0).collect()
         };
-        let cpu = Cpu::new(1, Tier::detect());
         for (kv, error) in [(KvType::F32, 0.0), (KvType::F16, 4e-3), (KvType::Q8_0, 0.04)] {
             let mut kv_pages = KvPages::new(kv, 2, SHAPE, 5).unwrap();
             let pages = [3, 1];
             let mut bytes = vec![0; 20 * kv_pages.row_bytes()];
             for (n, out) in bytes.chunks_mut(kv_pages.row_bytes()).enumerate() {
-                kv_pages.encode(&row(n), out);
+                kv_pages.encode(out, |to| to.copy_from_slice(&row(n)));
             }
             kv_pages.store(1, &pages, 50, &bytes);
             kv_pages.copy_page(1, 4);
             let read = |layer: usize, position: usize, pages: &[PageId]| {
-                let (mut latent, mut key) = (vec![0.0; 64], vec![0.0; 32]);
-                let rows = kv_pages.rows(layer, pages, 70);
-                rows.read(&cpu, position..position + 1, &mut latent, &mut key);
-                [latent, key].concat()
+                let mut row = vec![0.0; SHAPE.width];
+                kv_pages.rows(layer, pages, 70).row(Tier::detect(), position, &mut row);
+                row
             };
             for (position, pages) in [(50, [3, 1]), (63, [3, 1]), (64, [3, 1]), (69, [0, 4])] {
                 let out = read(1, position, &pages);

@@ -1,6 +1,6 @@
 //! The feed-forward network of layers without experts, and of the shared expert.
 
-use cachalot_kernels::{Activations, Cpu, GateUp, Matrix, Product, Tokens, Weighted};
+use cachalot_kernels::{Activations, Cpu, GateUp, Inputs, Matrix, Product, Tokens, Weighted};
 
 use crate::bind::{Binder, Weight};
 use crate::scratch::AllRows;
@@ -68,38 +68,37 @@ pub(crate) struct MlpScratch {
     all_rows: AllRows,
 }
 
+/// The hidden states of a network, `[rows, width]`, and what is left to do.
+pub(crate) struct Inner<'a> {
+    mlp: Mlp<'a>,
+    inner: &'a mut Activations,
+    all_rows: &'a mut AllRows,
+}
+
 impl MlpScratch {
-    /// Leaves the hidden states of the network in `inner`.
-    fn gate_up(&mut self, cpu: &Cpu, mlp: Mlp<'_>, x: &mut Activations) -> Tokens<'static> {
+    /// The hidden states of the network for each row of `x` `[rows, hidden]`.
+    pub(crate) fn gate_up<'a>(&'a mut self, cpu: &Cpu, mlp: Mlp<'a>, x: Inputs<'_>) -> Inner<'a> {
+        let Self { inner, all_rows } = self;
         let tokens = Tokens::Range { start: 0, len: x.rows() };
-        let inner = self.inner.reset(x.rows(), mlp.gate.rows());
-        cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens }], inner);
-        tokens
+        let out = inner.reset(x.rows(), mlp.gate.rows());
+        cpu.gate_up(x, &[GateUp { gate: mlp.gate, up: mlp.up, tokens }], out);
+        Inner { mlp, inner, all_rows }
     }
 }
 
-/// Adds the network's output for each row of `x` `[rows, hidden]` to `out` `[rows, hidden]`.
-pub(crate) fn add(
-    cpu: &Cpu,
-    mlp: Mlp<'_>,
-    x: &mut Activations,
-    scratch: &mut MlpScratch,
-    out: &mut [f32],
-) {
-    let tokens = scratch.gate_up(cpu, mlp, x);
-    let (targets, weights) = scratch.all_rows.of(x.rows());
-    let down = Weighted { matrix: mlp.down, tokens, targets, weights };
-    cpu.add_weighted(&mut scratch.inner, &[down], out);
-}
+impl Inner<'_> {
+    /// Adds the network's output for each row to `out` `[rows, hidden]`.
+    pub(crate) fn add(self, cpu: &Cpu, out: &mut [f32]) {
+        let Self { mlp, inner, all_rows } = self;
+        let tokens = Tokens::Range { start: 0, len: inner.rows() };
+        let (targets, weights) = all_rows.of(inner.rows());
+        let down = Weighted { matrix: mlp.down, tokens, targets, weights };
+        cpu.add_weighted(inner, &[down], out);
+    }
 
-/// Writes the network's output for each row of `x` `[rows, hidden]` to `out` `[rows, hidden]`.
-pub(crate) fn compute(
-    cpu: &Cpu,
-    mlp: Mlp<'_>,
-    x: &mut Activations,
-    scratch: &mut MlpScratch,
-    out: &mut [f32],
-) {
-    let tokens = scratch.gate_up(cpu, mlp, x);
-    cpu.multiply(&mut scratch.inner, &[Product { matrix: mlp.down, tokens }], out);
+    /// Writes the network's output for each row to `out` `[rows, hidden]`.
+    pub(crate) fn compute(self, cpu: &Cpu, out: &mut [f32]) {
+        let tokens = Tokens::Range { start: 0, len: self.inner.rows() };
+        cpu.multiply(self.inner, &[Product { matrix: self.mlp.down, tokens }], out);
+    }
 }

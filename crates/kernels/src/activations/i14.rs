@@ -1,7 +1,8 @@
 //! Activations of 14 bits with a scale for 256, as 16-bit words: for products of words on AVX2.
 
-use super::{Parts, Source, round_to_ints, write_in_order};
+use super::{Parts, round_to_ints, write_in_order};
 use crate::buffer::Aligned;
+use crate::cpu::Tier;
 use crate::isa::avx2::i14::{I14Row, LARGEST, WORDS};
 use crate::isa::{BLOCK, Order};
 use crate::ops::simd;
@@ -13,16 +14,30 @@ pub(super) struct I14 {
     scales: Aligned<f32>, // [rows, blocks]
 }
 
+/// All blocks of an encoding.
+#[derive(Debug)]
+pub(super) struct Blocks<'a> {
+    words: Parts<'a, i16>,
+    scales: Parts<'a, f32>,
+}
+
+impl Blocks<'_> {
+    /// # Safety
+    /// No block is encoded by two workers at a time.
+    pub(super) unsafe fn encode(&self, tier: Tier, block: usize, floats: &[f32]) {
+        // SAFETY: by contract.
+        let (words, scale) = unsafe { (self.words.of(block), self.scales.of(block)) };
+        scale[0] = quantize(tier, floats, &WORDS, words);
+    }
+}
+
 impl I14 {
-    pub(super) fn derive(&mut self, source: Source<'_>) {
-        let blocks = source.blocks();
-        let words = Parts::new(&mut self.words, blocks, BLOCK);
-        let scales = Parts::new(&mut self.scales, blocks, 1);
-        source.for_each_block(&|block, floats| {
-            // SAFETY: each block is written by one task.
-            let (words, scale) = unsafe { (words.of(block), scales.of(block)) };
-            scale[0] = quantize(source.tier, floats, &WORDS, words);
-        });
+    /// Room for `count` blocks.
+    pub(super) fn blocks(&mut self, count: usize) -> Blocks<'_> {
+        Blocks {
+            words: Parts::new(&mut self.words, count, BLOCK),
+            scales: Parts::new(&mut self.scales, count, 1),
+        }
     }
 
     /// The first row.

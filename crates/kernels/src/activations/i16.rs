@@ -1,8 +1,9 @@
 //! Activations of 16 bits as words, one scale for 256: for products of words on AVX2.
 
+use super::Parts;
 use super::split_i16::{SUMS, integers_and_sums};
-use super::{Parts, Source};
 use crate::buffer::Aligned;
+use crate::cpu::Tier;
 use crate::isa::avx2::ORDER;
 use crate::isa::{BLOCK, I16Row};
 use crate::ops::simd;
@@ -15,18 +16,33 @@ pub(super) struct I16 {
     sums: Aligned<f32>,  // [rows, blocks, 16]
 }
 
+/// All blocks of an encoding.
+#[derive(Debug)]
+pub(super) struct Blocks<'a> {
+    words: Parts<'a, i16>,
+    scale: Parts<'a, f32>,
+    sums: Parts<'a, f32>,
+}
+
+impl Blocks<'_> {
+    /// # Safety
+    /// No block is encoded by two workers at a time.
+    pub(super) unsafe fn encode(&self, tier: Tier, block: usize, floats: &[f32]) {
+        // SAFETY: by contract.
+        let (words, scale, sums) =
+            unsafe { (self.words.of(block), self.scale.of(block), self.sums.of(block)) };
+        scale[0] = quantize(tier, floats, words, sums);
+    }
+}
+
 impl I16 {
-    pub(super) fn derive(&mut self, source: Source<'_>) {
-        let blocks = source.blocks();
-        let words = Parts::new(&mut self.words, blocks, BLOCK);
-        let scale = Parts::new(&mut self.scale, blocks, 1);
-        let sums = Parts::new(&mut self.sums, blocks, SUMS);
-        source.for_each_block(&|block, floats| {
-            // SAFETY: each block is written by one task.
-            let (words, scale, sums) =
-                unsafe { (words.of(block), scale.of(block), sums.of(block)) };
-            scale[0] = quantize(source.tier, floats, words, sums);
-        });
+    /// Room for `count` blocks.
+    pub(super) fn blocks(&mut self, count: usize) -> Blocks<'_> {
+        Blocks {
+            words: Parts::new(&mut self.words, count, BLOCK),
+            scale: Parts::new(&mut self.scale, count, 1),
+            sums: Parts::new(&mut self.sums, count, SUMS),
+        }
     }
 
     /// The first row.

@@ -1,7 +1,8 @@
 //! Activations of 8 bits with a scale for 32; [`crate::isa::i8`] draws them.
 
-use super::{Parts, Source, round_to_ints};
+use super::{Parts, round_to_ints};
 use crate::buffer::Aligned;
+use crate::cpu::Tier;
 use crate::isa::BLOCK;
 use crate::isa::i8::{FACTORS, I8Row, LARGEST, SCALED, SUMS_16, SUMS_32};
 use crate::ops::simd;
@@ -13,16 +14,30 @@ pub(super) struct I8 {
     factors: Aligned<i32>, // [rows, blocks, 32]
 }
 
+/// All blocks of an encoding.
+#[derive(Debug)]
+pub(super) struct Blocks<'a> {
+    numbers: Parts<'a, i8>,
+    factors: Parts<'a, i32>,
+}
+
+impl Blocks<'_> {
+    /// # Safety
+    /// No block is encoded by two workers at a time.
+    pub(super) unsafe fn encode(&self, tier: Tier, block: usize, floats: &[f32]) {
+        // SAFETY: by contract.
+        let (numbers, factors) = unsafe { (self.numbers.of(block), self.factors.of(block)) };
+        quantize(tier, floats, numbers, factors);
+    }
+}
+
 impl I8 {
-    pub(super) fn derive(&mut self, source: Source<'_>) {
-        let blocks = source.blocks();
-        let numbers = Parts::new(&mut self.numbers, blocks, BLOCK);
-        let factors = Parts::new(&mut self.factors, blocks, FACTORS);
-        source.for_each_block(&|block, floats| {
-            // SAFETY: each block is written by one task.
-            let (numbers, factors) = unsafe { (numbers.of(block), factors.of(block)) };
-            quantize(source.tier, floats, numbers, factors);
-        });
+    /// Room for `count` blocks.
+    pub(super) fn blocks(&mut self, count: usize) -> Blocks<'_> {
+        Blocks {
+            numbers: Parts::new(&mut self.numbers, count, BLOCK),
+            factors: Parts::new(&mut self.factors, count, FACTORS),
+        }
     }
 
     /// The first row.

@@ -1,8 +1,8 @@
 //! Vectors to multiply, in the encodings that the kernels take.
 //!
-//! The caller fills f32 rows; each encoding is derived once, when the first product asks for it,
-//! and shared by all products with the same rows (the query and the latent projection; gate and up
-//! of all experts):
+//! The caller fills f32 rows, or says how they are made ([`crate::Inputs`]); each encoding is derived
+//! once, in the first phase of the region that multiplies it first, and shared by all products with
+//! the same rows (the query and the latent projection; gate and up of all experts):
 //!
 //! - [`SplitI16`]: 16-bit integers with one scale for 256 activations, as two bytes, for gemv and
 //!   gemm on AVX-512;
@@ -28,17 +28,10 @@ use crate::cpu::Tier;
 use crate::isa::{BLOCK, Order, SplitI16Row};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{I16Row, avx2::i14::I14Row, i8::I8Row};
-use crate::pool::Pool;
 use bf16::Bf16;
 use split_i16::SplitI16;
 #[cfg(target_arch = "x86_64")]
 use {i8::I8, i14::I14, i16::I16};
-
-/// Numbers below which encoding takes less time than a parallel region costs.
-const PARALLEL_MIN: usize = 32 * 1024;
-/// Fewest blocks of a task, and tasks that each thread has if there are enough.
-const TASK_BLOCKS_MIN: usize = 4;
-const TASKS_PER_THREAD: usize = 4;
 
 /// Rows of f32 activations `[rows, cols]` and what was derived from them.
 #[derive(Debug, Default)]
@@ -54,26 +47,46 @@ pub struct Activations {
     i14: Derived<I14>,
     #[cfg(target_arch = "x86_64")]
     i16: Derived<I16>,
+    targets: Vec<Target<'static>>, // empty: its memory is kept
 }
 
 /// An encoding, and whether it is that of the present rows.
 #[derive(Debug, Default)]
 struct Derived<E> {
-    fresh: bool,
+    state: State,
     encoding: E,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum State {
+    #[default]
+    Stale,
+    /// To be derived in the next region.
+    Wanted,
+    Fresh,
+}
+
 impl<E> Derived<E> {
-    /// Derives it, unless it is that of the present rows.
-    fn refresh(&mut self, derive: impl FnOnce(&mut E)) {
-        if !std::mem::replace(&mut self.fresh, true) {
-            derive(&mut self.encoding);
+    fn want(&mut self) {
+        if self.state == State::Stale {
+            self.state = State::Wanted;
         }
     }
 
-    /// That of the present rows.
+    /// The encoding, if it is to be derived.
+    fn wanted(&mut self) -> Option<&mut E> {
+        (self.state == State::Wanted).then_some(&mut self.encoding)
+    }
+
+    fn derived(&mut self) {
+        if self.state == State::Wanted {
+            self.state = State::Fresh;
+        }
+    }
+
+    /// That of the present rows. In the region that derives it, only after it has been derived.
     fn present(&self) -> &E {
-        assert!(self.fresh, "quantized before it is multiplied");
+        assert!(self.state != State::Stale, "encoded before it is multiplied");
         &self.encoding
     }
 }
@@ -85,42 +98,77 @@ struct Ordered<E> {
     derived: Derived<E>,
 }
 
-/// The f32 rows that an encoding is derived from, and what to derive it with.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    floats: &'a [f32], // [rows, cols]
-    rows: usize,
-    cols: usize,
-    pool: &'a Pool,
-    tier: Tier,
+/// Where the blocks of an encoding go.
+#[derive(Debug)]
+enum Target<'a> {
+    SplitI16(split_i16::Blocks<'a>, &'static Order),
+    Bf16(Parts<'a, u16>, &'static Order),
+    #[cfg(target_arch = "x86_64")]
+    I8(i8::Blocks<'a>),
+    #[cfg(target_arch = "x86_64")]
+    I14(i14::Blocks<'a>),
+    #[cfg(target_arch = "x86_64")]
+    I16(i16::Blocks<'a>),
 }
 
-impl Source<'_> {
-    /// Blocks of 256 numbers in all rows, the last one of each row perhaps incomplete.
-    fn blocks(&self) -> usize {
-        self.rows * self.cols.div_ceil(BLOCK)
+/// Rows that several workers fill, and the encodings that they derive from them.
+#[derive(Debug)]
+pub(crate) struct Encoder<'a> {
+    floats: Shared<'a, f32>, // [rows, cols]
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    targets: Vec<Target<'a>>,
+}
+
+impl Encoder<'_> {
+    /// Whether an encoding is to be derived.
+    pub(crate) fn derives(&self) -> bool {
+        !self.targets.is_empty()
     }
 
-    /// Calls `task` with the number of each block and its numbers; in parallel if that is worth it.
-    fn for_each_block(&self, task: &(dyn Fn(usize, &[f32]) + Sync)) {
-        let (count, of_row) = (self.blocks(), self.cols.div_ceil(BLOCK));
-        let one = |block: usize| {
-            let (row, from) = (block / of_row, block % of_row * BLOCK);
-            let len = BLOCK.min(self.cols - from);
-            task(block, &self.floats[row * self.cols + from..][..len]);
-        };
-        if count * BLOCK < PARALLEL_MIN {
-            return (0..count).for_each(one);
+    /// Blocks of 256 numbers in a row, the last one perhaps incomplete.
+    pub(crate) fn blocks_of_row(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// `count` rows from `first` on.
+    ///
+    /// # Safety
+    /// No two slices that live at the same time have a row in common, nor is any encoded.
+    pub(crate) unsafe fn rows(&self, first: usize, count: usize) -> &mut [f32] {
+        // SAFETY: by contract.
+        unsafe { self.floats.slice(first * self.cols, count * self.cols) }
+    }
+
+    /// Derives all encodings of a block, as all rows number them.
+    ///
+    /// # Safety
+    /// No block is encoded by two workers, and its numbers are not written meanwhile.
+    pub(crate) unsafe fn encode(&self, tier: Tier, block: usize) {
+        let (row, from) = (block / self.blocks_of_row(), block % self.blocks_of_row() * BLOCK);
+        let len = BLOCK.min(self.cols - from);
+        // SAFETY: by contract, this worker has the block.
+        let floats = unsafe { &*self.floats.slice(row * self.cols + from, len) };
+        for target in &self.targets {
+            // SAFETY: as above.
+            unsafe {
+                match target {
+                    Target::SplitI16(to, order) => to.encode(tier, block, floats, order),
+                    Target::Bf16(to, order) => bf16::convert(tier, floats, order, to.of(block)),
+                    #[cfg(target_arch = "x86_64")]
+                    Target::I8(to) => to.encode(tier, block, floats),
+                    #[cfg(target_arch = "x86_64")]
+                    Target::I14(to) => to.encode(tier, block, floats),
+                    #[cfg(target_arch = "x86_64")]
+                    Target::I16(to) => to.encode(tier, block, floats),
+                }
+            }
         }
-        let share = count.div_ceil(self.pool.threads() * TASKS_PER_THREAD);
-        let size = share.max(TASK_BLOCKS_MIN);
-        self.pool.run(count.div_ceil(size), &|_, i| {
-            (i * size..count.min((i + 1) * size)).for_each(one);
-        });
     }
 }
 
 /// Parts of `width` elements, one for each block, that are written by several workers.
+#[derive(Debug)]
 struct Parts<'a, T> {
     elements: Shared<'a, T>,
     width: usize,
@@ -148,13 +196,13 @@ impl Activations {
     /// Room for `rows` x `cols` numbers, to be filled by the caller; what was there is forgotten.
     pub fn reset(&mut self, rows: usize, cols: usize) -> &mut [f32] {
         (self.rows, self.cols) = (rows, cols);
-        self.split_i16.iter_mut().for_each(|ordered| ordered.derived.fresh = false);
-        self.bf16.iter_mut().for_each(|ordered| ordered.derived.fresh = false);
+        self.split_i16.iter_mut().for_each(|ordered| ordered.derived.state = State::Stale);
+        self.bf16.iter_mut().for_each(|ordered| ordered.derived.state = State::Stale);
         #[cfg(target_arch = "x86_64")]
         {
-            self.i8.fresh = false;
-            self.i14.fresh = false;
-            self.i16.fresh = false;
+            self.i8.state = State::Stale;
+            self.i14.state = State::Stale;
+            self.i16.state = State::Stale;
         }
         self.floats.resize(rows * cols)
     }
@@ -184,37 +232,66 @@ impl Activations {
         self.cols.div_ceil(BLOCK)
     }
 
-    /// Derives the 16-bit form in this order, unless it is there.
-    pub(crate) fn quantize_split_i16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
-        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
-        in_order(&mut self.split_i16, order).refresh(|encoding| encoding.derive(source, order));
+    /// The 16-bit form in this order is to be derived, unless it is there.
+    pub(crate) fn want_split_i16(&mut self, order: &'static Order) {
+        in_order(&mut self.split_i16, order).want();
     }
 
-    /// Derives the 8-bit form, unless it is there.
+    /// As [`Activations::want_split_i16`], of bf16.
+    pub(crate) fn want_bf16(&mut self, order: &'static Order) {
+        in_order(&mut self.bf16, order).want();
+    }
+
+    /// The form of 8 bits is to be derived, unless it is there.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn quantize_i8(&mut self, pool: &Pool, tier: Tier) {
-        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
-        self.i8.refresh(|encoding| encoding.derive(source));
+    pub(crate) fn want_i8(&mut self) {
+        self.i8.want();
     }
 
-    /// Derives the 14-bit form, unless it is there.
+    /// As [`Activations::want_i8`], of 14 bits.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn quantize_i14(&mut self, pool: &Pool, tier: Tier) {
-        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
-        self.i14.refresh(|encoding| encoding.derive(source));
+    pub(crate) fn want_i14(&mut self) {
+        self.i14.want();
     }
 
-    /// Derives the form of 16-bit words, unless it is there.
+    /// As [`Activations::want_i8`], of 16-bit words.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn quantize_i16(&mut self, pool: &Pool, tier: Tier) {
-        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
-        self.i16.refresh(|encoding| encoding.derive(source));
+    pub(crate) fn want_i16(&mut self) {
+        self.i16.want();
     }
 
-    /// Derives the bf16 form in this order, unless it is there.
-    pub(crate) fn convert_bf16(&mut self, pool: &Pool, tier: Tier, order: &'static Order) {
-        let source = Source { floats: &self.floats, rows: self.rows, cols: self.cols, pool, tier };
-        in_order(&mut self.bf16, order).refresh(|encoding| encoding.derive(source, order));
+    /// What fills the rows and derives the encodings that are wanted.
+    pub(crate) fn encoder(&mut self) -> Encoder<'_> {
+        let (rows, cols) = (self.rows, self.cols);
+        let count = rows * self.blocks();
+        let mut targets = recycle(std::mem::take(&mut self.targets));
+        for Ordered { order, derived } in &mut self.split_i16 {
+            targets.extend(derived.wanted().map(|to| Target::SplitI16(to.blocks(count), order)));
+        }
+        for Ordered { order, derived } in &mut self.bf16 {
+            let of_row = cols.div_ceil(BLOCK);
+            targets.extend(derived.wanted().map(|to| Target::Bf16(to.blocks(rows, of_row), order)));
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            targets.extend(self.i8.wanted().map(|to| Target::I8(to.blocks(count))));
+            targets.extend(self.i14.wanted().map(|to| Target::I14(to.blocks(count))));
+            targets.extend(self.i16.wanted().map(|to| Target::I16(to.blocks(count))));
+        }
+        Encoder { floats: Shared::new(&mut self.floats), rows, cols, targets }
+    }
+
+    /// All that was wanted has been derived; `memory` is that of [`Encoder`]'s list.
+    pub(crate) fn encoded(&mut self, memory: EncoderMemory) {
+        self.targets = memory.0;
+        self.split_i16.iter_mut().for_each(|ordered| ordered.derived.derived());
+        self.bf16.iter_mut().for_each(|ordered| ordered.derived.derived());
+        #[cfg(target_arch = "x86_64")]
+        {
+            self.i8.derived();
+            self.i14.derived();
+            self.i16.derived();
+        }
     }
 
     /// Rows of an encoding whose first row is `first`; `from` goes on from a row by some blocks.
@@ -228,7 +305,7 @@ impl Activations {
 
     /// Rows of 16 bits in this order; panics for a row that does not exist.
     pub(crate) fn split_i16(&self, order: &Order) -> impl Fn(usize) -> SplitI16Row {
-        self.by_row(fresh(&self.split_i16, order).first(), SplitI16Row::from)
+        self.by_row(in_this_order(&self.split_i16, order).first(), SplitI16Row::from)
     }
 
     /// Rows of 8 bits; panics for a row that does not exist.
@@ -252,7 +329,7 @@ impl Activations {
 
     /// All rows as bf16 in this order, `[rows to a multiple of 16, blocks * 256]`.
     pub(crate) fn bf16(&self, order: &Order) -> &[u16] {
-        fresh(&self.bf16, order).numbers()
+        in_this_order(&self.bf16, order).numbers()
     }
 }
 
@@ -270,10 +347,26 @@ fn in_order<'a, E: Default>(
 }
 
 /// The encoding in `order` of the present rows.
-fn fresh<'a, E>(all: &'a [Ordered<E>], order: &Order) -> &'a E {
-    let found = all.iter().find(|ordered| ordered.order.is_same(order) && ordered.derived.fresh);
+fn in_this_order<'a, E>(all: &'a [Ordered<E>], order: &Order) -> &'a E {
+    let found = all.iter().find(|ordered| ordered.order.is_same(order));
     let Some(found) = found else { unreachable!("encoded before it is multiplied") };
-    &found.derived.encoding
+    found.derived.present()
+}
+
+/// The memory of an [`Encoder`]'s list, to be used again.
+pub(crate) struct EncoderMemory(Vec<Target<'static>>);
+
+impl From<Encoder<'_>> for EncoderMemory {
+    fn from(encoder: Encoder<'_>) -> Self {
+        Self(recycle(encoder.targets))
+    }
+}
+
+/// The same list, empty, for elements of another lifetime: collecting a vector's own iterator keeps
+/// its memory.
+fn recycle<'b>(mut targets: Vec<Target<'_>>) -> Vec<Target<'b>> {
+    targets.clear();
+    targets.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Writes the quads of a block in this order.

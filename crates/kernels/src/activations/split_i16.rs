@@ -1,7 +1,8 @@
 //! Activations of 16 bits as a high and a low byte, one scale for 256: for products of bytes.
 
-use super::{Parts, Source, round_to_ints, write_in_order};
+use super::{Parts, round_to_ints, write_in_order};
 use crate::buffer::Aligned;
+use crate::cpu::Tier;
 use crate::isa::{BLOCK, Order, SplitI16Row};
 use crate::ops::simd;
 
@@ -28,20 +29,37 @@ struct Block<'a> {
     sums: &'a mut [f32],
 }
 
+/// All blocks of an encoding.
+#[derive(Debug)]
+pub(super) struct Blocks<'a> {
+    high: Parts<'a, i8>,
+    low: Parts<'a, i8>,
+    scale: Parts<'a, f32>,
+    sums: Parts<'a, f32>,
+}
+
+impl Blocks<'_> {
+    /// # Safety
+    /// No block is encoded by two workers at a time.
+    pub(super) unsafe fn encode(&self, tier: Tier, block: usize, floats: &[f32], order: &Order) {
+        let Self { high, low, scale, sums } = self;
+        // SAFETY: by contract.
+        let (high, low, scale, sums) =
+            unsafe { (high.of(block), low.of(block), scale.of(block), sums.of(block)) };
+        let mut out = Block { high, low, scale: &mut scale[0], sums };
+        quantize(tier, floats, order, &mut out);
+    }
+}
+
 impl SplitI16 {
-    pub(super) fn derive(&mut self, source: Source<'_>, order: &Order) {
-        let blocks = source.blocks();
-        let high = Parts::new(&mut self.high, blocks, BLOCK);
-        let low = Parts::new(&mut self.low, blocks, BLOCK);
-        let scale = Parts::new(&mut self.scale, blocks, 1);
-        let sums = Parts::new(&mut self.sums, blocks, SUMS);
-        source.for_each_block(&|block, floats| {
-            // SAFETY: each block is written by one task.
-            let (high, low, scale, sums) =
-                unsafe { (high.of(block), low.of(block), scale.of(block), sums.of(block)) };
-            let mut out = Block { high, low, scale: &mut scale[0], sums };
-            quantize(source.tier, floats, order, &mut out);
-        });
+    /// Room for `count` blocks.
+    pub(super) fn blocks(&mut self, count: usize) -> Blocks<'_> {
+        Blocks {
+            high: Parts::new(&mut self.high, count, BLOCK),
+            low: Parts::new(&mut self.low, count, BLOCK),
+            scale: Parts::new(&mut self.scale, count, 1),
+            sums: Parts::new(&mut self.sums, count, SUMS),
+        }
     }
 
     /// The first row.
@@ -85,16 +103,16 @@ pub(super) fn integers_and_sums(floats: &[f32], sums: &mut [f32]) -> ([i32; BLOC
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Tier;
     use crate::isa::NATURAL;
-    use crate::pool::Pool;
     use proptest::prelude::*;
 
     fn derived(row: &[f32]) -> SplitI16 {
-        let (pool, tier) = (Pool::new(1, None), Tier::detect());
         let mut encoding = SplitI16::default();
-        let source = Source { floats: row, rows: 1, cols: row.len(), pool: &pool, tier };
-        encoding.derive(source, &NATURAL);
+        let blocks = encoding.blocks(row.len().div_ceil(BLOCK));
+        for (block, floats) in row.chunks(BLOCK).enumerate() {
+            // SAFETY: this thread alone encodes.
+            unsafe { blocks.encode(Tier::detect(), block, floats, &NATURAL) };
+        }
         encoding
     }
 

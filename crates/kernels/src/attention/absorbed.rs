@@ -11,7 +11,7 @@
 use super::online::{self, ROWS, RowState, Scoring, State, Tile};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-use super::{Attention, AttentionSegment, Heads, Latent};
+use super::{Attention, AttentionSegment, Heads, Latent, check_segments};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
 use crate::isa::floats::{Shape, Strided, StridedMut, transpose};
@@ -304,7 +304,10 @@ impl Attention {
     ) {
         let Some(first) = segments.first() else { return };
         let (width, values) = (first.latent.width, first.latent.values);
-        check(queries, heads.count, segments, out);
+        let rows = queries.len() / (heads.count * width);
+        assert_eq!(queries.len(), rows * heads.count * width, "queries");
+        assert_eq!(out.len(), rows * heads.count * values, "outputs");
+        check_segments(segments, rows);
         let tier = cpu.tier();
         let tiles = uses_tiles(tier, heads.count, values);
         let threads = cpu.pool().threads();
@@ -314,14 +317,20 @@ impl Attention {
             partial_rows_max: PARTIAL_BYTES_MAX / ((values + 2) * size_of::<f32>()),
         };
         self.list.plan(segments, heads.count, limits);
-        let (list, rows) = (&self.list, self.list.partial_rows);
+        let rows = self.list.partial_rows;
         let partial = SharedState::new(
             self.maxima.resize(rows),
             self.sums.resize(rows),
             self.outputs.resize(rows * values),
         );
+        let list = &self.list;
+        let merging = Merging::of(list, values, threads);
         let out = Shared::new(out);
-        cpu.pool().run(list.items.len(), &|scratch, i| {
+        cpu.pool().run_phases(&[list.items.len(), merging.tasks()], &|scratch, phase, i| {
+            if phase == 1 {
+                // SAFETY: the parts have been written, and this task alone has these outputs.
+                return unsafe { merging.run(tier, i, &partial, out, scratch) };
+            }
             let Item { block, part } = list.items[i];
             let block = list.blocks[block];
             let q = &queries[block.first * width..][..block.rows * width];
@@ -348,74 +357,123 @@ impl Attention {
                 _ => job.run(part, scratch, &mut state),
             }
         });
-        if list.unit != Unit::All {
-            self.merge(cpu, values, out);
-        }
     }
+}
 
-    /// Merges the partial results of every query row, in the order and by the spans in which one
-    /// task would have computed them. A task has some rows, or some values of one.
-    fn merge(&mut self, cpu: &Cpu, values: usize, out: Shared<'_, f32>) {
-        let (list, tier) = (&self.list, cpu.tier());
-        let rows: usize = list.blocks.iter().map(|block| block.rows).sum();
-        let wanted = cpu.pool().threads() * TASKS_PER_THREAD;
+/// How the partial results of query rows are merged, in the order and by the spans in which one
+/// task would have computed them. A task has some rows, or some values of one.
+struct Merging<'a> {
+    list: &'a WorkList,
+    values: usize,
+    /// Rows of a task, and values of each.
+    size: usize,
+    width: usize,
+}
+
+impl<'a> Merging<'a> {
+    fn of(list: &'a WorkList, values: usize, threads: usize) -> Self {
+        let rows = list.blocks.iter().map(|block| block.rows).sum::<usize>().max(1);
+        let wanted = threads * TASKS_PER_THREAD;
         let size = rows.div_ceil(wanted).max(1);
         let width = values.div_ceil(wanted.div_ceil(rows)).next_multiple_of(MERGE_VALUES_MIN);
-        let groups = values.div_ceil(width);
-        let tasks = |block: &Block| block.rows.div_ceil(size) * groups;
-        cpu.pool().run(list.blocks.iter().map(tasks).sum(), &|scratch, mut i| {
-            let mut blocks = list.blocks.iter();
-            let Some(block) = blocks.find(|block| {
-                let is_here = i < tasks(block);
-                if !is_here {
-                    i -= tasks(block);
-                }
-                is_here
-            }) else {
-                return;
-            };
-            let (first, from) = (i / groups * size, i % groups * width);
-            let columns = from..values.min(from + width);
-            for row in first..block.rows.min(first + size) {
-                let to = (block.first + row) * values + from;
-                // SAFETY: this task alone writes these values of these rows.
-                let out = unsafe { out.slice(to, columns.len()) };
-                merge_row(tier, self, block, row, columns.clone(), scratch, out);
+        Self { list, values, size, width }
+    }
+
+    /// Groups of values of a row.
+    fn groups(&self) -> usize {
+        self.values.div_ceil(self.width)
+    }
+
+    fn tasks_of(&self, block: &Block) -> usize {
+        block.rows.div_ceil(self.size) * self.groups()
+    }
+
+    fn tasks(&self) -> usize {
+        if self.list.unit == Unit::All {
+            return 0;
+        }
+        self.list.blocks.iter().map(|block| self.tasks_of(block)).sum()
+    }
+
+    /// Task `i`.
+    ///
+    /// # Safety
+    /// Nobody writes partial results, and nobody else has this task.
+    unsafe fn run(
+        &self,
+        tier: Tier,
+        mut i: usize,
+        partial: &SharedState<'_>,
+        out: Shared<'_, f32>,
+        scratch: &mut Scratch,
+    ) {
+        let mut blocks = self.list.blocks.iter();
+        let Some(block) = blocks.find(|block| {
+            let is_here = i < self.tasks_of(block);
+            if !is_here {
+                i -= self.tasks_of(block);
             }
-        });
+            is_here
+        }) else {
+            return;
+        };
+        let (first, from) = (i / self.groups() * self.size, i % self.groups() * self.width);
+        let columns = from..self.values.min(from + self.width);
+        for row in first..block.rows.min(first + self.size) {
+            let to = (block.first + row) * self.values + from;
+            // SAFETY: this task alone writes these values of these rows.
+            let out = unsafe { out.slice(to, columns.len()) };
+            let parts = Parts { list: self.list, values: self.values, partial, block, row };
+            merge_row(tier, &parts, columns.clone(), scratch, out);
+        }
+    }
+}
+
+/// The partial results of one row.
+struct Parts<'a> {
+    list: &'a WorkList,
+    values: usize,
+    partial: &'a SharedState<'a>,
+    block: &'a Block,
+    row: usize,
+}
+
+impl Parts<'_> {
+    /// Those of part `part`, and some of its values.
+    #[inline(always)]
+    fn get(&self, part: usize, columns: &Range<usize>) -> (RowState, &[f32]) {
+        let at = self.block.partial + part * self.block.rows + self.row;
+        // SAFETY: `Merging::run` is called when nobody writes them any more.
+        unsafe {
+            let (max, sum) = (self.partial.maxima.view(at, 1)[0], self.partial.sums.view(at, 1)[0]);
+            let outputs = at * self.values + columns.start;
+            (RowState { max, sum }, self.partial.outputs.view(outputs, columns.len()))
+        }
     }
 }
 
 simd! {
-    /// Some outputs of row `row` of `block`.
+    /// Some outputs of a row.
     fn merge_row(
         Tier,
-        attention: &Attention,
-        block: &Block,
-        row: usize,
+        parts: &Parts<'_>,
         columns: Range<usize>,
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        let values = attention.outputs.len() / attention.sums.len();
-        let part = |part: usize| {
-            let at = block.partial + part * block.rows + row;
-            let outputs = &attention.outputs[at * values..][..values][columns.clone()];
-            (RowState { max: attention.maxima[at], sum: attention.sums[at] }, outputs)
-        };
-        let (span, parts) = match attention.list.unit {
-            Unit::Run => (SPAN, block.parts(Unit::Run)),
-            unit => (1, block.parts(unit)),
+        let (span, count) = match parts.list.unit {
+            Unit::Run => (SPAN, parts.block.parts(Unit::Run)),
+            unit => (1, parts.block.parts(unit)),
         };
         let of_span = scratch.softmax.resize(columns.len());
         let mut all = RowState { max: f32::NEG_INFINITY, sum: 0.0 };
-        for first in (0..parts).step_by(span) {
+        for first in (0..count).step_by(span) {
             // All are merged into the first span, and a span into its first run.
             let to = if first == 0 { &mut *out } else { &mut *of_span };
-            let (mut state, outputs) = part(first);
+            let (mut state, outputs) = parts.get(first, &columns);
             to.copy_from_slice(outputs);
-            for next in first + 1..parts.min(first + span) {
-                let (next, outputs) = part(next);
+            for next in first + 1..count.min(first + span) {
+                let (next, outputs) = parts.get(next, &columns);
                 state.merge(to, next, outputs);
             }
             if first == 0 {
@@ -447,23 +505,6 @@ fn block_min(tiles: bool) -> usize {
     }
     let _ = tiles;
     BLOCK_MIN
-}
-
-/// Panics unless shapes agree.
-fn check(queries: &[f32], heads: usize, segments: &[AttentionSegment<'_>], out: &[f32]) {
-    let Latent { width, values, .. } = segments[0].latent;
-    let rows = queries.len() / (heads * width);
-    assert_eq!(queries.len(), rows * heads * width, "queries");
-    assert_eq!(out.len(), rows * heads * values, "outputs");
-    let mut end = 0;
-    for AttentionSegment { rows: range, past, latent } in segments {
-        assert!(end <= range.start && range.start <= range.end, "segments are in order: {range:?}");
-        end = range.end;
-        assert!(end <= rows, "segment {range:?} of {rows} rows");
-        assert_eq!((latent.width, latent.values), (width, values), "latents of one shape");
-        assert!(past + range.len() <= latent.len, "{} cache rows for {range:?}", latent.len);
-        latent.check();
-    }
 }
 
 /// Partial results that several tasks write, each its own rows.

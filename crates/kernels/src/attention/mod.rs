@@ -29,11 +29,9 @@ use crate::format::Format;
 use crate::formats;
 use crate::isa::floats::widen_f16;
 use crate::ops::simd;
-use crate::product::Cpu;
-use crate::rows::RowsOut;
 use absorbed::WorkList;
 
-pub use expanded::{ExpandedQueries, ExpandedRun, ExpandedShape};
+pub use expanded::{EXPANDED_ROWS, Expanded, ExpandedShape, Expansion, expanded};
 
 /// Rows of a page.
 pub const PAGE_ROWS: usize = 64;
@@ -68,6 +66,30 @@ pub struct AttentionSegment<'a> {
     pub latent: Latent<'a>,
 }
 
+impl AttentionSegment<'_> {
+    /// The cache rows that the last row sees.
+    fn seen(&self) -> usize {
+        self.past + self.rows.len()
+    }
+}
+
+/// Panics unless segments are rows of `rows`, in order, and their caches have one shape and all
+/// that is seen.
+fn check_segments(segments: &[AttentionSegment<'_>], rows: usize) {
+    let mut end = 0;
+    for segment in segments {
+        let AttentionSegment { rows: range, latent, .. } = segment;
+        let first = &segments[0].latent;
+        assert!(end <= range.start && range.start <= range.end, "segments are in order: {range:?}");
+        end = range.end;
+        assert!(end <= rows, "segment {range:?} of {rows} rows");
+        let shape = (first.width, first.values);
+        assert_eq!((latent.width, latent.values), shape, "latents of one shape");
+        assert!(segment.seen() <= latent.len, "{} cache rows for {range:?}", latent.len);
+        latent.check();
+    }
+}
+
 /// The heads of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
@@ -77,15 +99,14 @@ pub struct Heads {
     pub scale: f32,
 }
 
-/// The memory of attention, kept from call to call.
+/// The memory of the absorbed form, kept from call to call.
 #[derive(Debug, Default)]
 pub struct Attention {
     list: WorkList,
-    // Partial results: of the work list's blocks, or [heads, tokens] in the expanded form.
+    // Partial results of the work list's blocks.
     maxima: Aligned<f32>,  // [rows]
     sums: Aligned<f32>,    // [rows]
     outputs: Aligned<f32>, // [rows, values]
-    expanded: expanded::Sizes,
 }
 
 impl Attention {
@@ -146,23 +167,13 @@ impl Latent<'_> {
         }
     }
 
-    /// Decodes rows `rows` in parallel: the latents to `latents` `[rows, values]`, the rotated keys
-    /// to `keys` `[rows, width - values]`.
+    /// Decodes a row: the latent, then the rotated key.
     ///
     /// # Panics
-    /// If a row does not exist, or an output has another length.
-    pub fn read(&self, cpu: &Cpu, rows: Range<usize>, latents: &mut [f32], keys: &mut [f32]) {
-        self.check();
-        assert!(rows.end <= self.len, "rows {rows:?} of {}", self.len);
-        let (values, rest) = (self.values, self.width - self.values);
-        let latents = RowsOut { numbers: latents, width: values };
-        let keys = RowsOut { numbers: keys, width: rest };
-        cpu.for_row_pairs([latents, keys], |scratch, r, latent, key| {
-            let row = scratch.row.resize(self.width);
-            self.decode(cpu.tier(), rows.start + r, 1, row);
-            latent.copy_from_slice(&row[..values]);
-            key.copy_from_slice(&row[values..]);
-        });
+    /// If there is no such row, or `out` has another length.
+    pub fn row(&self, tier: Tier, row: usize, out: &mut [f32]) {
+        assert!(row < self.len, "row {row} of {}", self.len);
+        self.decode(tier, row, 1, out);
     }
 }
 

@@ -3,6 +3,8 @@
 use super::*;
 use crate::cpu::Tier;
 use crate::kernel_tests::Random;
+use crate::matrix::Matrix;
+use crate::product::Cpu;
 
 /// Numbers between -1 and 1 that look random.
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
@@ -177,17 +179,14 @@ fn a_nan_in_a_query_or_in_a_row_it_sees_is_in_the_output() {
 #[test]
 fn rows_are_read_through_their_pages() {
     let cache = Cache::new(Format::Q8_0, 1, &[130, 70]);
-    let cpu = Cpu::new(3, Tier::detect());
     for (sequence, range) in [(0, 0..130), (1, 60..70), (0, 3..3)] {
         let Sequence { rows, pages, len, .. } = &cache.sequences[sequence];
         let (format, bytes) = (cache.format, &*cache.bytes);
         let latent = Latent { format, bytes, pages, len: *len, width: WIDTH, values: VALUES };
-        let n = range.len();
-        let (mut latents, mut keys) = (vec![0.0; n * VALUES], vec![0.0; n * (WIDTH - VALUES)]);
-        latent.read(&cpu, range.clone(), &mut latents, &mut keys);
-        let found = latents.chunks(VALUES).zip(keys.chunks(WIDTH - VALUES));
-        for ((latent, key), row) in found.zip(rows.chunks(WIDTH).skip(range.start)) {
-            assert_eq!([latent, key].concat(), row);
+        for (i, expected) in rows.chunks(WIDTH).enumerate().skip(range.start).take(range.len()) {
+            let mut row = [0.0; WIDTH];
+            latent.row(Tier::detect(), i, &mut row);
+            assert_eq!(row, expected);
         }
     }
 }
@@ -203,46 +202,68 @@ fn a_segment_beyond_its_cache_is_refused() {
 }
 
 #[test]
-fn expanded_run_by_run_is_the_formula() {
-    let shape = ExpandedShape { nope: 24, rope: 8, value: 16 };
-    let (heads, past, tokens, scale) = (3, 37, 81, 0.4);
-    let (key, wide, len) = (shape.nope + shape.rope, shape.nope + shape.value, past + tokens);
-    let q = numbers(tokens * heads * key, 1);
-    let kv = numbers(len * heads * wide, 2);
-    let k_rope = numbers(len * shape.rope, 9);
+fn expanded_is_the_formula() {
+    let shape = ExpandedShape { nope: 24, rope: 32, value: 16 };
+    let (count, key, wide) = (3, shape.nope + shape.rope, shape.nope + shape.value);
+    let weights = numbers(count * wide * VALUES, 2);
+    let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let matrix = Matrix::new(Format::F32, count * wide, VALUES, &bytes).unwrap();
+    let lens = [118, 40, EXPANDED_ROWS + 2, 2 * EXPANDED_ROWS + 70];
+    let cache = Cache::new(Format::F32, 1, &lens);
+    // Rows before, between and after them belong to no sequence.
+    let ranges = [3..84, 84..124, 124..126, 130..220];
+    let projected = numbers(225 * count * key, 1);
+    let segments = cache.sequences.iter().zip(&ranges).map(|(sequence, rows)| {
+        let Sequence { pages, len, .. } = sequence;
+        let (format, bytes) = (cache.format, &*cache.bytes);
+        let latent = Latent { format, bytes, pages, len: *len, width: WIDTH, values: VALUES };
+        AttentionSegment { rows: rows.clone(), past: len - rows.len(), latent }
+    });
+    let segments: Vec<_> = segments.collect();
     for tier in Tier::available() {
-        let run = |threads| {
+        let run = |threads, segments: &[AttentionSegment<'_>]| {
+            let what = Expanded {
+                queries: &mut projected.clone(),
+                rotate: &|_, q| q.iter_mut().for_each(|x| *x *= 0.5),
+                heads: Heads { count, scale: SCALE },
+                shape,
+                matrix,
+                segments,
+            };
+            let mut out = vec![f32::NAN; 225 * count * shape.value];
             let cpu = Cpu::new(threads, tier);
-            let mut attention = Attention::new();
-            attention.begin(tokens, heads, shape.value);
-            let heads = Heads { count: heads, scale };
-            let queries = ExpandedQueries { q: &q, heads, past, shape };
-            for first in (0..len).step_by(13) {
-                let n = 13.min(len - first);
-                let kv = &kv[first * heads.count * wide..][..n * heads.count * wide];
-                let k_rope = &k_rope[first * shape.rope..][..n * shape.rope];
-                attention.accumulate(&cpu, &queries, ExpandedRun { first, kv, k_rope });
-            }
-            let mut out = vec![0.0; tokens * heads.count * shape.value];
-            attention.normalize(&cpu, &mut out);
+            expanded(&cpu, what, &mut Expansion::default(), &mut out);
+            assert_eq!(cpu.pool().regions(), 1);
             out
         };
-        let out = run(2);
-        assert_eq!(out, run(16), "threads change nothing");
-        for (i, out) in out.chunks(shape.value).enumerate() {
-            let (t, h) = (i / heads, i % heads);
-            let keys: Vec<Vec<f32>> = (0..past + t + 1)
-                .map(|j| {
-                    let nope = &kv[(j * heads + h) * wide..][..shape.nope];
-                    [nope, &k_rope[j * shape.rope..][..shape.rope]].concat()
-                })
-                .collect();
-            let keys: Vec<&[f32]> = keys.iter().map(Vec::as_slice).collect();
-            let values: Vec<&[f32]> = (0..past + t + 1)
-                .map(|j| &kv[(j * heads + h) * wide + shape.nope..][..shape.value])
-                .collect();
-            let expected = formula(&q[i * key..][..key], &keys, &values, scale);
-            close(out, &expected, 2e-5);
+        let out = run(2, &segments);
+        let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&out), bits(&run(16, &segments)), "threads change nothing");
+        let of_row = count * shape.value;
+        for (segment, sequence) in segments.iter().zip(&cache.sequences) {
+            let at = segment.rows.start * of_row..segment.rows.end * of_row;
+            let alone = run(3, std::slice::from_ref(segment));
+            assert_eq!(out[at.clone()], alone[at], "others change nothing");
+            let kv = |j: usize, h: usize| -> Vec<f32> {
+                let row = &sequence.rows[j * WIDTH..][..VALUES];
+                let of_head = weights[h * wide * VALUES..].chunks(VALUES).take(wide);
+                of_head.map(|w| w.iter().zip(row).map(|(w, x)| w * x).sum()).collect()
+            };
+            for (t, row) in segment.rows.clone().enumerate().step_by(13) {
+                let (h, seen) = (t % count, segment.past + t + 1);
+                let rows: Vec<Vec<f32>> = (0..seen).map(|j| kv(j, h)).collect();
+                let rope = |j: usize| &sequence.rows[j * WIDTH + VALUES..][..shape.rope];
+                let keys = rows.iter().enumerate();
+                let keys = keys.map(|(j, kv)| [&kv[..shape.nope], rope(j)].concat());
+                let keys: Vec<Vec<f32>> = keys.collect();
+                let keys: Vec<&[f32]> = keys.iter().map(Vec::as_slice).collect();
+                let values: Vec<&[f32]> = rows.iter().map(|kv| &kv[shape.nope..]).collect();
+                let q = &projected[(row * count + h) * key..][..key];
+                let q: Vec<f32> = q.iter().map(|x| x * 0.5).collect();
+                let out = &out[(row * count + h) * shape.value..][..shape.value];
+                close(out, &formula(&q, &keys, &values, SCALE), 2e-4);
+            }
         }
+        assert!(out[..3 * of_row].iter().all(|x| x.is_nan()), "no sequence, no output");
     }
 }

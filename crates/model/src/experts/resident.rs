@@ -8,7 +8,7 @@ use cachalot_store::Weights;
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::Error;
 use crate::bind::{Binder, Weight};
-use crate::mlp::{self, MlpScratch, MlpWeights};
+use crate::mlp::{MlpScratch, MlpWeights};
 use crate::scratch::{AllRows, recycle};
 use crate::seam::{ExpertCall, Experts, FailedRows};
 
@@ -89,7 +89,7 @@ impl Experts for Resident {
             gates.push(GateUp { gate: mlp.gate, up: mlp.up, tokens: all });
             total += rows;
         }
-        cpu.gate_up(x, &gates, inner.reset(total, width));
+        cpu.gate_up(&mut *x, &gates, inner.reset(total, width));
         self.gates = recycle(gates);
 
         let mut downs: Vec<Weighted<'_>> = recycle(std::mem::take(&mut self.downs));
@@ -110,7 +110,7 @@ impl Experts for Resident {
         self.downs = recycle(downs);
 
         if let Some(mlp) = separate {
-            mlp::add(cpu, mlp, x, &mut self.separate, out);
+            self.separate.gate_up(cpu, mlp, x.into()).add(cpu, out);
         }
         Ok(Vec::new())
     }

@@ -10,12 +10,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cachalot_kernels::{Activations, Cpu, GateUp, Product, Tokens, Weighted};
+use cachalot_kernels::{Activations, Cpu, GateUp, Inputs, Product, Tokens, Weighted};
 use cachalot_store::{CacheOptions, ExpertCache, Monitor, Reader, SLICES_MAX, Weights};
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::bind::{Binder, StreamedMatrix};
-use crate::mlp::{self, MlpScratch, MlpWeights};
+use crate::mlp::{MlpScratch, MlpWeights};
 use crate::scratch::{ensure_len, recycle};
 use crate::seam::{ExpertCall, Experts, FailedRows, Residency};
 use crate::{Error, ExpertBatch, Routing};
@@ -164,7 +164,8 @@ impl Streamed {
         if let Some(shared) = self.shared.get(layer) {
             let mlp = shared.mlp(call.precision);
             let outputs = ensure_len(&mut self.shared_outputs, out.len());
-            mlp::compute(&self.cpu, mlp, x, &mut self.shared_scratch, outputs);
+            let inner = self.shared_scratch.gate_up(&self.cpu, mlp, Inputs::from(&mut *x));
+            inner.compute(&self.cpu, outputs);
         }
         self.progress.clear();
         self.progress.extend(routing.batches().map(|_| State::Waiting));
@@ -292,7 +293,7 @@ impl Streamed {
         }
         if let Some(shared) = self.shared.get(layer) {
             let (mlp, scratch) = (shared.mlp(call.precision), &mut self.shared_scratch);
-            mlp::add(&self.cpu, mlp, x, scratch, out);
+            scratch.gate_up(&self.cpu, mlp, Inputs::from(x)).add(&self.cpu, out);
         }
         Ok(failed.rows)
     }

@@ -6,12 +6,10 @@
 //! time, which is a third of the arithmetic per pair of tokens, for long chunks of prompts. Both
 //! read the cache as it is stored.
 
-use std::ops::Range;
-
 use cachalot_kernels::attention::{
-    Attention, AttentionSegment, ExpandedQueries, ExpandedRun, ExpandedShape, Heads,
+    Attention, AttentionSegment, Expanded, ExpandedShape, Expansion, Heads, expanded,
 };
-use cachalot_kernels::{Activations, Cpu, Product, Tokens, Weighted, ops};
+use cachalot_kernels::{Activations, Cpu, Heads as HeadOutputs, Inputs, Product, Tokens, Weighted};
 
 use super::config::Config;
 use super::weights::KeysValues;
@@ -22,9 +20,6 @@ use crate::precision::Precision;
 use crate::rope::{Rope, rotate};
 use crate::scratch::{AllRows, ensure_len, recycle, resize};
 use crate::seam::{Batch, Phase, Segment};
-
-/// Cache rows that are expanded at a time: 64 MiB of keys and values on R1.
-const CHUNK: usize = 512;
 
 /// The attention of one layer.
 #[derive(Debug)]
@@ -83,19 +78,17 @@ pub(crate) struct MlaScratch {
     absorbed_at: Vec<Option<u32>>, // [rows]: the index in `absorbed`
     is_expanded: Vec<bool>,        // [segments]
     head_rows: Vec<u32>, // [heads, absorbed]: a · heads + h, the rows of one head after the other
+    every: Vec<u32>,     // [absorbed]: 0, 1, ...
     x: Activations,      // [rows, hidden]
-    low: Vec<f32>,       // [rows, q_rank], then [rows, latent + rope]
-    q_low: Activations,  // [rows, q_rank]
-    q: Vec<f32>,         // [rows, heads, nope + rope]
+    low: Vec<f32>, // [rows, q_rank], or [rows, heads, nope + rope]; then [rows, latent + rope]
+    q_low: Activations, // [rows, q_rank]
+    q: Vec<f32>,   // [rows, heads, nope + rope], unless they are in `low`
     q_nope: Activations, // [absorbed · heads, nope]
-    by_head: Vec<f32>,   // [heads, absorbed, latent], then [heads, absorbed, value]
-    queries: Vec<f32>,   // [absorbed, heads, latent + rope]
-    latents: Activations, // [absorbed · heads, latent], or [cache rows, latent]
-    cache_rows: Vec<f32>, // [rows, latent + rope]
-    encoded: Vec<u8>,    // [rows, bytes of a cache row]
-    derived: Vec<u8>,    // a layer's `attn_kv_b`, where the file has none
-    kv: Vec<f32>,        // [cache rows, heads, nope + value]
-    k_rope: Vec<f32>,    // [cache rows, rope]
+    queries: Vec<f32>, // [absorbed, heads, latent + rope]
+    latents: Activations, // [absorbed · heads, latent]
+    encoded: Vec<u8>, // [rows, bytes of a cache row]
+    derived: Vec<u8>, // a layer's `attn_kv_b`, where the file has none
+    expansion: Expansion,
     values: Activations, // [rows, heads · value]
     attention: Attention,
     segments: Vec<AttentionSegment<'static>>,
@@ -136,6 +129,8 @@ impl MlaScratch {
         let (heads, rows) = (config.heads as u32, self.absorbed.len() as u32);
         self.head_rows.clear();
         self.head_rows.extend((0..heads).flat_map(|h| (0..rows).map(move |a| a * heads + h)));
+        self.every.clear();
+        self.every.extend(0..rows);
     }
 }
 
@@ -178,11 +173,8 @@ impl Mla {
         if !s.absorbed.is_empty() {
             self.absorbed(step, s, values);
         }
-        for (index, segment) in step.batch.segments.iter().enumerate() {
-            if s.is_expanded[index] {
-                let Range { start, end } = segment.rows;
-                self.expanded(step, segment, s, &mut values[start * width..end * width]);
-            }
+        if s.is_expanded.contains(&true) {
+            self.expanded(step, s, values);
         }
         let (targets, weights) = s.all_rows.of(rows);
         let matrix = step.precision.tolerant(self.output.matrix());
@@ -192,98 +184,98 @@ impl Mla {
         s.values = inputs;
     }
 
-    /// Rotated queries to `s.q`, latents and keys to the second part of `s.low`.
+    /// Queries, not yet rotated, to `s.q` or the first part of `s.low`; the rows of the cache to
+    /// `s.encoded`.
     fn project(&self, step: &MlaStep<'_>, s: &mut MlaScratch, hidden: &[f32]) {
-        let &MlaStep { cpu, config, precision, .. } = step;
+        let &MlaStep { cpu, config, precision, ref kv, .. } = step;
         let &Config { heads, nope, rope, latent, epsilon, .. } = config;
-        let (rows, key) = (step.batch.rows(), nope + rope);
-        let all = Tokens::Range { start: 0, len: rows };
-        cpu.rms_norm_rows(hidden, &self.norm, epsilon, s.x.reset(rows, config.hidden));
+        let rows = step.batch.rows();
+        let (wide, row_bytes) = (latent + rope, kv.row_bytes());
+        let tokens = Tokens::Range { start: 0, len: rows };
         let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
         let (first, kv_a) = (first.matrix(), self.kv_a.matrix());
-        let q_len = rows * first.rows();
-        let low = ensure_len(&mut s.low, q_len + rows * (latent + rope));
-        let product = |matrix| Product { matrix: precision.exacting(matrix), tokens: all };
-        cpu.multiply(&mut s.x, &[product(first), product(kv_a)], low);
-        let q = ensure_len(&mut s.q, rows * heads * key);
+        let product = |matrix| Product { matrix: precision.exacting(matrix), tokens };
+        let norm = |row: usize, out: &mut [f32]| {
+            cpu.rms_norm(&hidden[row * config.hidden..][..out.len()], &self.norm, epsilon, out);
+        };
+        let inputs = Inputs::made(&mut s.x, [rows, config.hidden], &norm);
+        let low = ensure_len(&mut s.low, rows * (first.rows() + wide));
+        cpu.multiply(inputs, &[product(first), product(kv_a)], low);
+
+        let (first_low, kv_low) = low.split_at(rows * first.rows());
+        let angles = &s.angles;
+        let cache_row = |row: usize, out: &mut [u8]| {
+            let low = &kv_low[row * wide..][..wide];
+            kv.encode(out, |numbers| {
+                cpu.rms_norm(&low[..latent], &self.kv_norm, epsilon, &mut numbers[..latent]);
+                numbers[latent..].copy_from_slice(&low[latent..]);
+                rotate(&mut numbers[latent..], &angles[row * rope..][..rope]);
+            });
+        };
+        let encoded = &mut s.encoded;
+        resize(encoded, rows * row_bytes);
         match &self.query {
-            Query::Full(_) => cpu.for_rows(q, heads * key, |row, q| {
-                q.copy_from_slice(&low[row * q.len()..][..q.len()]);
-            }),
+            Query::Full(_) => cpu.for_costly_rows(encoded, row_bytes, wide, cache_row),
             Query::LowRank { norm, b, .. } => {
-                let q_low = s.q_low.reset(rows, norm.len());
-                cpu.rms_norm_rows(&low[..q_len], norm, epsilon, q_low);
-                cpu.multiply(&mut s.q_low, &[product(b.matrix())], q);
+                let normed = |row: usize, out: &mut [f32]| {
+                    cpu.rms_norm(&first_low[row * out.len()..][..out.len()], norm, epsilon, out);
+                };
+                let inputs = Inputs::made(&mut s.q_low, [rows, norm.len()], &normed);
+                let inputs = inputs.beside(encoded, row_bytes, &cache_row);
+                let q = ensure_len(&mut s.q, rows * heads * (nope + rope));
+                cpu.multiply(inputs, &[product(b.matrix())], q);
             }
         }
-        let (angles, temperatures) = (&s.angles, &s.temperatures);
-        cpu.for_rows(q, heads * key, |row, q| {
-            let angles = &angles[row * rope..][..rope];
-            q.chunks_exact_mut(key).for_each(|head| rotate(&mut head[nope..], angles));
-            if let Some(factor) = temperatures.get(row) {
-                q.iter_mut().for_each(|number| *number *= factor);
-            }
-        });
     }
 
-    /// Normalized latents and rotated keys to the pages.
-    fn store(&self, step: &mut MlaStep<'_>, s: &mut MlaScratch) {
-        let &mut MlaStep { cpu, config, ref mut kv, .. } = step;
-        let &Config { rope, latent, epsilon, .. } = config;
-        let (width, row_bytes) = (latent + rope, kv.row_bytes());
-        let rows = step.batch.rows();
-        let (Query::Full(first) | Query::LowRank { a: first, .. }) = &self.query;
-        let low = &s.low[rows * first.rows()..][..rows * width];
-        let angles = &s.angles;
-        let cache_rows = ensure_len(&mut s.cache_rows, rows * width);
-        cpu.for_rows(cache_rows, width, |row, out| {
-            let low = &low[row * width..][..width];
-            ops::rms_norm(&low[..latent], &self.kv_norm, epsilon, &mut out[..latent]);
-            out[latent..].copy_from_slice(&low[latent..]);
-            rotate(&mut out[latent..], &angles[row * rope..][..rope]);
-        });
-        let cache_rows = &*cache_rows;
-        resize(&mut s.encoded, rows * row_bytes);
-        cpu.for_rows(&mut s.encoded, row_bytes, |row, out| {
-            kv.encode(&cache_rows[row * width..][..width], out);
-        });
+    /// Copies the rows of the cache to their pages.
+    fn store(&self, step: &mut MlaStep<'_>, s: &MlaScratch) {
+        let row_bytes = step.kv.row_bytes();
         for Segment { start, rows, pages, .. } in step.batch.segments {
             let bytes = &s.encoded[rows.start * row_bytes..rows.end * row_bytes];
-            kv.store(step.layer, pages, *start, bytes);
+            step.kv.store(step.layer, pages, *start, bytes);
         }
     }
 
-    /// Heads attend to latents: from `s.q` to `values` `[rows, heads · value]`.
+    /// The queries of all rows, as they were projected.
+    fn projected<'s>(&self, low: &'s mut [f32], q: &'s mut [f32]) -> &'s mut [f32] {
+        if matches!(self.query, Query::Full(_)) { low } else { q }
+    }
+
+    /// Heads attend to latents: from the queries to `values` `[rows, heads · value]`.
     fn absorbed(&self, step: &MlaStep<'_>, s: &mut MlaScratch, values: &mut [f32]) {
         let &MlaStep { cpu, config, precision, .. } = step;
         let &Config { heads, nope, rope, latent, value, .. } = config;
         let (key, width) = (nope + rope, latent + rope);
         let count = s.absorbed.len();
-        let (q, absorbed) = (&s.q, &s.absorbed);
-        let q_of = |a: usize| &q[absorbed[a] as usize * heads * key..][..heads * key];
 
-        cpu.for_rows(s.q_nope.reset(count * heads, nope), heads * nope, |a, to| {
-            for (to, from) in to.chunks_exact_mut(nope).zip(q_of(a).chunks_exact(key)) {
-                to.copy_from_slice(&from[..nope]);
-            }
-        });
         let mut products: Vec<Product<'_>> = recycle(std::mem::take(&mut s.products));
         for (h, rows) in s.head_rows.chunks_exact(count).enumerate() {
             let matrix = precision.exacting(self.keys_values.keys(h));
             products.push(Product { matrix, tokens: Tokens::List(rows) });
         }
-        let by_head = ensure_len(&mut s.by_head, count * heads * latent);
-        cpu.multiply(&mut s.q_nope, &products, by_head);
-        s.products = recycle(products);
-        let by_head = &*by_head;
-        let queries = ensure_len(&mut s.queries, count * heads * width);
-        cpu.for_rows(queries, heads * width, |a, to| {
-            let heads = to.chunks_exact_mut(width).zip(q_of(a).chunks_exact(key)).enumerate();
-            for (h, (to, q)) in heads {
-                to[..latent].copy_from_slice(&by_head[(h * count + a) * latent..][..latent]);
-                to[latent..].copy_from_slice(&q[nope..]);
+        let q = &*self.projected(&mut s.low, &mut s.q);
+        let (absorbed, angles, temperatures) = (&s.absorbed, &s.angles, &s.temperatures);
+        let make = |a: usize, inputs: &mut [f32], out: &mut [f32]| {
+            let row = absorbed[a] as usize;
+            let angles = &angles[row * rope..][..rope];
+            let q = q[row * heads * key..][..heads * key].chunks_exact(key);
+            let to = inputs.chunks_exact_mut(nope).zip(out.chunks_exact_mut(width));
+            for (q, (inputs, out)) in q.zip(to) {
+                let rotated = &mut out[latent..];
+                inputs.copy_from_slice(&q[..nope]);
+                rotated.copy_from_slice(&q[nope..]);
+                rotate(rotated, angles);
+                if let Some(factor) = temperatures.get(row) {
+                    inputs.iter_mut().chain(rotated).for_each(|number| *number *= factor);
+                }
             }
-        });
+        };
+        s.q_nope.reset(count * heads, nope);
+        let queries = ensure_len(&mut s.queries, count * heads * width);
+        let to = HeadOutputs { numbers: queries, width, rows: &s.every };
+        cpu.multiply_heads(&mut s.q_nope, Some(&make), &products, to);
+        s.products = recycle(products);
 
         self.attend(step, s);
 
@@ -292,17 +284,9 @@ impl Mla {
             let matrix = precision.exacting(self.keys_values.values(h));
             products.push(Product { matrix, tokens: Tokens::List(rows) });
         }
-        let by_head = ensure_len(&mut s.by_head, count * heads * value);
-        cpu.multiply(&mut s.latents, &products, by_head);
+        let to = HeadOutputs { numbers: values, width: value, rows: &s.absorbed };
+        cpu.multiply_heads(&mut s.latents, None, &products, to);
         s.products = recycle(products);
-        let (by_head, absorbed_at) = (&*by_head, &s.absorbed_at);
-        cpu.for_rows(values, heads * value, |row, to| {
-            let Some(a) = absorbed_at[row] else { return };
-            for (h, to) in to.chunks_exact_mut(value).enumerate() {
-                let from = (h * count + a as usize) * value;
-                to.copy_from_slice(&by_head[from..][..value]);
-            }
-        });
     }
 
     /// From `s.queries` to `s.latents`.
@@ -328,36 +312,35 @@ impl Mla {
         s.segments = recycle(segments);
     }
 
-    /// Heads attend to their own keys and values: from `s.q` to `values` `[rows, heads · value]` of
-    /// one segment.
-    fn expanded(
-        &self,
-        step: &MlaStep<'_>,
-        segment: &Segment<'_>,
-        s: &mut MlaScratch,
-        values: &mut [f32],
-    ) {
-        let &MlaStep { cpu, config, .. } = step;
-        let &Config { heads, nope, rope, latent, value, .. } = config;
-        let (tokens, past) = (segment.rows.len(), segment.start);
-        let seen = past + tokens;
-        let shape = ExpandedShape { nope, rope, value };
-        let matrix = step.precision.exacting(self.keys_values.both(cpu, &mut s.derived));
-        let key = heads * (nope + rope);
-        let q = &s.q[segment.rows.start * key..segment.rows.end * key];
-        let cache = step.kv.rows(step.layer, segment.pages, seen);
-        s.attention.begin(tokens, heads, value);
-        let heads = Heads { count: heads, scale: config.attention_scale };
-        let queries = ExpandedQueries { q, heads, past, shape };
-        for first in (0..seen).step_by(CHUNK) {
-            let n = CHUNK.min(seen - first);
-            let k_rope = ensure_len(&mut s.k_rope, n * rope);
-            cache.read(cpu, first..first + n, s.latents.reset(n, latent), k_rope);
-            let kv = ensure_len(&mut s.kv, n * heads.count * (nope + value));
-            let tokens = Tokens::Range { start: 0, len: n };
-            cpu.multiply(&mut s.latents, &[Product { matrix, tokens }], kv);
-            s.attention.accumulate(cpu, &queries, ExpandedRun { first, kv, k_rope });
+    /// Heads attend to their own keys and values: from the queries to `values`
+    /// `[rows, heads · value]` of the segments in this form.
+    fn expanded(&self, step: &MlaStep<'_>, s: &mut MlaScratch, values: &mut [f32]) {
+        let &MlaStep { cpu, config, ref batch, .. } = step;
+        let &Config { heads, nope, rope, value, .. } = config;
+        let mut segments: Vec<AttentionSegment<'_>> = recycle(std::mem::take(&mut s.segments));
+        for (segment, _) in batch.segments.iter().zip(&s.is_expanded).filter(|(_, is)| **is) {
+            let (rows, past) = (segment.rows.clone(), segment.start);
+            let latent = step.kv.rows(step.layer, segment.pages, past + rows.len());
+            segments.push(AttentionSegment { rows, past, latent });
         }
-        s.attention.normalize(cpu, values);
+        let (angles, temperatures) = (&s.angles, &s.temperatures);
+        let rotated = |row: usize, q: &mut [f32]| {
+            let angles = &angles[row * rope..][..rope];
+            q.chunks_exact_mut(nope + rope).for_each(|head| rotate(&mut head[nope..], angles));
+            if let Some(factor) = temperatures.get(row) {
+                q.iter_mut().for_each(|number| *number *= factor);
+            }
+        };
+        let queries = self.projected(&mut s.low, &mut s.q);
+        let what = Expanded {
+            queries: &mut queries[..batch.rows() * heads * (nope + rope)],
+            rotate: &rotated,
+            heads: Heads { count: heads, scale: config.attention_scale },
+            shape: ExpandedShape { nope, rope, value },
+            matrix: step.precision.exacting(self.keys_values.both(cpu, &mut s.derived)),
+            segments: &segments,
+        };
+        expanded(cpu, what, &mut s.expansion, values);
+        s.segments = recycle(segments);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cachalot_kernels::{Activations, Cpu};
+use cachalot_kernels::{Activations, Cpu, Inputs};
 
 use super::config::Config;
 use super::router::{Choice, Router, RouterScratch};
 use crate::bind::Binder;
-use crate::mlp::{self, MlpScratch, MlpWeights};
+use crate::mlp::{MlpScratch, MlpWeights};
 use crate::scratch::ensure_len;
 use crate::seam::{Batch, ExpertCall, Experts, Phase, Rows};
 use crate::{Error, Precision, Routing};
@@ -22,9 +22,23 @@ pub(crate) struct Moe {
 /// The next layer's router, and the norm before it: they predict its experts.
 #[derive(Clone, Copy)]
 pub(crate) struct NextRouter<'a> {
-    norm: &'a [f32], // [hidden]
-    epsilon: f32,
+    norm: Norm<'a>,
     router: &'a Router,
+}
+
+/// The norm before a layer's router and experts.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<'a> {
+    pub(crate) weight: &'a [f32], // [hidden]
+    pub(crate) epsilon: f32,
+}
+
+impl Norm<'_> {
+    /// Row `row` of `hidden`, normalized.
+    pub(crate) fn row(&self, cpu: &Cpu, hidden: &[f32], row: usize, out: &mut [f32]) {
+        let x = &hidden[row * out.len()..][..out.len()];
+        cpu.rms_norm(x, self.weight, self.epsilon, out);
+    }
 }
 
 /// What a layer of experts needs besides its weights.
@@ -34,6 +48,7 @@ pub(crate) struct MoeStep<'a> {
     pub(crate) precision: Precision,
     /// The layer, counted from the model's first.
     pub(crate) layer: usize,
+    pub(crate) norm: Norm<'a>,
     pub(crate) next: Option<NextRouter<'a>>,
     pub(crate) experts: &'a mut dyn Experts,
 }
@@ -61,11 +76,12 @@ impl Moe {
     }
 
     /// As the next layer's, after its `norm`.
-    pub(crate) fn next_router<'a>(&'a self, norm: &'a [f32], epsilon: f32) -> NextRouter<'a> {
-        NextRouter { norm, epsilon, router: &self.router }
+    pub(crate) fn next_router<'a>(&'a self, norm: Norm<'a>) -> NextRouter<'a> {
+        NextRouter { norm, router: &self.router }
     }
 
-    /// Adds the outputs of the experts for `x`, the normalized hidden states, to the hidden states.
+    /// Adds the outputs of the experts for the normalized hidden states to the hidden states. `x`
+    /// is their memory.
     pub(crate) fn forward(
         &self,
         step: &mut MoeStep<'_>,
@@ -90,7 +106,8 @@ impl Moe {
         let shared = self.shared.as_ref().filter(|_| !step.experts.includes_shared());
         if let Some(shared) = shared {
             let out = ensure_len(&mut scratch.shared_outputs, rows.hidden.len());
-            mlp::compute(cpu, shared.mlp(precision), x, &mut scratch.shared, out);
+            let inner = scratch.shared.gate_up(cpu, shared.mlp(precision), x.into());
+            inner.compute(cpu, out);
         }
         let failed = step.experts.finish(&call, x, &mut rows.hidden)?;
         if shared.is_some() {
@@ -107,7 +124,8 @@ impl Moe {
         Ok(())
     }
 
-    fn route(&self, step: &MoeStep<'_>, input: &mut Activations, s: &mut MoeScratch, rows: &Rows) {
+    /// Normalizes the hidden states to `x`, and chooses their experts.
+    fn route(&self, step: &MoeStep<'_>, x: &mut Activations, s: &mut MoeScratch, rows: &Rows) {
         let is_decode = step.batch.phase() == Phase::Decode;
         let residency = step.experts.residency().filter(|r| is_decode && r.is_preferred());
         let is_resident = residency.map(|r| move |expert| r.is_resident(step.layer, expert));
@@ -117,7 +135,10 @@ impl Moe {
             preferred: is_resident.as_ref().map(|is| is as &dyn Fn(usize) -> bool),
             skipped: if rows.failures().is_empty() { None } else { Some(&skipped) },
         };
-        self.router.choose(step.cpu, choice, input, &mut s.router, &mut s.routing);
+        let &MoeStep { cpu, norm, .. } = step;
+        let normed = |row: usize, out: &mut [f32]| norm.row(cpu, &rows.hidden, row, out);
+        let x = Inputs::made(x, [step.batch.rows(), norm.weight.len()], &normed);
+        self.router.choose(cpu, choice, x, &mut s.router, &mut s.routing);
     }
 }
 
@@ -133,8 +154,9 @@ fn prefetch(
     let is_decode = step.batch.phase() == Phase::Decode;
     let is_wanted = step.experts.residency().is_some_and(|r| r.wants_prefetch());
     if is_decode && is_wanted {
-        let x_rows = x.reset(step.batch.rows(), next.norm.len());
-        step.cpu.rms_norm_rows(&rows.hidden, next.norm, next.epsilon, x_rows);
+        let cpu = step.cpu;
+        let normed = |row: usize, out: &mut [f32]| next.norm.row(cpu, &rows.hidden, row, out);
+        let x = Inputs::made(x, [step.batch.rows(), next.norm.weight.len()], &normed);
         let choice = Choice { precision: step.precision, preferred: None, skipped: None };
         next.router.choose(step.cpu, choice, x, router, routing);
         step.experts.prefetch(step.layer + 1, routing);

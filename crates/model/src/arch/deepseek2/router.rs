@@ -2,7 +2,7 @@
 //!
 //! Everything is f32, and one token's choice never depends on another's.
 
-use cachalot_kernels::{Activations, Cpu, Product, Tokens, ops};
+use cachalot_kernels::{Cpu, Inputs, Product, Tokens, ops};
 
 use super::config::{ExpertConfig, Gate, bias_name};
 use crate::bind::{Binder, Weight};
@@ -77,7 +77,7 @@ impl Router {
         &self,
         cpu: &Cpu,
         choice: Choice<'_>,
-        x: &mut Activations,
+        x: Inputs<'_>,
         scratch: &mut RouterScratch,
         routing: &mut Routing,
     ) {
@@ -234,7 +234,7 @@ fn two_largest(numbers: &[f32]) -> [f32; 2] {
 
 #[cfg(test)]
 mod tests {
-    use cachalot_kernels::{Format, Tier};
+    use cachalot_kernels::{Activations, Format, Tier};
     use cachalot_store::Bytes;
 
     use super::super::config::Groups;
@@ -256,7 +256,8 @@ mod tests {
             (Cpu::new(1, Tier::SCALAR), Activations::new(), Routing::default());
         x.reset(1, 1).fill(1.0);
         let choice = Choice { precision: DECODE, preferred: None, skipped: None };
-        router.choose(&cpu, choice, &mut x, &mut RouterScratch::default(), &mut routing);
+        let x = Inputs::from(&mut x);
+        router.choose(&cpu, choice, x, &mut RouterScratch::default(), &mut routing);
         let (experts, weights) = routing.of(0);
         (experts.to_vec(), weights.to_vec())
     }
@@ -308,7 +309,7 @@ mod tests {
             let preferred = |expert: usize| is_resident.contains(&expert);
             let scratch = &mut RouterScratch { replaceable, ..RouterScratch::default() };
             let choice = Choice { precision: DECODE, preferred: Some(&preferred), skipped: None };
-            router.choose(&cpu, choice, &mut x, scratch, &mut routing);
+            router.choose(&cpu, choice, Inputs::from(&mut x), scratch, &mut routing);
             let (experts, weights) = routing.of(0);
             assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6, "weights of those picked");
             (experts.to_vec(), routing.replaced().unwrap())

@@ -1,23 +1,24 @@
 //! Layers computed by this machine's processor.
 //!
-//! A layer: norm, latent attention, add; norm, feed-forward network or mixture of experts, add. In
-//! decoding a layer of experts is ten parallel regions: two projections down, one up, keys into
-//! queries, attention and its merge, values, output, router, gate and up, down.
+//! A layer: norm, latent attention, add; norm, feed-forward network or mixture of experts, add. A
+//! layer of experts that are in memory is ten parallel regions, whatever the batch: two projections
+//! down, one up, keys into queries, attention, values, output, router, its choice, gate and up, down;
+//! and one for each sequence that attends in the expanded form.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use cachalot_gguf::KvType;
-use cachalot_kernels::{Activations, Cpu, Product, Tokens};
+use cachalot_kernels::{Activations, Cpu, Inputs, Product, Tokens};
 
 use super::config::Config;
 use super::mla::{FormChoice, Mla, MlaScratch, MlaStep};
-use super::moe::{Moe, MoeScratch, MoeStep, NextRouter};
+use super::moe::{Moe, MoeScratch, MoeStep, NextRouter, Norm};
 use crate::bind::{Binder, Weight};
 use crate::kv::{self, KvPages, RowShape};
-use crate::mlp::{self, MlpScratch, MlpWeights};
+use crate::mlp::{MlpScratch, MlpWeights};
 use crate::rope::Rope;
-use crate::scratch::{ensure_len, resize};
+use crate::scratch::resize;
 use crate::seam::{Batch, Experts, PAGE_ROWS, PageId, Rows, Segment, Stage, StageSpec};
 use crate::{Error, ModelOptions, Precision};
 
@@ -38,8 +39,8 @@ pub(super) struct CpuStage {
     reproducible: bool,
     kv: Option<KvPages>,
     mla: MlaScratch,
-    normed: Vec<f32>, // [rows, hidden]
-    x: Activations,   // [rows, hidden]
+    wanted: Vec<usize>, // rows whose logits are wanted
+    x: Activations,     // [rows, hidden]
     mlp: MlpScratch,
     moe: MoeScratch,
 }
@@ -74,9 +75,13 @@ impl Layer {
         Ok(Self { attention, norm, network })
     }
 
+    fn norm(&self, epsilon: f32) -> Norm<'_> {
+        Norm { weight: &self.norm, epsilon }
+    }
+
     fn next_router(&self, epsilon: f32) -> Option<NextRouter<'_>> {
         match &self.network {
-            Network::Experts(moe) => Some(moe.next_router(&self.norm, epsilon)),
+            Network::Experts(moe) => Some(moe.next_router(self.norm(epsilon))),
             Network::Dense(_) => None,
         }
     }
@@ -106,7 +111,7 @@ impl CpuStage {
             reproducible: options.reproducible,
             kv: None,
             mla: MlaScratch::default(),
-            normed: Vec::new(),
+            wanted: Vec::new(),
             x: Activations::new(),
             mlp: MlpScratch::default(),
             moe: MoeScratch::default(),
@@ -145,12 +150,13 @@ impl CpuStage {
         let Some(kv) = &mut self.kv else { panic!("pages are reserved before a batch") };
         let mut step = MlaStep { cpu, config, batch, precision, kv, layer: index };
         layer.attention.forward(&mut step, &mut self.mla, &mut rows.hidden);
-        let normed = self.x.reset(batch.rows(), config.hidden);
-        cpu.rms_norm_rows(&rows.hidden, &layer.norm, config.epsilon, normed);
+        let norm = layer.norm(config.epsilon);
         match &layer.network {
             Network::Dense(dense) => {
-                let (mlp, x) = (dense.mlp(precision), &mut self.x);
-                mlp::add(cpu, mlp, x, &mut self.mlp, &mut rows.hidden);
+                let normed = |row: usize, x: &mut [f32]| norm.row(cpu, &rows.hidden, row, x);
+                let x = Inputs::made(&mut self.x, [batch.rows(), config.hidden], &normed);
+                let inner = self.mlp.gate_up(cpu, dense.mlp(precision), x);
+                inner.add(cpu, &mut rows.hidden);
                 Ok(())
             }
             Network::Experts(moe) => {
@@ -158,7 +164,7 @@ impl CpuStage {
                 let next = next.and_then(|layer| layer.next_router(config.epsilon));
                 let experts = &mut *self.experts;
                 let layer = self.first + index;
-                let mut step = MoeStep { cpu, batch, precision, layer, next, experts };
+                let mut step = MoeStep { cpu, batch, precision, layer, norm, next, experts };
                 moe.forward(&mut step, &mut self.x, &mut self.moe, rows)
             }
         }
@@ -173,18 +179,19 @@ impl CpuStage {
         if count == 0 {
             return;
         }
-        let normed = ensure_len(&mut self.normed, count * width);
-        let mut to = normed.chunks_exact_mut(width);
+        self.wanted.clear();
         for segment in batch.segments {
-            let first = segment.rows.end - segment.logit_rows();
-            let from = rows.hidden[first * width..segment.rows.end * width].chunks_exact(width);
-            from.zip(to.by_ref()).for_each(|(from, to)| to.copy_from_slice(from));
+            self.wanted.extend(segment.rows.end - segment.logit_rows()..segment.rows.end);
         }
-        let x = self.x.reset(count, width);
-        self.cpu.rms_norm_rows(normed, &head.norm, self.config.epsilon, x);
+        let (cpu, epsilon, wanted) = (&*self.cpu, self.config.epsilon, &self.wanted);
+        let (weight, hidden) = (&head.norm, &rows.hidden);
+        let normed = |i: usize, x: &mut [f32]| {
+            cpu.rms_norm(&hidden[wanted[i] * width..][..width], weight, epsilon, x);
+        };
+        let x = Inputs::made(&mut self.x, [count, width], &normed);
         let matrix = precision.exacting(head.weight.matrix());
         let product = Product { matrix, tokens: Tokens::Range { start: 0, len: count } };
-        self.cpu.multiply(&mut self.x, &[product], &mut rows.logits);
+        cpu.multiply(x, &[product], &mut rows.logits);
     }
 }
 
