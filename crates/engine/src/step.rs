@@ -22,6 +22,8 @@ mod tests;
 
 /// How long a step may keep running answers waiting for prompts, where the machine can do that.
 const STALL_TARGET: Duration = Duration::from_millis(250);
+/// The time of choosing from some logits, as a multiple of that of copying them.
+const CHOICE_COST: usize = 8;
 /// Between two reports of how far a prompt is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// How often paused requests look whether their readers are back.
@@ -392,7 +394,7 @@ fn choose(
     scratch: &[Mutex<Scratch>],
     info: &ModelInfo,
 ) {
-    cpu.for_costly_rows(running, 1, info.vocab.len(), |_, row| {
+    cpu.for_costly_rows(running, 1, info.vocab.len() * CHOICE_COST, |_, row| {
         let [sequence] = row else { return };
         let logits = &logits[sequence.logits.clone()];
         if logits.is_empty() {

@@ -33,7 +33,7 @@ fn time(cpu: &Cpu, sizes: &[usize], depth: usize) -> f64 {
     let mut bytes = vec![0u8; pages.len() * PAGE_ROWS * row_bytes];
     let numbers: Vec<f32> = (0..width).map(|i| (i % 13) as f32 / 13.0 - 0.5).collect();
     for row in bytes.chunks_exact_mut(row_bytes) {
-        Format::F16.encode(&numbers, row);
+        assert!(Format::F16.encode(&numbers, row), "f16 can be written");
     }
     let (format, bytes, pages) = (Format::F16, &bytes[..], &pages[..]);
     let latent = Latent { format, bytes, pages, len: depth, width, values };

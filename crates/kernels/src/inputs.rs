@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::activations::{Activations, Encoder};
 use crate::buffer::Shared;
+use crate::isa::BLOCK;
 use crate::pool::Scratch;
 use crate::product::Cpu;
 
@@ -155,11 +156,14 @@ struct First<'a> {
 impl<'a> First<'a> {
     fn new(cpu: &'a Cpu, encoder: Encoder<'a>, making: Option<&'a Making<'a>>) -> Self {
         let (rows, of_row) = (encoder.rows, encoder.blocks_of_row());
-        let (units, numbers) = match making {
-            Some(making) => (making.groups, rows * encoder.cols),
-            None if encoder.derives() => (rows * of_row, rows * encoder.cols),
-            None => (0, 0),
+        let units = match making {
+            Some(making) => making.groups,
+            None if encoder.derives() => rows * of_row,
+            None => 0,
         };
+        // A block takes the same time whether it is complete or not.
+        let of_row = if encoder.derives() { of_row * BLOCK } else { encoder.cols };
+        let numbers = rows * of_row;
         let beside = making.and_then(|making| making.beside.as_ref());
         let cost = numbers.checked_div(units).unwrap_or(0) + beside.map_or(0, |b| b.width);
         let share = units.div_ceil(cpu.pool().threads() * TASKS_PER_THREAD);

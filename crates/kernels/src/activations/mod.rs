@@ -378,6 +378,18 @@ fn write_in_order<T: Copy>(quads: &[[T; 4]; BLOCK / 4], order: &Order, out: &mut
     }
 }
 
+/// The scale that makes numbers up to `largest`, the bits of a magnitude, integers up to `limit`,
+/// and its inverse. That of a NaN or an infinity is NaN; that of numbers too small for a normal
+/// scale, which are zero next to anything that matters, is zero with an inverse of zero.
+#[inline(always)]
+fn scale_for(largest: u32, limit: f32) -> (f32, f32) {
+    if largest >= f32::INFINITY.to_bits() {
+        return (f32::NAN, f32::NAN);
+    }
+    let scale = f32::from_bits(largest) / limit;
+    if scale < f32::MIN_POSITIVE { (0.0, 0.0) } else { (scale, 1.0 / scale) }
+}
+
 /// Up to `N` numbers as integers of magnitudes up to `limit`, and their scale; missing ones count
 /// as zero. With a NaN or an infinity among them, the scale is NaN and the integers are zero.
 #[inline(always)]
@@ -387,15 +399,8 @@ fn round_to_ints<const N: usize>(floats: &[f32], limit: f32) -> ([i32; N], f32) 
     let mut integers = [0i32; N];
     // Comparing magnitudes as integers carries NaN along: its bits are above those of infinity.
     let largest = padded.iter().fold(0u32, |a, &x| a.max(x.to_bits() & 0x7FFF_FFFF));
-    if largest >= f32::INFINITY.to_bits() {
-        return (integers, f32::NAN);
-    }
-    let mut scale = f32::from_bits(largest) / limit;
-    // Numbers too small for a normal scale are zero next to anything that matters.
-    if scale < f32::MIN_POSITIVE {
-        scale = 0.0;
-    } else {
-        let inverse = 1.0 / scale;
+    let (scale, inverse) = scale_for(largest, limit);
+    if scale > 0.0 {
         for (i, &x) in integers.iter_mut().zip(&padded) {
             // Adding 1.5·2^23 rounds to the nearest integer and leaves it in the low bits.
             *i = (x * inverse + 12_582_912.0).to_bits().wrapping_sub(0x4B40_0000).cast_signed();

@@ -14,7 +14,7 @@ use super::tiles;
 use super::{Attention, AttentionSegment, Heads, Latent, check_segments};
 use crate::buffer::Shared;
 use crate::cpu::Tier;
-use crate::isa::floats::{Shape, Strided, StridedMut, transpose};
+use crate::isa::floats::Strided;
 use crate::ops::simd;
 use crate::pool::Scratch;
 use crate::product::Cpu;
@@ -265,10 +265,8 @@ impl Job<'_> {
         let scores = scratch.values.resize(ROWS * self.block.rows);
         for start in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - start);
-            self.latent.decode(tier, start, count, &mut page[..count * width]);
+            self.latent.decode_both(tier, start, count, page, keys);
             let values = Strided { numbers: page, stride: width };
-            let to = StridedMut { numbers: &mut *keys, stride: ROWS };
-            transpose(tier, values, Shape { rows: count, cols: width }, to);
             let tile = Tile { count, keys, values };
             let visible = |r: usize| self.block.seen(r).saturating_sub(start);
             let scoring = Scoring { visible: &visible, scale: self.scale };

@@ -27,7 +27,9 @@ use crate::buffer::Aligned;
 use crate::cpu::Tier;
 use crate::format::Format;
 use crate::formats;
-use crate::isa::floats::widen_f16;
+use crate::isa::floats::{
+    Shape, Strided, StridedF16, StridedMut, transpose, transpose_f16, widen_f16,
+};
 use crate::ops::simd;
 use absorbed::WorkList;
 
@@ -153,18 +155,54 @@ impl Latent<'_> {
         assert!(used.iter().all(|&page| (page as usize) < exist), "pages of {exist}");
     }
 
-    /// Decodes rows `start..start + n`, all in one page, into `out`, `[n, width]`.
-    fn decode(&self, tier: Tier, start: usize, n: usize, out: &mut [f32]) {
+    /// The bytes of rows `start..start + n`, all in one page, and of those of the page after them.
+    fn in_page(&self, start: usize, n: usize) -> &[u8] {
         let (row_bytes, at) = (self.row_bytes(), start % PAGE_ROWS);
         debug_assert!(at + n <= PAGE_ROWS, "rows {start}..{} are in two pages", start + n);
         let first = self.pages[start / PAGE_ROWS] as usize * PAGE_ROWS + at;
-        let bytes = &self.bytes[first * row_bytes..][..n * row_bytes];
+        &self.bytes[first * row_bytes..][..(PAGE_ROWS - at) * row_bytes]
+    }
+
+    /// Decodes rows `start..start + n`, all in one page, into `out`, `[n, width]`.
+    fn decode(&self, tier: Tier, start: usize, n: usize, out: &mut [f32]) {
+        let bytes = &self.in_page(start, n)[..n * self.row_bytes()];
+        self.widen(tier, bytes, out);
+    }
+
+    fn widen(&self, tier: Tier, bytes: &[u8], out: &mut [f32]) {
         match self.format {
             Format::F16 => widen_f16(tier, bytes, out),
             Format::Q8_0 => widen_q8_0(tier, bytes, out),
             Format::F32 => widen_f32(tier, bytes, out),
             _ => self.format.decode(bytes, out),
         }
+    }
+
+    /// Decodes rows as [`Latent::decode`] does, and writes them transposed to `keys`
+    /// `[width, PAGE_ROWS]`. What `keys` has in columns of other rows is of any content, and so is
+    /// what `out` has of the rotated keys.
+    fn decode_both(&self, tier: Tier, start: usize, n: usize, out: &mut [f32], keys: &mut [f32]) {
+        let (width, values) = (self.width, self.values);
+        if self.format == Format::F16 && start % PAGE_ROWS == 0 {
+            // Other rows of the page are there as well.
+            let page = StridedF16 { bytes: self.in_page(start, PAGE_ROWS), stride: width };
+            let shape = Shape { rows: n.next_multiple_of(16), cols: width };
+            let to = StridedMut { numbers: &mut *keys, stride: PAGE_ROWS };
+            if transpose_f16(tier, page, shape, to) {
+                for (row, out) in out.chunks_exact_mut(width).enumerate().take(n) {
+                    widen_f16(
+                        tier,
+                        &page.bytes[2 * row * width..][..2 * values],
+                        &mut out[..values],
+                    );
+                }
+                return;
+            }
+        }
+        self.decode(tier, start, n, &mut out[..n * width]);
+        let from = Strided { numbers: out, stride: width };
+        let to = StridedMut { numbers: keys, stride: PAGE_ROWS };
+        transpose(tier, from, Shape { rows: n, cols: width }, to);
     }
 
     /// Decodes a row: the latent, then the rotated key.

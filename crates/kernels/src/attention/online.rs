@@ -181,7 +181,7 @@ fn online_softmax_update(
             *top = top.max(*score);
         }
     }
-    let top = tops.iter().fold(*max, |a, &b| a.max(b));
+    let top = fold(tops, f32::max);
     let rescale = if *max == f32::NEG_INFINITY { 1.0 } else { (*max - top).exp() };
     *max = top;
     let mut sums = [0.0; 16];
@@ -191,6 +191,17 @@ fn online_softmax_update(
             *sum += *score;
         }
     }
-    *sum = *sum * rescale + sums.iter().sum::<f32>();
+    *sum = *sum * rescale + fold(sums, |a, b| a + b);
     rescale
+}
+
+/// All lanes as one, halves at a time.
+#[inline(always)]
+fn fold(mut lanes: [f32; 16], join: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = join(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
 }

@@ -111,10 +111,11 @@ impl Task<'_> {
         let panel = panel::Panel16 { codes: codes.as_mut_ptr(), factors: factors.as_mut_ptr() };
         let kind = int::Kind::of(kernels);
         let unpacked = |piece: &Piece<'_>| {
-            let (range, from, count) = (piece.range.clone(), piece.range.start, piece.range.len());
+            let (range, from) = (piece.range.clone(), piece.range.start);
+            let count = matrix.cols().min(range.end * BLOCK) - from * BLOCK;
             // SAFETY: the path was chosen for the tier of its kernels; the panel has room.
             unsafe { (kernels.unpack)(rows_of(piece.matrix), blocks, range, panel) };
-            int::PanelWeights { panel, kind, blocks: count, from, rows: piece.matrix.rows() }
+            int::PanelWeights { panel, kind, count, from, rows: piece.matrix.rows() }
         };
         let size = PanelSize { rows: panel::ROWS, blocks: panel::BLOCKS };
         let all = (0..n).map(|t| tokens.get(t));

@@ -14,7 +14,8 @@ use std::arch::x86_64::{
 };
 
 use super::{
-    AHEAD, Blocks, Kernels512, Order, Row, Rows, SplitI16Row, Sums, TailBlock, amx, prefetch,
+    AHEAD, Blocks, Kernels512, NATURAL, Order, Row, Rows, SplitI16Row, Sums, TailBlock, amx,
+    prefetch,
 };
 
 pub(crate) mod int;
@@ -67,16 +68,16 @@ pub(crate) unsafe trait Codes512 {
     /// As for `indices`, which are those of these weights if `LOOKS_UP`.
     unsafe fn unpack(at: *const u8, indices: &Indices) -> Unpacked512;
 
-    /// Whether [`Codes512::unpack_x16`] is there: only where blocks have 256 weights, so that none
-    /// is incomplete.
+    /// Whether [`Codes512::unpack_x16`] is there.
     const HAS_X16: bool = false;
 
-    /// Unpacks a block of sixteen rows at once, which takes fewer moves than row by row.
+    /// Unpacks the first `bytes` of a block of sixteen rows at once, which takes fewer moves than
+    /// row by row. What the rows do not have is left as it is in the panel.
     ///
     /// # Safety
-    /// `BYTES` bytes at each of `rows` are readable, `to` has room for a block; the CPU has this
-    /// tier's instructions.
-    unsafe fn unpack_x16(_rows: &panel::Rows16, _to: panel::Panel16) {
+    /// `bytes` bytes at each of `rows` are readable, up to `BYTES`, `to` has room for a block; the
+    /// CPU has this tier's instructions.
+    unsafe fn unpack_x16(_rows: &panel::Rows16, _bytes: usize, _to: panel::Panel16) {
         unreachable!("only if HAS_X16")
     }
 
@@ -144,6 +145,8 @@ unsafe fn gemv<F: Codes512>(rows: Rows, blocks: Blocks, tokens: &[SplitI16Row], 
 struct Tail {
     scale: [u16; 4],
     min: u16,
+    /// Registers of codes that have such weights.
+    registers: usize,
 }
 
 impl Tail {
@@ -154,7 +157,11 @@ impl Tail {
         let places = unsafe { _mm512_loadu_si512(F::ORDER.quads.as_ptr().cast()) };
         let exist = _mm512_cmplt_epu8_mask(places, _mm512_set1_epi8((weights / 4) as i8));
         let scale = std::array::from_fn(|s| (exist >> (s * F::ORDER.chain % 4 * 16)) as u16);
-        Self { scale, min: ((1u32 << (weights / 16)) - 1) as u16 }
+        let registers = match F::ORDER.chain {
+            1 if F::ORDER.is_same(&NATURAL) => weights.div_ceil(64),
+            _ => 4,
+        };
+        Self { scale, min: ((1u32 << (weights / 16)) - 1) as u16, registers }
     }
 
     #[inline]
@@ -219,10 +226,16 @@ unsafe fn dot<F: Codes512, const C: usize>(
                     let at = from.wrapping_add(b * F::BYTES);
                     // Longer runs are of formats that look nothing up.
                     let mut weights = F::unpack(at, &indices[(b - first) % RUN]);
-                    if b == blocks.whole {
-                        kept.cut(&mut weights);
+                    if b < blocks.whole {
+                        add_block::<F, C, 4>(&weights, b, tokens, &mut sums);
+                        continue;
                     }
-                    add_block::<F, C>(&weights, b, tokens, &mut sums);
+                    kept.cut(&mut weights);
+                    match kept.registers {
+                        1 => add_block::<F, C, 1>(&weights, b, tokens, &mut sums),
+                        2 => add_block::<F, C, 2>(&weights, b, tokens, &mut sums),
+                        _ => add_block::<F, C, 4>(&weights, b, tokens, &mut sums),
+                    }
                 }
             }
         }
@@ -233,16 +246,17 @@ unsafe fn dot<F: Codes512, const C: usize>(
     }
 }
 
-/// Adds the products of one block of 256 weights with `C` tokens.
+/// Adds the products of one block of 256 weights, of which the first `R` registers count, with `C`
+/// tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-unsafe fn add_block<F: Codes512, const C: usize>(
+unsafe fn add_block<F: Codes512, const C: usize, const R: usize>(
     weights: &Unpacked512,
     block: usize,
     tokens: [&SplitI16Row; C],
     sums: &mut [[__m512; 2]; C],
 ) {
-    let streams = F::ORDER.streams();
+    let streams = R / F::ORDER.chain;
     for (token, [products, minima]) in tokens.into_iter().zip(sums) {
         // SAFETY: every array of a token has this block, by the contract of `gemv`.
         unsafe {

@@ -123,6 +123,11 @@ pub(crate) fn transpose(tier: Tier, from: Strided<'_>, shape: Shape, to: Strided
 pub(crate) fn widen_f16(tier: Tier, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(bytes.len(), 2 * out.len(), "two bytes a number");
     #[cfg(target_arch = "x86_64")]
+    if tier.has_avx512() {
+        // SAFETY: the tier has the instructions; the lengths agree.
+        return unsafe { avx512::widen_f16(bytes.as_ptr(), out) };
+    }
+    #[cfg(target_arch = "x86_64")]
     if tier.has_avx2() {
         // SAFETY: the tier has the instructions; the lengths agree.
         return unsafe { avx2::widen_f16(bytes.as_ptr(), out) };
@@ -131,6 +136,49 @@ pub(crate) fn widen_f16(tier: Tier, bytes: &[u8], out: &mut [f32]) {
     for (bytes, out) in bytes.chunks_exact(2).zip(out) {
         *out = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
     }
+}
+
+/// f16 numbers, `stride` apart from row to row.
+#[derive(Clone, Copy)]
+pub(crate) struct StridedF16<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) stride: usize,
+}
+
+/// As [`transpose`], of f16 that are widened on the way. Returns `false`, and does nothing, where
+/// widening first is as fast.
+///
+/// # Panics
+/// As for [`transpose`].
+pub(crate) fn transpose_f16(
+    tier: Tier,
+    from: StridedF16<'_>,
+    shape: Shape,
+    to: StridedMut<'_>,
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if tier.has_avx512() && shape.rows % avx512::LANES == 0 && shape.cols % avx512::LANES == 0 {
+        let (Shape { rows, cols }, StridedMut { numbers: to, stride }) = (shape, to);
+        if rows > 0 && cols > 0 {
+            assert!(2 * ((rows - 1) * from.stride + cols) <= from.bytes.len(), "rows");
+            assert!(rows <= stride && (cols - 1) * stride + rows <= to.len(), "columns");
+        }
+        for r in (0..rows).step_by(avx512::LANES) {
+            for c in (0..cols).step_by(avx512::LANES) {
+                // SAFETY: the tier has the instructions; the tile is inside of both, by the
+                // assertions.
+                unsafe {
+                    let start = from.bytes.as_ptr().add(2 * (r * from.stride + c));
+                    let from = RowsOf { start, stride: 2 * from.stride };
+                    let to = RowsOf { start: to.as_mut_ptr().add(c * stride + r), stride };
+                    avx512::transpose_f16(from, to);
+                }
+            }
+        }
+        return true;
+    }
+    let _ = (tier, from, shape, to);
+    false
 }
 
 /// Rows from an address on, `stride` numbers apart.
@@ -180,6 +228,8 @@ macro_rules! kernel {
                         row += match (m - row, wide) {
                             (ROWS.., true) => tile::<ROWS, VECTORS>(a, b, k, out),
                             (ROWS.., false) => tile::<ROWS, 1>(a, b, k, out),
+                            (4.., true) => tile::<4, VECTORS>(a, b, k, out),
+                            (4.., false) => tile::<4, 1>(a, b, k, out),
                             (2.., true) => tile::<2, VECTORS>(a, b, k, out),
                             (2.., false) => tile::<2, 1>(a, b, k, out),
                             (_, true) => tile::<1, VECTORS>(a, b, k, out),
@@ -323,8 +373,10 @@ mod avx512 {
     use super::{Gemm, RowsOf, TransposeTile};
     use crate::cpu::Tier;
     use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+        __mmask16, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
+        _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_mask_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_storeu_ps, _mm512_storeu_si512,
     };
 
     use crate::isa::shuffle512::transpose;
@@ -361,12 +413,78 @@ mod avx512 {
             unsafe { _mm512_storeu_si512(to.start.add(c * to.stride).cast(), column) };
         }
     }
+
+    /// As [`transpose_16`], of f16 in rows `from.stride` bytes apart.
+    ///
+    /// # Safety
+    /// As for [`transpose_16`].
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn transpose_f16(from: RowsOf<*const u8>, to: RowsOf<*mut f32>) {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: by contract.
+            let narrow = unsafe { _mm256_loadu_si256(from.start.add(r * from.stride).cast()) };
+            *row = _mm512_castps_si512(_mm512_cvtph_ps(narrow));
+        }
+        for (c, column) in transpose(rows).into_iter().enumerate() {
+            // SAFETY: by contract.
+            unsafe { _mm512_storeu_si512(to.start.add(c * to.stride).cast(), column) };
+        }
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 F; there are two bytes for each number.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn widen_f16(bytes: *const u8, out: &mut [f32]) {
+        let (whole, rest) = out.as_chunks_mut::<LANES>();
+        let tail = bytes.wrapping_add(2 * LANES * whole.len());
+        for (i, some) in whole.iter_mut().enumerate() {
+            // SAFETY: by contract.
+            unsafe {
+                let narrow = _mm256_loadu_si256(bytes.add(2 * LANES * i).cast());
+                _mm512_storeu_ps(some.as_mut_ptr(), _mm512_cvtph_ps(narrow));
+            }
+        }
+        if !rest.is_empty() {
+            let mask = ((1u32 << rest.len()) - 1) as __mmask16;
+            // SAFETY: by contract; what is masked is neither read nor written.
+            unsafe {
+                let narrow = _mm256_maskz_loadu_epi16(mask, tail.cast());
+                _mm512_mask_storeu_ps(rest.as_mut_ptr(), mask, _mm512_cvtph_ps(narrow));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel_tests::Random;
+
+    #[test]
+    fn f16_is_widened_while_it_is_transposed() {
+        let mut random = Random::new(8);
+        for (rows, cols) in [(16, 16), (64, 96), (16, 48), (0, 16)] {
+            let stride = cols + 3;
+            let narrow: Vec<half::f16> =
+                (0..rows * stride).map(|_| half::f16::from_f32(random.float())).collect();
+            let bytes: Vec<u8> = narrow.iter().flat_map(|x| x.to_le_bytes()).collect();
+            for tier in Tier::available() {
+                let mut out = vec![7.0; cols * 64];
+                let from = StridedF16 { bytes: &bytes, stride };
+                let to = StridedMut { numbers: &mut out, stride: 64 };
+                if !transpose_f16(tier, from, Shape { rows, cols }, to) {
+                    assert!(!tier.has_avx512());
+                    continue;
+                }
+                for (at, &x) in out.iter().enumerate() {
+                    let (c, r) = (at / 64, at % 64);
+                    let expected = if r < rows { narrow[r * stride + c].to_f32() } else { 7.0 };
+                    assert_eq!(x, expected, "{tier} {rows} {cols}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn products_of_all_shapes_are_the_sums_they_should_be() {

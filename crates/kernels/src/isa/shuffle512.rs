@@ -6,8 +6,9 @@ use std::arch::x86_64::{
     _mm512_add_epi32, _mm512_and_si512, _mm512_castps256_ps512, _mm512_castsi256_si512,
     _mm512_cvtepi32_epi16, _mm512_inserti64x4, _mm512_maskz_cvtph_ps, _mm512_permutex2var_epi64,
     _mm512_permutexvar_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32,
-    _mm512_setr_epi64, _mm512_srli_epi32, _mm512_srlv_epi16, _mm512_srlv_epi32,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_setr_epi64, _mm512_setzero_si512, _mm512_srli_epi32, _mm512_srlv_epi16,
+    _mm512_srlv_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 
 /// The two f16 at `at`, as f32.
@@ -127,6 +128,33 @@ pub(crate) fn transpose(mut a: [__m512i; 16]) -> [__m512i; 16] {
         b[12 + c] = _mm512_permutex2var_epi64(third, high, fourth);
     }
     b
+}
+
+/// The sum of all lanes of each of sixteen vectors.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn sums_of_lanes(a: [__m512i; 16]) -> __m512i {
+    // Every step adds halves of two vectors, or of four, which are then in one.
+    let low = _mm512_setr_epi64(0, 1, 2, 3, 8, 9, 10, 11);
+    let high = _mm512_setr_epi64(4, 5, 6, 7, 12, 13, 14, 15);
+    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let add = |a, index_a, b, index_b| {
+        _mm512_add_epi32(
+            _mm512_permutex2var_epi64(a, index_a, b),
+            _mm512_permutex2var_epi64(a, index_b, b),
+        )
+    };
+    // Vectors v and v + 8 in 256 bits each; then v, v + 4, v + 8 and v + 12 in 128 bits each.
+    let mut halves = [_mm512_setzero_si512(); 8];
+    for (v, half) in halves.iter_mut().enumerate() {
+        *half = add(a[v], low, a[v + 8], high);
+    }
+    let quarter = |v: usize| add(halves[v], even, halves[v + 4], odd);
+    let [first, second, third, fourth] =
+        transpose_4x4([quarter(0), quarter(1), quarter(2), quarter(3)]);
+    // Quarter q of each is of vectors 4 q to 4 q + 3.
+    _mm512_add_epi32(_mm512_add_epi32(first, second), _mm512_add_epi32(third, fourth))
 }
 
 /// Two halves as one register.

@@ -149,7 +149,7 @@ unsafe impl Codes512 for Q3K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
+    unsafe fn unpack_x16(rows: &Rows16, _bytes: usize, to: Panel16) {
         let (pair, four) = (_mm512_set1_epi8(3), _mm512_set1_epi8(4));
         // SAFETY: inside the blocks' 110 bytes; a block has 64 quads of codes and 16 scales.
         unsafe {

@@ -73,7 +73,7 @@ unsafe impl Codes512 for Q4K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
+    unsafe fn unpack_x16(rows: &Rows16, _bytes: usize, to: Panel16) {
         let nibble = _mm512_set1_epi8(15);
         for half in 0..2 {
             // SAFETY: inside the blocks' 144 bytes; a block of codes has 64 quads.

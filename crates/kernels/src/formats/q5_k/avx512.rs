@@ -68,7 +68,7 @@ unsafe impl Codes512 for Q5K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi2")]
-    unsafe fn unpack_x16(rows: &Rows16, to: Panel16) {
+    unsafe fn unpack_x16(rows: &Rows16, _bytes: usize, to: Panel16) {
         let (nibble, sixteen) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));
         // SAFETY: inside the blocks' 176 bytes; a block of codes has 64 quads.
         unsafe {

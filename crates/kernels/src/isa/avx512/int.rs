@@ -34,8 +34,8 @@ pub(crate) struct Kind {
 pub(crate) struct PanelWeights {
     pub(crate) panel: Panel16,
     pub(crate) kind: Kind,
-    /// Blocks in the panel, and the first one's number in the rows.
-    pub(crate) blocks: usize,
+    /// Weights of each row in the panel, and the first one's block in the rows.
+    pub(crate) count: usize,
     pub(crate) from: usize,
     /// Rows that exist.
     pub(crate) rows: usize,
@@ -139,7 +139,7 @@ unsafe fn i8_tile<const C: usize, const SCALE: usize, const MIN: usize>(
     // SAFETY: panel, tokens and sums are as long as they say, by contract.
     unsafe {
         let mut sums = load::<C>(out, weights.masks());
-        for i in 0..weights.blocks * BLOCK / SCALED {
+        for i in 0..weights.count.div_ceil(SCALED) {
             let (block, part) = (i * SCALED / BLOCK, i % (BLOCK / SCALED));
             let mut factors = [std::ptr::null(); C];
             for (factors, token) in factors.iter_mut().zip(&tokens) {
@@ -200,7 +200,7 @@ unsafe fn split_i16_tile<const C: usize, const GROUP: usize>(
     // SAFETY: panel, tokens and sums are as long as they say, by contract.
     unsafe {
         let mut sums = load::<C>(out, weights.masks());
-        for i in 0..weights.blocks * BLOCK / GROUP {
+        for i in 0..weights.count.div_ceil(GROUP) {
             let mut high = [[_mm512_setzero_si512(); GROUPS]; C];
             let mut low = high;
             quads::<C, GROUP>(weights, i * GROUP, tokens.map(|c| c.high), &mut high);

@@ -10,14 +10,15 @@
 //! sixteen rows ([`super::int`]).
 
 use std::arch::x86_64::{
-    __m512, __m512i, __mmask16, _mm_loadu_si128, _mm512_castps_si512, _mm512_castsi128_si512,
-    _mm512_castsi512_ps, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_blend_ps,
-    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_store_ps, _mm512_store_si512,
+    __m512, __m512i, __mmask16, _mm_loadu_si128, _mm_setr_epi16, _mm256_loadu_si256,
+    _mm256_set_m128i, _mm512_castps_si512, _mm512_castsi128_si512, _mm512_castsi512_ps,
+    _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_blend_ps, _mm512_maskz_cvtph_ps,
+    _mm512_permutex2var_epi64, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_setr_epi64,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_ps, _mm512_store_si512,
 };
 
 use super::{Codes512, Indices, Unpacked512, find_indices};
-use crate::isa::shuffle512::{transpose, transpose_4x4};
+use crate::isa::shuffle512::{join, transpose, transpose_4x4};
 use crate::isa::{BLOCK, BlockRange, Blocks, Order, Rows, TailBlock, prefetch};
 
 /// Rows side by side.
@@ -96,6 +97,49 @@ impl Rows16 {
         transpose(rows)
     }
 
+    /// As [`Rows16::quads_of_64`], of 32 bytes.
+    ///
+    /// # Safety
+    /// As for `quads_of_64`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub(crate) unsafe fn quads_of_32(&self, offset: usize) -> [__m512i; 8] {
+        // Rows `r` and `r + 8`.
+        let rows = |r: usize| {
+            // SAFETY: by contract.
+            let row = |r: usize| unsafe { _mm256_loadu_si256(self.rows[r].add(offset).cast()) };
+            join(row(r), row(r + 8))
+        };
+        let first = transpose_4x4(map_lanes!([0, 1, 2, 3], |r| rows(r)));
+        let second = transpose_4x4(map_lanes!([4, 5, 6, 7], |r| rows(r)));
+        // Number c has, in its 128-bit lanes, quads c and 4 + c of four rows, then of those eight
+        // rows on.
+        let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+        let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+        let mut quads = [_mm512_setzero_si512(); 8];
+        for (c, (first, second)) in first.into_iter().zip(second).enumerate() {
+            quads[c] = _mm512_permutex2var_epi64(first, even, second);
+            quads[4 + c] = _mm512_permutex2var_epi64(first, odd, second);
+        }
+        quads
+    }
+
+    /// The f16 at `offset` of the rows, as f32; of missing rows zero.
+    ///
+    /// # Safety
+    /// As for `quads_of_64`, of 2 bytes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl,avx2")]
+    pub(crate) unsafe fn f16(&self, offset: usize) -> __m512 {
+        // SAFETY: by contract.
+        let bits = |r: usize| unsafe { self.rows[r].add(offset).cast::<i16>().read_unaligned() };
+        let eight = |r: usize| {
+            let [a, b, c, d] = [bits(r), bits(r + 1), bits(r + 2), bits(r + 3)];
+            _mm_setr_epi16(a, b, c, d, bits(r + 4), bits(r + 5), bits(r + 6), bits(r + 7))
+        };
+        _mm512_maskz_cvtph_ps(self.present, _mm256_set_m128i(eight(8), eight(0)))
+    }
+
     /// As [`Rows16::quads_of_64`], of 16 bytes.
     ///
     /// # Safety
@@ -122,7 +166,7 @@ struct Rowwise {
 }
 
 /// Unpacks blocks `range`, up to [`BLOCKS`], of up to [`ROWS`] rows; missing rows have zeros for
-/// factors.
+/// factors. What follows the last weight of a row is of any content.
 ///
 /// # Safety
 /// As for [`crate::isa::Kernels512`]; the panel has room for two groups of rows.
@@ -154,16 +198,21 @@ pub(crate) unsafe fn unpack<F: Codes512>(
                     codes: panel.codes.add(to * BLOCK * LANES),
                     factors: panel.factors.add(to * factors(F::GROUP)),
                 };
-                // The blocks of these rows that are unpacked next, for the second-level cache: the
-                // first is full of this panel.
-                let ahead = range.len() * F::BYTES;
+                // The blocks that are unpacked next, of these rows or of those after them, for the
+                // second-level cache: the first is full of this panel.
+                let is_last = range.end == blocks.count();
+                let ahead = if is_last {
+                    (ROWS * rows.stride).wrapping_sub((block - i) * F::BYTES)
+                } else {
+                    range.len() * F::BYTES
+                };
                 if F::HAS_X16 {
-                    debug_assert_eq!(blocks.tail, 0);
                     let rows = Rows16::new(some, present, block * F::BYTES);
                     for row in rows.rows {
                         prefetch(row.wrapping_add(ahead), F::BYTES);
                     }
-                    F::unpack_x16(&rows, to);
+                    let bytes = if block < blocks.whole { F::BYTES } else { blocks.tail };
+                    F::unpack_x16(&rows, bytes, to);
                     continue;
                 }
                 find_indices::<F>(
