@@ -22,6 +22,10 @@ use std::ops::Range;
 pub(crate) const GEMV_512_MAX: usize = 2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) const GEMV_256_MAX: usize = 4;
+/// Columns for each token up to which unpacking sixteen rows at once takes less time than going
+/// along one row after the other, with what begins and ends a row.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const SHORT_COLS_512: usize = 256;
 /// Tokens of a gemv over weights that are floats, at a time, and tokens up to which it is used:
 /// unpacking such weights means transposing them.
 #[cfg(target_arch = "x86_64")]
@@ -183,7 +187,8 @@ fn path(tier: Tier, matrix: &Matrix<'_>, tokens: usize) -> Path {
             return if is_gemv(FLOAT_GEMV_MAX) { Path::FloatGemv(gemv) } else { Path::FloatGemm };
         }
         if let Some(kernels) = &spec.avx512 {
-            if is_gemv(GEMV_512_MAX) {
+            let is_short = kernels.has_x16 && matrix.cols() <= SHORT_COLS_512 * tokens;
+            if is_gemv(if is_short { 0 } else { GEMV_512_MAX }) {
                 return Path::Gemv512(kernels.gemv, kernels.order);
             }
             // With fewer tokens, unpacking is most of the work, and bytes are less of it than bf16.

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::block::{GEMV_256_MAX, GEMV_512_MAX};
+use crate::block::{GEMV_256_MAX, GEMV_512_MAX, SHORT_COLS_512};
 use crate::{ActBits, Activations, Cpu, Format, Kernel, Matrix, Product, Tier, Tokens};
 
 /// Random numbers, the same in every run.
@@ -114,7 +114,10 @@ impl Case {
     fn is_i8(self) -> bool {
         let Self { tier, tokens: n, .. } = self;
         let gemv_max = if tier.has_avx512() { GEMV_512_MAX } else { GEMV_256_MAX };
-        let is_gemm = n > gemv_max || self.kernel == Kernel::Gemm;
+        let wide = self.format.spec().avx512.as_ref().filter(|_| tier.has_avx512());
+        let is_short = self.kernel == Kernel::Fastest
+            && wide.is_some_and(|kernels| kernels.has_x16 && self.cols <= SHORT_COLS_512 * n);
+        let is_gemm = n > gemv_max || is_short || self.kernel == Kernel::Gemm;
         let fits = tier.has_avx512()
             || self
                 .format

@@ -110,6 +110,7 @@ pub(crate) const fn kernels<F: Codes512>() -> Kernels512 {
         group: F::GROUP,
         offset: F::OFFSET,
         is_uniform: F::IS_UNIFORM,
+        has_x16: F::HAS_X16,
         gemv: gemv::<F>,
         unpack: panel::unpack::<F>,
         tiles: amx::tiles::<F>,

@@ -180,6 +180,8 @@ pub(crate) struct Kernels512 {
     pub(crate) offset: Option<u32>,
     /// Whether a block has a single scale.
     pub(crate) is_uniform: bool,
+    /// Whether sixteen rows are unpacked at once.
+    pub(crate) has_x16: bool,
     /// Products of one or two tokens.
     pub(crate) gemv: Gemv<SplitI16Row>,
     /// Unpacks some blocks of up to [`avx512::panel::ROWS`] rows; see [`avx512::panel`].
