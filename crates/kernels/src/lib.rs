@@ -43,4 +43,4 @@ pub use format::Format;
 pub use inputs::{Inputs, RowTask};
 pub use matrix::{ActBits, Error, Kernel, Matrix};
 pub use pool::Pool;
-pub use product::{Cpu, GateUp, Heads, Pinning, Product, Weighted};
+pub use product::{Cpu, GateUp, HeadTask, Heads, Pinning, Product, Weighted};

@@ -1,10 +1,11 @@
 //! Products of matrices with activations: the work lists that a layer is made of.
 //!
 //! A list is one parallel region however many matrices it has, and makes what it multiplies in its
-//! first phase ([`crate::inputs`]). A task is some rows of a matrix times some tokens; each output is summed by one task in a fixed order that depends neither on
-//! how the work is divided nor on the other tokens, so results do not depend on the number of
-//! threads. Few tokens go through the tier's gemv, straight from the file's layout; many go through
-//! unpacked panels ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::i8`],
+//! first phase ([`crate::inputs`]). A task is some rows of a matrix times some tokens; each output
+//! is summed by one task in a fixed order that depends neither on how the work is divided nor on
+//! the other tokens, so results do not depend on the number of threads. Few tokens go through the
+//! tier's gemv, straight from the file's layout; many go through unpacked panels
+//! ([`crate::isa::amx`], [`crate::isa::avx512::panel`], [`crate::isa::avx2::i8`],
 //! [`crate::isa::avx2::i14`]).
 
 use crate::activations::Activations;
@@ -85,6 +86,9 @@ struct Place {
     token: usize,
     rows: usize,
 }
+
+/// Makes the inputs of a token for all heads, and begins its row: `task(token, inputs, row)`.
+pub type HeadTask<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
 
 /// Where products of heads go: `[rows, heads, width]`.
 #[derive(Debug)]
@@ -172,7 +176,7 @@ impl Cpu {
     pub fn multiply_heads(
         &self,
         inputs: &mut Activations,
-        make: Option<&(dyn Fn(usize, &mut [f32], &mut [f32]) + Sync)>,
+        make: Option<&HeadTask<'_>>,
         products: &[Product<'_>],
         out: Heads<'_>,
     ) {

@@ -1,8 +1,8 @@
 //! Vectors to multiply, in the encodings that the kernels take.
 //!
-//! The caller fills f32 rows, or says how they are made ([`crate::Inputs`]); each encoding is derived
-//! once, in the first phase of the region that multiplies it first, and shared by all products with
-//! the same rows (the query and the latent projection; gate and up of all experts):
+//! The caller fills f32 rows, or says how they are made ([`crate::Inputs`]); each encoding is
+//! derived once, in the first phase of the region that multiplies it first, and shared by all
+//! products with the same rows (the query and the latent projection; gate and up of all experts):
 //!
 //! - [`SplitI16`]: 16-bit integers with one scale for 256 activations, as two bytes, for gemv and
 //!   gemm on AVX-512;
@@ -120,7 +120,7 @@ pub(crate) struct Encoder<'a> {
     targets: Vec<Target<'a>>,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
     /// Whether an encoding is to be derived.
     pub(crate) fn derives(&self) -> bool {
         !self.targets.is_empty()
@@ -135,7 +135,7 @@ impl Encoder<'_> {
     ///
     /// # Safety
     /// No two slices that live at the same time have a row in common, nor is any encoded.
-    pub(crate) unsafe fn rows(&self, first: usize, count: usize) -> &mut [f32] {
+    pub(crate) unsafe fn rows(&self, first: usize, count: usize) -> &'a mut [f32] {
         // SAFETY: by contract.
         unsafe { self.floats.slice(first * self.cols, count * self.cols) }
     }

@@ -183,7 +183,7 @@ impl Latent<'_> {
     /// what `out` has of the rotated keys.
     fn decode_both(&self, tier: Tier, start: usize, n: usize, out: &mut [f32], keys: &mut [f32]) {
         let (width, values) = (self.width, self.values);
-        if self.format == Format::F16 && start % PAGE_ROWS == 0 {
+        if self.format == Format::F16 && start.is_multiple_of(PAGE_ROWS) {
             // Other rows of the page are there as well.
             let page = StridedF16 { bytes: self.in_page(start, PAGE_ROWS), stride: width };
             let shape = Shape { rows: n.next_multiple_of(16), cols: width };

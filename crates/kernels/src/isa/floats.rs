@@ -157,7 +157,9 @@ pub(crate) fn transpose_f16(
     to: StridedMut<'_>,
 ) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if tier.has_avx512() && shape.rows % avx512::LANES == 0 && shape.cols % avx512::LANES == 0 {
+    let is_whole = |count: usize| count.is_multiple_of(avx512::LANES);
+    #[cfg(target_arch = "x86_64")]
+    if tier.has_avx512() && is_whole(shape.rows) && is_whole(shape.cols) {
         let (Shape { rows, cols }, StridedMut { numbers: to, stride }) = (shape, to);
         if rows > 0 && cols > 0 {
             assert!(2 * ((rows - 1) * from.stride + cols) <= from.bytes.len(), "rows");

@@ -315,7 +315,7 @@ impl Mla {
     /// Heads attend to their own keys and values: from the queries to `values`
     /// `[rows, heads · value]` of the segments in this form.
     fn expanded(&self, step: &MlaStep<'_>, s: &mut MlaScratch, values: &mut [f32]) {
-        let &MlaStep { cpu, config, ref batch, .. } = step;
+        let &MlaStep { cpu, config, batch, .. } = step;
         let &Config { heads, nope, rope, value, .. } = config;
         let mut segments: Vec<AttentionSegment<'_>> = recycle(std::mem::take(&mut s.segments));
         for (segment, _) in batch.segments.iter().zip(&s.is_expanded).filter(|(_, is)| **is) {

@@ -2,8 +2,8 @@
 //!
 //! A layer: norm, latent attention, add; norm, feed-forward network or mixture of experts, add. A
 //! layer of experts that are in memory is ten parallel regions, whatever the batch: two projections
-//! down, one up, keys into queries, attention, values, output, router, its choice, gate and up, down;
-//! and one for each sequence that attends in the expanded form.
+//! down, one up, keys into queries, attention, values, output, router, its choice, gate and up,
+//! down; and one more if sequences attend in the expanded form.
 
 use std::ops::Range;
 use std::sync::Arc;
