@@ -42,6 +42,14 @@ impl<T: Plain> Aligned<T> {
         self.len = len;
         self
     }
+
+    /// All elements, for several workers. Between two of their writes, elements may also be read
+    /// through the buffer itself: the address is the buffer's own, not that of a slice which such
+    /// reads would end.
+    pub(crate) fn shared(&mut self) -> Shared<'_, T> {
+        let start = self.lines.as_mut_ptr().cast();
+        Shared { start, len: self.len, life: std::marker::PhantomData }
+    }
 }
 
 impl<T: Plain> std::ops::Deref for Aligned<T> {

@@ -176,7 +176,8 @@ struct Parts<'a, T> {
 
 impl<'a, T: Plain> Parts<'a, T> {
     fn new(buffer: &'a mut Aligned<T>, blocks: usize, width: usize) -> Self {
-        Self { elements: Shared::new(buffer.resize(blocks * width)), width }
+        buffer.resize(blocks * width);
+        Self { elements: buffer.shared(), width }
     }
 
     /// # Safety
@@ -278,7 +279,7 @@ impl Activations {
             targets.extend(self.i14.wanted().map(|to| Target::I14(to.blocks(count))));
             targets.extend(self.i16.wanted().map(|to| Target::I16(to.blocks(count))));
         }
-        Encoder { floats: Shared::new(&mut self.floats), rows, cols, targets }
+        Encoder { floats: self.floats.shared(), rows, cols, targets }
     }
 
     /// All that was wanted has been derived; `memory` is that of [`Encoder`]'s list.

@@ -267,3 +267,36 @@ fn expanded_is_the_formula() {
         assert!(out[..3 * of_row].iter().all(|x| x.is_nan()), "no sequence, no output");
     }
 }
+
+/// Small enough for Miri: latents are written, read and written again, by several threads.
+#[test]
+fn pieces_of_several_sequences_follow_each_other() {
+    let shape = ExpandedShape { nope: 3, rope: WIDTH - VALUES, value: 2 };
+    let (count, key, wide) = (2, shape.nope + shape.rope, shape.nope + shape.value);
+    let weights = numbers(count * wide * VALUES, 2);
+    let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let matrix = Matrix::new(Format::F32, count * wide, VALUES, &bytes).unwrap();
+    let cache = Cache::new(Format::F32, 1, &[3, 4]);
+    let segments = cache.sequences.iter().zip([0..2, 2..5]).map(|(sequence, rows)| {
+        let Sequence { pages, len, .. } = sequence;
+        let (format, bytes) = (cache.format, &*cache.bytes);
+        let latent = Latent { format, bytes, pages, len: *len, width: WIDTH, values: VALUES };
+        AttentionSegment { past: len - rows.len(), rows, latent }
+    });
+    let segments: Vec<_> = segments.collect();
+    let run = |threads| {
+        let what = Expanded {
+            queries: &mut numbers(5 * count * key, 1),
+            rotate: &|_, _| {},
+            heads: Heads { count, scale: SCALE },
+            shape,
+            matrix,
+            segments: &segments,
+        };
+        let mut out = vec![f32::NAN; 5 * count * shape.value];
+        expanded(&Cpu::new(threads, Tier::detect()), what, &mut Expansion::default(), &mut out);
+        out
+    };
+    let alone: Vec<f64> = run(1).into_iter().map(f64::from).collect();
+    close(&run(3), &alone, 1e-5); // Miri's `exp` is never twice the same
+}
