@@ -33,7 +33,7 @@ unsafe impl Plain for f32 {}
 impl<T: Plain> Aligned<T> {
     /// Makes room for exactly `len` elements, keeping what fits; never gives memory back.
     pub(crate) fn resize(&mut self, len: usize) -> &mut [T] {
-        let lines = (len * size_of::<T>()).div_ceil(64);
+        let lines = len.div_ceil(64 / size_of::<T>()); // no product that could overflow
         if lines > self.lines.len() {
             // No more than that: the planner counts what buffers take.
             self.lines.reserve_exact(lines - self.lines.len());
@@ -104,5 +104,16 @@ impl<'a, T> Shared<'a, T> {
         assert!(at <= self.len && len <= self.len - at, "{at}+{len} of {}", self.len);
         // SAFETY: in bounds by the line above; not written by the caller's promise.
         unsafe { std::slice::from_raw_parts(self.start.add(at), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "capacity overflow")]
+    fn more_elements_than_memory_could_have_are_refused() {
+        Aligned::<f32>::default().resize(1 << 62);
     }
 }
