@@ -70,7 +70,7 @@ impl<'a> Inputs<'a> {
     ///
     /// # Panics
     /// If groups are not whole rows.
-    pub fn made_in_groups(
+    pub(crate) fn made_in_groups(
         activations: &'a mut Activations,
         groups: usize,
         [rows, cols]: [usize; 2],
@@ -91,17 +91,15 @@ impl<'a> Inputs<'a> {
         self.activations.cols()
     }
 
-    /// Writes each row of `out` `[groups, width]` as well, where rows are groups unless made in
-    /// other groups.
+    /// Writes each row of `out` `[rows, width]` as well, by the tasks that make the rows.
     ///
     /// # Panics
-    /// If there are more or fewer groups.
+    /// If rows are not made, or there are more or fewer of them.
     #[must_use]
     pub fn beside(mut self, out: &'a mut [u8], width: usize, task: &'a RowTask<'a, u8>) -> Self {
-        if let Some(making) = &mut self.making {
-            assert_eq!(out.len(), making.groups * width, "rows of {width} bytes");
-            making.beside = Some(Beside { out: Shared::new(out), width, task });
-        }
+        let Some(making) = &mut self.making else { panic!("nothing is made to be beside") };
+        assert_eq!(out.len(), making.groups * width, "rows of {width} bytes");
+        making.beside = Some(Beside { out: Shared::new(out), width, task });
         self
     }
 
@@ -262,6 +260,26 @@ mod tests {
                 assert_eq!(out, expected, "the same rows again");
             }
         }
+    }
+
+    #[test]
+    fn rows_are_made_even_if_nothing_is_multiplied() {
+        let cpu = Cpu::new(2, Tier::detect());
+        let (mut x, mut beside) = (Activations::new(), [0; 3]);
+        let make = |r: usize, row: &mut [f32]| row.fill(r as f32);
+        let count = |_: usize, row: &mut [u8]| row.fill(1);
+        let inputs = Inputs::made(&mut x, [3, COLS], &make).beside(&mut beside, 1, &count);
+        cpu.add_weighted(inputs, &[], &mut []);
+        assert_eq!((x.row(2), beside), (&[2.0; COLS][..], [1; 3]));
+        cpu.multiply(Inputs::made(&mut x, [2, COLS], &|_, row| row.fill(7.0)), &[], &mut []);
+        assert_eq!(x.row(1), [7.0; COLS]);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing is made")]
+    fn rows_beside_rows_that_are_there_are_refused() {
+        let mut x = Activations::new();
+        _ = Inputs::from(&mut x).beside(&mut [0; 3], 1, &|_, _| {});
     }
 
     #[test]

@@ -182,8 +182,9 @@ impl Cpu {
     ) {
         let Heads { numbers, width, rows } = out;
         let (heads, tokens) = (products.len(), rows.len());
-        let all = numbers.len().checked_div(heads * width).unwrap_or(0);
-        assert_eq!(numbers.len(), all * heads * width, "rows of {heads} x {width}");
+        let of_row = heads.saturating_mul(width);
+        let all = numbers.len().checked_div(of_row).unwrap_or(0);
+        assert_eq!(numbers.len(), all * of_row, "rows of {heads} x {width}");
         assert!(rows.is_sorted_by(|a, b| a < b), "each row is written once");
         assert!(rows.last().is_none_or(|&last| (last as usize) < all), "rows of {all}");
         for Product { matrix, tokens: t } in products {
@@ -191,9 +192,8 @@ impl Cpu {
         }
         let out = Shared::new(numbers);
         let made = |t: usize, inputs: &mut [f32]| {
-            let at = rows[t] as usize * heads * width;
             // SAFETY: each token has a row of its own, and products begin afterwards.
-            let row = unsafe { out.slice(at, heads * width) };
+            let row = unsafe { out.slice(rows[t] as usize * of_row, of_row) };
             make.into_iter().for_each(|make| make(t, inputs, row));
         };
         let shape = [inputs.rows(), inputs.cols()];
@@ -202,7 +202,7 @@ impl Cpu {
             None => inputs.into(),
         };
         self.multiply_to(inputs, products, out, &|Place { entry, token, .. }| {
-            (rows[token] as usize * heads + entry) * width
+            rows[token] as usize * of_row + entry * width
         });
     }
 
@@ -280,7 +280,7 @@ impl Cpu {
         out: &mut [f32],
     ) {
         let inputs = inputs.into();
-        let Some(first) = list.first() else { return };
+        let Some(first) = list.first() else { return inputs.then(self, 0, &|_, _, _| {}) };
         let rows = first.matrix.rows();
         assert_eq!(out.len() % rows, 0, "outputs are rows of {rows}");
         let mut most = OutputShape { tokens: 0, rows, is_gemv: true };

@@ -211,6 +211,7 @@ impl Latent<'_> {
     /// If there is no such row, or `out` has another length.
     pub fn row(&self, tier: Tier, row: usize, out: &mut [f32]) {
         assert!(row < self.len, "row {row} of {}", self.len);
+        assert_eq!(out.len(), self.width, "numbers of a row");
         self.decode(tier, row, 1, out);
     }
 }

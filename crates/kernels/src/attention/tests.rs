@@ -192,6 +192,15 @@ fn rows_are_read_through_their_pages() {
 }
 
 #[test]
+#[should_panic(expected = "numbers of a row")]
+fn a_row_is_read_whole() {
+    let (format, pages) = (Format::Q8_0, &[0][..]);
+    let bytes = &[0; PAGE_ROWS * 34];
+    let latent = Latent { format, bytes, pages, len: 1, width: 32, values: 32 };
+    latent.row(Tier::SCALAR, 0, &mut [0.0; 31]);
+}
+
+#[test]
 #[should_panic(expected = "cache rows")]
 fn a_segment_beyond_its_cache_is_refused() {
     let cache = Cache::new(Format::F32, 1, &[10]);
