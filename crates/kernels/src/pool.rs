@@ -269,13 +269,6 @@ fn first_phase(counts: &[usize], from: usize) -> usize {
     (from..counts.len()).find(|&phase| counts[phase] > 0).unwrap_or(counts.len())
 }
 
-impl Pool {
-    /// Runs `task` on the caller's thread, with its memory; no parallel region.
-    pub(crate) fn alone(&self, task: impl FnOnce(&mut Scratch)) {
-        task(&mut self.caller.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
 impl State {
     fn work(&self, index: usize) {
         let mut scratch = Scratch::default();

@@ -6,7 +6,6 @@
 
 use crate::buffer::Shared;
 use crate::ops;
-use crate::pool::Scratch;
 use crate::product::Cpu;
 
 /// Numbers below which a loop takes less time than a parallel region costs.
@@ -45,32 +44,22 @@ impl Cpu {
         let rows = out.len().checked_div(width).unwrap_or(0);
         assert_eq!(out.len(), rows * width, "rows of {width}");
         let out = Shared::new(out);
-        self.for_each(rows, cost, |r| {
-            // SAFETY: each row is handed to one task.
-            task(r, unsafe { out.slice(r * width, width) });
-        });
-    }
-
-    /// Calls `task(i)` for every `i` below `count`, in parallel if that is worth it: each takes
-    /// about as long as copying `cost` numbers.
-    pub fn for_each(&self, count: usize, cost: usize, task: impl Fn(usize) + Sync) {
-        self.run_rows(count, cost, &|_, i| task(i));
-    }
-
-    fn run_rows(&self, rows: usize, cost: usize, task: &(dyn Fn(&mut Scratch, usize) + Sync)) {
         let size = if rows * cost < PARALLEL_MIN {
             rows.max(1) // one task, which the caller's thread runs
         } else {
             let share = rows.div_ceil(self.pool().threads() * TASKS_PER_THREAD);
             share.max(TASK_MIN.div_ceil(cost.max(1)))
         };
-        let some = |scratch: &mut Scratch, i: usize| {
-            (i * size..rows.min((i + 1) * size)).for_each(|r| task(scratch, r));
+        let some = |i: usize| {
+            for r in i * size..rows.min((i + 1) * size) {
+                // SAFETY: each row is handed to one task.
+                task(r, unsafe { out.slice(r * width, width) });
+            }
         };
         match rows.div_ceil(size) {
             0 => {}
-            1 => self.pool().alone(|scratch| some(scratch, 0)),
-            tasks => self.pool().run(tasks, &some),
+            1 => some(0),
+            tasks => self.pool().run(tasks, &|_, i| some(i)),
         }
     }
 

@@ -193,15 +193,6 @@ impl WorkList {
     }
 }
 
-/// See [`Attention::absorbed_bytes_max`].
-pub(super) fn bytes_max(width: usize, threads: usize) -> usize {
-    // Per thread: a run's and a span's results of a block, scores, queries and a page of the cache
-    // in both orders and as two parts in bf16.
-    let block = BLOCK_MAX * (2 * (width + 2) + ROWS + 2 * width);
-    let page = ROWS * 4 * width.next_multiple_of(64) + ROWS * BLOCK_MAX;
-    PARTIAL_BYTES_MAX + threads * (block + page) * size_of::<f32>()
-}
-
 /// A block of query rows, its sequence's cache, and how to go along it.
 struct Job<'a> {
     tier: Tier,

@@ -116,17 +116,6 @@ impl Attention {
     pub fn new() -> Self {
         Self::default()
     }
-
-    /// The most bytes that the absorbed form takes besides queries and outputs, for heads whose
-    /// rows have `width` numbers, on `threads` threads. It depends on neither depth nor batch.
-    pub fn absorbed_bytes_max(width: usize, threads: usize) -> usize {
-        absorbed::bytes_max(width, threads)
-    }
-
-    /// The bytes that the expanded form keeps for a segment of `tokens` tokens.
-    pub fn expanded_bytes(tokens: usize, heads: usize, value: usize) -> usize {
-        tokens * heads * (value + 2) * size_of::<f32>()
-    }
 }
 
 simd! {
