@@ -204,7 +204,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Folds `count` parts of the cache from `first` on into `state`, which is empty.
+    /// Folds some parts of the cache, in order, into `state`, which is empty.
     fn fold(
         &self,
         parts: Range<usize>,

@@ -21,7 +21,7 @@ use crate::isa::{BLOCK, Kernels512, SplitI16Row, Sums};
 /// How codes become weights.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    /// PanelWeights that share scale and minimum: 16 or 32.
+    /// Weights that share scale and minimum: 16 or 32.
     group: usize,
     /// Where minima are as many times the negative scale: the power of two.
     offset: Option<u32>,
@@ -285,7 +285,7 @@ impl PanelWeights {
 /// Adds the products of `N` codes, from `at` on, with these bytes.
 ///
 /// # Safety
-/// Panel16 and tokens have them; the CPU has the tier's instructions.
+/// Panel and tokens have them; the CPU has the tier's instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn quads<const C: usize, const N: usize>(
