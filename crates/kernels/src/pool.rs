@@ -456,13 +456,13 @@ mod tests {
 
     #[test]
     fn after_a_panic_no_phase_begins() {
-        for (threads, bad) in [(1, 0), (2, 0), (3, 7), (4, 19)] {
+        for (threads, bad) in [(1, (0, 0)), (2, (0, 0)), (3, (0, 7)), (4, (1, 19)), (40, (1, 3))] {
             let pool = Pool::new(threads, None);
             let later = AtomicUsize::new(0);
             let run = catch_unwind(AssertUnwindSafe(|| {
-                pool.run_phases(&[20, 20], &|_, phase, i| {
-                    assert!(phase > 0 || i != bad);
-                    later.fetch_add(phase, Ordering::Relaxed);
+                pool.run_phases(&[20, 20, 20], &|_, phase, i| {
+                    assert!((phase, i) != bad);
+                    later.fetch_add(usize::from(phase > bad.0), Ordering::Relaxed);
                 });
             }));
             assert!(run.is_err() && later.into_inner() == 0);
