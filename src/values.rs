@@ -9,13 +9,19 @@ use cachalot_plan::units;
 /// A number of tokens: `4096`, `4,096`, `4k` (1k is 1,024) or `1m`.
 pub(crate) fn tokens(text: &str) -> Result<usize, String> {
     let error = || "expected a number of tokens such as 4096 or 32k".to_owned();
-    let text: String = text.trim().chars().filter(|c| *c != ',' && *c != '_').collect();
-    let (digits, shift) = match text.to_ascii_lowercase() {
-        text if text.ends_with('k') => (text[..text.len() - 1].to_owned(), 10),
-        text if text.ends_with('m') => (text[..text.len() - 1].to_owned(), 20),
-        text => (text, 0),
+    let text = text.trim().to_ascii_lowercase();
+    let (digits, shift) = match text.strip_suffix(['k', 'm']) {
+        Some(digits) => (digits, if text.ends_with('k') { 10 } else { 20 }),
+        None => (&text[..], 0),
     };
-    let number: usize = digits.parse().map_err(|_| error())?;
+    // `16,64` is a list, which other programs accept, and not 1,664.
+    let mut groups = digits.split([',', '_']);
+    let first = groups.next().unwrap_or_default();
+    let is_grouped = groups.clone().next().is_some();
+    if groups.any(|group| group.len() != 3) || (is_grouped && !(1..=3).contains(&first.len())) {
+        return Err(error());
+    }
+    let number: usize = digits.replace([',', '_'], "").parse().map_err(|_| error())?;
     number.checked_mul(1 << shift).ok_or_else(error)
 }
 
@@ -140,6 +146,9 @@ mod tests {
             [("4096", 4096), ("4,096", 4096), ("32k", 32_768), ("32K", 32_768), ("1m", 1 << 20)]
         {
             assert_eq!(tokens(text), Ok(count), "{text}");
+        }
+        for list in ["16,64", "4,0960", "1,", ",100", "1234,567", "1,,000"] {
+            assert!(tokens(list).is_err(), "{list}");
         }
         for bad in
             ["", "k", "1.5", "-1", "many", "4kk", "99999999999999999999", "9999999999999999m"]
