@@ -131,7 +131,7 @@ impl ModelFacts {
         let rows = micro_batch + parallel;
         let outputs = rows.saturating_mul(self.experts_used * hidden * FLOAT);
         let expanded = EXPANDED_ROWS.min(context).min(if reproducible { 0 } else { u64::MAX })
-            * (self.heads * (w.nope + w.value) * FLOAT + w.latent * ACTIVATION);
+            * ((self.heads * (w.nope + w.value) + w.rope) * FLOAT + w.latent * ACTIVATION);
         let derived = if reproducible { 0 } else { 2 * self.heads * (w.nope + w.value) * w.latent };
         [
             rows.saturating_mul(row),
