@@ -48,7 +48,7 @@ impl Defaults {
     }
 }
 
-/// How the API behaves; where it listens is in [`crate::Listen`].
+/// How the API behaves; where it listens is in [`crate::Listener`].
 #[derive(Debug, Default)]
 pub struct Config {
     /// Further names of the model; the first one is its id.

@@ -13,7 +13,7 @@
 //!
 //! A query row's output depends on its own position and on its own sequence alone: not on the
 //! number of threads, nor on the other tokens of its segment, nor on other segments. Softmax runs
-//! along the cache ([`online`]), in runs whose length follows from the position ([`absorbed`]).
+//! along the cache (`online`), in runs whose length follows from the position (`absorbed`).
 
 mod absorbed;
 mod expanded;

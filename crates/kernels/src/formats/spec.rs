@@ -4,7 +4,7 @@ use crate::isa::{FloatGemv, Kernels256, Kernels512};
 
 /// How the weights of a tensor are encoded.
 ///
-/// The discriminant indexes [`FORMATS`]; the id in files is [`Format::id`].
+/// The discriminant indexes `FORMATS`; the id in files is [`Format::id`].
 #[allow(non_camel_case_types, missing_docs, reason = "the field's own names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {

@@ -1,7 +1,7 @@
 //! The small operations between products: norms, activations, rotations, choices.
 //!
 //! Plain loops over slices. Where a loop is hot enough to show, it is compiled for each tier by
-//! [`simd`].
+//! `simd`.
 
 use crate::cpu::Tier;
 
