@@ -292,6 +292,12 @@ impl State {
         }
     }
 
+    /// How many shares of `count` tasks have any: the first ones. With many threads, the counters
+    /// of all others would take longer than a few tasks.
+    fn filled(&self, count: usize) -> usize {
+        self.shares.load(Ordering::Relaxed).min(count)
+    }
+
     /// Where a share of `count` tasks begins; the share after the last, where they end.
     fn first(&self, share: usize, count: usize) -> usize {
         let shares = self.shares.load(Ordering::Relaxed);
@@ -301,9 +307,8 @@ impl State {
 
     /// Makes `phase` the present one. Nobody has a task of another.
     fn begin_phase(&self, phase: usize, counts: &[usize]) {
-        let shares = self.shares.load(Ordering::Relaxed);
         if let Some(&count) = counts.get(phase) {
-            for (share, next) in self.next.iter().enumerate().take(shares) {
+            for (share, next) in self.next.iter().enumerate().take(self.filled(count)) {
                 next.set(phase, self.first(share, count));
             }
         }
@@ -342,9 +347,9 @@ impl State {
         thread: usize,
         scratch: &mut Scratch,
     ) -> usize {
-        let shares = self.shares.load(Ordering::Relaxed);
+        let filled = self.filled(count);
         let mut done = 0;
-        for share in (thread..shares).chain(0..thread) {
+        for share in (thread..filled).chain(0..thread.min(filled)) {
             let end = self.first(share + 1, count);
             while let Some(i) = self.next[share].take(phase, end) {
                 task(scratch, phase, i);

@@ -165,7 +165,7 @@ impl Cpu {
     }
 
     /// Products of a matrix of each head: token `t` of product `h` becomes the first numbers of
-    /// head `h` in row `out.row(t)`.
+    /// head `h` in row `out.rows[t]`.
     ///
     /// If `make` is given, `make(t, inputs, row)` first writes the inputs of token `t`, one for
     /// each head, and what else belongs in its row `[heads, out.width]`; the inputs have been
