@@ -101,29 +101,61 @@ fn run(
             ..Request::default()
         })?)
     });
-    let generations: Vec<Generation> = generations.collect::<anyhow::Result<_>>()?;
-    let threads: Vec<_> =
-        generations.into_iter().map(|one| std::thread::spawn(move || receive(one))).collect();
-    let ends = threads.into_iter().map(|thread| match thread.join() {
-        Ok(end) => end,
-        Err(_) => anyhow::bail!("a receiver panicked"),
-    });
-    Ok((begun, ends.collect::<anyhow::Result<_>>()?))
+    let user = |generation: anyhow::Result<Generation>| {
+        anyhow::Ok(User { generation: generation?, first: None })
+    };
+    let users = generations.map(user);
+    Ok((begun, receive(users.collect::<anyhow::Result<_>>()?)?))
 }
 
-fn receive(mut generation: Generation) -> anyhow::Result<End> {
-    let mut first = None;
-    loop {
-        match generation.recv() {
-            Some(Event::Token(_)) => _ = first.get_or_insert_with(Instant::now),
-            Some(Event::Finished(finished)) => {
-                let last = Instant::now();
-                return Ok(End { first: first.unwrap_or(last), last, finished: *finished });
+/// A user whose answer is received.
+struct User {
+    generation: Generation,
+    first: Option<Instant>,
+}
+
+/// Receives all answers on one thread, as the clients of a server share its threads: with a thread
+/// for each user, every token would wake one, in time that the engine has on few cores.
+fn receive(mut users: Vec<User>) -> anyhow::Result<Vec<End>> {
+    let mut ends = Vec::new();
+    while let Some(first) = users.first_mut() {
+        let mut event = first.generation.recv();
+        anyhow::ensure!(event.is_some(), "the engine has stopped");
+        let mut at = 0;
+        while let Some(user) = users.get_mut(at) {
+            let mut end = None;
+            while let Some(next) = event.take().or_else(|| user.generation.try_recv()) {
+                end = user.take(next)?;
+                if end.is_some() {
+                    break;
+                }
             }
-            Some(Event::Failed(error)) => return Err(error.into()),
-            Some(_) => {}
-            None => anyhow::bail!("the engine has stopped"),
+            match end {
+                Some(end) => {
+                    ends.push(end);
+                    users.remove(at);
+                }
+                None => at += 1,
+            }
         }
+    }
+    Ok(ends)
+}
+
+impl User {
+    /// What an event says; the end, if it is one.
+    fn take(&mut self, event: Event) -> anyhow::Result<Option<End>> {
+        match event {
+            Event::Token(_) => _ = self.first.get_or_insert_with(Instant::now),
+            Event::Finished(finished) => {
+                let last = Instant::now();
+                let first = self.first.unwrap_or(last);
+                return Ok(Some(End { first, last, finished: *finished }));
+            }
+            Event::Failed(error) => return Err(error.into()),
+            _ => {}
+        }
+        Ok(None)
     }
 }
 
