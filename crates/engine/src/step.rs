@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
-use cachalot_kernels::Cpu;
+use cachalot_kernels::{Cpu, recycle};
 use cachalot_model::{Batch, PAGE_ROWS, Phase, Progress, Segment, Wanted};
 
 use crate::Error;
@@ -410,13 +410,6 @@ fn choose(
             sequence.chosen = Some(sequence.answer.choose(&mut scratch, logits, info));
         }
     });
-}
-
-/// The same list, empty, for elements of another lifetime: collecting a vector's own iterator keeps
-/// its memory.
-fn recycle<'b>(mut segments: Vec<Segment<'_>>) -> Vec<Segment<'b>> {
-    segments.clear();
-    segments.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Tells prompts how far they are, and whether a pass is still wanted.

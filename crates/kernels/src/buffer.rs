@@ -68,6 +68,15 @@ impl<T: Plain> std::ops::DerefMut for Aligned<T> {
     }
 }
 
+/// The same list, empty, for elements of another lifetime.
+///
+/// Work lists borrow weights and inputs for the length of one call, but their memory is kept.
+/// Collecting a vector's own iterator reuses its allocation when the element types have one layout.
+pub fn recycle<T, U>(mut list: Vec<T>) -> Vec<U> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
+}
+
 /// A mutable slice that several workers write, each its own elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shared<'a, T> {
@@ -99,7 +108,7 @@ impl<'a, T> Shared<'a, T> {
     /// Elements `at..at + len`, to read.
     ///
     /// # Safety
-    /// Nobody writes them meanwhile.
+    /// No worker writes them meanwhile.
     pub(crate) unsafe fn view(&self, at: usize, len: usize) -> &'a [T] {
         assert!(at <= self.len && len <= self.len - at, "{at}+{len} of {}", self.len);
         // SAFETY: in bounds by the line above; not written by the caller's promise.
@@ -115,5 +124,14 @@ mod tests {
     #[should_panic(expected = "capacity overflow")]
     fn more_elements_than_memory_could_have_are_refused() {
         Aligned::<f32>::default().resize(1 << 62);
+    }
+
+    #[test]
+    fn an_emptied_list_keeps_its_memory() {
+        let mut list: Vec<&str> = Vec::with_capacity(10);
+        let memory = list.as_ptr();
+        list.push("a");
+        let list: Vec<&'static str> = recycle(list);
+        assert!(list.is_empty() && list.capacity() == 10 && list.as_ptr() == memory);
     }
 }

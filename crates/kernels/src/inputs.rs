@@ -18,7 +18,7 @@ const TASK_MIN: usize = 1024;
 /// Tasks of each thread, if there are enough rows.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Fills row `r` of an output: `task(r, row)`.
+/// Fills row `r` of an output `[rows, width]`: `task(r, row)`, with `row` of `width` elements.
 pub type RowTask<'a, T = f32> = dyn Fn(usize, &mut [T]) + Sync + 'a;
 
 /// Activations to multiply, and how they are made.
@@ -111,9 +111,10 @@ impl<'a> Inputs<'a> {
         count: usize,
         task: &(dyn Fn(&mut Scratch, &Activations, usize) + Sync),
     ) {
-        let activations = Whole(self.activations);
+        let activations = SharedActivations(self.activations);
         // SAFETY: `self` borrows the activations; only what is below uses them.
-        let first = First::new(cpu, unsafe { (*activations.0).encoder() }, self.making.as_ref());
+        let first =
+            FirstPhase::new(cpu, unsafe { (*activations.0).encoder() }, self.making.as_ref());
         cpu.pool().run_phases(&[first.tasks(), count], &|scratch, phase, i| match phase {
             0 => first.run(i),
             // SAFETY: all tasks that write to the activations have ended, and none that reads them
@@ -127,12 +128,12 @@ impl<'a> Inputs<'a> {
 }
 
 /// Activations that tasks of one phase write and those of the next read.
-pub(crate) struct Whole(pub(crate) *mut Activations);
+pub(crate) struct SharedActivations(pub(crate) *mut Activations);
 
 // SAFETY: access is by `get`, whose callers promise that nothing is written.
-unsafe impl Sync for Whole {}
+unsafe impl Sync for SharedActivations {}
 
-impl Whole {
+impl SharedActivations {
     /// # Safety
     /// The activations live, and are not written meanwhile.
     pub(crate) unsafe fn get(&self) -> &Activations {
@@ -141,8 +142,8 @@ impl Whole {
     }
 }
 
-/// The first phase of a region.
-struct First<'a> {
+/// What the tasks of a region's first phase do.
+struct FirstPhase<'a> {
     cpu: &'a Cpu,
     encoder: Encoder<'a>,
     making: Option<&'a Making<'a>>,
@@ -151,7 +152,7 @@ struct First<'a> {
     size: usize,
 }
 
-impl<'a> First<'a> {
+impl<'a> FirstPhase<'a> {
     fn new(cpu: &'a Cpu, encoder: Encoder<'a>, making: Option<&'a Making<'a>>) -> Self {
         let (rows, of_row) = (encoder.rows, encoder.blocks_of_row());
         let units = match making {

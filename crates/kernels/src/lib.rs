@@ -38,6 +38,7 @@ mod rows;
 
 pub use activations::Activations;
 pub use block::Tokens;
+pub use buffer::recycle;
 pub use cpu::{Tier, TierName};
 pub use format::Format;
 pub use inputs::{Inputs, RowTask};

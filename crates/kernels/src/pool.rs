@@ -7,7 +7,7 @@
 //! task writes its own outputs in a fixed order.
 //!
 //! A region has one or more phases: the tasks of one begin when all of the one before have ended.
-//! That costs less than another region, because nobody is told, and nobody waits for a thread that
+//! That costs less than another region, because no thread is woken, and none waits for one that
 //! has no task.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -305,7 +305,7 @@ impl State {
         share * each + share.min(rest)
     }
 
-    /// Makes `phase` the present one. Nobody has a task of another.
+    /// Makes `phase` the present one. No thread has a task of another.
     fn begin_phase(&self, phase: usize, counts: &[usize]) {
         if let Some(&count) = counts.get(phase) {
             for (share, next) in self.next.iter().enumerate().take(self.filled(count)) {
@@ -332,7 +332,7 @@ impl State {
             }
         }));
         if result.is_err() {
-            // The task that panicked is never counted, so nobody else begins a phase.
+            // The task that panicked is never counted, so no other thread begins a phase.
             self.phase.store(counts.len(), Ordering::Release);
         }
         result

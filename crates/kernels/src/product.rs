@@ -87,7 +87,8 @@ struct Place {
     rows: usize,
 }
 
-/// Makes the inputs of a token for all heads, and begins its row: `task(token, inputs, row)`.
+/// Makes the inputs of a token `[heads, cols]`, and begins its row `[heads, width]`:
+/// `task(token, inputs, row)`.
 pub type HeadTask<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
 
 /// Where products of heads go: `[rows, heads, width]`.

@@ -63,7 +63,7 @@ impl Cpu {
         }
     }
 
-    /// [`ops::rms_norm`] with the tier's registers.
+    /// [`ops::rms_norm`] with the tier's registers; `x`, `weight` and `out` are `[n]`.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         ops::rms_norm_row(self.tier(), x, weight, epsilon, out);
     }

@@ -5,8 +5,7 @@
 //! activations keep 16. The kernel is the fastest for the rows that share a matrix, so that the
 //! last bits of a result depend on the other rows of its batch, within the tolerance of the tier:
 //! one or two rows of a prompt (four on AVX2) that have a matrix to themselves keep 16 bits as
-//! well where that takes no longer. (With 8 for these, too, a prompt computed token by token was
-//! no nearer to one computed whole, with long rows: sums in another order change the integers.)
+//! well where that takes no longer.
 //!
 //! With `reproducible`, every row of every phase is computed as in decoding, by one kernel: its
 //! bits depend on its own sequence and nothing else. Prompts are then about as slow as decoding in

@@ -15,15 +15,6 @@ pub(crate) fn resize<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
     buffer.resize(len, T::default());
 }
 
-/// The same list, empty, for elements of another lifetime.
-///
-/// Work lists borrow weights and inputs for the length of one call, but their memory is kept.
-/// Collecting a vector's own iterator reuses its allocation when the element types have one layout.
-pub(crate) fn recycle<T, U>(mut list: Vec<T>) -> Vec<U> {
-    list.clear();
-    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
-}
-
 /// Every row of a batch, each with weight 1.
 #[derive(Debug, Default)]
 pub(crate) struct AllRows {
@@ -40,19 +31,5 @@ impl AllRows {
             self.ones.resize(count, 1.0);
         }
         (&self.indices[..count], &self.ones[..count])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_emptied_list_keeps_its_memory() {
-        let mut list: Vec<&str> = Vec::with_capacity(10);
-        let memory = list.as_ptr();
-        list.push("a");
-        let list: Vec<&'static str> = recycle(list);
-        assert!(list.is_empty() && list.capacity() == 10 && list.as_ptr() == memory);
     }
 }

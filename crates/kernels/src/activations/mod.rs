@@ -23,7 +23,7 @@ mod i16;
 mod i8;
 mod split_i16;
 
-use crate::buffer::{Aligned, Plain, Shared};
+use crate::buffer::{Aligned, Plain, Shared, recycle};
 use crate::cpu::Tier;
 use crate::isa::{BLOCK, Order, SplitI16Row};
 #[cfg(target_arch = "x86_64")]
@@ -361,13 +361,6 @@ impl From<Encoder<'_>> for EncoderMemory {
     fn from(encoder: Encoder<'_>) -> Self {
         Self(recycle(encoder.targets))
     }
-}
-
-/// The same list, empty, for elements of another lifetime: collecting a vector's own iterator keeps
-/// its memory.
-fn recycle<'b>(mut targets: Vec<Target<'_>>) -> Vec<Target<'b>> {
-    targets.clear();
-    targets.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Writes the quads of a block in this order.

@@ -256,7 +256,7 @@ impl Job<'_> {
         let scores = scratch.values.resize(ROWS * self.block.rows);
         for start in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - start);
-            self.latent.decode_both(tier, start, count, page, keys);
+            self.latent.decode_transposed(tier, start, count, page, keys);
             let values = Strided { numbers: page, stride: width };
             let tile = Tile { count, keys, values };
             let visible = |r: usize| self.block.seen(r).saturating_sub(start);
@@ -387,7 +387,7 @@ impl<'a> Merging<'a> {
     /// Task `i`.
     ///
     /// # Safety
-    /// Nobody writes partial results, and nobody else has this task.
+    /// No thread writes partial results, and no other has this task.
     unsafe fn run(
         &self,
         tier: Tier,
@@ -432,7 +432,7 @@ impl Parts<'_> {
     #[inline(always)]
     fn get(&self, part: usize, columns: &Range<usize>) -> (RowState, &[f32]) {
         let at = self.block.partial + part * self.block.rows + self.row;
-        // SAFETY: `Merging::run` is called when nobody writes them any more.
+        // SAFETY: `Merging::run` is called when no thread writes them any more.
         unsafe {
             let (max, sum) = (self.partial.maxima.view(at, 1)[0], self.partial.sums.view(at, 1)[0]);
             let outputs = at * self.values + columns.start;

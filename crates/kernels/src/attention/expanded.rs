@@ -8,7 +8,7 @@ use super::{AttentionSegment, Heads, check_segments};
 use crate::activations::{Activations, Encoder};
 use crate::block::{self, Division, Tokens};
 use crate::buffer::{Aligned, Shared};
-use crate::inputs::{RowTask, Whole};
+use crate::inputs::{RowTask, SharedActivations};
 use crate::isa::floats::{Shape, Strided, StridedMut, transpose};
 use crate::matrix::{Kernel, Matrix};
 use crate::pool::Scratch;
@@ -145,13 +145,13 @@ pub fn expanded(cpu: &Cpu, what: Expanded<'_>, memory: &mut Expansion, out: &mut
     list_steps(segments, steps);
     counts.clear();
     counts.extend(steps.iter().map(|step| call.tasks(step)));
-    let whole = Whole(latents);
+    let shared = SharedActivations(latents);
     cpu.pool().run_phases(counts, &|scratch, phase, i| {
         let step = &steps[phase];
         match step.kind {
             Kind::Read => call.read(step, i, scratch),
             // SAFETY: the rows that the product reads have been written.
-            Kind::Expand => call.expand(unsafe { whole.get() }, step.count, i, scratch),
+            Kind::Expand => call.expand(unsafe { shared.get() }, step.count, i, scratch),
             Kind::Attend => call.attend(step, i, scratch),
             Kind::Normalize => call.normalize(step, i),
         }

@@ -170,7 +170,14 @@ impl Latent<'_> {
     /// Decodes rows as [`Latent::decode`] does, and writes them transposed to `keys`
     /// `[width, PAGE_ROWS]`. What `keys` has in columns of other rows is of any content, and so is
     /// what `out` has of the rotated keys.
-    fn decode_both(&self, tier: Tier, start: usize, n: usize, out: &mut [f32], keys: &mut [f32]) {
+    fn decode_transposed(
+        &self,
+        tier: Tier,
+        start: usize,
+        n: usize,
+        out: &mut [f32],
+        keys: &mut [f32],
+    ) {
         let (width, values) = (self.width, self.values);
         if self.format == Format::F16 && start.is_multiple_of(PAGE_ROWS) {
             // Other rows of the page are there as well.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use cachalot_kernels::{Activations, Cpu, GateUp, Tokens, Weighted};
+use cachalot_kernels::{Activations, Cpu, GateUp, Tokens, Weighted, recycle};
 use cachalot_store::Weights;
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::Error;
 use crate::bind::{Binder, Weight};
 use crate::mlp::{MlpScratch, MlpWeights};
-use crate::scratch::{AllRows, recycle};
+use crate::scratch::AllRows;
 use crate::seam::{ExpertCall, Experts, FailedRows};
 
 /// [`Experts`] on this processor whose bytes are in memory, or mapped.

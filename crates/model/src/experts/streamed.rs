@@ -10,13 +10,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cachalot_kernels::{Activations, Cpu, GateUp, Inputs, Product, Tokens, Weighted};
+use cachalot_kernels::{Activations, Cpu, GateUp, Inputs, Product, Tokens, Weighted, recycle};
 use cachalot_store::{CacheOptions, ExpertCache, Monitor, Reader, SLICES_MAX, Weights};
 
 use super::{ExpertMatrices, ExpertShape, ExpertTensors, TensorShape};
 use crate::bind::{Binder, StreamedMatrix};
 use crate::mlp::{MlpScratch, MlpWeights};
-use crate::scratch::{ensure_len, recycle};
+use crate::scratch::ensure_len;
 use crate::seam::{ExpertCall, Experts, FailedRows, Residency};
 use crate::{Error, ExpertBatch, Routing};
 

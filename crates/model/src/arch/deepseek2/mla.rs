@@ -9,7 +9,9 @@
 use cachalot_kernels::attention::{
     Attention, AttentionSegment, Expanded, ExpandedShape, Expansion, Heads, expanded,
 };
-use cachalot_kernels::{Activations, Cpu, Heads as HeadOutputs, Inputs, Product, Tokens, Weighted};
+use cachalot_kernels::{
+    Activations, Cpu, Heads as HeadOutputs, Inputs, Product, Tokens, Weighted, recycle,
+};
 
 use super::config::Config;
 use super::weights::KeysValues;
@@ -18,7 +20,7 @@ use crate::bind::{Binder, Weight};
 use crate::kv::KvPages;
 use crate::precision::Precision;
 use crate::rope::{Rope, rotate};
-use crate::scratch::{AllRows, ensure_len, recycle, resize};
+use crate::scratch::{AllRows, ensure_len, resize};
 use crate::seam::{Batch, Phase, Segment};
 
 /// The attention of one layer.
@@ -78,7 +80,6 @@ pub(crate) struct MlaScratch {
     absorbed_at: Vec<Option<u32>>, // [rows]: the index in `absorbed`
     is_expanded: Vec<bool>,        // [segments]
     head_rows: Vec<u32>, // [heads, absorbed]: a · heads + h, the rows of one head after the other
-    every: Vec<u32>,     // [absorbed]: 0, 1, ...
     x: Activations,      // [rows, hidden]
     low: Vec<f32>, // [rows, q_rank], or [rows, heads, nope + rope]; then [rows, latent + rope]
     q_low: Activations, // [rows, q_rank]
@@ -129,8 +130,6 @@ impl MlaScratch {
         let (heads, rows) = (config.heads as u32, self.absorbed.len() as u32);
         self.head_rows.clear();
         self.head_rows.extend((0..heads).flat_map(|h| (0..rows).map(move |a| a * heads + h)));
-        self.every.clear();
-        self.every.extend(0..rows);
     }
 }
 
@@ -273,7 +272,7 @@ impl Mla {
         };
         s.q_nope.reset(count * heads, nope);
         let queries = ensure_len(&mut s.queries, count * heads * width);
-        let to = HeadOutputs { numbers: queries, width, rows: &s.every };
+        let to = HeadOutputs { numbers: queries, width, rows: s.all_rows.of(count).0 };
         cpu.multiply_heads(&mut s.q_nope, Some(&make), &products, to);
         s.products = recycle(products);
 
